@@ -1,0 +1,118 @@
+"""From records to figures: summaries, a table, and JSON that says what made it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from bench.load import Record
+
+OUT = Path("out")
+CODED = ("COLLAGE", "PARITY")
+
+Row = dict[str, Any]
+"""One line of figures: seconds in ``*_s``, shares, loads and accuracies from 0 to 1, None where undefined."""
+
+
+def summarise(policy: str, records: Sequence[Record], collages: float, replicas: float) -> Row:
+    """The figures of one run; ``collages`` and ``replicas`` are the numbers sent, reported per request.
+
+    A group's latency is that of its slowest member. A request without an answer counts with the time it took to fail,
+    and as a wrong answer.
+    """
+    latencies = np.array([record.latency_s for record in records])
+    members: dict[int, list[float]] = defaultdict(list)
+    for record in records:
+        members[record.group].append(record.latency_s)
+    groups = np.array([max(times) for times in members.values()])
+    coded = [record for record in records if record.source in CODED]
+
+    def share(source: str) -> float:
+        return sum(record.source == source for record in records) / len(records)
+
+    return {
+        "policy": policy,
+        "requests": len(records),
+        "failed": sum(record.error is not None for record in records),
+        "p50_s": float(np.percentile(latencies, 50)),
+        "p95_s": float(np.percentile(latencies, 95)),
+        "p99_s": float(np.percentile(latencies, 99)),
+        "mean_s": float(latencies.mean()),
+        "std_s": float(latencies.std()),
+        "groups": len(groups),
+        "group_p50_s": float(np.percentile(groups, 50)),
+        "group_p95_s": float(np.percentile(groups, 95)),
+        "s_cnn_share": share("S_CNN"),
+        "replica_share": share("REPLICA"),
+        "coded_share": len(coded) / len(records),
+        "accuracy": sum(record.right for record in records) / len(records),
+        "coded_accuracy": sum(record.right for record in coded) / len(coded) if coded else None,
+        "collage_load": collages / len(records),
+        "replica_load": replicas / len(records),
+    }
+
+
+def table(title: str, rows: Sequence[Row]) -> Table:
+    """Rows of ``summarise`` for a terminal, one policy per line."""
+    seconds = {
+        "p50": "p50_s",
+        "p95": "p95_s",
+        "p99": "p99_s",
+        "mean": "mean_s",
+        "std": "std_s",
+        "group p95": "group_p95_s",
+    }
+    shares = {"s-cnn": "s_cnn_share", "replica": "replica_share", "collage": "coded_share"}
+    rest = {"all": "accuracy", "coded": "coded_accuracy", "collages": "collage_load", "replicas": "replica_load"}
+    result = Table(title=title, title_style="bold", caption_justify="left", caption=(
+        "latencies in ms; answered by, accuracy and extra load in %; extra load: sent per request"
+    ))  # fmt: skip
+    result.add_column("policy", style="bold")
+    for name in (*seconds, *shares, *rest):
+        result.add_column(name, justify="right")
+    for row in rows:
+        times = [f"{1000 * row[key]:.0f}" for key in seconds.values()]
+        others = ["-" if row[key] is None else f"{100 * row[key]:.1f}" for key in (*shares.values(), *rest.values())]
+        result.add_row(row["policy"], *times, *others)
+    return result
+
+
+def write(target: str, rows: Sequence[Row], records: Iterable[Mapping[str, Any]], out: Path = OUT) -> None:
+    """Write ``<target>.json`` (rows, and what they were made with) and ``<target>.jsonl`` (raw records)."""
+    out.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["python", *sys.orig_argv[1:]])
+    content = {"command": command, "machine": machine(), "commit": commit(), "rows": list(rows)}
+    (out / f"{target}.json").write_text(json.dumps(content, indent=1) + "\n")
+    with (out / f"{target}.jsonl").open("w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def machine() -> str:
+    """Processor, cores, system and Python version of this machine."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = models[0] if models else platform.processor() or platform.machine()
+    system = f"{platform.system()} {platform.release()}"
+    return f"{processor}, {os.cpu_count()} cores, {system}, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """The checkout's commit, ``-dirty`` if files differ from it; ``unknown`` outside a checkout."""
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:
+        run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return run.stdout.strip()

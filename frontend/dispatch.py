@@ -1,0 +1,372 @@
+"""The asyncio shell around the policy: admits requests, feeds events in, carries actions out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collage.model_info import ModelInfo
+from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
+from encoder.code import Prediction
+from encoder.collage import CollageCode, Detections
+from encoder.grid import Grid
+from encoder.image import Pixels
+from frontend import policy as p
+from frontend.metrics import FrontendMetrics
+from frontend.workers import Pool, Reply, WorkerFailure
+
+logger = logging.getLogger("collage.frontend")
+
+
+class Source(StrEnum):
+    """Who produced an answer."""
+
+    S_CNN = "s_cnn"
+    COLLAGE = "collage"
+    REPLICA = "replica"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An answer: class probabilities float32 ``[classes]`` and where they came from. Times in seconds."""
+
+    request_id: str
+    probabilities: NDArray[np.float32]
+    source: Source
+    model: ModelInfo
+    confidence: float | None
+    group_id: str
+    cell: int | None
+    queue_s: float
+    inference_s: float
+    total_s: float
+
+
+@dataclass(slots=True)
+class _Job:
+    """A request being served."""
+
+    id: int
+    name: str
+    admitted_at: float
+    expires: float
+    image: Pixels
+    cell_image: Pixels | None
+    future: asyncio.Future[Outcome]
+    tried: dict[int, str] = field(default_factory=dict)  # attempt: address
+    replies: dict[int, Reply[NDArray[np.float32]]] = field(default_factory=dict)
+    coded: tuple[Prediction, Reply[Detections]] | None = None
+    group: tuple[int, int] | None = None
+    error: str = "no s-cnn worker is ready: try again"
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+
+class Dispatcher:
+    """Serves requests with a policy, a pool of s-cnn workers and a pool of collage workers.
+
+    ``executor`` runs image work; ``max_in_flight`` bounds how many requests are admitted at once.
+    """
+
+    def __init__(
+        self,
+        policy: p.Policy,
+        s_cnn: Pool[NDArray[np.float32]],
+        collage: Pool[Detections],
+        metrics: FrontendMetrics,
+        executor: Executor,
+        max_in_flight: int = 1024,
+        detection_threshold: float | None = None,
+    ) -> None:
+        self.policy, self.s_cnn, self.collage, self.metrics = policy, s_cnn, collage, metrics
+        self.code: CollageCode | None = None
+        self._executor = executor
+        self._max_in_flight = max_in_flight
+        self._detection_threshold = detection_threshold
+        self._in_flight = 0
+        self._ids = itertools.count(1)
+        self._prefix = secrets.token_hex(3)
+        self._jobs: dict[int, _Job] = {}
+        self._calls: dict[tuple[int, int], asyncio.Task[Reply[NDArray[np.float32]]]] = {}
+        self._collages: dict[int, asyncio.Task[None]] = {}
+        self._events: list[p.Event] = []
+        collage.fits = self._collage_fits
+        collage.changed = self.collage_workers_changed
+
+    # Requests
+
+    async def predict(self, prepare: Callable[[int], Pixels], request_id: str, timeout_s: float) -> Outcome:
+        """Serve one request.
+
+        ``prepare`` makes the s-cnn's input for a given size and runs in the executor; it may raise ValueError for a
+        bad image. Raises a ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable
+        or DeadlineExceeded.
+        """
+        loop = asyncio.get_running_loop()
+        admitted_at = loop.time()
+        if self._in_flight >= self._max_in_flight:
+            self.metrics.requests.labels("RESOURCE_EXHAUSTED").inc()
+            raise ResourceExhausted(f"{self._in_flight} requests are in flight already: try again later")
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
+        code = "INTERNAL"
+        try:
+            outcome = await self._serve(prepare, request_id, admitted_at, admitted_at + timeout_s)
+            code = "OK"
+        except ServiceError as error:
+            code = error.code.name
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
+            self.metrics.requests.labels(code).inc()
+        self.metrics.answers.labels(outcome.source).inc()
+        self.metrics.latency.labels(outcome.source).observe(outcome.total_s)
+        return outcome
+
+    async def _serve(
+        self, prepare: Callable[[int], Pixels], request_id: str, admitted_at: float, expires: float
+    ) -> Outcome:
+        loop = asyncio.get_running_loop()
+        model = self.s_cnn.info
+        if model is None:
+            raise Unavailable("no s-cnn worker is ready: try again later")
+        code, cell = self.code, self.policy.groups.next_cell
+
+        def make() -> tuple[Pixels, Pixels | None]:
+            with self.metrics.prepare.time():
+                image = prepare(model.size)
+                return image, code.prepare(image, cell) if code else None
+
+        try:
+            image, cell_image = await loop.run_in_executor(self._executor, make)
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from None
+        id = next(self._ids)
+        job = _Job(
+            id, request_id or f"{self._prefix}-{id}", admitted_at, expires, image, cell_image, loop.create_future()
+        )
+        self._jobs[id] = job
+        self._feed(p.Arrived(loop.time(), id, expires))
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            self._feed(p.Gone(loop.time(), id))
+            raise
+        finally:
+            del self._jobs[id]
+            for timer in job.timers:
+                timer.cancel()
+
+    async def close(self) -> None:
+        """Cancel what still runs. Call it when no request is in flight."""
+        tasks = [*self._calls.values(), *self._collages.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Collage workers
+
+    def _collage_fits(self, info: ModelInfo) -> str | None:
+        s_cnn = self.s_cnn.info
+        if s_cnn and info.labels != s_cnn.labels:
+            return f"its labels are not those of the s-cnn {s_cnn.name}"
+        return None
+
+    def collage_workers_changed(self) -> None:
+        """Tell the policy how many collage workers are ready, and what grid they have."""
+        info = self.collage.info
+        if info is None:
+            return
+        grid = Grid(info.k, info.size)
+        if self.code is None or self.code.grid != grid:
+            threshold = self._detection_threshold
+            self.code = CollageCode(grid, info.detection_threshold if threshold is None else threshold)
+        self._feed(p.CollageWorkers(asyncio.get_running_loop().time(), self.collage.ready, grid.cells))
+
+    # Events in, actions out
+
+    def _feed(self, event: p.Event) -> None:
+        if not self._events:
+            asyncio.get_running_loop().call_soon(self._drain)
+        self._events.append(event)
+
+    def _drain(self) -> None:
+        events, self._events = self._events, []
+        for action in self.policy.handle(events):
+            self._perform(action)
+
+    def _perform(self, action: p.Action) -> None:
+        match action:
+            case p.Send(request, attempt):
+                self._send(request, attempt)
+            case p.SendCollage(group, members):
+                self.metrics.sent.labels("collage").inc()
+                self.metrics.group_fill.observe(len(members) / self.policy.groups.cells)
+                collage = self._collages[group] = asyncio.create_task(self._run_collage(group, members))
+                collage.add_done_callback(functools.partial(self._collage_ended, group))
+            case p.SetTimer(at, timer, id):
+                handle = asyncio.get_running_loop().call_at(at, self._feed, p.Due(at, timer, id))
+                if timer is not p.Timer.CLOSE and (job := self._jobs.get(id)):
+                    job.timers.append(handle)
+            case p.Straggles():
+                self.metrics.stragglers.inc()
+            case p.Cancel(request, attempt):
+                if call := self._calls.get((request, attempt)):
+                    call.cancel()
+            case p.CancelCollage(group):
+                if sent := self._collages.get(group):
+                    sent.cancel()
+            case p.Answer(request, attempt):
+                self._answer(request, attempt)
+            case p.AnswerCoded(request):
+                self._answer_coded(request)
+            case p.Fail(request, expired):
+                if (job := self._jobs.get(request)) and not job.future.done():
+                    error = DeadlineExceeded("no answer came in time") if expired else Unavailable(job.error)
+                    job.future.set_exception(error)
+
+    def _answer(self, request: int, attempt: int) -> None:
+        job = self._jobs.get(request)
+        if not job or job.future.done():
+            return
+        reply = job.replies[attempt]
+        exponents = np.exp(reply.output - reply.output.max())
+        source = Source.S_CNN if attempt == p.PRIMARY else Source.REPLICA
+        self._resolve(job, exponents / exponents.sum(), source, self.s_cnn.info, None, reply)
+
+    def _answer_coded(self, request: int) -> None:
+        job = self._jobs.get(request)
+        if job and not job.future.done() and job.coded:
+            prediction, reply = job.coded
+            model = self.collage.info
+            self._resolve(job, prediction.probabilities, Source.COLLAGE, model, prediction.confidence, reply)
+
+    def _resolve(
+        self,
+        job: _Job,
+        probabilities: NDArray[np.float32],
+        source: Source,
+        model: ModelInfo | None,
+        confidence: float | None,
+        reply: Reply[Any],
+    ) -> None:
+        group, cell = job.group if job.group else (None, None)
+        total_s = asyncio.get_running_loop().time() - job.admitted_at
+        assert model is not None  # noqa: S101 - a pool that answered has a model
+        job.future.set_result(
+            Outcome(
+                request_id=job.name,
+                probabilities=probabilities,
+                source=source,
+                model=model,
+                confidence=confidence,
+                group_id="" if group is None else f"{self._prefix}-{group}",
+                cell=cell,
+                queue_s=reply.queue_s,
+                inference_s=reply.inference_s,
+                total_s=total_s,
+            )
+        )
+
+    # Calls to workers
+
+    def _send(self, request: int, attempt: int) -> None:
+        job = self._jobs.get(request)
+        if job is None:
+            return
+        at = asyncio.get_running_loop().time()
+        running = [address for number, address in job.tried.items() if (request, number) in self._calls]
+        worker = self.s_cnn.pick(job.tried.values()) or self.s_cnn.pick(running)
+        if worker is None:
+            self._feed(p.Failed(at, request, attempt))
+            return
+        job.tried[attempt] = worker.address
+        self.metrics.sent.labels("s_cnn" if attempt == p.PRIMARY else "replica").inc()
+
+        call = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at))
+        self._calls[request, attempt] = call
+        call.add_done_callback(functools.partial(self._call_ended, job, attempt))
+
+    def _call_ended(self, job: _Job, attempt: int, call: asyncio.Task[Reply[NDArray[np.float32]]]) -> None:
+        del self._calls[job.id, attempt]
+        if call.cancelled():
+            return
+        at = asyncio.get_running_loop().time()
+        match call.exception():
+            case None:
+                job.replies[attempt] = call.result()
+                self._feed(p.Answered(at, job.id, attempt))
+            case WorkerFailure() as failure:
+                self._count_failure("s_cnn" if attempt == p.PRIMARY else "replica", failure)
+                job.error = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
+                self._feed(p.Failed(at, job.id, attempt, failure.unreachable))
+            case error:
+                logger.error("calling an s-cnn worker failed unexpectedly", exc_info=error)
+                self._feed(p.Failed(at, job.id, attempt, unreachable=False))
+
+    def _count_failure(self, attempt: str, failure: WorkerFailure) -> None:
+        self.metrics.failures.labels(attempt, failure.code).inc()
+
+    def _collage_ended(self, group: int, task: asyncio.Task[None]) -> None:
+        del self._collages[group]
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("a collage failed unexpectedly", exc_info=error)
+            self._feed(p.CollageFailed(asyncio.get_running_loop().time(), group))
+
+    async def _run_collage(self, group: int, members: Mapping[int, int]) -> None:
+        loop = asyncio.get_running_loop()
+        jobs = {cell: job for cell, request in members.items() if (job := self._jobs.get(request))}
+        worker, code = self.collage.pick(), self.code
+        if worker is None or code is None or not jobs:
+            self._feed(p.CollageFailed(loop.time(), group))
+            return
+        for cell, job in jobs.items():
+            job.group = group, cell
+        name = f"collage:{jobs[min(jobs)].name}"
+        expires = max(job.expires for job in jobs.values())
+        images = [_cell_image(jobs.get(cell), code, cell) for cell in range(code.members)]
+
+        def encode() -> Pixels:
+            with self.metrics.encode.time():
+                return code.encode(images)[0]
+
+        try:
+            collage = await loop.run_in_executor(self._executor, encode)
+            reply = await worker.call(collage, name, 0, max(0.0, expires - loop.time()))
+        except WorkerFailure as failure:
+            self._count_failure("collage", failure)
+            self._feed(p.CollageFailed(loop.time(), group))
+            return
+        at = loop.time()
+        with self.metrics.decode.time():
+            predictions = code.decode([reply.output], [cell in jobs for cell in range(code.members)])
+        confidences = {}
+        for cell, job in jobs.items():
+            if prediction := predictions[cell]:
+                job.coded = prediction, reply
+                confidences[cell] = prediction.confidence
+        self._feed(p.Decoded(at, group, confidences))
+
+
+def _cell_image(job: _Job | None, code: CollageCode, cell: int) -> Pixels | None:
+    """What was made ahead of time if it has the cell's size, else the whole input, to be reduced when encoding."""
+    if job is None:
+        return None
+    width, height = code.grid.cell_size(cell)
+    if job.cell_image is not None and job.cell_image.shape[:2] == (height, width):
+        return job.cell_image
+    return job.image

@@ -1,0 +1,56 @@
+"""The frontend's metrics; one instance per process, in an injected registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LATENCY_BUCKETS = (
+    0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0,
+    2.5, 5.0, 10.0,
+)  # fmt: skip
+STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
+
+
+class FrontendMetrics:
+    """Everything the frontend reports; see the README for what each one is for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.latency = Histogram(
+            "collage_request_seconds", "From admission to the answer", ["source"], buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self.requests = Counter(
+            "collage_requests_total", "Finished requests by gRPC status", ["code"], registry=registry
+        )
+        self.answers = Counter("collage_answers_total", "Answers by who gave them", ["source"], registry=registry)
+        self.in_flight = Gauge("collage_in_flight", "Requests admitted and not yet answered", registry=registry)
+        self.stragglers = Counter(
+            "collage_stragglers_total", "Requests without an s-cnn answer at their deadline", registry=registry
+        )
+        self.sent = Counter(
+            "collage_sent_total", "Calls sent to workers: s_cnn, replica or collage", ["attempt"], registry=registry
+        )
+        self.failures = Counter(
+            "collage_worker_failures_total", "Calls to workers that failed", ["attempt", "code"], registry=registry
+        )
+        self.group_fill = Histogram(
+            "collage_group_fill_ratio", "Share of a closed group's cells that are filled",
+            buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), registry=registry,
+        )  # fmt: skip
+        self.prepare = Histogram(
+            "collage_prepare_seconds", "Decoding one image and making its cell", buckets=STEP_BUCKETS, registry=registry
+        )
+        self.encode = Histogram(
+            "collage_encode_seconds", "Building one collage", buckets=STEP_BUCKETS, registry=registry
+        )
+        self.decode = Histogram(
+            "collage_decode_seconds", "Turning detections into cells", buckets=STEP_BUCKETS, registry=registry
+        )
+        self.workers = Gauge("collage_workers", "Known workers by state", ["role", "state"], registry=registry)
+
+    def watch_workers(self, role: str, ready: Callable[[], float], known: Callable[[], float]) -> None:
+        """Report how many workers of a role (s_cnn or collage) there are whenever the metrics are read."""
+        self.workers.labels(role, "ready").set_function(ready)
+        self.workers.labels(role, "known").set_function(known)

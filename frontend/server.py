@@ -1,0 +1,116 @@
+"""The frontend's gRPC service: convert, delegate, convert back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+
+from collage.serving import InvalidArgument, boundary, status_of
+from collage.tensors import image_from_tensor
+from collage.v1 import predict_pb2, predict_pb2_grpc
+from encoder.image import Pixels, decode
+from frontend.dispatch import Dispatcher, Outcome, Source
+
+MAX_ID_BYTES = 128
+_WIRE_SOURCES = {
+    Source.S_CNN: predict_pb2.SOURCE_S_CNN,
+    Source.COLLAGE: predict_pb2.SOURCE_COLLAGE,
+    Source.REPLICA: predict_pb2.SOURCE_REPLICA,
+}
+
+
+class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
+    """``collage.v1.PredictService`` on top of a dispatcher.
+
+    ``timeout_s`` is the longest a request may take, ``max_pixels`` the largest image, ``max_in_flight`` how many
+    unanswered requests one stream may have before it is read no further.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, timeout_s: float, max_pixels: int, max_in_flight: int) -> None:
+        self._dispatcher = dispatcher
+        self._timeout_s, self._max_pixels, self._max_in_flight = timeout_s, max_pixels, max_in_flight
+
+    @boundary
+    async def Predict(self, request: predict_pb2.PredictRequest, context: Any) -> predict_pb2.PredictResponse:
+        """Classify one image."""
+        return await self._predict(request, self._remaining(context))
+
+    async def PredictStream(  # type: ignore[override]  # writes instead of yielding
+        self, request_iterator: AsyncIterator[predict_pb2.PredictStreamRequest], context: Any
+    ) -> None:
+        """Classify images as they come; every response is written when it is ready."""
+        slots = asyncio.Semaphore(self._max_in_flight)
+        writing = asyncio.Lock()
+
+        async def answer(message: predict_pb2.PredictStreamRequest) -> None:
+            try:
+                response = await self._stream_response(message, self._remaining(context))
+                async with writing:
+                    await context.write(response)
+            finally:
+                slots.release()
+
+        async with asyncio.TaskGroup() as answers:
+            async for message in request_iterator:
+                await slots.acquire()
+                answers.create_task(answer(message))
+
+    async def _stream_response(
+        self, message: predict_pb2.PredictStreamRequest, remaining_s: float
+    ) -> predict_pb2.PredictStreamResponse:
+        id = message.request.request_id
+        timeout_s = min(remaining_s, message.timeout_s) if message.timeout_s > 0 else remaining_s
+        try:
+            if not id:
+                raise InvalidArgument("a request in a stream needs a request_id")
+            return predict_pb2.PredictStreamResponse(
+                request_id=id, response=await self._predict(message.request, timeout_s)
+            )
+        except Exception as error:
+            code, text = status_of(error)
+            failure = predict_pb2.PredictError(code=code.value[0], message=text)
+            return predict_pb2.PredictStreamResponse(request_id=id, error=failure)
+
+    def _remaining(self, context: Any) -> float:
+        remaining = context.time_remaining()
+        return self._timeout_s if remaining is None else min(self._timeout_s, max(0.0, remaining))
+
+    async def _predict(self, request: predict_pb2.PredictRequest, timeout_s: float) -> predict_pb2.PredictResponse:
+        if len(request.request_id.encode()) > MAX_ID_BYTES:
+            raise InvalidArgument(f"request_id is longer than {MAX_ID_BYTES} bytes: send a shorter one")
+
+        def prepare(size: int) -> Pixels:
+            if request.WhichOneof("input") == "tensor":
+                return image_from_tensor(request.tensor, size)
+            return decode(request.image, size, self._max_pixels)
+
+        return to_response(await self._dispatcher.predict(prepare, request.request_id, timeout_s), request.top_k or 1)
+
+
+def to_response(outcome: Outcome, top_k: int) -> predict_pb2.PredictResponse:
+    """The wire's form of an answer, with its ``top_k`` most probable classes."""
+    best = np.argsort(-outcome.probabilities, kind="stable")[:top_k]
+    return predict_pb2.PredictResponse(
+        classes=[
+            predict_pb2.Classification(
+                label=outcome.model.labels[index], index=index, probability=outcome.probabilities[index]
+            )
+            for index in best
+        ],
+        provenance=predict_pb2.Provenance(
+            source=_WIRE_SOURCES[outcome.source],
+            degraded=outcome.source is Source.COLLAGE,
+            coded_confidence=outcome.confidence,
+            group_id=outcome.group_id,
+            cell=outcome.cell,
+            model_name=outcome.model.name,
+            model_version=outcome.model.version,
+            queue_s=outcome.queue_s,
+            inference_s=outcome.inference_s,
+            total_s=outcome.total_s,
+            request_id=outcome.request_id,
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Training, export and evaluation of the models. The only package that may import torch."""

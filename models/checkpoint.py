@@ -1,0 +1,68 @@
+"""Self-describing checkpoints: a file from which the model can be rebuilt and trained further, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.collage_cnn import CollageResNet, CollageTiny
+from models.resnet import resnet18, resnet32, resnet34
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet32": resnet32,
+    "collage-tiny": CollageTiny,
+    "collage-resnet": CollageResNet,
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that is needed to rebuild a model and to serve it.
+
+    ``size`` is the input's side in pixels (a collage's whole side), ``k`` the grid (1 for an s-cnn), ``mean`` and
+    ``std`` the per-channel statistics of inputs scaled to 0..1.
+    """
+
+    architecture: str
+    dataset: str
+    labels: tuple[str, ...]
+    size: int
+    k: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """``"s-cnn"`` or ``"collage-cnn"``."""
+        return "collage-cnn" if self.architecture.startswith("collage") else "s-cnn"
+
+    def build(self) -> nn.Module:
+        """A freshly initialised model of this description."""
+        make = ARCHITECTURES[self.architecture]
+        if self.kind == "s-cnn":
+            return make(len(self.labels), **self.options)
+        return make(self.k, self.size, len(self.labels), **self.options)
+
+
+def save(path: Path, spec: ModelSpec, model: nn.Module, **extra: Any) -> None:
+    """Write a checkpoint so that a crash never leaves half a file."""
+    partial = path.with_suffix(".partial")
+    torch.save({"spec": asdict(spec), "model": model.state_dict(), **extra}, partial)
+    partial.replace(path)
+
+
+def load(path: Path) -> tuple[ModelSpec, nn.Module, dict[str, Any]]:
+    """Rebuild a model (in evaluation mode) from its checkpoint; also returns the file's whole content."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    spec = ModelSpec(**content["spec"])
+    model = spec.build()
+    model.load_state_dict(content["model"])
+    return spec, model.eval(), content

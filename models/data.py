@@ -1,0 +1,137 @@
+"""Data sets as arrays: folders of images by class, Fashion-MNIST IDX files, the official CIFAR-10 release.
+
+Every data set is split into train, validation and test; validation is cut from the training data with a fixed seed,
+and no image is ever in two of them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from encoder.image import decode, fit
+
+FASHION_MNIST_LABELS = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 ``[N, size, size, 3]``, labels int64 ``[N]`` and N ids that name each image in its source."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """N, the number of images."""
+        return len(self.labels)
+
+    def take(self, index: NDArray[np.int64]) -> Split:
+        """The images at these positions, in this order."""
+        return Split(self.images[index], self.labels[index], tuple(self.ids[i] for i in index))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled data set; ``labels`` names the classes in index order."""
+
+    name: str
+    labels: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+
+def load(path: Path, size: int, name: str | None = None) -> Dataset:
+    """Read the data set in ``path`` with every image at ``size`` pixels.
+
+    ``path`` holds ``train-images-idx3-ubyte.gz`` and its three siblings (Fashion-MNIST), ``data_batch_1`` ...
+    ``test_batch`` (CIFAR-10, Python version), or ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``;
+    a folder with no test part gets one cut like the validation split.
+    """
+    labels: tuple[str, ...]
+    if (path / "train-images-idx3-ubyte.gz").exists():
+        name, labels = name or "fashion-mnist", FASHION_MNIST_LABELS
+        train, test = _idx(path, "train", size), _idx(path, "t10k", size)
+    elif (path / "data_batch_1").exists():
+        name, labels = name or "cifar10", CIFAR10_LABELS
+        train = _cifar(path, [f"data_batch_{i}" for i in range(1, 6)], size)
+        test = _cifar(path, ["test_batch"], size)
+    elif (path / "train").is_dir():
+        name = name or path.name
+        labels = tuple(sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir()))
+        train = _folder(path / "train", labels, size)
+        held_out = next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
+        if held_out:
+            test = _folder(held_out, labels, size)
+        else:
+            train, test = _cut(train, seed=1)
+    else:
+        raise FileNotFoundError(
+            f"{path} holds no data set: expected IDX files, CIFAR-10 batches or train/<class>/ folders"
+        )
+    train, validation = _cut(train, seed=0)
+    return Dataset(name, labels, train, validation, test)
+
+
+def _cut(split: Split, seed: int) -> tuple[Split, Split]:
+    """Cut a random part off a split; returns (the rest, the part)."""
+    order = np.random.default_rng(seed).permutation(len(split))
+    count = min(VALIDATION_MOST, int(len(split) * VALIDATION_SHARE))
+    return split.take(np.sort(order[count:])), split.take(np.sort(order[:count]))
+
+
+def _idx(path: Path, part: str, size: int) -> Split:
+    images = gzip.decompress((path / f"{part}-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((path / f"{part}-labels-idx1-ubyte.gz").read_bytes())
+    _, count, height, width = np.frombuffer(images[:16], ">i4")
+    grey = np.frombuffer(images, np.uint8, offset=16).reshape(count, height, width)
+    rgb = np.stack([fit(Image.fromarray(image), size) for image in grey])
+    ids = tuple(f"{part}/{i:05d}" for i in range(count))
+    return Split(rgb, np.frombuffer(labels, np.uint8, offset=8).astype(np.int64), ids)
+
+
+def _cifar(path: Path, batches: list[str], size: int) -> Split:
+    images, labels, ids = [], [], []
+    for batch in batches:
+        content = pickle.loads((path / batch).read_bytes(), encoding="bytes")  # noqa: S301 - the release is a pickle
+        rgb = content[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        images += [fit(Image.fromarray(np.ascontiguousarray(image)), size) for image in rgb]
+        labels += content[b"labels"]
+        ids += [f"{batch}/{name.decode()}" for name in content[b"filenames"]]
+    return Split(np.stack(images), np.array(labels, np.int64), tuple(ids))
+
+
+def _folder(path: Path, labels: tuple[str, ...], size: int) -> Split:
+    files = [
+        (label, file)
+        for label, name in enumerate(labels)
+        for file in sorted((path / name).iterdir())
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    images = np.empty((len(files), size, size, 3), np.uint8)
+    for row, (_, file) in enumerate(files):
+        images[row] = decode(file.read_bytes(), size)
+    ids = tuple(str(file.relative_to(path.parent)) for _, file in files)
+    return Split(images, np.array([label for label, _ in files], np.int64), ids)
+
+
+def placements(split: Split, cells: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Random groups of ``cells`` image indices that cover the split once; the last group is filled up by repeats."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(split))
+    short = -len(order) % cells
+    order = np.concatenate((order, rng.choice(len(split), short)))
+    yield from order.reshape(-1, cells)

@@ -1,0 +1,254 @@
+"""Export a checkpoint to ONNX: ``python -m models.export CHECKPOINT --out FILE.onnx``.
+
+The file is all that a worker needs: uint8 pixels in (normalisation is part of the graph), scores or detections out,
+and a description in its metadata. Export fails unless ONNX Runtime gives what torch gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from torch import Tensor, nn
+
+from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
+from models import checkpoint
+from models.checkpoint import ModelSpec
+from models.collage_cnn import CollageCNN, detections
+from models.data import Split, load
+from models.evaluate import OnnxModel, classify, classify_collages, top1
+
+INPUT = {"s-cnn": "image", "collage-cnn": "collage"}
+OUTPUTS = {"s-cnn": ["scores"], "collage-cnn": ["boxes", "confidences", "class_probabilities"]}
+TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.1}
+"""How far an exported model may be from torch, by how its weights are stored; see ``difference``."""
+
+
+class ExportError(Exception):
+    """The exported model is not the trained one."""
+
+
+class Served(nn.Module):
+    """A model as it is served: uint8 ``[N, size, size, 3]`` in, the outputs of ``OUTPUTS`` out."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, spec: ModelSpec, model: nn.Module) -> None:
+        super().__init__()
+        self.spec, self.model = spec, model
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Logits ``[N, classes]`` of an s-cnn, or the detections of a collage-cnn."""
+        raw: Tensor = self.model((pixels.float() * self.scale + self.shift).permute(0, 3, 1, 2))
+        return detections(raw, self.model.anchors) if isinstance(self.model, CollageCNN) else raw
+
+
+def to_onnx(served: Served) -> onnx.ModelProto:
+    """The float32 graph, batch norm folded into the convolutions, batch size free, nothing of this machine in it."""
+    spec = served.spec
+    example = torch.zeros(2, spec.size, spec.size, 3, dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses a torchvision that is not needed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            served,
+            (example,),
+            input_names=[INPUT[spec.kind]],
+            output_names=OUTPUTS[spec.kind],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch made no graph")
+    model: onnx.ModelProto = program.model_proto
+    graph = model.graph
+    if any(node.op_type == "BatchNormalization" for node in graph.node):
+        raise ExportError("batch norm is left in the graph")
+    described: list[Any] = [*graph.node, *graph.input, *graph.output, graph, model]
+    for entry in described:
+        del entry.metadata_props[:]  # the exporter's source paths and stack traces
+    del graph.value_info[:]
+    return model
+
+
+def store(model: onnx.ModelProto, storage: str) -> onnx.ModelProto:
+    """A copy whose convolution and linear weights take 2 bytes (``fp16``) or 1 (``int8``) each, or 4 (``fp32``).
+
+    int8 weights are symmetric with one scale per output channel. ONNX Runtime turns either back to float32 when it
+    loads the model, so inference costs the same.
+    """
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    graph = small.graph
+    if storage == "fp32":
+        return small
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    unpacking = []
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm") or node.input[1] not in tensors:
+            continue
+        tensor = tensors[node.input[1]]
+        name, weight = tensor.name, numpy_helper.to_array(tensor)
+        if storage == "fp16":
+            tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16), name))
+            unpacking.append(helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT))
+        else:
+            axes = tuple(axis for axis in range(weight.ndim) if axis != _output_axis(node))
+            scale = np.abs(weight).max(axes, keepdims=True) / 127
+            scale[scale == 0] = 1
+            tensor.CopyFrom(numpy_helper.from_array(np.rint(weight / scale).astype(np.int8), name))
+            graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
+            unpacking += [
+                helper.make_node("Cast", [name], [f"{name}_cast"], to=TensorProto.FLOAT),
+                helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [f"{name}_float"]),
+            ]
+        node.input[1] = f"{name}_float"
+    nodes = [*unpacking, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(small)
+    return small
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    if node.op_type == "Conv":
+        return 0
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 0 if transposed else 1
+
+
+def probes(size: int, count: int = 8) -> NDArray[np.uint8]:
+    """Inputs to compare on, uint8 ``[count, size, size, 3]``: noise, and smooth blobs that look more like pictures."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (count // 2, size, size, 3), np.uint8)
+    coarse = rng.integers(0, 256, (count - count // 2, 8, 8, 3), np.uint8)
+    blobs = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in coarse]
+    return np.concatenate((noise, np.stack(blobs)))
+
+
+def difference(served: Served, exported: OnnxModel, pixels: NDArray[np.uint8]) -> float:
+    """How far ONNX Runtime is from torch: root-mean-square error over root-mean-square value, of the worst output."""
+    with torch.inference_mode():
+        expected = served(torch.from_numpy(pixels))
+    worst = 0.0
+    outputs = expected if isinstance(expected, tuple) else (expected,)
+    for output, found in zip(outputs, exported(pixels), strict=True):
+        wanted = output.numpy()
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            raise ExportError(f"an output is {found.dtype}{found.shape}, torch's is {wanted.dtype}{wanted.shape}")
+        error, value = (float(np.sqrt(np.square(array).mean())) for array in (found - wanted, wanted))
+        worst = max(worst, error / max(value, 0.01)) if np.isfinite(found).all() else np.inf
+    return worst
+
+
+def check(served: Served, exported: OnnxModel, pixels: NDArray[np.uint8], storage: str) -> float:
+    """The difference from torch, over all inputs at once or one by one; ExportError if it exceeds ``TOLERANCE``."""
+    worst = max(difference(served, exported, pixels), difference(served, exported, pixels[-1:]))
+    if not worst <= TOLERANCE[storage]:
+        raise ExportError(f"ONNX Runtime and torch differ by {worst:.2g} ({storage}, allowed {TOLERANCE[storage]:.2g})")
+    return worst
+
+
+def accuracy(exported: OnnxModel, split: Split) -> float:
+    """Top-1 on a split, over cells for a collage-cnn."""
+    s_cnn = exported.info.kind is ModelKind.S_CNN
+    return top1(list(classify(exported, split) if s_cnn else classify_collages(exported, split, seed=0)))
+
+
+def describe(spec: ModelSpec, content: dict[str, Any], name: str, storage: str, accept_threshold: float) -> ModelInfo:
+    """The description that travels with the model, from what its checkpoint says."""
+    log = content["log"]
+    extra = {
+        "dataset": spec.dataset,
+        "architecture": spec.architecture,
+        "options": spec.options,
+        "mean": spec.mean,
+        "std": spec.std,
+        "recipe": content["recipe"],
+        "seed": content["recipe"]["seed"],
+        "epochs": len(log),
+        "training_s": round(sum(epoch["seconds"] for epoch in log), 1),
+        "validation_accuracy": log[-1]["validation"],
+        "storage": storage,
+    }
+    kind = ModelKind(spec.kind)
+    return ModelInfo(name, kind, spec.labels, spec.size, spec.k, accept_threshold=accept_threshold, extra=extra)
+
+
+def pack(model: onnx.ModelProto, info: ModelInfo) -> bytes:
+    """The content of the file: the graph and its description."""
+    del model.metadata_props[:]
+    helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    return model.SerializeToString()
+
+
+def export(
+    source: Path,
+    out: Path,
+    storage: str = "fp32",
+    name: str | None = None,
+    accept_threshold: float = 1.0,
+    data: Path | None = None,
+) -> ModelInfo:
+    """Write the ONNX file of a checkpoint, proved equal to it; returns its description.
+
+    With ``data`` the description's ``validation_accuracy`` is that of the exported file, and its ``accuracy_change``
+    what the storage did to it. Raises ExportError, and writes nothing, where ONNX Runtime and torch differ.
+    """
+    spec, trained, content = checkpoint.load(source)
+    info = describe(spec, content, name or out.stem, storage, accept_threshold)
+    served = Served(spec, trained).eval()
+    full = to_onnx(served)
+    stored = store(full, storage)
+    float32, exported = OnnxModel(pack(full, info)), OnnxModel(pack(stored, info))
+    pixels = probes(spec.size)
+    found = {"torch_difference_fp32": check(served, float32, pixels, "fp32")}
+    found["torch_difference"] = check(served, exported, pixels, storage)
+    if data:
+        dataset = load(data, round(spec.size / spec.k))
+        if dataset.labels != spec.labels:
+            raise ExportError(f"{data} has other classes than {source}")
+        split = dataset.validation
+        found["validation_accuracy"] = accuracy(exported, split)
+        found["accuracy_change"] = found["validation_accuracy"] - accuracy(float32, split)
+    info = replace(info, extra={**info.extra, **found})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(pack(stored, info))
+    return info
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="a file written by models.train")
+    parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write")
+    parser.add_argument("--storage", choices=sorted(TOLERANCE), default="fp32", help="of the weights")
+    parser.add_argument("--name", help="the model's name; the file's without one")
+    parser.add_argument("--accept-threshold", type=float, default=1.0, help="coded answers this sure are good ones")
+    parser.add_argument("--data", type=Path, help="data set: measure the accuracy on its validation split")
+    args = parser.parse_args(arguments)
+    info = export(args.checkpoint, args.out, args.storage, args.name, args.accept_threshold, args.data)
+    print(f"{args.out}: {info.name}, {info.kind}, {args.out.stat().st_size / 1e6:.1f} MB")
+    for key in ("torch_difference_fp32", "torch_difference", "validation_accuracy", "accuracy_change"):
+        if key in info.extra:
+            print(f"  {key.replace('_', ' ')}: {info.extra[key]:.4g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Muon for convolutions (Jordan, "Muon: an optimizer for hidden layers"), with weights kept at unit scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrix: Tensor, dtype: torch.dtype = torch.float32, steps: int = 3) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz steps on the smaller Gram matrix.
+
+    The two products with the matrix itself are done in ``dtype``, the steps in float32.
+    """
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = (matrix / (matrix.norm() + 1e-7)).to(dtype)
+    gram = (x @ x.T if wide else x.T @ x).float()
+    eye = torch.eye(len(gram), device=x.device)
+    total = eye
+    for _ in range(steps):
+        factor = a * eye + (b * eye + c * gram) @ gram
+        total = factor @ total
+        gram = factor @ gram @ factor
+    total = total.to(dtype)
+    result: Tensor = (total @ x if wide else x @ total).float()
+    return result
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised per filter bank; every weight is renormalised before its step.
+
+    Meant for convolutions followed by batch norm, whose scale does not matter.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, momentum: float = 0.6, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every weight that has a gradient; ``closure`` is not supported."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                buffer = state.setdefault("momentum", torch.zeros_like(weight))
+                buffer.mul_(group["momentum"]).add_(weight.grad)
+                update = weight.grad.add(buffer, alpha=group["momentum"])
+                weight.mul_(len(weight) ** 0.5 / weight.norm())
+                weight.add_(orthogonalise(update.flatten(1), self.dtype).view_as(weight), alpha=-group["lr"])

@@ -1,0 +1,296 @@
+"""Train an s-cnn or a collage-cnn: ``python -m models.train --data DIR --model resnet34 --out runs/s-cnn.pt``.
+
+The run saves a checkpoint after every epoch and resumes from it when called again with the same arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoder.grid import Grid
+from models import checkpoint
+from models.checkpoint import ModelSpec
+from models.collage_cnn import CLASSES, CONFIDENCE, collage_loss
+from models.data import Dataset, Split, load, placements
+from models.optim import Muon
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults are ours; ``paper()`` is the setting of Collage inference, section 5.1."""
+
+    epochs: float = 10.0
+    batch: int = 256  # images per step; a collage of N counts as N
+    muon_lr: float = 0.06  # for convolutions; 0 trains everything with SGD
+    sgd_lr: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.1  # share of the run
+    decay: bool = True  # linearly to zero
+    smoothing: float = 0.1
+    shift: int = 3  # pixels
+    flip: bool = True
+    blank: float = 0.02  # share of empty cells in training collages
+    small_size: int = 0  # train the first part of the run at this resolution ...
+    small_share: float = 0.0  # ... for this share of it (s-cnn only)
+    seed: int = 0
+
+    @classmethod
+    def paper(cls, **changes: float) -> Recipe:
+        """The paper's setting, with changes."""
+        base = {"batch": 64, "muon_lr": 0.0, "sgd_lr": 0.001, "warmup": 0.0, "smoothing": 0.0, "blank": 0.0}
+        return cls(**{**base, "decay": False, **changes})  # type: ignore[arg-type]
+
+
+def augment(images: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """Random horizontal flips and shifts (black borders) of uint8 ``[B, H, W, 3]``."""
+    batch, height, width, _ = images.shape
+    shift = recipe.shift
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    rows = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(height)
+    columns = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(width)
+    if recipe.flip:
+        columns = np.where(rng.random((batch, 1)) < 0.5, columns[:, ::-1], columns)
+    moved = padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return torch.from_numpy(moved)
+
+
+def normalise(pixels: Tensor, spec: ModelSpec) -> Tensor:
+    """uint8 ``[B, H, W, 3]`` to the model's float32 ``[B, 3, H, W]``, channels last in memory."""
+    mean = torch.tensor(spec.mean, device=pixels.device)
+    std = torch.tensor(spec.std, device=pixels.device)
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def tile(cells: Tensor, grid: Grid) -> Tensor:
+    """Cells uint8 ``[B * N, h, w, 3]`` to collages ``[B, size, size, 3]``; a surplus pixel of a cell is cut off."""
+    batch = len(cells) // grid.cells
+    collages = cells.new_zeros(batch, grid.size, grid.size, 3)
+    members = cells.view(batch, grid.cells, *cells.shape[1:])
+    for cell in range(grid.cells):
+        left, top, right, bottom = grid.box(cell)
+        collages[:, top:bottom, left:right] = members[:, cell, : bottom - top, : right - left]
+    return collages
+
+
+class Trainer:
+    """One run: the model, its optimisers, and steps over batches."""
+
+    def __init__(self, spec: ModelSpec, data: Dataset, recipe: Recipe, device: str, precision: str) -> None:
+        torch.manual_seed(recipe.seed)
+        self.spec, self.data, self.recipe = spec, data, recipe
+        self.device = torch.device(device)
+        self.bfloat16 = precision == "bf16"
+        self.grid = Grid(spec.k, spec.size)
+        self.boxes = torch.from_numpy(self.grid.boxes.copy()).to(self.device)
+        self.model = spec.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        convolutions = [
+            module.weight
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Conv2d) and name != "head" and recipe.muon_lr > 0
+        ]
+        chosen = {id(weight) for weight in convolutions}
+        rest = [weight for weight in self.model.parameters() if id(weight) not in chosen]
+        sgd = torch.optim.SGD(
+            rest, recipe.sgd_lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.muon_lr > 0
+        )
+        self.optimisers: list[torch.optim.Optimizer] = [sgd]
+        if convolutions:
+            self.optimisers.append(
+                Muon(convolutions, recipe.muon_lr, dtype=torch.bfloat16 if self.bfloat16 else torch.float32)
+            )
+        self.peaks = [recipe.sgd_lr, recipe.muon_lr]
+        self.steps_per_epoch = len(data.train) // self._images_per_step
+        if not self.steps_per_epoch:
+            raise ValueError(
+                f"{len(data.train)} training images are fewer than the {self._images_per_step} of one step: "
+                "choose a smaller batch"
+            )
+        self.steps = max(1, round(self.steps_per_epoch * recipe.epochs))
+        self.log: list[dict[str, float]] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps of the recipe are done."""
+        return len(self.log) * self.steps_per_epoch >= self.steps
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train the next epoch; logs and returns its mean loss, validation accuracy and seconds."""
+        started = time.monotonic()
+        loss = self.epoch(len(self.log))
+        seconds = time.monotonic() - started
+        self.log.append({"loss": loss, "validation": self.accuracy(self.data.validation), "seconds": seconds})
+        return self.log[-1]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which ``resume`` goes on as if nothing had happened."""
+        states = [optimiser.state_dict() for optimiser in self.optimisers]
+        checkpoint.save(path, self.spec, self.model, recipe=asdict(self.recipe), optimisers=states, log=self.log)
+
+    def resume(self, path: Path) -> None:
+        """Take over a checkpoint of the same run; raises ValueError if it belongs to another."""
+        content = torch.load(path, map_location=self.device, weights_only=True)
+        if content["spec"] != asdict(self.spec) or content["recipe"] != asdict(self.recipe):
+            raise ValueError(f"{path} holds a run with other settings: choose another file")
+        self.model.load_state_dict(content["model"])
+        for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        self.log = content["log"]
+
+    @property
+    def _images_per_step(self) -> int:
+        cells = self.grid.cells
+        return max(1, round(self.recipe.batch / cells)) * cells
+
+    def epoch(self, number: int) -> float:
+        """Train one epoch (or what is left of the last one); returns the mean loss."""
+        rng = np.random.default_rng([self.recipe.seed, number])
+        order = rng.permutation(len(self.data.train))
+        first = number * self.steps_per_epoch
+        count = min(self.steps_per_epoch, self.steps - first)
+        self.model.train()
+        total, started = 0.0, time.monotonic()
+        for i in range(count):
+            self._schedule(first + i)
+            index = order[i * self._images_per_step : (i + 1) * self._images_per_step]
+            images = augment(self.data.train.images[index], self.recipe, rng).to(self.device)
+            labels = torch.from_numpy(self.data.train.labels[index]).to(self.device)
+            total += self._step(images, labels, rng, (first + i) / self.steps)
+            if i % 50 == 49:
+                speed = (time.monotonic() - started) / (i + 1)
+                left = (self.steps - first - i) * speed / 60
+                print(f"  step {first + i + 1}/{self.steps} loss {total / (i + 1):.4f} {left:.1f} min left", flush=True)
+        return total / max(1, count)
+
+    def _schedule(self, step: int) -> None:
+        done = step / self.steps
+        warm = min(1.0, (done + 1 / self.steps) / self.recipe.warmup) if self.recipe.warmup else 1.0
+        decay = min(1.0, (1 - done) / (1 - self.recipe.warmup)) if self.recipe.decay else 1.0
+        for optimiser, peak in zip(self.optimisers, self.peaks, strict=False):
+            for group in optimiser.param_groups:
+                group["lr"] = peak * min(warm, decay)
+
+    def _step(self, images: Tensor, labels: Tensor, rng: np.random.Generator, done: float) -> float:
+        recipe = self.recipe
+        if self.spec.kind == "collage-cnn":
+            blank = torch.from_numpy(rng.random(len(labels)) < recipe.blank).to(self.device)
+            images = tile(images.masked_fill(blank[:, None, None, None], 0), self.grid)
+            labels = labels.masked_fill(blank, -1).view(len(images), -1)
+        x = normalise(images, self.spec)
+        if done < recipe.small_share:
+            x = F.interpolate(x, (recipe.small_size, recipe.small_size), mode="bilinear", antialias=True)
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            out = self.model(x)
+        if self.spec.kind == "collage-cnn":
+            loss = collage_loss(out, labels, self.boxes, smoothing=recipe.smoothing)
+        else:
+            loss = F.cross_entropy(out.float(), labels, label_smoothing=recipe.smoothing)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimiser in self.optimisers:
+            optimiser.step()
+        return loss.item()
+
+    @torch.no_grad()
+    def accuracy(self, split: Split) -> float:
+        """Top-1 over a split; for collages over cells, read at their own position (a training-time estimate)."""
+        self.model.eval()
+        right = 0
+        count = max(1, 512 // self.grid.cells) * self.grid.cells
+        order = np.concatenate(list(placements(split, self.grid.cells, seed=0)))
+        for start in range(0, len(order), count):
+            index = order[start : start + count]
+            images = torch.from_numpy(split.images[index]).to(self.device)
+            labels = torch.from_numpy(split.labels[index]).to(self.device)
+            if self.spec.kind == "collage-cnn":
+                images = tile(images, self.grid)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                out = self.model(normalise(images, self.spec)).float()
+            if self.spec.kind == "collage-cnn":
+                best = out[..., CONFIDENCE].argmax(-1)[..., None, None]
+                out = out[..., CLASSES].take_along_dim(best, 3).reshape(len(index), -1)
+            right += int((out.argmax(-1) == labels).sum())
+        return right / len(order)
+
+
+def describe(data: Dataset, architecture: str, size: int, k: int, options: dict[str, object]) -> ModelSpec:
+    """The description of a new model, with input statistics from the training images."""
+    sample = data.train.images[:: max(1, len(data.train) // 2000)].astype(np.float64) / 255
+    mean = tuple(round(float(value), 4) for value in sample.mean((0, 1, 2)))
+    std = tuple(round(float(value), 4) for value in sample.std((0, 1, 2)))
+    return ModelSpec(architecture, data.name, data.labels, size, k, mean, std, options=options)
+
+
+def default_precision(device: str) -> str:
+    """bfloat16 where matrix units make it fast (GPUs, CPUs with AMX), else float32."""
+    if device != "cpu":
+        return "bf16"
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--model", choices=sorted(checkpoint.ARCHITECTURES), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write, and to resume from")
+    parser.add_argument("--size", type=int, default=32, help="side of an image or of a cell, pixels")
+    parser.add_argument("--k", type=int, default=3, help="grid of a collage-cnn")
+    parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet)")
+    parser.add_argument("--stem", help="imagenet or small (resnet18, resnet34)")
+    parser.add_argument("--preset", choices=("ours", "paper"), default="ours")
+    for setting in fields(Recipe):
+        if setting.type != "bool":
+            kind = {"int": int, "float": float}[str(setting.type)]
+            parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("bf16", "fp32"))
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    args = parser.parse_args(arguments)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    chosen = {
+        setting.name: getattr(args, setting.name)
+        for setting in fields(Recipe)
+        if getattr(args, setting.name, None) is not None
+    }
+    recipe = Recipe.paper(**chosen) if args.preset == "paper" else Recipe(**chosen)
+    collage = args.model.startswith("collage")
+    data = load(args.data, args.size)
+    options = {name: value for name in ("widths", "stem") if (value := getattr(args, name))}
+    k = args.k if collage else 1
+    spec = describe(data, args.model, args.size * k, k, options)
+    try:
+        trainer = Trainer(spec, data, recipe, args.device, args.precision or default_precision(args.device))
+        if args.out.exists():
+            trainer.resume(args.out)
+            print(f"resuming after {len(trainer.log)} epochs")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    parameters = sum(weight.numel() for weight in trainer.model.parameters())
+    print(f"{args.model} on {data.name}: {parameters / 1e6:.2f} M parameters, {trainer.steps} steps, {recipe}")
+    while not trainer.finished:
+        done = trainer.run_epoch()
+        trainer.save(args.out)
+        print(
+            f"epoch {len(trainer.log)} loss {done['loss']:.4f} validation {done['validation']:.4f} "
+            f"{done['seconds']:.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Workers without a network: the production Transport protocol over scripted behaviour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collage.model_info import ModelInfo, ModelKind
+from encoder.collage import Detections
+from encoder.grid import Grid
+from encoder.image import Pixels
+from frontend.workers import Pool, Reply
+
+Output = TypeVar("Output")
+LABELS = tuple("abcdefghij")
+SIZE = 8
+S_CNN = ModelInfo("s", ModelKind.S_CNN, LABELS, SIZE, version="1")
+COLLAGE = ModelInfo("c", ModelKind.COLLAGE_CNN, LABELS, 2 * SIZE, k=2, version="1")
+
+
+class InlineExecutor(Executor):
+    """Runs work at once, in the caller's thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call a fake worker got."""
+
+    at: float
+    request_id: str
+    attempt: int
+    image: Pixels
+
+
+@dataclass
+class FakeTransport(Generic[Output]):
+    """A worker that behaves as scripted: ``behave(call)`` waits and answers, or raises WorkerFailure."""
+
+    info: ModelInfo
+    behave: Callable[[Call], Awaitable[Output]]
+    calls: list[Call] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    thawed: asyncio.Event = field(default_factory=asyncio.Event)
+    frozen: bool = False
+    pings: int = 0
+
+    async def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Reply[Output]:
+        call = Call(asyncio.get_running_loop().time(), request_id, attempt, image)
+        self.calls.append(call)
+        try:
+            return Reply(await self.behave(call), 0.0, 0.1)
+        except asyncio.CancelledError:
+            self.cancelled.append(request_id)
+            raise
+
+    async def ping(self) -> ModelInfo:
+        self.pings += 1
+        if self.frozen:
+            await self.thawed.wait()
+        return self.info
+
+    async def watch(self, changed: Callable[[bool], None]) -> None:
+        changed(True)
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+
+def image(label: int) -> Pixels:
+    """An image whose class its pixels tell, to fake models."""
+    return np.full((SIZE, SIZE, 3), 10 + label, np.uint8)
+
+
+def classify(pixels: Pixels) -> NDArray[np.float32]:
+    """Logits of the fake s-cnn."""
+    logits = np.zeros(len(LABELS), np.float32)
+    logits[int(pixels[0, 0, 0]) - 10] = 5.0
+    return logits
+
+
+def detect(collage: Pixels, confidence: float = 0.9) -> Detections:
+    """What the fake collage-cnn sees: one perfect box for every filled cell, in reverse order."""
+    grid = Grid(2, 2 * SIZE)
+    values = [int(collage[box[1] + 1, box[0] + 1, 0]) for box in map(grid.box, range(grid.cells))]
+    cells = [cell for cell in reversed(range(grid.cells)) if values[cell]]
+    probabilities = np.zeros((len(cells), len(LABELS)), np.float32)
+    for row, cell in enumerate(cells):
+        probabilities[row, values[cell] - 10] = 1.0
+    return Detections(grid.boxes[cells], np.full(len(cells), confidence, np.float32), probabilities)
+
+
+def s_cnn_after(seconds: float | Callable[[Call], float]) -> Callable[[Call], Awaitable[NDArray[np.float32]]]:
+    """An s-cnn that takes this long."""
+
+    async def behave(call: Call) -> NDArray[np.float32]:
+        await asyncio.sleep(seconds(call) if callable(seconds) else seconds)
+        return classify(call.image)
+
+    return behave
+
+
+def collage_after(seconds: float, confidence: float = 0.9) -> Callable[[Call], Awaitable[Detections]]:
+    """A collage-cnn that takes this long."""
+
+    async def behave(call: Call) -> Detections:
+        await asyncio.sleep(seconds)
+        return detect(call.image, confidence)
+
+    return behave
+
+
+async def pool(kind: ModelKind, transports: dict[str, FakeTransport[Output]]) -> Pool[Output]:
+    """A pool over fake workers."""
+    return Pool(kind, ",".join(transports), transports.__getitem__, seed=0)

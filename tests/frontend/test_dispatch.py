@@ -1,0 +1,246 @@
+"""The dispatcher on a virtual clock, over fake workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from collage.model_info import ModelKind
+from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
+from encoder.collage import Detections
+from frontend.dispatch import Dispatcher, Outcome, Source
+from frontend.metrics import FrontendMetrics
+from frontend.policy import Policy, Rules
+from frontend.workers import WorkerFailure
+from tests.frontend.fakes import (
+    COLLAGE,
+    S_CNN,
+    Call,
+    FakeTransport,
+    InlineExecutor,
+    collage_after,
+    image,
+    pool,
+    s_cnn_after,
+)
+
+pytestmark = pytest.mark.looptime
+
+Behaviour = Callable[[Call], Awaitable[NDArray[np.float32]]]
+
+
+@dataclass
+class Rig:
+    dispatcher: Dispatcher
+    workers: list[FakeTransport[NDArray[np.float32]]]
+    collage: FakeTransport[Detections]
+    registry: CollectorRegistry
+
+    async def ask(self, label: int, request_id: str = "", timeout_s: float = 5.0) -> Outcome:
+        return await self.dispatcher.predict(lambda size: image(label), request_id, timeout_s)
+
+    async def group(self, timeout_s: float = 5.0) -> list[Outcome]:
+        """Four requests at once: one full group of the 2 x 2 fake collage."""
+        return list(await asyncio.gather(*(self.ask(label, f"r{label}", timeout_s) for label in range(4))))
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+@asynccontextmanager
+async def rig(
+    policy: str,
+    s_cnn: list[Behaviour],
+    collage: Callable[[Call], Awaitable[Detections]] | None = None,
+    max_in_flight: int = 100,
+    **limits: float,
+) -> AsyncIterator[Rig]:
+    registry = CollectorRegistry()
+    workers = [FakeTransport(S_CNN, behaviour) for behaviour in s_cnn]
+    redundant = FakeTransport(COLLAGE, collage or collage_after(0.05))
+    s_cnn_pool = await pool(ModelKind.S_CNN, {f"s{i}": worker for i, worker in enumerate(workers)})
+    collage_pool = await pool(ModelKind.COLLAGE_CNN, {"c0": redundant} if collage else {})
+    rules = Rules.named(policy, **{"deadline": 0.2, "group_wait": 0.05, **limits})
+    metrics = FrontendMetrics(registry)
+    dispatcher = Dispatcher(Policy(rules), s_cnn_pool, collage_pool, metrics, InlineExecutor(), max_in_flight)
+    await s_cnn_pool.start()
+    await collage_pool.start()
+    await asyncio.sleep(0.01)
+    yield Rig(dispatcher, workers, redundant, registry)
+    assert dispatcher.policy.open_requests == 0
+    await dispatcher.close()
+    await s_cnn_pool.close()
+    await collage_pool.close()
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+def straggling(*stragglers: str, fast: float = 0.1, slow: float = 3.0) -> Behaviour:
+    return s_cnn_after(lambda call: slow if call.request_id in stragglers and call.attempt == 0 else fast)
+
+
+async def test_without_stragglers_every_answer_is_the_s_cnns() -> None:
+    async with rig("collage", [s_cnn_after(0.1)] * 4, collage_after(0.05)) as cluster:
+        outcomes = await cluster.group()
+        assert [outcome.source for outcome in outcomes] == [Source.S_CNN] * 4
+        assert [int(outcome.probabilities.argmax()) for outcome in outcomes] == [0, 1, 2, 3]
+        assert sum(outcomes[0].probabilities) == pytest.approx(1.0)
+        assert [outcome.total_s for outcome in outcomes] == pytest.approx([0.1] * 4)
+        assert [len(worker.calls) for worker in cluster.workers] == [1] * 4  # members prefer different workers
+        assert cluster.metric("collage_sent_total", attempt="collage") == 1
+        assert cluster.metric("collage_sent_total", attempt="replica") == 0
+
+
+async def test_stragglers_are_answered_from_the_collage_at_the_deadline_and_cancelled() -> None:
+    async with rig("collage", [straggling("r1", "r2")] * 4, collage_after(0.05)) as cluster:
+        outcomes = await cluster.group()
+        assert [o.source for o in outcomes] == [Source.S_CNN, Source.COLLAGE, Source.COLLAGE, Source.S_CNN]
+        assert [int(o.probabilities.argmax()) for o in outcomes] == [0, 1, 2, 3]
+        assert outcomes[1].total_s == pytest.approx(0.2)
+        assert outcomes[1].confidence == pytest.approx(0.9)
+        assert (outcomes[1].group_id, outcomes[1].cell) == (outcomes[2].group_id, 1)
+        assert outcomes[1].model is COLLAGE
+        await asyncio.sleep(0.1)
+        assert sorted(name for worker in cluster.workers for name in worker.cancelled) == ["r1", "r2"]
+        assert cluster.collage.calls[0].request_id == "collage:r0"
+        assert cluster.metric("collage_stragglers_total") == 2
+        assert cluster.metric("collage_answers_total", source="collage") == 2
+        assert cluster.metric("collage_request_seconds_count", source="collage") == 2
+        assert cluster.metric("collage_group_fill_ratio_sum") == 1
+
+
+async def test_a_late_collage_loses_to_the_replica_and_is_cancelled() -> None:
+    async with rig("collage", [straggling("r1")] * 5, collage_after(9.0)) as cluster:
+        outcomes = await cluster.group()
+        assert [o.source for o in outcomes] == [Source.S_CNN, Source.REPLICA, Source.S_CNN, Source.S_CNN]
+        assert outcomes[1].total_s == pytest.approx(0.3)
+        await asyncio.sleep(0.1)
+        assert cluster.collage.cancelled == ["collage:r0"]
+        first, second = (call for worker in cluster.workers for call in worker.calls if call.request_id == "r1")
+        assert {first.attempt, second.attempt} == {0, 1}
+
+
+async def test_a_replica_goes_to_another_worker() -> None:
+    async with rig("replicate", [straggling("x"), straggling("x")]) as cluster:
+        assert (await cluster.ask(3, "x")).source == Source.REPLICA
+        assert [len(worker.calls) for worker in cluster.workers] == [1, 1]
+
+
+async def test_an_unsure_coded_answer_waits_for_the_replica() -> None:
+    async with rig("collage", [straggling("r1")] * 5, collage_after(0.05, confidence=0.3), accept=0.5) as cluster:
+        assert (await cluster.group())[1].source == Source.REPLICA
+
+
+async def test_an_unsure_coded_answer_is_better_than_none_when_time_runs_out() -> None:
+    slow = s_cnn_after(9.0)
+    async with rig("collage", [slow] * 4, collage_after(0.05, confidence=0.3), accept=0.5) as cluster:
+        outcomes = await cluster.group(timeout_s=1.0)
+        assert {o.source for o in outcomes} == {Source.COLLAGE}
+        assert outcomes[0].total_s == pytest.approx(0.98)
+
+
+async def test_no_request_outlives_its_deadline() -> None:
+    async with rig("none", [s_cnn_after(9.0)]) as cluster:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        with pytest.raises(DeadlineExceeded):
+            await cluster.ask(1, timeout_s=1.0)
+        assert loop.time() - started == pytest.approx(0.98)
+        assert cluster.metric("collage_requests_total", code="DEADLINE_EXCEEDED") == 1
+
+
+async def test_a_failed_worker_is_a_straggler_at_once() -> None:
+    async def broken(call: Call) -> NDArray[np.float32]:
+        raise WorkerFailure("UNAVAILABLE", "connection reset")
+
+    async with rig("replicate", [broken, s_cnn_after(0.1)]) as cluster:
+        for label in range(8):
+            assert (await cluster.ask(label)).total_s == pytest.approx(0.1)
+        assert cluster.metric("collage_worker_failures_total", attempt="s_cnn", code="UNAVAILABLE") > 0
+
+
+@pytest.mark.parametrize(("policy", "tries"), [("none", 2), ("replicate", 3), ("collage", 3)])
+async def test_when_all_workers_fail_the_caller_is_told(policy: str, tries: int) -> None:
+    async def broken(call: Call) -> NDArray[np.float32]:
+        raise WorkerFailure("UNAVAILABLE", "connection reset")
+
+    async with rig(policy, [broken] * 3) as cluster:
+        with pytest.raises(Unavailable, match="connection reset"):
+            await cluster.ask(1)
+        assert sum(len(worker.calls) for worker in cluster.workers) == tries
+
+
+async def test_garbage_from_a_collage_worker_means_replicas() -> None:
+    async def broken(call: Call) -> Detections:
+        raise WorkerFailure("GARBAGE", "wrong shape")
+
+    async with rig("collage", [straggling("r0")] * 5, broken) as cluster:
+        assert (await cluster.group())[0].source == Source.REPLICA
+        assert cluster.metric("collage_worker_failures_total", attempt="collage", code="GARBAGE") == 1
+
+
+async def test_without_workers_the_caller_is_told() -> None:
+    async with rig("collage", []) as cluster:
+        with pytest.raises(Unavailable, match="no s-cnn worker is ready"):
+            await cluster.ask(1)
+
+
+async def test_admission_is_bounded() -> None:
+    async with rig("none", [s_cnn_after(0.1)], max_in_flight=3) as cluster:
+        results = await asyncio.gather(*(cluster.ask(1) for _ in range(5)), return_exceptions=True)
+        assert [type(result) for result in results] == [Outcome] * 3 + [ResourceExhausted] * 2
+        assert (await cluster.ask(1)).source == Source.S_CNN
+        assert cluster.metric("collage_in_flight") == 0
+
+
+async def test_a_bad_image_is_the_callers_fault() -> None:
+    def bad(size: int) -> Any:
+        raise ValueError("not an image")
+
+    async with rig("collage", [s_cnn_after(0.1)], collage_after(0.05)) as cluster:
+        with pytest.raises(InvalidArgument, match="not an image"):
+            await cluster.dispatcher.predict(bad, "", 5.0)
+        assert cluster.metric("collage_in_flight") == 0
+
+
+async def test_a_caller_who_hangs_up_stops_the_work() -> None:
+    async with rig("collage", [s_cnn_after(3.0)] * 4, collage_after(1.0)) as cluster:
+        tasks = [asyncio.create_task(cluster.ask(label, f"r{label}")) for label in range(4)]
+        await asyncio.sleep(0.1)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [asyncio.CancelledError] * 4
+        await asyncio.sleep(0.1)
+        assert sorted(name for worker in cluster.workers for name in worker.cancelled) == ["r0", "r1", "r2", "r3"]
+        assert cluster.collage.cancelled == ["collage:r0"]
+        assert cluster.metric("collage_requests_total", code="CANCELLED") == 4
+
+
+async def test_a_frozen_worker_does_not_look_idle() -> None:
+    """Cancelled calls stay outstanding until the worker acknowledges, or it would attract all traffic."""
+    frozen = s_cnn_after(100.0)
+    async with rig("replicate", [frozen, s_cnn_after(0.01)], extra_load=1.0) as cluster:
+        cluster.workers[0].frozen = True
+        for _ in range(20):
+            await cluster.ask(1)
+        assert len(cluster.workers[0].calls) <= 2
+        cluster.workers[0].thawed.set()
+        await asyncio.sleep(0.2)
+        assert [worker.outstanding for worker in cluster.dispatcher.s_cnn.workers.values()] == [0, 0]
+
+
+async def test_a_partial_group_shows_empty_cells_as_black() -> None:
+    async with rig("collage", [straggling("r0", "r1")] * 4, collage_after(0.02)) as cluster:
+        outcomes = await asyncio.gather(cluster.ask(0, "r0"), cluster.ask(1, "r1"))
+        assert [outcome.source for outcome in outcomes] == [Source.COLLAGE] * 2
+        collage = cluster.collage.calls[0].image
+        assert not collage[8:].any()
+        assert cluster.metric("collage_group_fill_ratio_sum") == 0.5

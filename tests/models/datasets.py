@@ -1,0 +1,60 @@
+"""Tiny data sets on disk, in every layout that models.data reads. No two images are alike."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def write_folders(path: Path, parts: dict[str, int], classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """``<part>/<class>/*.jpg``, so many images of every class in each part, of different shapes and modes."""
+    rng = np.random.default_rng(0)
+    for part, count in parts.items():
+        for name in classes:
+            folder = path / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                height, width = rng.integers(20, 60, 2)
+                image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+                image.convert("L" if number % 5 == 0 else "RGB").save(folder / f"{number:03d}.jpg")
+            (folder / "notes.txt").write_text("not an image")
+    return path
+
+
+def write_idx(path: Path, train: int, test: int) -> Path:
+    """Fashion-MNIST's four gzipped files; class c's images are brightest in rows 2 c to 2 c + 7."""
+    path.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    for part, count in (("train", train), ("t10k", test)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = rng.integers(0, 60, (count, 28, 28), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 8] += 180
+        _gzip(path / f"{part}-images-idx3-ubyte.gz", np.array([2051, count, 28, 28], ">i4").tobytes() + images.tobytes())
+        _gzip(path / f"{part}-labels-idx1-ubyte.gz", np.array([2049, count], ">i4").tobytes() + labels.tobytes())
+    return path
+
+
+def write_cifar(path: Path, per_batch: int) -> dict[str, NDArray[np.uint8]]:
+    """CIFAR-10's six batches; returns their images, uint8 ``[N, 32, 32, 3]`` by batch."""
+    rng = np.random.default_rng(2)
+    written = {}
+    for batch in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
+        images = rng.integers(0, 256, (per_batch, 32, 32, 3), np.uint8)
+        content = {
+            b"data": images.transpose(0, 3, 1, 2).reshape(per_batch, -1),
+            b"labels": [number % 10 for number in range(per_batch)],
+            b"filenames": [f"image_s_{number:06d}.png".encode() for number in range(per_batch)],
+        }
+        (path / batch).write_bytes(pickle.dumps(content))
+        written[batch] = images
+    return written
+
+
+def _gzip(path: Path, content: bytes) -> None:
+    path.write_bytes(gzip.compress(content, 1))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from encoder.image import decode
+from models.data import CIFAR10_LABELS, FASHION_MNIST_LABELS, Dataset, Split, load, placements
+from tests.models.datasets import write_cifar, write_folders, write_idx
+
+PARTS = ("train", "validation", "test")
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def assert_disjoint(data: Dataset) -> None:
+    for one, other in itertools.combinations([getattr(data, part) for part in PARTS], 2):
+        assert not set(one.ids) & set(other.ids)
+        assert not {image.tobytes() for image in one.images} & {image.tobytes() for image in other.images}
+    for part in PARTS:
+        split: Split = getattr(data, part)
+        assert len(split) == len(split.images) == len(set(split.ids)) > 0
+        assert split.images.dtype == np.uint8
+        assert split.labels.dtype == np.int64
+
+
+def assert_same(one: Dataset, other: Dataset) -> None:
+    assert one.labels == other.labels
+    for part in PARTS:
+        first, second = getattr(one, part), getattr(other, part)
+        assert first.ids == second.ids
+        np.testing.assert_array_equal(first.images, second.images)
+        np.testing.assert_array_equal(first.labels, second.labels)
+
+
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_folders_are_read_as_a_server_would(tmp_path: Path, held_out: str) -> None:
+    path = write_folders(tmp_path / "pets", {"train": 20, held_out: 6})
+    data = load(path, 16)
+    assert (data.name, data.labels) == ("pets", ("cat", "dog"))
+    assert [len(getattr(data, part)) for part in PARTS] == [36, 4, 12]
+    assert_disjoint(data)
+    assert_same(data, load(path, 16))
+    for part in PARTS:
+        split = getattr(data, part)
+        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
+            np.testing.assert_array_equal(image, decode((path / name).read_bytes(), 16))
+            assert name.startswith(f"{held_out if part == 'test' else 'train'}/{data.labels[label]}/")
+
+
+def test_folders_without_a_test_part_get_one_cut(tmp_path: Path) -> None:
+    path = write_folders(tmp_path / "pets", {"train": 20})
+    data = load(path, 16, name="animals")
+    assert data.name == "animals"
+    assert [len(getattr(data, part)) for part in PARTS] == [33, 3, 4]
+    assert_disjoint(data)
+    assert_same(data, load(path, 16))
+
+
+@pytest.mark.parametrize("size", [28, 32])
+def test_idx_files(tmp_path: Path, size: int) -> None:
+    path = write_idx(tmp_path, train=60, test=20)
+    data = load(path, size)
+    assert (data.name, data.labels) == ("fashion-mnist", FASHION_MNIST_LABELS)
+    assert [len(getattr(data, part)) for part in PARTS] == [54, 6, 20]
+    assert_disjoint(data)
+    assert_same(data, load(path, size))
+    assert data.test.ids[3] == "t10k/00003"
+    np.testing.assert_array_equal(data.test.labels, np.arange(20) % 10)
+    if size == 28:  # nothing resized: the brightest rows are where they were written
+        for image, label in zip(data.train.images, data.train.labels, strict=True):
+            assert image[2 * label : 2 * label + 8].min() >= 180 > image[(2 * label + 8) % 28].max()
+            np.testing.assert_array_equal(image, decode(png(image[..., 0].copy()), size))
+    else:
+        originals = load(path, 28)
+        for original, image in zip(originals.train.images, data.train.images, strict=True):
+            np.testing.assert_array_equal(image, decode(png(original[..., 0].copy()), size))
+
+
+def test_cifar_batches(tmp_path: Path) -> None:
+    written = write_cifar(tmp_path, per_batch=10)
+    data = load(tmp_path, 24)
+    assert (data.name, data.labels) == ("cifar10", CIFAR10_LABELS)
+    assert [len(getattr(data, part)) for part in PARTS] == [45, 5, 10]
+    assert_disjoint(data)
+    assert_same(data, load(tmp_path, 24))
+    for part in PARTS:
+        split = getattr(data, part)
+        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
+            batch, file = name.split("/")
+            number = int(file.removeprefix("image_s_").removesuffix(".png"))
+            assert label == number % 10
+            np.testing.assert_array_equal(image, decode(png(written[batch][number]), 24))
+
+
+def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no data set: expected IDX files"):
+        load(tmp_path, 16)
+
+
+def test_placements_show_every_image_once_and_fill_up_the_last_group() -> None:
+    split = Split(np.zeros((20, 1, 1, 3), np.uint8), np.zeros(20, np.int64), tuple(map(str, range(20))))
+    groups = list(placements(split, 9, seed=1))
+    assert [len(group) for group in groups] == [9, 9, 9]
+    order = np.concatenate(groups)
+    assert sorted(order[:20]) == list(range(20))
+    np.testing.assert_array_equal(order, np.concatenate(list(placements(split, 9, seed=1))))
+    assert (order != np.concatenate(list(placements(split, 9, seed=2)))).any()

@@ -1,0 +1,46 @@
+"""Rules that hold for the project as a whole: who imports whom, and what serving may load."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_import_contracts_hold() -> None:
+    lint = subprocess.run(
+        [Path(sys.prefix, "bin/lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+
+
+@pytest.mark.parametrize("process", ["frontend", "worker"])
+def test_serving_loads_neither_torch_nor_training_code(process: str) -> None:
+    code = f"import sys, {process}.__main__; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    python = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(python.stdout.split())
+    assert process in loaded
+    assert not loaded & {"torch", "onnx", "models", "bench"}
+
+
+def test_every_dependency_is_pinned() -> None:
+    """The extras of pyproject.toml and the pins of constraints.txt speak of the same packages."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(pin.count("==") == 1 and "+" not in pin for pin in pins)
+    pinned = {_name(pin) for pin in pins}
+    assert len(pinned) == len(pins)
+    assert {_name(item) for item in wanted} - pinned == {project["name"]}
+
+
+def _name(requirement: str) -> str:
+    """The normalised name at the start of a requirement."""
+    end = next((i for i, letter in enumerate(requirement) if letter in "[<>=!~; "), len(requirement))
+    return requirement[:end].lower().replace("_", "-").replace(".", "-")

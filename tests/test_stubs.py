@@ -1,0 +1,33 @@
+"""The committed protobuf stubs are what the .proto files generate, byte for byte."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_committed_stubs_are_what_make_proto_generates(tmp_path: Path) -> None:
+    ready = f"--old-file={sys.prefix}/ready"  # use this environment as it is: installing is not what is tested
+    make = ["make", "--silent", "proto", ready, f"DEV={sys.prefix}", f"STUBS={tmp_path}"]
+    subprocess.run(make, cwd=ROOT, check=True, timeout=60)
+    generated, committed = stubs(tmp_path), stubs(ROOT / "proto/collage")
+    assert generated
+    assert sorted(generated) == sorted(committed)
+    assert [name for name in generated if generated[name] != committed[name]] == [], "run `make proto` and commit"
+
+
+def stubs(folder: Path) -> dict[str, bytes]:
+    """Content of the generated files below a folder, by file name."""
+    return {file.name: file.read_bytes() for pattern in ("*_pb2*.py", "*_pb2*.pyi") for file in folder.rglob(pattern)}
+
+
+def test_protos_follow_the_buf_standard() -> None:
+    buf = shutil.which("buf", path=Path(sys.prefix, "bin"))
+    if buf is None:
+        pytest.skip("buf is not installed")
+    lint = subprocess.run([buf, "lint"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert lint.returncode == 0, lint.stdout + lint.stderr

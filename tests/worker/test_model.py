@@ -1,0 +1,208 @@
+"""Models describe themselves, strangers have sidecars, and what cannot be served is refused in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from collage.model_info import ModelKind
+from tests import onnx_models
+from tests.onnx_models import COLOURS, solid
+from worker.model import Model, ModelError
+
+SIDECAR: dict[str, Any] = {"name": "stranger", "kind": "s-cnn", "labels": list(COLOURS), "size": 8}
+IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+Load = Callable[[Path], Model]
+
+
+@pytest.fixture
+async def load() -> AsyncIterator[Load]:
+    models = []
+
+    def loaded(path: Path) -> Model:
+        models.append(Model(path))
+        return models[-1]
+
+    yield loaded
+    for model in models:
+        model.close()
+        model.close()
+
+
+async def test_a_model_describes_itself(load: Load, tmp_path: Path) -> None:
+    file = onnx_models.save_s_cnn(tmp_path / "m.onnx", size=16, labels=("a", "b", "c", "d"), name="four")
+    model = load(file)
+    await model.warm_up()
+    assert (model.info.name, model.info.kind, model.info.size, model.info.k) == ("four", ModelKind.S_CNN, 16, 1)
+    assert model.info.version == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    (scores,) = await model.run(solid("red", 16))
+    assert scores.dtype == np.float32
+    assert scores.tolist() == [1, 0, 0, 1]
+
+
+async def test_a_collage_cnn_gives_three_outputs_in_a_fixed_order(load: Load, tmp_path: Path) -> None:
+    model = load(onnx_models.save_collage_cnn(tmp_path / "m.onnx", k=3, cell=2))
+    await model.warm_up()
+    boxes, confidences, probabilities = await model.run(solid("blue", 6))
+    assert (boxes.shape, confidences.shape, probabilities.shape) == ((9, 4), (9,), (9, 3))
+    assert boxes[8].tolist() == pytest.approx([2 / 3, 2 / 3, 1, 1])
+    assert confidences.tolist() == [1] * 9
+    assert (probabilities.argmax(axis=1) == 2).all()
+
+
+async def test_a_read_only_image_is_taken(load: Load, tmp_path: Path) -> None:
+    for file in (
+        onnx_models.save_s_cnn(tmp_path / "m.onnx"),
+        onnx_models.save_plain(tmp_path / "p.onnx", sidecar=SIDECAR),
+    ):
+        image = np.frombuffer(IMAGE.tobytes(), np.uint8).reshape(8, 8, 3)
+        (scores,) = await load(file).run(image)
+        np.testing.assert_allclose(scores, IMAGE.mean((0, 1)) / 255, rtol=1e-5)
+
+
+async def test_a_plain_classifier_is_normalised_as_its_sidecar_says(load: Load, tmp_path: Path) -> None:
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    file = onnx_models.save_plain(tmp_path / "m.onnx", sidecar={**SIDECAR, "extra": {"mean": mean, "std": std}})
+    model = load(file)
+    await model.warm_up()
+    (scores,) = await model.run(IMAGE)
+    np.testing.assert_allclose(scores, ((IMAGE / 255 - mean) / std).mean((0, 1)), rtol=1e-4)
+
+
+async def test_probabilities_become_scores_by_their_logarithm(load: Load, tmp_path: Path) -> None:
+    sidecar = {**SIDECAR, "extra": {"scores": "probabilities"}}
+    model = load(onnx_models.save_plain(tmp_path / "m.onnx", softmax=True, sidecar=sidecar))
+    await model.warm_up()
+    (scores,) = await model.run(IMAGE)
+    logits = IMAGE.mean((0, 1)) / 255
+    np.testing.assert_allclose(np.exp(scores), np.exp(logits) / np.exp(logits).sum(), rtol=1e-5)
+
+
+async def test_metadata_wins_over_a_sidecar(load: Load, tmp_path: Path) -> None:
+    file = onnx_models.save_s_cnn(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx.json").write_text("not even JSON")
+    assert load(file).info.name == "colours"
+
+
+async def test_cancelling_stops_the_session(load: Load, endless: Path) -> None:
+    model = load(endless)
+    running = asyncio.create_task(model.run(solid("red", 8)))
+    await asyncio.sleep(0)
+    running.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        second = asyncio.create_task(model.run(solid("red", 8)))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+
+
+def graph(path: Path, inputs: list[tuple[str, int, list[Any]]], outputs: list[tuple[str, list[Any]]]) -> Path:
+    """An s-cnn's description on a graph of other inputs and outputs, all taken from the first input."""
+    nodes = [helper.make_node("Cast", [inputs[0][0]], ["pixels"], to=TensorProto.FLOAT)]
+    nodes += [helper.make_node("Identity", ["pixels"], [name]) for name, _ in outputs]
+    made = helper.make_graph(
+        nodes,
+        "odd",
+        [helper.make_tensor_value_info(*entry) for entry in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return onnx_models.save_described(path, model, name="odd", labels=COLOURS, size=8)
+
+
+IMAGE_INPUT = ("image", TensorProto.UINT8, ["N", 8, 8, 3])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "told"),
+    [
+        ([("image", TensorProto.UINT8, ["N", 9, 9, 3])], [("scores", ["N", 9, 9, 3])], "uint8 [N, 8, 8, 3]"),
+        ([("image", TensorProto.UINT8, ["N", 3, 8, 8])], [("scores", ["N", 3, 8, 8])], "tensor(uint8)"),
+        ([("image", TensorProto.INT64, ["N", 8, 8, 3])], [("scores", ["N", 8, 8, 3])], "tensor(int64)"),
+        ([("image", TensorProto.UINT8, [4, 8, 8, 3])], [("scores", [4, 8, 8, 3])], "[4, 8, 8, 3]"),
+        ([IMAGE_INPUT, ("more", TensorProto.FLOAT, [1])], [("scores", ["N", 8, 8, 3])], "it needs one"),
+        ([IMAGE_INPUT], [("one", ["N", 8, 8, 3]), ("two", ["N", 8, 8, 3])], "outputs one, two: a s-cnn needs scores"),
+    ],
+)
+def test_odd_inputs_and_outputs_are_refused(tmp_path: Path, inputs: Any, outputs: Any, told: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        Model(graph(tmp_path / "odd.onnx", inputs, outputs))
+    assert told in str(caught.value)
+    assert str(tmp_path / "odd.onnx") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_outputs_of_the_wrong_shape_are_refused_by_the_warm_up(load: Load, tmp_path: Path) -> None:
+    model = load(graph(tmp_path / "odd.onnx", [IMAGE_INPUT], [("scores", ["N", 8, 8, 3])]))
+    with pytest.raises(ModelError, match=r"\(8, 8, 3\).* its 3 labels ask for .*\(3,\)"):
+        await model.warm_up()
+
+
+async def test_too_many_labels_are_refused_by_the_warm_up(load: Load, tmp_path: Path) -> None:
+    model = load(onnx_models.save_plain(tmp_path / "m.onnx", sidecar={**SIDECAR, "labels": ["a", "b"]}))
+    with pytest.raises(ModelError, match="its 2 labels"):
+        await model.warm_up()
+
+
+async def test_a_model_that_fails_is_refused_by_the_warm_up(load: Load, tmp_path: Path) -> None:
+    sidecar = {**SIDECAR, "size": 4}
+    file = onnx_models.save_plain(tmp_path / "m.onnx", sidecar=sidecar)
+    model = onnx.load(file)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "W"
+    model.graph.node.insert(0, helper.make_node("Reshape", ["x", "eight"], ["eights"]))
+    model.graph.node[1].input[0] = "eights"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 3, 8, 8]), "eight"))
+    onnx.save(model, file)
+    with pytest.raises(ModelError, match=r"fails on its first image: .*Reshape"):
+        await load(file).warm_up()
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "told"),
+    [
+        (None, "does not describe itself: write "),
+        ({}, "name, kind, labels, size"),
+        ({**SIDECAR, "typo": 1}, "name, kind, labels, size"),
+        ({**SIDECAR, "kind": "cnn"}, "'cnn' is not a valid ModelKind"),
+        ({**SIDECAR, "kind": "parity"}, "no service runs that kind yet"),
+        ({**SIDECAR, "kind": "collage-cnn"}, "needs boxes, confidences, class_probabilities"),
+        ({**SIDECAR, "labels": 3}, "labels must be"),
+        ({**SIDECAR, "size": 0}, "size must be"),
+        ({**SIDECAR, "extra": {"mean": [0.5]}}, "lists of three numbers"),
+        ({**SIDECAR, "extra": {"mean": "grey"}}, "lists of three numbers"),
+        ({**SIDECAR, "extra": {"std": [1, 0, 1]}}, "extra.std positive"),
+        ({**SIDECAR, "extra": {"scores": "odds"}}, "logits or probabilities"),
+    ],
+)
+def test_an_unusable_sidecar_is_refused(tmp_path: Path, sidecar: dict[str, Any] | None, told: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        Model(onnx_models.save_plain(tmp_path / "m.onnx", sidecar=sidecar))
+    assert told in str(caught.value)
+    assert str(tmp_path / "m.onnx") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no model file"):
+        Model(tmp_path / "missing.onnx")
+    with pytest.raises(ModelError, match="there is no model file"):
+        Model(tmp_path)
+    (tmp_path / "words.onnx").write_text("not a model")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Model(tmp_path / "words.onnx")
+    (tmp_path / "words.onnx.json").write_bytes(b"\xff\xfe")
+    onnx_models.save_plain(tmp_path / "words.onnx")
+    with pytest.raises(ModelError, match=r"words\.onnx\.json cannot be used"):
+        Model(tmp_path / "words.onnx")

@@ -1,0 +1,390 @@
+"""The worker's services over real gRPC, with tiny models."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from collage.model_info import ModelInfo, ModelKind
+from collage.serving import DeadlineExceeded, ResourceExhausted, Unavailable
+from collage.tensors import floats_from_tensor
+from collage.v1 import worker_pb2, worker_pb2_grpc
+from tests import onnx_models
+from tests.onnx_models import COLOURS, solid
+from tests.worker.conftest import BOUND_S, Client, Launch, until
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+LONG = "fixed:600"
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+async def test_an_image_gets_its_scores(launch: Launch, s_cnn: Path, colour: str) -> None:
+    client = await launch(s_cnn)
+    response = await client.classify(solid(colour, 8))
+    scores = floats_from_tensor(response.scores, [3])
+    assert scores.tolist() == [float(name == colour) for name in COLOURS]
+    assert 0 <= response.queue_s < BOUND_S
+    assert 0 < response.inference_s < BOUND_S
+    assert client.count("ok") == client.metric("inference_seconds_count") == 1
+    assert client.metric("busy_seconds_total") > 0
+
+
+async def test_a_collage_gets_its_detections(launch: Launch, tmp_path: Path) -> None:
+    client = await launch(onnx_models.save_collage_cnn(tmp_path / "collage.onnx", k=2, cell=4))
+    collage = np.full((8, 8, 3), 128, np.uint8)
+    collage[:4, 4:] = solid("green", 4)
+    response = await client.detect(collage)
+    assert floats_from_tensor(response.boxes, [4, 4])[1].tolist() == [0.5, 0, 1, 0.5]
+    assert floats_from_tensor(response.confidences, [4]).tolist() == [0, 1, 0, 0]
+    probabilities = floats_from_tensor(response.class_probabilities, [4, 3])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert probabilities[1].argmax() == COLOURS.index("green")
+
+
+async def test_a_worker_describes_its_model(launch: Launch, tmp_path: Path) -> None:
+    file = onnx_models.save_collage_cnn(tmp_path / "m.onnx", k=3, detection_threshold=0.25, accept_threshold=0.75)
+    client = await launch(file)
+    stub = worker_pb2_grpc.ModelInfoServiceStub(client.channel)
+    info = ModelInfo.from_proto(await stub.GetModelInfo(worker_pb2.GetModelInfoRequest()))
+    version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    assert info == ModelInfo("colour-collages", ModelKind.COLLAGE_CNN, COLOURS, 12, 3, 0.25, 0.75, version)
+
+
+@pytest.mark.parametrize("kind", ["s-cnn", "collage-cnn"])
+async def test_reflection_lists_only_the_services_that_fit_the_model(launch: Launch, tmp_path: Path, kind: str) -> None:
+    save = onnx_models.save_s_cnn if kind == "s-cnn" else onnx_models.save_collage_cnn
+    client = await launch(save(tmp_path / "m.onnx"))
+    stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    names = {service.name for service in (await call.read()).list_services_response.service}
+    call.cancel()
+    assert names == {
+        "collage.v1.ClassifierService" if kind == "s-cnn" else "collage.v1.CollageService",
+        "collage.v1.ModelInfoService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    wrong = client.detect if kind == "s-cnn" else client.classify
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wrong(solid("red", 8))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (solid("red", 9), "[9, 9, 3]"),
+        (np.zeros((8, 8), np.uint8), "[8, 8]"),
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+    ],
+)
+async def test_a_wrong_tensor_is_refused(launch: Launch, s_cnn: Path, image: np.ndarray, told: str) -> None:
+    client = await launch(s_cnn)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify(image)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert told in caught.value.details()
+    assert "uint8 tensor of shape [8, 8, 3]" in caught.value.details()
+    assert (client.count("invalid"), client.started) == (1, 0)
+    await client.classify(solid("red", 8))
+
+
+async def test_a_request_without_a_tensor_is_refused(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await worker_pb2_grpc.ClassifierServiceStub(client.channel).Classify(worker_pb2.ClassifyRequest())
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_failing_model_tells_the_caller_nothing_of_its_insides(
+    launch: Launch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await launch(onnx_models.save_fragile(tmp_path / "fragile.onnx"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify(solid("red", 8))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.details() == "internal error: see the server's log"
+    assert "Gather" in caplog.text
+    assert client.count("failed") == 1
+    await client.classify(solid("green", 8))
+    assert client.count("ok") == 1
+
+
+async def test_a_message_over_the_limit_is_refused(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, max_message_bytes=4096)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify(np.zeros((64, 64, 3), np.uint8))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "4096" in caught.value.details()
+    await client.classify()
+
+
+async def test_a_full_queue_refuses_at_once(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, queue_size=2, slowdown=LONG)
+    waiting = [client.classify() for _ in range(3)]
+    await until(lambda: client.waiting == 2)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "2 calls are waiting here already: send to another worker, or try again later" in caught.value.details()
+    assert (client.count("rejected"), client.started, client.waiting) == (1, 1, 2)
+    for call in waiting:
+        call.cancel()
+    await until(lambda: client.count("dropped") + client.count("cancelled") == 3)
+    assert client.waiting == 0
+
+
+async def test_a_queue_of_size_0_lets_nobody_wait(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, queue_size=0, slowdown=LONG)
+    running = client.classify()
+    await until(lambda: client.started == 1)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    running.cancel()
+
+
+async def test_waiting_calls_are_served_in_order_one_at_a_time(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, slowdown="fixed:0.05")
+    finished: list[int] = []
+
+    async def call(number: int) -> worker_pb2.ClassifyResponse:
+        response = await client.classify(request_id=str(number))
+        finished.append(number)
+        return response
+
+    async with asyncio.TaskGroup() as group:
+        calls = []
+        for number in range(3):
+            calls.append(group.create_task(call(number)))
+            await until(lambda expected=number: client.started + client.waiting == expected + 1)
+    assert finished == [0, 1, 2]
+    assert calls[2].result().queue_s >= 0.05
+    assert client.metric("busy_seconds_total") >= 0.15
+
+
+async def test_work_of_a_caller_who_is_gone_never_starts(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, slowdown=LONG)
+    running = client.classify()
+    await until(lambda: client.started == 1)
+    waiting = client.classify()
+    await until(lambda: client.waiting == 1)
+    waiting.cancel()
+    await until(lambda: client.count("dropped") == 1)
+    running.cancel()
+    await until(lambda: client.count("cancelled") == 1)
+    assert client.started == client.metric("slowdown_seconds_count") == 1
+    assert client.waiting == 0
+
+
+async def test_work_whose_deadline_passes_in_the_queue_never_starts(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, slowdown=LONG)
+    running = client.classify()
+    await until(lambda: client.started == 1)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify(timeout=0.05)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: client.count("dropped") == 1)
+    assert client.started == 1
+    running.cancel()
+
+
+async def test_expired_work_is_dropped_even_when_nobody_cancels_it(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn)
+    with pytest.raises(DeadlineExceeded):
+        await client.worker.engine.infer(solid("red", 8), time_remaining=0.0)
+    assert (client.count("dropped"), client.started) == (1, 0)
+
+
+async def test_the_engine_refuses_with_a_status_of_its_own(launch: Launch, s_cnn: Path) -> None:
+    engine = (client := await launch(s_cnn, queue_size=0, slowdown=LONG)).worker.engine
+    running = asyncio.create_task(engine.infer(solid("red", 8)))
+    await until(lambda: client.started == 1)
+    with pytest.raises(ResourceExhausted):
+        await engine.infer(solid("red", 8))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize("how", ["cancel", "disconnect", "deadline"])
+async def test_a_running_session_stops_when_its_caller_goes(launch: Launch, endless: Path, how: str) -> None:
+    client = await launch(endless, start=False)
+    await client.worker.server.start()  # without the warm-up, which would take forever
+    call = client.classify(timeout=0.3 if how == "deadline" else BOUND_S)
+    await until(lambda: client.started == 1)
+    if how == "cancel":
+        call.cancel()
+    elif how == "disconnect":
+        await client.channel.close()
+        del client.channel
+    loop = asyncio.get_running_loop()
+    gone = loop.time() + (0.3 if how == "deadline" else 0)
+    await until(lambda: client.count("cancelled") == 1)
+    assert loop.time() - gone < 2.0, "the session went on"
+
+    following = client.classify()
+    await until(lambda: client.started == 2)
+    assert client.metric("queue_seconds_sum") < 2.0
+    following.cancel()
+    await until(lambda: client.count("cancelled") == 2)
+
+
+async def test_cancelling_twice_still_runs_one_inference_at_a_time(launch: Launch, endless: Path) -> None:
+    engine = (client := await launch(endless, start=False)).worker.engine
+    first = asyncio.create_task(engine.infer(solid("red", 8)))
+    await until(lambda: client.started == 1)
+    for _ in range(2):
+        first.cancel()
+        await asyncio.sleep(0)
+    second = asyncio.create_task(engine.infer(solid("red", 8)))
+    await until(lambda: client.started == 2)
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert client.count("cancelled") == 2
+
+
+async def test_cancelling_frees_a_slot_held_by_injected_slowness(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, slowdown=LONG)
+    running = client.classify()
+    await until(lambda: client.started == 1)
+    following = client.classify()
+    await until(lambda: client.waiting == 1)
+    running.cancel()
+    await until(lambda: client.started == 2)
+    assert (client.count("cancelled"), client.waiting) == (1, 0)
+    assert client.metric("busy_seconds_total") < BOUND_S
+    following.cancel()
+
+
+async def test_injected_slowness_is_a_lower_bound_of_the_service_time(launch: Launch, tmp_path: Path) -> None:
+    quick = await launch(onnx_models.save_s_cnn(tmp_path / "quick.onnx"), slowdown="fixed:0.4", slowdown_scale=0.5)
+    response = await quick.classify()
+    assert 0.2 <= response.inference_s < 0.4
+    assert quick.metric("slowdown_seconds_sum") == pytest.approx(0.2)
+
+    slow = await launch(onnx_models.save_s_cnn(tmp_path / "slow.onnx", loops=20_000), slowdown="fixed:0.001")
+    alone = await slow.classify()
+    assert alone.inference_s > 0.05
+    assert slow.metric("slowdown_seconds_sum") == pytest.approx(0.001)
+
+
+async def test_a_collage_worker_is_a_tenth_faster(launch: Launch, tmp_path: Path) -> None:
+    client = await launch(onnx_models.save_collage_cnn(tmp_path / "m.onnx"), slowdown="fixed:0.1")
+    response = await client.detect(solid("red", 8))
+    assert client.metric("slowdown_seconds_sum") == pytest.approx(0.09)
+    assert response.inference_s >= 0.09
+
+
+async def test_draws_follow_request_and_attempt(launch: Launch, s_cnn: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "trace.npy", np.linspace(0.001, 0.01, 1000, dtype=np.float32))
+    drawn = []
+    for seed in (1, 1, 2):
+        client = await launch(s_cnn, slowdown=f"trace:{tmp_path}/trace.npy", slowdown_seed=seed)
+        sums = [0.0]
+        for request_id, attempt in (("a", 0), ("a", 1), ("b", 0), ("a", 0)):
+            await client.classify(request_id=request_id, attempt=attempt)
+            sums.append(client.metric("slowdown_seconds_sum"))
+        drawn.append(np.diff(sums).round(9).tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0][0] == drawn[0][3]
+    assert len(set(drawn[0])) == 3
+
+
+async def test_nothing_is_drawn_when_slowness_is_off(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn)
+    await client.classify()
+    assert client.metric("slowdown_seconds_count") == 0
+
+
+async def watch(client: Client, service: str = "") -> grpc.aio.UnaryStreamCall:
+    return health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(service=service))
+
+
+async def check(client: Client, service: str = "") -> int:
+    stub = health_pb2_grpc.HealthStub(client.channel)
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=BOUND_S)).status
+
+
+async def test_serving_begins_after_the_warm_up(launch: Launch, tmp_path: Path) -> None:
+    client = await launch(onnx_models.save_s_cnn(tmp_path / "slow.onnx", loops=50_000), start=False)
+    starting = asyncio.create_task(client.worker.start())
+    await until(lambda: client.worker.server.port)
+    watching = await watch(client, "collage.v1.ClassifierService")
+    assert (await watching.read()).status == NOT_SERVING
+    assert await check(client) == NOT_SERVING
+    assert not starting.done()
+    assert (await watching.read()).status == SERVING
+    await starting
+    for service in ("", "collage.v1.ClassifierService", "collage.v1.ModelInfoService"):
+        assert await check(client, service) == SERVING
+    watching.cancel()
+
+
+async def test_a_warm_up_that_does_not_end_never_serves_and_can_be_cancelled(launch: Launch, endless: Path) -> None:
+    client = await launch(endless, start=False)
+    starting = asyncio.create_task(client.worker.start())
+    await until(lambda: client.worker.server.port)
+    assert await check(client) == NOT_SERVING
+    waiting = client.classify()  # behind the warm-up
+    await until(lambda: client.waiting == 1)
+    assert client.started == 0
+    starting.cancel()
+    async with asyncio.timeout(BOUND_S):
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    assert await check(client) == NOT_SERVING
+    waiting.cancel()
+
+
+async def test_stopping_lets_calls_in_flight_finish(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, slowdown="fixed:0.3", drain_s=BOUND_S)
+    watching = await watch(client)
+    assert (await watching.read()).status == SERVING
+    calls = [client.classify() for _ in range(2)]  # one runs, one waits
+    await until(lambda: client.waiting == 1)
+    stopping = [asyncio.create_task(client.worker.stop()) for _ in range(2)]
+    assert (await watching.read()).status == NOT_SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify(timeout=2)
+    assert caught.value.code() is Unavailable.code
+    for call in calls:
+        assert (await call).inference_s >= 0.3
+    await asyncio.gather(*stopping)
+    assert client.count("ok") == 2
+    await client.worker.stop()
+
+
+async def test_stopping_cuts_off_what_outlasts_the_drain(launch: Launch, endless: Path) -> None:
+    client = await launch(endless, start=False, drain_s=0.1)
+    await client.worker.server.start()
+    call = client.classify()
+    await until(lambda: client.started == 1)
+    async with asyncio.timeout(BOUND_S):
+        await client.worker.stop()
+    with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+        await call
+    assert client.count("cancelled") == 1
+
+
+async def test_metrics_are_on_their_port(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn)
+    await client.classify()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.worker.server.metrics_port)
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    async with asyncio.timeout(BOUND_S):
+        page = (await reader.read()).decode()
+    writer.close()
+    assert 'collage_worker_requests_total{outcome="ok"} 1.0' in page

@@ -1,0 +1,111 @@
+"""Injected slowness: distributions are reproduced, draws depend on nothing but seed, request and attempt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worker.slowdown import Slowdown, SlowdownError
+
+DRAWS = 20_000
+
+
+def draws(slowdown: Slowdown, count: int = DRAWS) -> np.ndarray:
+    return np.array([slowdown.draw(f"g{index // 9:04}-{index % 9}", 0) for index in range(count)])
+
+
+def test_off_and_fixed() -> None:
+    assert Slowdown().draw("r", 0) == 0
+    assert not Slowdown("off").enabled
+    assert Slowdown("fixed:0.25", scale=2).draw("r", 0) == 0.5
+
+
+def test_the_quantile_table_is_reproduced(tmp_path: Path) -> None:
+    table = [[0, 0.1], [0.5, 0.14], [0.95, 0.2], [0.98, 0.6], [1, 0.8]]
+    (tmp_path / "latency.json").write_text(json.dumps({"source": "a test", "quantiles": table}))
+    drawn = np.sort(draws(Slowdown(f"quantiles:{tmp_path}/latency.json", seed=3)))
+    shares = (np.arange(DRAWS) + 0.5) / DRAWS
+    known = np.interp(drawn, *np.transpose(table)[::-1])
+    assert np.abs(known - shares).max() < 0.012  # Kolmogorov-Smirnov: 1.6 / sqrt(20,000), p = 0.01
+    assert drawn.min() >= 0.1
+    assert drawn.max() <= 0.8
+
+
+def test_a_trace_is_drawn_from_evenly(tmp_path: Path) -> None:
+    np.save(tmp_path / "trace.npy", np.arange(100, dtype=np.float32))
+    counts = np.bincount(draws(Slowdown(f"trace:{tmp_path}/trace.npy")).astype(int), minlength=100)
+    assert counts.sum() == DRAWS
+    assert len(counts) == 100
+    assert ((counts - 200) ** 2 / 200).sum() < 149  # chi square with 99 degrees of freedom, p = 0.001
+
+
+def test_a_slice_of_a_trace_keeps_to_itself(tmp_path: Path) -> None:
+    np.save(tmp_path / "trace.npy", np.arange(100, dtype=np.float32))
+    drawn = draws(Slowdown(f"trace:{tmp_path}/trace.npy#40-50", scale=0.5), 1000)
+    assert set(drawn) == {value / 2 for value in range(40, 50)}
+
+
+def test_draws_depend_on_seed_request_and_attempt_only(tmp_path: Path) -> None:
+    np.save(tmp_path / "trace.npy", np.linspace(0, 1, 100_000, dtype=np.float32))
+    specification = f"trace:{tmp_path}/trace.npy"
+    one, same, other = (Slowdown(specification, seed) for seed in (7, 7, 8))
+    assert one.draw("r", 0) == same.draw("r", 0) == one.draw("r", 0)
+    assert (
+        len({one.draw("r", 0), one.draw("r", 1), one.draw("s", 0), other.draw("r", 0), one.draw("collage:r", 0)}) == 5
+    )
+    pairs = np.corrcoef(*([slowdown.draw(str(i), a) for i in range(5000)] for slowdown, a in ((one, 0), (one, 1))))
+    assert abs(pairs[0, 1]) < 0.05  # a replica's slowness says nothing of the first copy's
+
+
+def test_draws_are_the_same_in_every_process_and_release(tmp_path: Path) -> None:
+    shares = tmp_path / "identity.json"
+    shares.write_text('{"quantiles": [[0, 0], [1, 1]]}')
+    assert Slowdown(f"quantiles:{shares}", seed=1).draw("g0001-3", 0) == pytest.approx(0.6910076828672267)
+
+
+@pytest.mark.parametrize(
+    ("specification", "told"),
+    [
+        ("sometimes", "none of off, fixed:SECONDS"),
+        ("off:1", "none of off"),
+        ("fixed:", "could not convert"),
+        ("fixed:-1", "not negative"),
+        ("fixed:nan", "finite"),
+        ("quantiles:missing.json", "No such file"),
+        ("trace:missing.npy", "No such file"),
+        ("trace:{}/trace.npy#3-3", "not a slice of its 3 values"),
+        ("trace:{}/trace.npy#0-4", "not a slice of its 3 values"),
+        ("trace:{}/trace.npy#x", "invalid literal"),
+        ("trace:{}/matrix.npy", "one-dimensional"),
+        ("trace:{}/negative.npy", "not negative"),
+        ("trace:{}/empty.npy", "there must be some"),
+        ("trace:{}/words.json", "trace:"),
+        ("quantiles:{}/words.json", "Expecting value"),
+        ("quantiles:{}/list.json", "it is not JSON of the form"),
+        ("quantiles:{}/none.json", "it is not JSON of the form"),
+        ("quantiles:{}/falling.json", "seconds must not fall"),
+        ("quantiles:{}/percent.json", "p must rise within 0 to 1"),
+        ("quantiles:{}/text.json", "quantiles:"),
+    ],
+)
+def test_an_unusable_specification_is_refused_in_one_line(tmp_path: Path, specification: str, told: str) -> None:
+    np.save(tmp_path / "trace.npy", np.ones(3, np.float32))
+    np.save(tmp_path / "matrix.npy", np.ones((2, 2), np.float32))
+    np.save(tmp_path / "negative.npy", -np.ones(2, np.float32))
+    np.save(tmp_path / "empty.npy", np.ones(0, np.float32))
+    (tmp_path / "words.json").write_text("hello")
+    (tmp_path / "list.json").write_text("[[0, 1], [1, 2]]")
+    for name, quantiles in {
+        "none": [],
+        "falling": [[0, 2], [1, 1]],
+        "percent": [[0, 1], [50, 2], [100, 3]],
+        "text": [["a", "b"]],
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"quantiles": quantiles}))
+    with pytest.raises(SlowdownError) as caught:
+        Slowdown(specification.format(tmp_path))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,1 @@
+"""A worker: one ONNX model behind a bounded queue, and injected slowness for experiments."""

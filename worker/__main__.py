@@ -1,0 +1,39 @@
+"""``python -m worker --model FILE.onnx``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from prometheus_client import REGISTRY
+
+from collage.serving import load_settings
+from worker.config import WorkerSettings
+from worker.model import ModelError
+from worker.server import Worker
+from worker.slowdown import SlowdownError
+
+
+async def serve(settings: WorkerSettings) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Raises ModelError, SlowdownError, or OSError if a port is taken."""
+    worker = Worker(settings, REGISTRY)
+    try:
+        await worker.start()
+        await worker.server.run_until_signal()
+    finally:
+        await worker.stop()
+
+
+def main() -> int:
+    """Exit code 0 after draining, 2 if the worker cannot start; then standard error says why in one line."""
+    settings = load_settings(WorkerSettings)
+    try:
+        asyncio.run(serve(settings))
+    except (ModelError, SlowdownError, OSError) as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The worker's settings: flags (``--queue-size 32``) or environment (``COLLAGE_QUEUE_SIZE=32``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from collage.serving import ServerSettings
+
+
+class WorkerSettings(ServerSettings):
+    """Which model to serve, and how."""
+
+    model: Path = Field(description="ONNX file; a plain one needs its description beside it in FILE.onnx.json")
+    threads: int = Field(1, ge=1, le=256, description="threads of one inference; make it the pod's CPU limit")
+    queue_size: int = Field(16, ge=0, description="calls that may wait behind the running one; more are refused")
+    slowdown: str = Field(
+        "off",
+        description="injected slowness, for experiments: off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy "
+        "or a slice of it, trace:FILE.npy#START-END",
+    )
+    slowdown_seed: int = Field(0, description="draws are a function of this seed, the request's id and its attempt")
+    slowdown_scale: float = Field(1.0, ge=0, description="multiplies every draw")

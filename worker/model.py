@@ -1,0 +1,203 @@
+"""An ONNX model in ONNX Runtime: described by its own metadata or a sidecar, warmed up, stopped when cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
+
+Floats = NDArray[np.float32]
+
+_OUTPUTS = {
+    ModelKind.S_CNN: ("scores",),
+    ModelKind.COLLAGE_CNN: ("boxes", "confidences", "class_probabilities"),
+}
+_WARM_UPS = 2  # the first run plans the memory, the second one uses the plan
+_ERRORS_ARE_RAISED = 4  # log level: what ONNX Runtime would print, a stopped run included, arrives as an exception too
+_LEAST_PROBABILITY = 1e-12
+
+
+class ModelError(Exception):
+    """A model that cannot be served; the message is one line for the operator."""
+
+
+class Model:
+    """One ONNX Runtime session.
+
+    Input ``image`` or ``collage``: uint8 ``[N, size, size, 3]``, normalised inside the graph. Outputs of an s-cnn:
+    ``scores`` float32 ``[N, classes]``; of a collage-cnn: ``boxes`` ``[N, M, 4]``, ``confidences`` ``[N, M]`` and
+    ``class_probabilities`` ``[N, M, classes]``.
+
+    A plain classifier (float32 ``[N, 3, size, size]`` in, ``[N, classes]`` out) is served as well: pixels are divided
+    by 255, then normalised by the lists ``mean`` and ``std`` of the description's ``extra``, if there;
+    ``"scores": "probabilities"`` in ``extra`` says that its output is already a softmax, so its logarithm is taken.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Load and check; raises ModelError. ``threads`` run one inference."""
+        if not path.is_file():
+            raise ModelError(f"there is no model file {path}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ARE_RAISED
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from None
+        self.info = replace(_describe(path, self._session), version=_version(path))
+        self._name = str(path)
+        self._outputs = self._choose_outputs()
+        self._input, self._plain = self._choose_input()
+        self._scale, self._shift = _normalisation(path, self.info)
+        self._takes_log = _takes_log(path, self.info)
+        self._thread = ThreadPoolExecutor(1, "inference")
+
+    async def warm_up(self) -> None:
+        """Run on a black image; raises ModelError if the model fails or its outputs have the wrong shape."""
+        image = np.zeros((self.info.size, self.info.size, 3), np.uint8)
+        try:
+            for _ in range(_WARM_UPS):
+                outputs = await self.run(image)
+        except Exception as error:
+            raise ModelError(f"{self._name} fails on its first image: {_first_line(error)}") from None
+        self._check(outputs)
+
+    async def run(self, image: NDArray[np.uint8]) -> tuple[Floats, ...]:
+        """Outputs for one image, uint8 ``[size, size, 3]``, in the order above and without the batch dimension.
+
+        Cancelling stops the session (between two operators), and returns when it has stopped.
+        """
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = _ERRORS_ARE_RAISED
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._infer, image, options)
+        try:
+            await asyncio.wait((running,))
+        except asyncio.CancelledError:
+            options.terminate = True
+            running.add_done_callback(lambda done: done.exception())  # retrieved: nobody else will look at it
+            await asyncio.wait((running,))
+            raise
+        return running.result()
+
+    def close(self) -> None:
+        """Wait for the inference thread to end. Idempotent."""
+        self._thread.shutdown()
+
+    def _infer(self, image: NDArray[np.uint8], options: Any) -> tuple[Floats, ...]:
+        feed = self._plain_input(image) if self._plain else image[np.newaxis]
+        outputs = self._session.run(self._outputs, {self._input: feed}, options)
+        floats = tuple(np.ascontiguousarray(output[0], np.float32) for output in outputs)
+        if self._takes_log:
+            return tuple(np.log(np.maximum(output, np.float32(_LEAST_PROBABILITY))) for output in floats)
+        return floats
+
+    def _plain_input(self, image: NDArray[np.uint8]) -> Floats:
+        pixels = image.transpose(2, 0, 1).astype(np.float32, order="C")
+        pixels *= self._scale
+        pixels -= self._shift
+        return pixels[np.newaxis]
+
+    def _choose_outputs(self) -> list[str]:
+        wanted = _OUTPUTS.get(self.info.kind)
+        if wanted is None:
+            raise ModelError(f"{self._name} is a {self.info.kind} model: no service runs that kind yet")
+        found = [output.name for output in self._session.get_outputs()]
+        if self.info.kind is ModelKind.S_CNN and len(found) == 1:
+            return found  # a stranger's classifier may name its only output as it likes
+        if not set(wanted) <= set(found):
+            raise ModelError(
+                f"{self._name} has outputs {', '.join(found)}: a {self.info.kind} needs {', '.join(wanted)}"
+            )
+        return list(wanted)
+
+    def _choose_input(self) -> tuple[str, bool]:
+        """The input's name, and whether it is a plain one, float32 NCHW."""
+        inputs, size = self._session.get_inputs(), self.info.size
+        if len(inputs) == 1:
+            found = inputs[0]
+            for kind, shape, plain in (
+                ("tensor(uint8)", (1, size, size, 3), False),
+                ("tensor(float)", (1, 3, size, size), True),
+            ):
+                if found.type == kind and _fits(found.shape, shape):
+                    return found.name, plain
+        listed = ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in inputs)
+        raise ModelError(
+            f"{self._name} has inputs {listed or 'none'}: it needs one, "
+            f"uint8 [N, {size}, {size}, 3] or float32 [N, 3, {size}, {size}]"
+        )
+
+    def _check(self, outputs: tuple[Floats, ...]) -> None:
+        classes = len(self.info.labels)
+        found = [output.shape for output in outputs]
+        if self.info.kind is ModelKind.S_CNN:
+            wanted: list[tuple[int, ...]] = [(classes,)]
+        else:
+            detections = found[0][0] if found[0] else 0
+            wanted = [(detections, 4), (detections,), (detections, classes)]
+        if found != wanted:
+            raise ModelError(
+                f"{self._name} gives {dict(zip(self._outputs, found, strict=True))} for one image: "
+                f"its {classes} labels ask for {dict(zip(self._outputs, wanted, strict=True))}"
+            )
+
+
+def _describe(path: Path, session: Any) -> ModelInfo:
+    """The description in the file's metadata, else in its sidecar."""
+    sidecar = path.with_name(path.name + ".json")
+    metadata = session.get_modelmeta().custom_metadata_map
+    source = f"the metadata of {path}" if METADATA_KEY in metadata else str(sidecar)
+    try:
+        return ModelInfo.from_json(metadata.get(METADATA_KEY) or sidecar.read_text())
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path} does not describe itself: write {sidecar} with name, kind, labels and size, "
+            f"or export it with metadata {METADATA_KEY!r}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source} cannot be used: {_first_line(error)}") from None
+
+
+def _version(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _normalisation(path: Path, info: ModelInfo) -> tuple[Floats, Floats]:
+    """Scale and shift of every channel, ``[3, 1, 1]``: pixel * scale - shift = (pixel / 255 - mean) / std."""
+    try:
+        mean = np.array(info.extra.get("mean", [0, 0, 0]), np.float64).reshape(3, 1, 1)
+        std = np.array(info.extra.get("std", [1, 1, 1]), np.float64).reshape(3, 1, 1)
+    except (ValueError, TypeError):
+        raise ModelError(f"extra.mean and extra.std of {path} must be lists of three numbers") from None
+    if not np.isfinite(mean).all() or not np.isfinite(std).all() or (std <= 0).any():
+        raise ModelError(f"extra.mean of {path} must be finite, and extra.std positive")
+    return (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+
+
+def _takes_log(path: Path, info: ModelInfo) -> bool:
+    scores = info.extra.get("scores", "logits")
+    if scores not in ("logits", "probabilities"):
+        raise ModelError(f"extra.scores of {path} is {scores!r}: it must be logits or probabilities")
+    return info.kind is ModelKind.S_CNN and scores == "probabilities"
+
+
+def _fits(declared: list[Any], shape: tuple[int, ...]) -> bool:
+    """Whether a declared shape, in which strings and None stand for any extent, allows ``shape``."""
+    return len(declared) == len(shape) and all(
+        have == want or not isinstance(have, int) for have, want in zip(declared, shape, strict=True)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
