@@ -36,11 +36,17 @@ WARM_UP_GROUPS = 5
 DEADLINE = 0.95  # the quantile of an s-cnn's latency at which a request is a straggler
 
 
-async def run(groups: int, seed: int, out: Path, console: Console) -> list[report.Row]:
-    """Run all policies on one cluster, write the figures and pictures to ``out``, and return the rows."""
+async def run(
+    cluster: Cluster, samples: Sequence[Sample], deadline_s: float, groups: int, seed: int, out: Path, console: Console
+) -> list[report.Row]:
+    """Start the cluster, send it the same groups under every policy, write figures and pictures to ``out``.
+
+    A group has as many members as the cluster has s-cnn workers. Returns one row per policy; see ``report.summarise``.
+    """
     cancel_on_signals()
-    samples = load_samples(SAMPLES)
-    deadline_s = latency.load().quantile(DEADLINE)
+    members = len(cluster.s_cnn)
+    warm_up = random_groups(samples, members, WARM_UP_GROUPS, seed + 1)
+    measured = random_groups(samples, members, groups, seed)
     rows, runs = [], {}
     columns = (
         TextColumn("{task.description}"),
@@ -50,33 +56,24 @@ async def run(groups: int, seed: int, out: Path, console: Console) -> list[repor
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("starting 11 processes", total=len(POLICIES) * groups)
-        async with Cluster(worker_flags=("--slowdown", f"quantiles:{latency.LATENCY_TABLE}")) as cluster:
-            members = len(cluster.s_cnn)
-            warm_up = random_groups(samples, members, WARM_UP_GROUPS, seed + 1)
-            measured = random_groups(samples, members, groups, seed)
+        bar = progress.add_task(f"starting {len(cluster.children)} processes", total=len(POLICIES) * groups)
+        async with cluster:
             for policy in POLICIES:
                 progress.update(bar, description=f"policy {policy}")
                 await cluster.restart_frontend(("--policy", policy, "--deadline-s", f"{deadline_s:.4f}"))
                 async with Client(cluster.frontend.address) as client:
                     await closed_groups(client, warm_up, prefix="w")
                     before = await cluster.frontend.metrics()
-                    records = await closed_groups(client, measured, done=lambda: progress.advance(bar))
+                    runs[policy] = await closed_groups(client, measured, done=lambda: progress.advance(bar))
                 after = await cluster.frontend.metrics()
-                rows.append(report.summarise(policy, records, *_sent(before, after)))
-                runs[policy] = records
-            progress.update(bar, description="done")
+                rows.append(report.summarise(policy, runs[policy], *_sent(before, after)))
+            progress.update(bar, description="drawing")
             await draw_collage(out / "demo-collage.png", cluster.s_cnn[0], cluster.collage[0], measured[0])
-    pictures.latencies(
-        out / "demo-latency.png",
-        {policy: np.array([record.latency_s for record in records]) for policy, records in runs.items()},
-    )
-    report.write(
-        "demo",
-        rows,
-        ({"policy": policy, **asdict(record)} for policy, records in runs.items() for record in records),
-        out,
-    )
+        latencies = {policy: np.array([record.latency_s for record in records]) for policy, records in runs.items()}
+        pictures.latencies(out / "demo-latency.png", latencies)
+        progress.update(bar, description="done")
+    records = ({"policy": policy, **asdict(record)} for policy, records in runs.items() for record in records)
+    report.write("demo", rows, records, out)
     return rows
 
 
@@ -141,7 +138,10 @@ def main() -> int:
     args = parser.parse_args()
     console = Console()
     try:
-        rows = asyncio.run(run(args.groups, args.seed, args.out, console))
+        cluster = Cluster(worker_flags=("--slowdown", f"quantiles:{latency.LATENCY_TABLE}"))
+        deadline_s = latency.load().quantile(DEADLINE)
+        samples = load_samples(SAMPLES)
+        rows = asyncio.run(run(cluster, samples, deadline_s, args.groups, args.seed, args.out, console))
     except ProcessError as error:
         print(error, file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from encoder.grid import Grid
 from encoder.image import Pixels
 
 COLOURS = ("#8c8c8c", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
-RIGHT, WRONG, BORDER, BOX = "#4dd17a", "#ff5a5a", "#ffffff", "#ff9a3c"
+RIGHT, WRONG, BORDER, BOX = "#4dd17a", "#ff5a5a", "#ffffff", "#d62728"
 
 
 def collage(
@@ -34,8 +34,8 @@ def collage(
     axes = figure.add_subplot()
     axes.imshow(pixels, interpolation="nearest", extent=(0, grid.size, grid.size, 0))
     for edge in grid.edges:
-        axes.axhline(edge, color=BORDER, linewidth=1.5)
-        axes.axvline(edge, color=BORDER, linewidth=1.5)
+        axes.axhline(edge, color=BORDER, linewidth=4)
+        axes.axvline(edge, color=BORDER, linewidth=4)
     for cell, (guess, truth) in enumerate(zip(predicted, true, strict=True)):
         left, top, _, _ = grid.box(cell)
         axes.text(
@@ -44,9 +44,7 @@ def collage(
             bbox={"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 2},
         )  # fmt: skip
     for left, top, right, bottom in boxes * grid.size:
-        box = Rectangle(
-            (left, top), right - left, bottom - top, fill=False, linestyle="--", linewidth=1.5, edgecolor=BOX
-        )
+        box = Rectangle((left, top), right - left, bottom - top, fill=False, linestyle="--", linewidth=2, edgecolor=BOX)
         axes.add_patch(box)
     axes.set(xlim=(-0.02 * grid.size, 1.02 * grid.size), ylim=(1.02 * grid.size, -0.02 * grid.size))
     axes.set_axis_off()

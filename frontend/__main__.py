@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 from pydantic_settings import CliApp
@@ -22,8 +24,9 @@ from frontend.workers import CollageTransport, Pool, SCnnTransport
 SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 
 
-async def serve(settings: FrontendSettings) -> None:
-    """Run until SIGTERM or SIGINT, then let requests in flight finish. SERVING while an s-cnn worker is ready."""
+@asynccontextmanager
+async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
+    """A started frontend; SERVING while an s-cnn worker is ready. On exit, requests in flight finish first."""
     registry = CollectorRegistry()
     metrics = FrontendMetrics(registry)
     server = Server(settings, registry, [SERVICE])
@@ -57,7 +60,7 @@ async def serve(settings: FrontendSettings) -> None:
         dispatcher = Dispatcher(
             Policy(rules), s_cnn, collage, metrics, executor, settings.max_in_flight, settings.detection_threshold
         )
-        s_cnn.changed = s_cnn_changed
+        s_cnn.listeners.append(s_cnn_changed)
         metrics.watch_workers("s_cnn", lambda: s_cnn.ready, lambda: len(s_cnn.workers))
         metrics.watch_workers("collage", lambda: collage.ready, lambda: len(collage.workers))
         servicer = PredictServicer(dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight)
@@ -66,11 +69,18 @@ async def serve(settings: FrontendSettings) -> None:
         await s_cnn.start()
         await collage.start()
         try:
-            await server.run_until_signal()
+            yield server
         finally:
+            await server.stop()
             await dispatcher.close()
             await s_cnn.close()
             await collage.close()
+
+
+async def serve(settings: FrontendSettings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    async with running(settings) as server:
+        await server.run_until_signal()
 
 
 def main() -> None:

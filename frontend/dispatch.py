@@ -101,7 +101,8 @@ class Dispatcher:
         self._collages: dict[int, asyncio.Task[None]] = {}
         self._events: list[p.Event] = []
         collage.fits = self._collage_fits
-        collage.changed = self.collage_workers_changed
+        collage.listeners.append(self._collage_workers_changed)
+        s_cnn.listeners.append(collage.review)
 
     # Requests
 
@@ -182,11 +183,13 @@ class Dispatcher:
 
     def _collage_fits(self, info: ModelInfo) -> str | None:
         s_cnn = self.s_cnn.info
-        if s_cnn and info.labels != s_cnn.labels:
+        if s_cnn is None:
+            return ""  # what it should protect is not known yet
+        if info.labels != s_cnn.labels:
             return f"its labels are not those of the s-cnn {s_cnn.name}"
         return None
 
-    def collage_workers_changed(self) -> None:
+    def _collage_workers_changed(self) -> None:
         """Tell the policy how many collage workers are ready, and what grid they have."""
         info = self.collage.info
         if info is None:

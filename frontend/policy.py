@@ -200,11 +200,19 @@ class Budget:
         """Count an ordinary request."""
         self.tokens = min(self.most, self.tokens + self.rate)
 
+    @property
+    def allows(self) -> bool:
+        """Whether there is a token."""
+        return self.tokens >= 1.0 - 1e-9
+
     def spend(self, *, force: bool = False) -> bool:
-        """Take one token if there is one; with ``force`` go into debt rather than refuse."""
-        if self.tokens < 1.0 - 1e-9 and not force:
+        """Take one token if there is one; with ``force`` go into debt rather than refuse.
+
+        The debt is bounded as well: after an outage redundancy must be back within a few requests.
+        """
+        if not self.allows and not force:
             return False
-        self.tokens -= 1.0
+        self.tokens = max(self.tokens - 1.0, -self.most)
         return True
 
 
@@ -248,10 +256,12 @@ class Policy:
     def handle(self, events: Iterable[Event]) -> Sequence[Action]:
         """Take a batch of events and return what to do, in order.
 
-        Within a batch s-cnn answers come first, so that an exact answer in hand beats a coded one or a deadline.
+        Within a batch s-cnn answers come first, so that an exact answer in hand beats a coded one or a deadline; then
+        collages, so that a coded answer in hand beats a replica.
         """
         self._actions = []
-        for event in sorted(events, key=lambda event: (not isinstance(event, Answered), event.at)):
+        turn = {Answered: 0, Decoded: 1}
+        for event in sorted(events, key=lambda event: (turn.get(type(event), 2), event.at)):
             match event:
                 case Arrived():
                     self._arrived(event)
@@ -397,8 +407,9 @@ class Policy:
         self._actions.append(Send(request.id, attempt))
 
     def _close_early(self, group: Group) -> None:
-        """Close a group that is not full, if that is worth a collage: at least half full, and a worker idle."""
-        if 2 * len(group.members) >= group.cells and self._in_flight < self._collage_workers:
+        """Close a group that is not full, if it is worth a collage, at least half full, and can have one at once."""
+        worker_idle = self._in_flight < self._collage_workers
+        if 2 * len(group.members) >= group.cells and worker_idle and self.budget.allows:
             self._close(group)
 
     def _close(self, group: Group) -> None:

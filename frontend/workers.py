@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import socket
@@ -59,7 +60,7 @@ class Transport(Protocol[Output]):
         ...
 
     async def watch(self, changed: Callable[[bool], None]) -> None:
-        """Report whether the worker is SERVING, at once and after every change, until the connection breaks."""
+        """Report whether the worker is SERVING, now and on every change, until it is not or the connection breaks."""
         ...
 
     async def close(self) -> None:
@@ -83,7 +84,10 @@ class _GrpcTransport:
     async def watch(self, changed: Callable[[bool], None]) -> None:
         try:
             async for update in self._health.Watch(health_pb2.HealthCheckRequest()):
-                changed(update.status == health_pb2.HealthCheckResponse.SERVING)
+                serving = update.status == health_pb2.HealthCheckResponse.SERVING
+                changed(serving)
+                if not serving:  # a draining worker waits for its calls to end, and this is one
+                    return
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
 
@@ -140,7 +144,8 @@ class Worker(Generic[Output]):
     def __init__(self, address: str, transport: Transport[Output]) -> None:
         self.address = address
         self.info: ModelInfo | None = None
-        self.ready = False
+        self.serving = False  # says the worker
+        self.ready = False  # says the pool: serving, and the model fits
         self.outstanding = 0
         self._transport = transport
         self._unacknowledged = 0
@@ -178,11 +183,11 @@ class Worker(Generic[Output]):
             self.outstanding -= covered
         self._pinging = None
 
-    async def follow(self, accept: Callable[[ModelInfo], bool], changed: Callable[[], None]) -> None:
-        """Keep ``info`` and ``ready`` true to the worker, for ever. ``accept`` refuses models that do not fit."""
+    async def follow(self, changed: Callable[[], None]) -> None:
+        """Keep ``info`` and ``serving`` true to the worker, for ever."""
 
         def update(serving: bool) -> None:
-            self.ready = serving and self.info is not None and accept(self.info)
+            self.serving = serving
             changed()
 
         while True:
@@ -219,8 +224,8 @@ class Pool(Generic[Output]):
     ) -> None:
         self.kind = kind
         self.info: ModelInfo | None = None
-        self.changed: Callable[[], None] = lambda: None
-        self.fits: Callable[[ModelInfo], str | None] = lambda info: None
+        self.listeners: list[Callable[[], None]] = []  # called after every change of who is ready
+        self.fits: Callable[[ModelInfo], str | None] = lambda info: None  # what is wrong with a model; empty: wait
         self.workers: dict[str, Worker[Output]] = {}
         self._target, self._connect, self._resolve_every_s = target, connect, resolve_every_s
         self._random = random.Random(seed)  # noqa: S311 - breaks ties only
@@ -268,18 +273,28 @@ class Pool(Generic[Output]):
     def _set_addresses(self, addresses: set[str]) -> None:
         for address in addresses - self.workers.keys():
             worker = self.workers[address] = Worker(address, self._connect(address))
-            self._tasks[address] = asyncio.create_task(worker.follow(self._accept, self.changed))
+            self._tasks[address] = asyncio.create_task(worker.follow(self.review))
         for address in self.workers.keys() - addresses:
             self._tasks.pop(address).cancel()
-            worker = self.workers.pop(address)
-            self._tasks[f"close {address}"] = asyncio.create_task(worker.close())
-            self.changed()
+            closing = self._tasks[f"close {address}"] = asyncio.create_task(self.workers.pop(address).close())
+            closing.add_done_callback(functools.partial(self._closed, f"close {address}"))
+            self.review()
 
-    def _accept(self, info: ModelInfo) -> bool:
+    def _closed(self, key: str, _: asyncio.Task[None]) -> None:
+        self._tasks.pop(key, None)
+
+    def review(self) -> None:
+        """Decide again which workers may be used; for whenever something changed that this depends on."""
+        for worker in self.workers.values():
+            worker.ready = worker.serving and worker.info is not None and self._accepts(worker.info)
+        for listener in self.listeners:
+            listener()
+
+    def _accepts(self, info: ModelInfo) -> bool:
         complaint = self._complaint(info)
         if complaint is None:
             self.info = info
-        elif self._complaints.get(info.name) != complaint:
+        elif complaint and self._complaints.get(info.name) != complaint:
             logger.error("refusing model %s %s: %s", info.name, info.version, complaint)
             self._complaints[info.name] = complaint
         return complaint is None

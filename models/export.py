@@ -31,7 +31,7 @@ from models.evaluate import OnnxModel, classify, classify_collages, top1
 
 INPUT = {"s-cnn": "image", "collage-cnn": "collage"}
 OUTPUTS = {"s-cnn": ["scores"], "collage-cnn": ["boxes", "confidences", "class_probabilities"]}
-TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.1}
+TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.1}
 """How far an exported model may be from torch, by how its weights are stored; see ``difference``."""
 
 
@@ -213,6 +213,9 @@ def export(
     """
     spec, trained, content = checkpoint.load(source)
     info = describe(spec, content, name or out.stem, storage, accept_threshold)
+    dataset = load(data, round(spec.size / spec.k)) if data else None
+    if dataset and dataset.labels != spec.labels:
+        raise ExportError(f"{data} has other classes than {source}")
     served = Served(spec, trained).eval()
     full = to_onnx(served)
     stored = store(full, storage)
@@ -220,13 +223,9 @@ def export(
     pixels = probes(spec.size)
     found = {"torch_difference_fp32": check(served, float32, pixels, "fp32")}
     found["torch_difference"] = check(served, exported, pixels, storage)
-    if data:
-        dataset = load(data, round(spec.size / spec.k))
-        if dataset.labels != spec.labels:
-            raise ExportError(f"{data} has other classes than {source}")
-        split = dataset.validation
-        found["validation_accuracy"] = accuracy(exported, split)
-        found["accuracy_change"] = found["validation_accuracy"] - accuracy(float32, split)
+    if dataset:
+        found["validation_accuracy"] = accuracy(exported, dataset.validation)
+        found["accuracy_change"] = found["validation_accuracy"] - accuracy(float32, dataset.validation)
     info = replace(info, extra={**info.extra, **found})
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(pack(stored, info))
@@ -243,7 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--accept-threshold", type=float, default=1.0, help="coded answers this sure are good ones")
     parser.add_argument("--data", type=Path, help="data set: measure the accuracy on its validation split")
     args = parser.parse_args(arguments)
-    info = export(args.checkpoint, args.out, args.storage, args.name, args.accept_threshold, args.data)
+    try:
+        info = export(args.checkpoint, args.out, args.storage, args.name, args.accept_threshold, args.data)
+    except ExportError as error:
+        raise SystemExit(f"not exported: {error}") from None
     print(f"{args.out}: {info.name}, {info.kind}, {args.out.stat().st_size / 1e6:.1f} MB")
     for key in ("torch_difference_fp32", "torch_difference", "validation_accuracy", "accuracy_change"):
         if key in info.extra:

@@ -57,6 +57,6 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, inputs, H, W]`` to ``[B, outputs, ceil(H / stride), ceil(W / stride)]``."""
         small = max(x.shape[-2:]) <= 4 and self.stride == (1, 1)
-        if self.training and small and torch.is_autocast_enabled(x.device.type) and x.device.type == "cpu":
+        if self.training and small and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return _SmallMapConv.apply(x, self.weight)  # type: ignore[no-any-return,no-untyped-call]
         return super().forward(x)

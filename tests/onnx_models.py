@@ -40,7 +40,7 @@ def save_s_cnn(path: Path, *, size: int = 8, labels: tuple[str, ...] = COLOURS, 
         helper.make_node("Gather", ["shares", "channels"], ["chosen"], axis=1),
         helper.make_node("Add", ["chosen", "zero"], ["scores"]),
     ]
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "white": np.array(255, np.float32),
         "channels": np.arange(len(labels)) % 3,
     }
@@ -76,7 +76,7 @@ def save_collage_cnn(path: Path, *, k: int = 2, cell: int = 4, loops: int = 0, *
         helper.make_node("Concat", ["batch", "box"], ["extent"], axis=0),
         helper.make_node("Expand", ["cells", "extent"], ["boxes"]),
     ]
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "white": np.array(255, np.float32),
         "tenth": np.array(25.5, np.float32),
         "flat": np.array([0, 3, cells]),
@@ -126,7 +126,7 @@ def save_fragile(path: Path, *, size: int = 8) -> Path:
         helper.make_node("Cast", ["byte"], ["index"], to=_INT64),
         helper.make_node("Gather", ["rows", "index"], ["scores"], axis=0),
     ]
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "flat": np.array([1, -1]),
         "first": np.array(0),
         "rows": np.zeros((1, 3), np.float32),

@@ -24,11 +24,12 @@ def write_figures(target: str, rows: Sequence[Row], records: Iterable[Row] = (),
     Rows and records are flat objects: seconds in ``*_s``, shares and accuracies from 0 to 1. Returns the path of
     ``<directory>/<target>.json``; the records lie beside it as ``<target>.jsonl``. Either file is replaced whole.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     content = {"command": command(), "machine": machine(), "commit": commit(), "rows": [dict(row) for row in rows]}
-    _replace(directory / f"{target}.jsonl", (json.dumps(dict(record)) + "\n" for record in records))
+    text = json.dumps(content, indent=2) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{target}.json"
-    _replace(path, [json.dumps(content, indent=2) + "\n"])
+    _replace(path.with_suffix(".jsonl"), (json.dumps(dict(record)) + "\n" for record in records))
+    _replace(path, [text])
     return path
 
 

@@ -21,9 +21,7 @@ def test_edges_are_rounded() -> None:
 
 def test_cells_are_numbered_row_by_row() -> None:
     grid = Grid(3, 9)
-    assert [grid.box(cell)[:2] for cell in range(9)] == [
-        (column, row) for row in (0, 3, 6) for column in (0, 3, 6)
-    ]
+    assert [grid.box(cell)[:2] for cell in range(9)] == [(column, row) for row in (0, 3, 6) for column in (0, 3, 6)]
     np.testing.assert_allclose(grid.boxes[5], [6 / 9, 3 / 9, 1, 6 / 9], rtol=1e-6)
 
 

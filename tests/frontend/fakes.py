@@ -82,14 +82,19 @@ class FakeTransport(Generic[Output]):
 
 
 def image(label: int) -> Pixels:
-    """An image whose class its pixels tell, to fake models."""
-    return np.full((SIZE, SIZE, 3), 10 + label, np.uint8)
+    """An image whose class its brightness tells, to fake models."""
+    return np.full((SIZE, SIZE, 3), 20 + 20 * label, np.uint8)
+
+
+def label_of(brightness: int) -> int:
+    """The class of a brightness, which may have suffered a little."""
+    return round((brightness - 20) / 20)
 
 
 def classify(pixels: Pixels) -> NDArray[np.float32]:
     """Logits of the fake s-cnn."""
     logits = np.zeros(len(LABELS), np.float32)
-    logits[int(pixels[0, 0, 0]) - 10] = 5.0
+    logits[label_of(int(pixels[0, 0, 0]))] = 5.0
     return logits
 
 
@@ -100,7 +105,7 @@ def detect(collage: Pixels, confidence: float = 0.9) -> Detections:
     cells = [cell for cell in reversed(range(grid.cells)) if values[cell]]
     probabilities = np.zeros((len(cells), len(LABELS)), np.float32)
     for row, cell in enumerate(cells):
-        probabilities[row, values[cell] - 10] = 1.0
+        probabilities[row, label_of(values[cell])] = 1.0
     return Detections(grid.boxes[cells], np.full(len(cells), confidence, np.float32), probabilities)
 
 

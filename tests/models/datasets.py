@@ -35,7 +35,9 @@ def write_idx(path: Path, train: int, test: int) -> Path:
         images = rng.integers(0, 60, (count, 28, 28), np.uint8)
         for image, label in zip(images, labels, strict=True):
             image[2 * label : 2 * label + 8] += 180
-        _gzip(path / f"{part}-images-idx3-ubyte.gz", np.array([2051, count, 28, 28], ">i4").tobytes() + images.tobytes())
+        _gzip(
+            path / f"{part}-images-idx3-ubyte.gz", np.array([2051, count, 28, 28], ">i4").tobytes() + images.tobytes()
+        )
         _gzip(path / f"{part}-labels-idx1-ubyte.gz", np.array([2049, count], ">i4").tobytes() + labels.tobytes())
     return path
 

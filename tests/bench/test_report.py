@@ -1,0 +1,110 @@
+"""Summaries from hand-made records, the table, and the files."""
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from bench import pictures, report
+from bench.load import Record
+from encoder.grid import Grid
+
+
+def record(group: int, member: int, latency_s: float, source: str | None = "S_CNN", right: bool = True) -> Record:
+    coded = source == "COLLAGE"
+    return Record(
+        request_id=f"g{group:04d}-{member}",
+        group=group,
+        member=member,
+        image="bag/x",
+        label="bag",
+        prediction=None if source is None else "bag" if right else "coat",
+        source=source,
+        coded_confidence=0.9 if coded else None,
+        cell=member if coded else None,
+        error="UNAVAILABLE: no worker" if source is None else None,
+        started_s=0.0,
+        latency_s=latency_s,
+        total_s=None,
+        queue_s=None,
+        inference_s=None,
+    )
+
+
+RECORDS = [
+    *(record(0, member, 0.1) for member in range(3)),
+    record(0, 3, 0.5, "REPLICA"),
+    *(record(1, member, 0.1) for member in range(2)),
+    record(1, 2, 0.2, "COLLAGE"),
+    record(1, 3, 0.2, "COLLAGE", right=False),
+]
+
+
+def test_a_summary_counts_requests_groups_sources_and_loads() -> None:
+    row = report.summarise("collage", RECORDS, collages=2, replicas=1)
+    assert (row["policy"], row["requests"], row["groups"], row["failed"]) == ("collage", 8, 2, 0)
+    assert (row["p50_s"], row["mean_s"]) == (0.1, pytest.approx(0.175))
+    assert row["p95_s"] == pytest.approx(0.395)
+    assert row["p99_s"] == pytest.approx(0.479)
+    assert row["std_s"] == pytest.approx(np.std([0.1] * 5 + [0.2] * 2 + [0.5]))
+    assert row["group_p50_s"] == pytest.approx(0.35)
+    assert row["group_p95_s"] == pytest.approx(0.485)
+    assert (row["s_cnn_share"], row["replica_share"], row["coded_share"]) == (5 / 8, 1 / 8, 2 / 8)
+    assert (row["accuracy"], row["coded_accuracy"]) == (7 / 8, 1 / 2)
+    assert (row["collage_load"], row["replica_load"]) == (2 / 8, 1 / 8)
+
+
+def test_without_coded_answers_their_accuracy_is_undefined_and_failures_are_wrong() -> None:
+    row = report.summarise("none", [record(0, 0, 0.1), record(0, 1, 2.0, None)], collages=0, replicas=0)
+    assert row["coded_accuracy"] is None
+    assert (row["failed"], row["accuracy"], row["s_cnn_share"]) == (1, 0.5, 0.5)
+    assert row["p99_s"] > 1.9
+
+
+def test_the_table_shows_milliseconds_and_percent() -> None:
+    rows = [report.summarise("none", RECORDS[:3], 0, 0), report.summarise("collage", RECORDS, 2, 1)]
+    console = Console(file=io.StringIO(), width=160)
+    console.print(report.table("title", rows))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.split() for line in console.file.getvalue().replace("│", " ").splitlines()]
+    none = next(line for line in lines if line[:1] == ["none"])
+    coded = next(line for line in lines if line[:1] == ["collage"])
+    assert none == "none 100 100 100 100 0 100 100.0 0.0 0.0 100.0 - 0.0 0.0".split()
+    assert coded == "collage 100 395 479 175 131 485 62.5 12.5 25.0 87.5 50.0 25.0 12.5".split()
+
+
+def test_files_say_what_made_them(tmp_path: Path) -> None:
+    row = report.summarise("collage", RECORDS, 2, 1)
+    report.write("demo", [row], ({"policy": "collage", **asdict(record)} for record in RECORDS), tmp_path / "out")
+    content = json.loads((tmp_path / "out/demo.json").read_text())
+    assert content["rows"] == [row]
+    assert content["command"].startswith("python ")
+    assert "cores" in content["machine"]
+    assert content["commit"]
+    lines = [json.loads(line) for line in (tmp_path / "out/demo.jsonl").read_text().splitlines()]
+    assert len(lines) == 8
+    assert lines[6]["policy"] == "collage"
+    assert (lines[6]["group"], lines[6]["cell"], lines[6]["source"], lines[6]["coded_confidence"]) == (
+        1,
+        2,
+        "COLLAGE",
+        0.9,
+    )
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    grid = Grid(2, 64)
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    predicted = ["Bag", None, "Coat", "Bag"]
+    pictures.collage(tmp_path / "collage.png", pixels, grid, grid.boxes, predicted, ["Bag", "Bag", "Coat", "Coat"])
+    runs = {name: np.linspace(0.1, 0.1 * i, 50) for i, name in enumerate(("none", "replicate", "collage"), start=2)}
+    pictures.latencies(tmp_path / "latency.png", runs)
+    for name in ("collage", "latency"):
+        image = Image.open(tmp_path / f"{name}.png")
+        assert min(image.size) > 400
+        assert len(np.unique(np.asarray(image))) > 20

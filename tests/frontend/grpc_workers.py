@@ -1,0 +1,116 @@
+"""Real gRPC servers in this process that behave like the fakes, and a frontend in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from collage.model_info import ModelInfo, ModelKind
+from collage.serving import Server, ServerSettings, boundary
+from collage.tensors import image_from_tensor, to_tensor
+from collage.v1 import predict_pb2_grpc, worker_pb2, worker_pb2_grpc
+from frontend.__main__ import running
+from frontend.config import FrontendSettings
+from tests.frontend.fakes import COLLAGE, S_CNN, classify, detect
+
+LOCAL: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
+
+
+class Slowness:
+    """How many seconds a fake worker takes for a request id; everything else is instant."""
+
+    def __init__(self, **seconds: float) -> None:
+        self.seconds = seconds
+        self.running: set[str] = set()
+
+    async def wait(self, request_id: str, attempt: int) -> None:
+        if attempt == 0:
+            self.running.add(request_id)
+            try:
+                await asyncio.sleep(self.seconds.get(request_id, 0.0))
+            finally:
+                self.running.discard(request_id)
+
+
+class _Worker(
+    worker_pb2_grpc.ClassifierServiceServicer,
+    worker_pb2_grpc.CollageServiceServicer,
+    worker_pb2_grpc.ModelInfoServiceServicer,
+):
+    def __init__(self, info: ModelInfo, slowness: Slowness) -> None:
+        self.info, self.slowness = info, slowness
+
+    @boundary
+    async def Classify(self, request: worker_pb2.ClassifyRequest, context: Any) -> worker_pb2.ClassifyResponse:
+        await self.slowness.wait(request.request_id, request.attempt)
+        scores = classify(image_from_tensor(request.image, self.info.size))
+        return worker_pb2.ClassifyResponse(scores=to_tensor(scores))
+
+    @boundary
+    async def Detect(self, request: worker_pb2.DetectRequest, context: Any) -> worker_pb2.DetectResponse:
+        await self.slowness.wait(request.request_id, request.attempt)
+        found = detect(image_from_tensor(request.collage, self.info.size))
+        return worker_pb2.DetectResponse(
+            boxes=to_tensor(found.boxes),
+            confidences=to_tensor(found.confidences),
+            class_probabilities=to_tensor(found.class_probabilities),
+        )
+
+    @boundary
+    async def GetModelInfo(self, request: Any, context: Any) -> worker_pb2.GetModelInfoResponse:
+        return self.info.to_proto()
+
+
+@asynccontextmanager
+async def worker(info: ModelInfo, slowness: Slowness | None = None, port: int = 0) -> AsyncIterator[Server]:
+    """A worker process's services, in this process."""
+    server = Server(ServerSettings(**{**LOCAL, "port": port, "drain_s": 0}), CollectorRegistry(), [])
+    servicer = _Worker(info, slowness or Slowness())
+    worker_pb2_grpc.add_ModelInfoServiceServicer_to_server(servicer, server.grpc)
+    if info.kind is ModelKind.S_CNN:
+        worker_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server.grpc)
+    else:
+        worker_pb2_grpc.add_CollageServiceServicer_to_server(servicer, server.grpc)
+    await server.start()
+    await server.set_serving(True)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def cluster(
+    s_cnn: int = 2, slowness: Slowness | None = None, collage: ModelInfo = COLLAGE, **settings: Any
+) -> AsyncIterator[tuple[predict_pb2_grpc.PredictServiceStub, Server, grpc.aio.Channel]]:
+    """A frontend over fake workers; yields a stub, the frontend's server and the stub's channel."""
+    async with AsyncExitStack() as stack:
+        ports = [(await stack.enter_async_context(worker(S_CNN, slowness))).port for _ in range(s_cnn)]
+        redundant = await stack.enter_async_context(worker(collage, slowness))
+        chosen = FrontendSettings(
+            **{
+                **LOCAL,
+                "s_cnn_workers": ",".join(f"127.0.0.1:{port}" for port in ports),
+                "collage_workers": f"127.0.0.1:{redundant.port}",
+                **settings,
+            }
+        )
+        server = await stack.enter_async_context(running(chosen))
+        channel = await stack.enter_async_context(
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.max_send_message_length", 80 << 20)])
+        )
+        expected = {
+            ("s_cnn", "ready"): s_cnn,
+            ("collage", "ready"): int(chosen.policy == "collage" and collage is COLLAGE and s_cnn > 0),
+        }
+        async with asyncio.timeout(10):
+            for (role, state), count in expected.items():
+                labels = {"role": role, "state": state}
+                while server.registry.get_sample_value("collage_workers", labels) != count:
+                    await asyncio.sleep(0.01)
+        yield predict_pb2_grpc.PredictServiceStub(channel), server, channel

@@ -1,0 +1,206 @@
+"""The promises of the policy, checked from the outside: the referee knows only its events and its actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from frontend.policy import (
+    Action,
+    Answer,
+    AnswerCoded,
+    Answered,
+    Arrived,
+    Cancel,
+    CancelCollage,
+    CollageFailed,
+    CollageWorkers,
+    Decoded,
+    Due,
+    Event,
+    Fail,
+    Failed,
+    Gone,
+    Policy,
+    Rules,
+    Send,
+    SendCollage,
+    SetTimer,
+    Straggles,
+    Timer,
+)
+
+End = Answer | AnswerCoded | Fail | Gone
+
+
+def exact(actions: Iterable[Action | Gone]) -> list[tuple[str, Action | Gone]]:
+    """Actions in a form that compares their kinds as well: as tuples Send(1, 0) == Cancel(1, 0) == Fail(1, False)."""
+    return [(type(action).__name__, action) for action in actions]
+
+
+@dataclass
+class _Open:
+    running: set[int] = field(default_factory=set)
+    sent: int = 0
+    straggles: bool = False
+    place: tuple[int, int] | None = None  # group and cell, once its collage was sent
+
+
+class Referee:
+    """Holds every batch of actions against the promises of the policy, from the outside."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.open: dict[int, _Open] = {}
+        self.ended: set[int] = set()
+        self.flying: dict[int, Mapping[int, int]] = {}  # collages sent, and neither back nor cancelled
+        self.back: dict[int, Mapping[int, float]] = {}
+        self.workers, self.cells = 0, 0
+        self.ordinary, self.redundant = 0, 0  # redundant: by choice, not because every attempt had failed
+
+    def check(self, batch: Sequence[Event], actions: Sequence[Action]) -> None:
+        flying_before = dict(self.flying)
+        answers: dict[int, tuple[float, int]] = {}
+        done: set[tuple[int, int]] = set()
+        gone: set[int] = set()
+        expired: set[int] = set()
+        late: set[int] = set()
+        failed: set[int] = set()
+        room = [(self.workers, self.cells)]
+        for event in batch:
+            match event:
+                case Arrived(_, request):
+                    self.ordinary += 1
+                    self.open[request] = _Open()
+                case Answered(at, request, attempt) if self._runs(request, attempt):
+                    done.add((request, attempt))
+                    answers[request] = min(answers.get(request, (at, attempt)), (at, attempt))
+                case Failed(_, request, attempt) if self._runs(request, attempt):
+                    done.add((request, attempt))
+                    failed.add(request)
+                case Decoded(_, group, confidences) if group in self.flying:
+                    self.back[group] = confidences
+                    del self.flying[group]
+                case CollageFailed(_, group):
+                    self.flying.pop(group, None)
+                case Gone(_, request):
+                    gone.add(request)
+                case CollageWorkers(_, workers, cells):
+                    room.append((workers, cells))
+                case Due(_, Timer.EXPIRY, request):
+                    expired.add(request)
+                case Due(_, Timer.DEADLINE, request):
+                    late.add(request)
+        self.workers, self.cells = room[-1]
+        pending = set(self.flying)  # also those that are cancelled below
+
+        ends: dict[int, End] = {}
+        cancelled: set[tuple[int, int]] = set()
+        sent: set[tuple[int, int]] = set()
+        for action in actions:
+            match action:
+                case Send(request, attempt):
+                    state = self.open[request]
+                    assert request not in ends, "sent after the end"
+                    assert attempt == state.sent, "attempts are numbered in order"
+                    sent.add((request, attempt))
+                    state.sent += 1
+                    assert state.sent <= (self.rules.attempts if self.rules.replica else 2)
+                    if self.rules.replica and state.running - {attempt for r, attempt in done if r == request}:
+                        self.redundant += 1
+                    state.running.add(attempt)
+                case SendCollage(group, members):
+                    assert group not in self.flying
+                    assert group not in self.back
+                    assert len(set(members.values())) == len(members) >= 1
+                    assert max(members) < max(cells for _, cells in room)
+                    if len(members) < min(cells for _, cells in room):
+                        assert 2 * len(members) >= min(cells for _, cells in room), "nearly empty"
+                        assert len(self.flying) < max(workers for workers, _ in room), "no idle worker"
+                    for cell, request in members.items():
+                        assert request not in ends, "shows a request that has ended"
+                        assert self.open[request].place is None, "a request is in one collage only"
+                        self.open[request].place = (group, cell)
+                    self.flying[group] = members
+                    pending.add(group)
+                    self.redundant += 1
+                case Cancel(request, attempt):
+                    assert attempt in self.open[request].running, "cancels only what runs"
+                    assert (request, attempt) not in cancelled, "cancelled twice"
+                    assert (request, attempt) not in sent or request in expired | gone, "sent only to be cancelled"
+                    cancelled.add((request, attempt))
+                case CancelCollage(group):
+                    assert group in self.flying or group in flying_before, "cancels only what runs"
+                    self.flying.pop(group, None)
+                case Answer(request, attempt):
+                    assert (request, attempt) in done, "answers only what has come"
+                    self._end(ends, request, action)
+                case AnswerCoded(request, group, cell):
+                    assert self.open[request].place == (group, cell), "its own cell"
+                    assert cell in self.back[group], "answers only what was seen"
+                    assert self.open[request].straggles or request in expired, "a coded answer is for stragglers"
+                    self._end(ends, request, action)
+                case Fail(request, is_expired):
+                    assert self._confidence(request) is None, "any prediction is better than none"
+                    assert not is_expired or request in expired
+                    self._end(ends, request, action)
+                case Straggles(request):
+                    assert request in late | failed
+                    assert not self.open[request].straggles
+                    self.open[request].straggles = True
+                case SetTimer(_, timer):
+                    assert timer is Timer.EXPIRY or self.rules.replica or self.rules.collage
+
+        for request, (_, attempt) in answers.items():
+            assert exact([ends[request]]) == exact([Answer(request, attempt)]), (
+                "an s-cnn answer in hand wins, the earliest one"
+            )
+        for request in (gone & self.open.keys()) - ends.keys():
+            ends[request] = Gone(0, request)
+        for request, attempt in done | cancelled:
+            self.open[request].running.discard(attempt)
+        for request, end in ends.items():
+            assert not self.open[request].running, "a loser runs on"
+            place = self.open[request].place
+            hopeless = not any(r == request for r, _ in cancelled) and not (place and place[0] in pending)
+            match end:
+                case AnswerCoded():
+                    sure = (self._confidence(request) or 0) >= self.rules.accept
+                    assert sure or hopeless or request in expired, "unsure, and something better may come"
+                case Fail(_, False):
+                    assert hopeless, "gave up too early"
+            del self.open[request]
+            self.ended.add(request)
+        assert not expired & self.open.keys(), "outlives its caller's deadline"
+        assert self.redundant <= 1 + self.rules.extra_load * self.ordinary + 1e-6, "over budget"
+        for members in self.flying.values():
+            assert any(request in self.open for request in members.values()), "a collage that nobody needs"
+        for request, state in self.open.items():
+            assert state.running or self._flies(request), "waits for nothing"
+            assert state.straggles or request not in late, "missed its deadline unnoticed"
+            confidence = self._confidence(request) if state.straggles else None
+            assert confidence is None or confidence < self.rules.accept, "left a sure answer lying"
+
+    def check_over(self, policy: Policy) -> None:
+        """All is over: nobody waits, and the policy remembers nothing."""
+        assert not self.open
+        assert policy.open_requests == 0
+        assert policy._flights == {}
+        assert policy._in_flight == 0
+        assert policy.groups.open is None
+
+    def _runs(self, request: int, attempt: int) -> bool:
+        return request in self.open and attempt in self.open[request].running
+
+    def _flies(self, request: int) -> bool:
+        place = self.open[request].place
+        return place is not None and place[0] in self.flying
+
+    def _confidence(self, request: int) -> float | None:
+        place = self.open[request].place
+        return self.back.get(place[0], {}).get(place[1]) if place else None
+
+    def _end(self, ends: dict[int, End], request: int, end: End) -> None:
+        assert request in self.open, "answered after it ended"
+        assert request not in ends, "ended twice"
+        ends[request] = end

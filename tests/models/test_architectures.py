@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from encoder.grid import Grid
+from models import checkpoint
+from models.checkpoint import ModelSpec
+from models.collage_cnn import CollageResNet, CollageTiny, collage_loss, detections
+from models.layers import Conv3x3
+from models.resnet import resnet18, resnet32, resnet34
+
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def batch_norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.{entry}": (width,) for entry in BATCH_NORM} | {f"{name}.num_batches_tracked": ()}
+
+
+def torchvision_entries(blocks: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of torchvision's resnet18 or resnet34 checkpoint."""
+    entries: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7)} | batch_norm("bn1", 64)
+    before = 64
+    for stage, (count, width) in enumerate(zip(blocks, (64, 128, 256, 512), strict=True), start=1):
+        for block in range(count):
+            name = f"layer{stage}.{block}"
+            entries |= {f"{name}.conv1.weight": (width, before, 3, 3)} | batch_norm(f"{name}.bn1", width)
+            entries |= {f"{name}.conv2.weight": (width, width, 3, 3)} | batch_norm(f"{name}.bn2", width)
+            if before != width:
+                entries |= {f"{name}.downsample.0.weight": (width, before, 1, 1)}
+                entries |= batch_norm(f"{name}.downsample.1", width)
+            before = width
+    return entries | {"fc.weight": (1000, 512), "fc.bias": (1000,)}
+
+
+def convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+
+
+@pytest.mark.parametrize(
+    ("make", "blocks", "entries", "parameters"),
+    [(resnet18, (2, 2, 2, 2), 122, 11_689_512), (resnet34, (3, 4, 6, 3), 218, 21_797_672)],
+)
+def test_resnets_have_torchvisions_names_and_shapes(make, blocks, entries, parameters) -> None:  # type: ignore[no-untyped-def]
+    with torch.device("meta"):
+        model = make(1000)
+    found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert found == torchvision_entries(blocks)
+    assert len(found) == entries
+    assert sum(weight.numel() for weight in model.parameters()) == parameters  # as torchvision documents
+    assert {"bn1.running_mean", "layer4.1.bn2.running_var", "layer3.0.downsample.1.num_batches_tracked"} <= found.keys()
+    assert model(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 1000)
+
+
+def test_resnet34_has_33_convolutions_and_resnet32_31_in_the_trunk() -> None:
+    with torch.device("meta"):
+        for model, count in ((resnet34(10, "small"), 33), (resnet32(10), 31)):
+            assert len([conv for conv in convolutions(model) if conv.kernel_size != (1, 1)]) == count
+            assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("k", "kernel", "stride"), [(2, 7, 6), (3, 5, 4), (4, 4, 3), (5, 5, 2)])
+def test_collage_tiny_is_the_papers_network(k: int, kernel: int, stride: int) -> None:
+    with torch.device("meta"):
+        model = CollageTiny(k, 416, 100)
+        raw = model(torch.empty(2, 3, 416, 416))
+        trunk = model.trunk(torch.empty(2, 3, 416, 416))
+    found = convolutions(model)
+    assert [conv.out_channels for conv in found] == [16, 32, 64, 128, 256, 512, 1024, 256, 512, 2 * (5 + 100)]
+    assert [conv.kernel_size[0] for conv in found] == [3] * 7 + [1, kernel, 1]
+    assert [conv.stride[0] for conv in found] == [1] * 8 + [stride, 1]
+    assert (found[8].padding, found[9].bias is not None) == ((0, 0), True)
+    assert trunk.shape == (2, 1024, 13, 13)
+    assert raw.shape == (2, k, k, 2, 5 + 100)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_collage_tiny_takes_small_images(k: int) -> None:
+    with torch.device("meta"):
+        assert CollageTiny(k, 32 * k, 10)(torch.empty(1, 3, 32 * k, 32 * k)).shape == (1, k, k, 2, 15)
+    with pytest.raises(ValueError, match=f"at least {32 * k} px"):
+        CollageTiny(k, 32 * (k - 1), 10)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_collage_resnet_shapes(k: int) -> None:
+    model = CollageResNet(k, 32 * k, 10, widths=(4, 8, 8))
+    assert model(torch.zeros(2, 3, 32 * k, 32 * k)).shape == (2, k, k, 1, 15)
+    assert model(torch.zeros(2, 3, 16 * k, 16 * k)).shape == (2, k, k, 1, 15)  # trained at another resolution
+    with pytest.raises(ValueError, match="do not align"):
+        CollageResNet(k, 32 * k + 4 * k, 10)
+
+
+def test_detections_geometry() -> None:
+    raw = torch.zeros(1, 2, 2, 2, 5 + 3)
+    raw[0, 1, 0, 0, 4] = 10.0  # row 1, column 0, first anchor
+    raw[0, 1, 0, 0, 5:] = torch.tensor([0.0, 5.0, 0.0])
+    raw[0, 0, 1, 1, :4] = torch.tensor([100.0, -100.0, np.log(2), 99.0])  # pushed right and up, twice as wide, clamped
+    boxes, confidences, probabilities = detections(raw, (1.0, 0.5))
+    assert (boxes.shape, confidences.shape, probabilities.shape) == ((1, 8, 4), (1, 8), (1, 8, 3))
+    assert {boxes.dtype, confidences.dtype, probabilities.dtype} == {torch.float32}
+    # Zeros are the cell itself for the first anchor, and half of it for the second; cells are numbered row by row.
+    cells = torch.from_numpy(Grid(2, 64).boxes.copy())
+    torch.testing.assert_close(boxes[0, 0::2], cells)
+    torch.testing.assert_close(boxes[0, 1], torch.tensor([0.125, 0.125, 0.375, 0.375]))
+    side = 0.25 * np.exp(4)
+    wanted = torch.tensor([1 - 0.25, 0 - side / 2, 1 + 0.25, side / 2], dtype=torch.float32)
+    torch.testing.assert_close(boxes[0, 3], wanted)
+    assert confidences[0].argmax() == 4
+    assert confidences[0, 4] > 0.99
+    assert confidences[0, 0] == 0.5
+    assert probabilities[0, 4].argmax() == 1
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(1, 8))
+
+
+@pytest.mark.parametrize("make", [lambda: CollageResNet(2, 32, 3, widths=(8, 8, 16)), lambda: CollageTiny(2, 64, 3)])
+def test_loss_falls_until_collages_are_known(make) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    model = make()
+    size = 32 if isinstance(model, CollageResNet) else 64
+    collages = torch.randn(4, 3, size, size)
+    labels = torch.randint(0, 3, (4, 4))
+    labels[0, 1] = -1
+    boxes = torch.from_numpy(Grid(2, size).boxes.copy())
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(60 if size == 32 else 15):
+        loss = collage_loss(model(collages), labels, boxes, smoothing=0.0)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.35 * losses[0]
+    _, confidences, probabilities = detections(model(collages), model.anchors)
+    anchors = len(model.anchors)
+    matched = probabilities[:, ::anchors].argmax(-1)
+    assert (matched == labels)[labels >= 0].all()
+    assert (confidences[:, ::anchors][labels >= 0]).mean() > confidences[0, anchors]
+
+
+def test_loss_of_perfect_outputs_is_nearly_zero() -> None:
+    grid = Grid(3, 96)
+    labels = torch.arange(9).view(1, 9) % 3
+    labels[0, 4] = -1
+    raw = torch.zeros(1, 3, 3, 2, 5 + 3)
+    raw[..., 4] = -30.0
+    raw.view(1, 9, 2, 8)[0, :, 0, 4] = torch.where(labels[0] >= 0, 30.0, -30.0)
+    raw.view(1, 9, 2, 8)[0, :, 0, 5:] = 40.0 * nn.functional.one_hot(labels[0].clamp(0), 3)
+    boxes = torch.from_numpy(grid.boxes.copy())
+    assert collage_loss(raw, labels, boxes, smoothing=0.0) < 1e-6
+    assert collage_loss(raw.roll(1, 2), labels, boxes, smoothing=0.0) > 1
+
+
+@pytest.mark.parametrize(("side", "channels"), [(1, 32), (2, 16), (4, 8), (8, 8)])
+def test_conv3x3_is_conv2d(side: int, channels: int) -> None:
+    torch.manual_seed(0)
+    ours, theirs = Conv3x3(channels, 24), nn.Conv2d(channels, 24, 3, padding=1, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(16, channels, side, side).to(memory_format=torch.channels_last)
+    weights = torch.randn(16, 24, side, side)
+
+    def run(conv: nn.Conv2d, autocast: bool) -> tuple[Tensor, Tensor, Tensor]:
+        x = images.clone().requires_grad_()
+        conv.weight.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = conv(x)
+        (y.float() * weights).sum().backward()
+        assert x.grad is not None
+        assert conv.weight.grad is not None
+        return y, x.grad, conv.weight.grad
+
+    exact = run(theirs, False)
+    for found, wanted in zip(run(ours, False), exact, strict=True):
+        torch.testing.assert_close(found, wanted)
+    cast = run(ours, True)
+    assert cast[0].dtype == torch.bfloat16
+    assert cast[2].dtype == torch.float32
+    for found, wanted in zip(cast, exact, strict=True):  # bfloat16 has 8 bits
+        assert (found.float() - wanted).norm() < 0.02 * wanted.norm()
+
+
+SMALL: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "resnet18": (32, 1, {"stem": "small"}),
+    "resnet32": (32, 1, {}),
+    "collage-resnet": (64, 2, {"widths": [8, 16, 16]}),
+    "collage-tiny": (96, 3, {}),
+}
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_a_checkpoint_rebuilds_its_model_alone(tmp_path: Path, architecture: str) -> None:
+    torch.manual_seed(0)
+    size, k, options = SMALL[architecture]
+    spec = ModelSpec(architecture, "pets", ("cat", "dog"), size, k, (0.5,) * 3, (0.25,) * 3, dict(options))
+    model = spec.build()
+    images = torch.randn(2, 3, size, size)
+    model(images)  # moves the running statistics
+    checkpoint.save(tmp_path / "model.pt", spec, model, recipe={"seed": 7}, log=[])
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    found, rebuilt, content = checkpoint.load(tmp_path / "model.pt")
+    assert found == spec
+    assert found.kind == ("collage-cnn" if k > 1 else "s-cnn")
+    assert content["recipe"] == {"seed": 7}
+    assert not rebuilt.training
+    with torch.inference_mode():
+        torch.testing.assert_close(rebuilt(images), model.eval()(images), rtol=0, atol=0)

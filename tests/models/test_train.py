@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoder.collage import CollageCode
+from encoder.grid import Grid
+from models import checkpoint
+from models.data import Dataset, load
+from models.optim import Muon, orthogonalise
+from models.train import Recipe, Trainer, augment, describe, main, normalise, tile
+from tests.models.datasets import write_idx
+
+SPECS = {"resnet32": (1, {}), "collage-resnet": (2, {"widths": [8, 16, 16]})}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_idx(tmp_path_factory.mktemp("fashion"), train=80, test=20)
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Dataset:
+    return load(folder, 16)
+
+
+def trainer(data: Dataset, architecture: str, precision: str = "fp32", **changes: float) -> Trainer:
+    k, options = SPECS[architecture]
+    spec = describe(data, architecture, 16 * k, k, dict(options))
+    return Trainer(spec, data, Recipe(**{"epochs": 2, "batch": 24, **changes}), "cpu", precision)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "precision", "changes"),
+    [
+        ("collage-resnet", "fp32", {}),
+        ("collage-resnet", "bf16", {"muon_lr": 0.0}),
+        ("resnet32", "fp32", {"small_size": 8, "small_share": 0.5}),
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_weights(
+    tmp_path: Path, data: Dataset, architecture: str, precision: str, changes: dict[str, float]
+) -> None:
+    whole = trainer(data, architecture, precision, **changes)
+    while not whole.finished:
+        whole.run_epoch()
+    interrupted = trainer(data, architecture, precision, **changes)
+    interrupted.run_epoch()
+    interrupted.save(tmp_path / "run.pt")
+    resumed = trainer(data, architecture, precision, **changes)
+    resumed.resume(tmp_path / "run.pt")
+    assert len(resumed.log) == 1
+    while not resumed.finished:
+        resumed.run_epoch()
+    assert [epoch["loss"] for epoch in resumed.log] == [epoch["loss"] for epoch in whole.log]
+    for name, weight in whole.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], weight, rtol=0, atol=0, msg=name)
+
+
+def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path, data: Dataset) -> None:
+    trainer(data, "collage-resnet").save(tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="other settings"):
+        trainer(data, "collage-resnet", seed=1).resume(tmp_path / "run.pt")
+
+
+def test_the_command_trains_saves_and_resumes(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "runs" / "collage.pt"
+    arguments = ["--data", str(folder), "--model", "collage-resnet", "--widths", "8", "16", "16", "--size", "16"]
+    arguments += ["--k", "2", "--batch", "24", "--epochs", "4", "--precision", "fp32", "--out", str(out)]
+    main(arguments)
+    spec, _, content = checkpoint.load(out)
+    assert (spec.dataset, spec.size, spec.k, spec.kind) == ("fashion-mnist", 32, 2, "collage-cnn")
+    assert content["recipe"]["epochs"] == 4
+    losses = [epoch["loss"] for epoch in content["log"]]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert "epoch 4" in capsys.readouterr().out
+    main(arguments)
+    printed = capsys.readouterr().out
+    assert "resuming after 4 epochs" in printed
+    assert "loss" not in printed
+    with pytest.raises(SystemExit, match="other settings"):
+        main([*arguments, "--seed", "1"])
+    with pytest.raises(SystemExit, match="choose a smaller batch"):
+        main([*arguments, "--batch", "1000", "--out", str(tmp_path / "other.pt")])
+
+
+def test_the_papers_preset_is_plain_sgd() -> None:
+    recipe = Recipe.paper(sgd_lr=0.005)
+    assert (recipe.sgd_lr, recipe.momentum, recipe.weight_decay, recipe.batch) == (0.005, 0.9, 0.0005, 64)
+    assert (recipe.muon_lr, recipe.decay, recipe.warmup) == (0.0, False, 0.0)
+
+
+@pytest.mark.parametrize(("k", "size"), [(2, 32), (3, 41), (4, 64)])
+def test_training_collages_are_the_encoders(k: int, size: int) -> None:
+    grid = Grid(k, size)
+    code = CollageCode(grid)
+    side = max(grid.cell_size(cell)[0] for cell in range(grid.cells))
+    cells = np.random.default_rng(0).integers(0, 256, (2 * grid.cells, side, side, 3), np.uint8)
+    collages = tile(torch.from_numpy(cells), grid).numpy()
+    for collage, members in zip(collages, (cells[: grid.cells], cells[grid.cells :]), strict=True):
+        cut = [image[: grid.cell_size(i)[1], : grid.cell_size(i)[0]] for i, image in enumerate(members)]
+        np.testing.assert_array_equal(collage, code.encode(cut)[0])
+
+
+def test_augmented_images_are_shifted_and_mirrored_originals() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 256, (40, 8, 8, 3), np.uint8)
+    moved = augment(images, Recipe(shift=2), np.random.default_rng(1)).numpy()
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    flips = 0
+    for image, found in zip(padded, moved, strict=True):
+        windows = [image[y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+        straight = any((window == found).all() for window in windows)
+        mirrored = any((window[:, ::-1] == found).all() for window in windows)
+        assert straight != mirrored
+        flips += mirrored
+    assert 8 < flips < 32
+    np.testing.assert_array_equal(augment(images, Recipe(shift=0, flip=False), rng).numpy(), images)
+
+
+def test_normalised_training_images_have_mean_0_and_deviation_1(data: Dataset) -> None:
+    spec = describe(data, "resnet32", 16, 1, {})
+    x = normalise(torch.from_numpy(data.train.images), spec)
+    assert x.shape == (len(data.train), 3, 16, 16)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close(x.std((0, 2, 3)), torch.ones(3), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(32, 288), (288, 32), (128, 1152)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_orthogonalised_matrices_have_singular_values_near_1(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    found = orthogonalise(matrix, dtype)
+    values = torch.linalg.svdvals(found)
+    assert found.dtype == torch.float32
+    assert values.min() > 0.6
+    assert values.max() < 1.25
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    exact = left @ right
+    assert (found * exact).sum() / (found.norm() * exact.norm()) > 0.98  # points the same way
+
+
+def test_muon_keeps_filters_at_unit_scale_and_skips_those_without_gradient() -> None:
+    torch.manual_seed(0)
+    trained, idle = torch.randn(16, 8, 3, 3), torch.randn(4, 4, 1, 1)
+    before = idle.clone()
+    trained.grad = torch.randn_like(trained)
+    optimiser = Muon([trained, idle], lr=0.1)
+    optimiser.step()
+    assert trained.norm() == pytest.approx(16**0.5, rel=0.15)
+    torch.testing.assert_close(idle, before)

@@ -1,0 +1,295 @@
+"""What every server shares: errors become statuses, health tells the truth, stopping drains once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from collage import serving
+from collage.serving import Server, ServerSettings, boundary, channel_options, load_settings
+from collage.v1 import worker_pb2, worker_pb2_grpc
+
+BOUND_S = 20.0
+SERVICE = "collage.v1.ClassifierService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+Behaviour = Callable[[], Awaitable[None]]
+
+
+class Servicer(worker_pb2_grpc.ClassifierServiceServicer):
+    """Does what the test wants."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
+
+    @boundary
+    async def Classify(self, request: worker_pb2.ClassifyRequest, context: Any) -> worker_pb2.ClassifyResponse:
+        await self._behaviour()
+        return worker_pb2.ClassifyResponse(queue_s=1)
+
+
+class Cluster:
+    """A server in this process and a channel to it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=channel_options())
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def classify(self, timeout: float = BOUND_S) -> grpc.aio.UnaryUnaryCall[Any, worker_pb2.ClassifyResponse]:
+        stub = worker_pb2_grpc.ClassifierServiceStub(self.channel)
+        return stub.Classify(worker_pb2.ClassifyRequest(), timeout=timeout)
+
+    async def check(self, service: str = "") -> int:
+        request = health_pb2.HealthCheckRequest(service=service)
+        status: int = (await self.health.Check(request, timeout=BOUND_S)).status
+        return status
+
+    def watch(self, service: str = "") -> Any:
+        return self.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=BOUND_S)
+
+
+Launch = Callable[..., Awaitable[Cluster]]
+
+
+def settings(**changes: Any) -> ServerSettings:
+    return ServerSettings(**{"host": "127.0.0.1", "port": 0, "metrics_port": 0, "drain_s": 0.0, **changes})
+
+
+async def instantly() -> None:
+    """Succeed."""
+
+
+@pytest.fixture
+async def launch() -> AsyncIterator[Launch]:
+    clusters: list[Cluster] = []
+
+    async def make(behaviour: Behaviour = instantly, **changes: Any) -> Cluster:
+        server = Server(settings(**changes), CollectorRegistry(), [SERVICE])
+        worker_pb2_grpc.add_ClassifierServiceServicer_to_server(Servicer(behaviour), server.grpc)
+        await server.start()
+        clusters.append(Cluster(server))
+        return clusters[-1]
+
+    yield make
+    for cluster in clusters:
+        await cluster.channel.close()
+        await cluster.server.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (serving.InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
+        (serving.ResourceExhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (serving.Unavailable, grpc.StatusCode.UNAVAILABLE),
+        (serving.DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+        (serving.ServiceError, grpc.StatusCode.INTERNAL),
+    ],
+)
+async def test_a_service_error_is_told_with_its_status(
+    launch: Launch, error: type[serving.ServiceError], code: grpc.StatusCode
+) -> None:
+    async def fail() -> None:
+        raise error("do this instead")
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (await launch(fail)).classify()
+    assert (caught.value.code(), caught.value.details()) == (code, "do this instead")
+
+
+async def test_an_unknown_error_is_logged_and_not_told(launch: Launch, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise RuntimeError("a secret")
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (await launch(fail)).classify()
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.details() == "internal error: see the server's log"
+    assert "a secret" not in str(caught.value)
+    assert "a secret" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_an_inner_cancellation_is_a_status_and_not_a_hang(launch: Launch) -> None:
+    async def cancelled_inside() -> None:
+        inner = asyncio.create_task(asyncio.Event().wait())
+        asyncio.get_running_loop().call_soon(inner.cancel)
+        await inner
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (await launch(cancelled_inside)).classify()
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline", "disconnect"])
+async def test_the_callers_cancellation_reaches_the_method(launch: Launch, how: str) -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    cluster = await launch(wait)
+    call = cluster.classify(timeout=0.5 if how == "deadline" else BOUND_S)
+    async with asyncio.timeout(BOUND_S):
+        await started.wait()
+        if how == "cancel":
+            call.cancel()
+        elif how == "disconnect":
+            await cluster.channel.close()
+        await cancelled.wait()
+        if how == "deadline":
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        else:
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+
+async def test_health_is_not_serving_until_told_otherwise(launch: Launch) -> None:
+    cluster = await launch()
+    watching = cluster.watch(SERVICE)
+    assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == NOT_SERVING
+    await cluster.server.set_serving(True)
+    assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == SERVING
+    await cluster.server.set_serving(False)
+    assert (await watching.read()).status == NOT_SERVING
+    watching.cancel()
+
+
+async def test_health_of_an_unknown_service(launch: Launch) -> None:
+    cluster = await launch()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await cluster.check("collage.v1.NoService")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    watching = cluster.watch("collage.v1.NoService")
+    assert (await watching.read()).status == UNKNOWN
+    await cluster.server.set_serving(True)
+    await cluster.server.stop()
+    assert await watching.read() is grpc.aio.EOF
+
+
+async def test_stopping_ends_watches_instead_of_waiting_for_them(launch: Launch) -> None:
+    cluster = await launch(drain_s=600.0)
+    await cluster.server.set_serving(True)
+    watching = cluster.watch()
+    assert (await watching.read()).status == SERVING
+    async with asyncio.timeout(BOUND_S):
+        await cluster.server.stop()
+    assert (await watching.read()).status == NOT_SERVING
+    assert await watching.read() is grpc.aio.EOF
+
+
+async def test_stopping_waits_for_calls_in_flight(launch: Launch) -> None:
+    started, finish = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        started.set()
+        await finish.wait()
+
+    cluster = await launch(wait, drain_s=BOUND_S)
+    await cluster.server.set_serving(True)
+    watching = cluster.watch()
+    assert (await watching.read()).status == SERVING
+    call = cluster.classify()
+    await started.wait()
+    stopping = [asyncio.create_task(cluster.server.stop()) for _ in range(3)]
+    assert (await watching.read()).status == NOT_SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await cluster.classify(timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not any(task.done() for task in stopping)
+    finish.set()
+    assert (await call).queue_s == 1
+    async with asyncio.timeout(BOUND_S):
+        await asyncio.gather(*stopping)
+        await cluster.server.stop()
+
+
+async def test_a_cancelled_stop_goes_on_draining(launch: Launch) -> None:
+    started, finish = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        started.set()
+        await finish.wait()
+
+    cluster = await launch(wait, drain_s=BOUND_S)
+    call = cluster.classify()
+    await started.wait()
+    impatient = asyncio.create_task(cluster.server.stop())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    finish.set()
+    assert (await call).queue_s == 1
+    await cluster.server.stop()
+
+
+async def test_calls_are_still_taken_during_the_drain_delay(launch: Launch) -> None:
+    cluster = await launch(drain_delay_s=0.5, drain_s=BOUND_S)
+    await cluster.server.set_serving(True)
+    watching = cluster.watch()
+    await watching.read()
+    stopping = asyncio.create_task(cluster.server.stop())
+    assert (await watching.read()).status == NOT_SERVING
+    assert (await cluster.classify()).queue_s == 1
+    await cluster.server.set_serving(True)  # too late
+    assert await cluster.check() == NOT_SERVING
+    await stopping
+
+
+async def test_stopping_what_never_started() -> None:
+    server = Server(settings(), CollectorRegistry(), [SERVICE])
+    async with asyncio.timeout(BOUND_S):
+        await server.stop()
+        await server.stop()
+
+
+@pytest.mark.parametrize("port", ["port", "metrics_port"])
+async def test_a_taken_port_is_named(launch: Launch, port: str) -> None:
+    taken = getattr((await launch()).server, port)
+    second = Server(settings(**{port: taken}), CollectorRegistry(), [])
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{taken}"):
+        await second.start()
+    await second.stop()
+
+
+def test_settings_come_from_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLAGE_PORT", "1234")
+    monkeypatch.setenv("COLLAGE_DRAIN_S", "3")
+    loaded = load_settings(ServerSettings, ["--port", "4321", "--metrics-port", "0"])
+    assert (loaded.port, loaded.metrics_port, loaded.drain_s) == (4321, 0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--port", "70000"], "--port: Input should be less than or equal to 65535\n"),
+        (["--log-level", "LOUD"], "--log-level: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'\n"),
+        (["--port", "x", "--drain-s", "-1"], "--drain-s: Input should be greater than or equal to 0\n"),
+        (["--typo", "1"], "unrecognized arguments: --typo 1\n"),
+    ],
+)
+def test_wrong_settings_are_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load_settings(ServerSettings, flags)
+    assert caught.value.code == 2
+    assert told in capsys.readouterr().err
