@@ -13,6 +13,9 @@ PROTOS = $(wildcard proto/collage/v1/*.proto)
 IMAGES := frontend s-cnn collage-cnn
 MODELS := s-cnn collage-2x2 collage-3x3
 
+# ONNX Runtime's packages report usage to their maker unless told otherwise; ours tell it too, where they import it first.
+export ORT_DISABLE_TELEMETRY := 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo up test check proto k8s-validate train export evaluate images clean

@@ -148,7 +148,7 @@ def main() -> int:
     except asyncio.CancelledError:
         print("stopped", file=sys.stderr)
         return 130
-    console.print(report.table(f"{args.groups} groups of 9 per policy, stragglers as measured on 50 cloud VMs", rows))
+    console.print(report.table(f"{args.groups} groups of 9, stragglers as measured on 50 VMs", rows))
     console.print(_comparison(rows), highlight=False)
     console.print(
         f"\nfigures: {args.out}/demo.json   pictures: {args.out}/demo-collage.png, {args.out}/demo-latency.png"

@@ -62,8 +62,8 @@ def fit(latencies: NDArray[np.float32], tolerance: float = TOLERANCE) -> Quantil
     wanted = np.quantile(latencies, targets).astype(np.float64)
     fixed = (0.0, DEADLINE, STEP, 0.98, 0.981, STEP_END, 0.999, 0.9995, 0.9999, 1.0)
     knots = dict(zip(fixed, np.quantile(latencies, fixed).astype(float), strict=True))
-    knots[STEP + 0.0001] = 0.98 * knots[0.98]
-    knots[0.981] *= 0.981
+    knots[STEP + 0.0001] = max(knots[STEP], 0.98 * knots[0.98])
+    knots[0.981] = max(knots[0.98], 0.981 * knots[0.981])
     while True:
         probabilities = np.array(sorted(knots))
         table = QuantileTable(probabilities, np.array([knots[p] for p in probabilities]))

@@ -136,7 +136,7 @@ class Child:
             return 0
         code = await self._process.wait()
         if self._reader is not None:
-            await self._reader
+            await asyncio.wait([self._reader])  # not `await self._reader`: cancelling us must not cancel it
         return code
 
     async def kill(self) -> None:

@@ -64,28 +64,32 @@ def summarise(policy: str, records: Sequence[Record], collages: float, replicas:
 
 
 def table(title: str, rows: Sequence[Row]) -> Table:
-    """Rows of ``summarise`` for a terminal, one policy per line."""
-    seconds = {
-        "p50": "p50_s",
-        "p95": "p95_s",
-        "p99": "p99_s",
-        "mean": "mean_s",
-        "std": "std_s",
-        "group p95": "group_p95_s",
-    }
-    shares = {"s-cnn": "s_cnn_share", "replica": "replica_share", "collage": "coded_share"}
-    rest = {"all": "accuracy", "coded": "coded_accuracy", "collages": "collage_load", "replicas": "replica_load"}
-    result = Table(title=title, title_style="bold", caption_justify="left", caption=(
-        "latencies in ms; answered by, accuracy and extra load in %; extra load: sent per request"
-    ))  # fmt: skip
-    result.add_column("policy", style="bold")
-    for name in (*seconds, *shares, *rest):
-        result.add_column(name, justify="right")
+    """Rows of ``summarise`` for a terminal of 80 columns: one policy per column."""
+    sections = (
+        (_milliseconds, {f"request {name}": f"{name}_s" for name in ("p50", "p95", "p99", "mean", "std")}),
+        (_milliseconds, {"group p95": "group_p95_s"}),
+        (_percent, {"answered by s-cnn": "s_cnn_share", "by replica": "replica_share", "by collage": "coded_share"}),
+        (_percent, {"accuracy": "accuracy", "of coded answers": "coded_accuracy"}),
+        (_percent, {"extra load: collages": "collage_load", "replicas": "replica_load"}),
+        (str, {"requests": "requests", "failed": "failed"}),
+    )
+    result = Table(title=title, title_style="bold")
+    result.add_column("policy")
     for row in rows:
-        times = [f"{1000 * row[key]:.0f}" for key in seconds.values()]
-        others = ["-" if row[key] is None else f"{100 * row[key]:.1f}" for key in (*shares.values(), *rest.values())]
-        result.add_row(row["policy"], *times, *others)
+        result.add_column(row["policy"], justify="right")
+    for show, section in sections:
+        for name, key in section.items():
+            result.add_row(name.rjust(21), *(show(row[key]) for row in rows))
+        result.add_section()
     return result
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def write(target: str, rows: Sequence[Row], records: Iterable[Mapping[str, Any]], out: Path = OUT) -> None:

@@ -26,6 +26,15 @@ def test_serving_loads_neither_torch_nor_training_code(process: str) -> None:
     assert not loaded & {"torch", "onnx", "models", "bench"}
 
 
+@pytest.mark.parametrize("module", ["worker.model", "models.evaluate"])
+def test_onnx_runtime_does_not_report_usage(module: str, tmp_path: Path) -> None:
+    """Its telemetry leaves a device id in the home folder as soon as the library is imported."""
+    code = f"import {module}, onnxruntime; print(onnxruntime.__name__)"
+    environment = {"HOME": str(tmp_path), "PATH": ""}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_dependency_is_pinned() -> None:
     """The extras of pyproject.toml and the pins of constraints.txt speak of the same packages."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -23,7 +23,7 @@ logger = logging.getLogger("collage")
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 LIVENESS = "liveness"
-"""Health name that is SERVING while the process lives: a server without workers is not ready, yet needs no restart."""
+"""Health name to Check whether the process lives: a server without workers is not ready, yet needs no restart."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -177,6 +177,8 @@ class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             self._changed = asyncio.Event()
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+        if request.service == LIVENESS:
+            return health_pb2.HealthCheckResponse(status=_SERVING)
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} here")
         return health_pb2.HealthCheckResponse(status=self._status)

@@ -1,0 +1,220 @@
+"""Which worker gets the next call, and which are left out for a while. Pure: no I/O, no clock.
+
+Least outstanding calls first; of those with equally few, two are sampled and the one of lower latency is taken (power
+of two choices). A worker that stays slow or keeps failing is ejected, never more than a stated share of all, and comes
+back through probes: one call at a time, until it has shown that it is well.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from frontend.quantile import RunningQuantile
+
+
+@dataclass(frozen=True)
+class Ejection:
+    """When a worker is left out. Times in seconds.
+
+    A call is slow if it took, or had taken when it was cancelled, more than ``factor`` times the median of all calls.
+    A worker is ejected when more than ``slow_share`` of its last calls (an average that forgets with ``smoothing``,
+    over at least ``fewest``) were slow, or after some ``failures`` in a row. It stays out for ``rest``, doubled with
+    every relapse up to ``longest``. At most a ``share`` of the workers is out at once: if more are slow, blame the load.
+    """
+
+    factor: float = 1.4
+    slow_share: float = 0.5
+    smoothing: float = 0.15
+    fewest: int = 8
+    failures: int = 3
+    share: float = 0.34
+    rest: float = 5.0
+    longest: float = 300.0
+    probes: int = 3  # good calls in a row that end a probation
+
+
+class _Standing(Enum):
+    WELL = "well"
+    EJECTED = "ejected"
+    PROBATION = "probation"
+
+
+@dataclass(slots=True)
+class _Worker:
+    name: str
+    ready: bool = False
+    outstanding: int = 0
+    latency: float = 0.0  # a running mean
+    slow_share: float = 0.0
+    calls: int = 0
+    failures: int = 0
+    standing: _Standing = _Standing.WELL
+    relapses: int = 0
+    probes: int = 0
+    position: int = -1  # in its shelf; -1 if on none
+
+    @property
+    def eligible(self) -> bool:
+        busy_probing = self.standing is _Standing.PROBATION and self.outstanding > 0
+        return self.ready and self.standing is not _Standing.EJECTED and not busy_probing
+
+
+class Balancer:
+    """Keeps count of calls and chooses workers, in constant time however many there are."""
+
+    def __init__(self, ejection: Ejection | None = None, seed: int | None = None) -> None:
+        self.ejection = ejection
+        self.ejections = 0
+        self._random = random.Random(seed)  # noqa: S311 - samples workers only
+        self._workers: dict[str, _Worker] = {}
+        self._shelves: list[list[_Worker]] = [[]]  # eligible workers by outstanding calls
+        self._lowest = 0
+        self._median = RunningQuantile(0.5, 0.0, lowest=0.0)
+        self._out: list[tuple[float, str]] = []  # ejected workers by the time of their return
+        self._ejected = 0
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    @property
+    def ejected(self) -> int:
+        """How many workers are left out now."""
+        return self._ejected
+
+    def outstanding(self, name: str) -> int:
+        """How many calls a worker has, as far as is known."""
+        worker = self._workers.get(name)
+        return worker.outstanding if worker else 0
+
+    # Workers
+
+    def set_ready(self, name: str, ready: bool) -> None:
+        """A worker may be used, or may not."""
+        worker = self._workers.setdefault(name, _Worker(name))
+        self._change(worker, ready=ready)
+
+    def remove(self, name: str) -> None:
+        """Forget a worker."""
+        if worker := self._workers.pop(name, None):
+            self._unshelve(worker)
+            if worker.standing is _Standing.EJECTED:
+                self._ejected -= 1
+
+    def pick(self, at: float, avoid: Collection[str] = ()) -> str | None:
+        """A worker for a call made now, or None if none can be used that is not in ``avoid``."""
+        while self._out and self._out[0][0] <= at:
+            _, name = heapq.heappop(self._out)
+            if (worker := self._workers.get(name)) and worker.standing is _Standing.EJECTED:
+                self._ejected -= 1
+                self._change(worker, standing=_Standing.PROBATION, probes=0)
+        while self._lowest < len(self._shelves) - 1 and not self._shelves[self._lowest]:
+            self._lowest += 1
+        for shelf in self._shelves[self._lowest :]:
+            candidates = [worker for worker in self._sample(shelf) if worker.name not in avoid]
+            if not candidates and avoid:
+                candidates = [worker for worker in shelf if worker.name not in avoid][:2]
+            if candidates:
+                return min(candidates, key=lambda worker: worker.latency).name
+        return None
+
+    def _sample(self, shelf: list[_Worker]) -> list[_Worker]:
+        if len(shelf) <= 2:
+            return shelf
+        first, second = int(self._random.random() * len(shelf)), int(self._random.random() * len(shelf))
+        return [shelf[first], shelf[second]]
+
+    # Calls
+
+    def started(self, name: str) -> None:
+        """A call was made."""
+        if worker := self._workers.get(name):
+            self._change(worker, outstanding=worker.outstanding + 1)
+
+    def released(self, name: str, count: int = 1) -> None:
+        """A worker is done with calls, or known to have dropped them."""
+        if worker := self._workers.get(name):
+            self._change(worker, outstanding=max(0, worker.outstanding - count))
+
+    def succeeded(self, name: str, at: float, latency: float) -> None:
+        """A call was answered after ``latency`` seconds."""
+        self._median.finished(latency)
+        self._judge(name, at, latency)
+
+    def cancelled(self, name: str, at: float, elapsed: float) -> None:
+        """A call was cancelled after ``elapsed`` seconds; if that was slow already it counts, else nobody knows."""
+        if self._slow(elapsed):
+            self._judge(name, at, elapsed)
+
+    def failed(self, name: str, at: float) -> None:
+        """A call failed."""
+        if (worker := self._workers.get(name)) and self.ejection:
+            worker.failures += 1
+            if worker.failures >= self.ejection.failures or worker.standing is _Standing.PROBATION:
+                self._eject(worker, at)
+
+    def _slow(self, latency: float) -> bool:
+        median = self._median.value
+        return self.ejection is not None and 0 < median < latency / self.ejection.factor
+
+    def _judge(self, name: str, at: float, latency: float) -> None:
+        worker = self._workers.get(name)
+        if worker is None:
+            return
+        rules = self.ejection or Ejection()
+        slow = self._slow(latency)
+        worker.failures = 0
+        worker.calls += 1
+        weight = max(1 / worker.calls, rules.smoothing)
+        worker.latency += weight * (latency - worker.latency)
+        worker.slow_share += weight * (slow - worker.slow_share)
+        if worker.standing is _Standing.PROBATION:
+            worker.probes += 1
+            if slow:
+                self._eject(worker, at)
+            elif worker.probes >= rules.probes:
+                worker.calls, worker.latency, worker.slow_share = 1, latency, 0.0
+                self._change(worker, standing=_Standing.WELL)
+        elif worker.calls >= rules.fewest and worker.slow_share > rules.slow_share:
+            self._eject(worker, at)
+
+    def _eject(self, worker: _Worker, at: float) -> None:
+        rules = self.ejection
+        if rules is None or worker.standing is _Standing.EJECTED:
+            return
+        if self._ejected + 1 > rules.share * len(self._workers):
+            return
+        rest = min(rules.longest, rules.rest * 2**worker.relapses)
+        worker.relapses += 1
+        worker.failures = 0
+        self._ejected += 1
+        self.ejections += 1
+        self._change(worker, standing=_Standing.EJECTED)
+        heapq.heappush(self._out, (at + rest, worker.name))
+
+    # Shelves
+
+    def _change(self, worker: _Worker, **values: object) -> None:
+        self._unshelve(worker)
+        for name, value in values.items():
+            setattr(worker, name, value)
+        if worker.eligible:
+            while len(self._shelves) <= worker.outstanding:
+                self._shelves.append([])
+            shelf = self._shelves[worker.outstanding]
+            worker.position = len(shelf)
+            shelf.append(worker)
+            self._lowest = min(self._lowest, worker.outstanding)
+
+    def _unshelve(self, worker: _Worker) -> None:
+        if worker.position < 0:
+            return
+        shelf = self._shelves[worker.outstanding]
+        last = shelf.pop()
+        if last is not worker:
+            shelf[worker.position] = last
+            last.position = worker.position
+        worker.position = -1

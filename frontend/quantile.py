@@ -1,0 +1,66 @@
+"""A running quantile of latencies of which many are never seen to the end. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+LOWEST_S, HIGHEST_S, RATIO = 1e-4, 100.0, 1.02
+_BINS = math.ceil(math.log(HIGHEST_S / LOWEST_S) / math.log(RATIO)) + 1
+_EDGES = LOWEST_S * RATIO ** np.arange(1, _BINS + 1)
+
+
+class RunningQuantile:
+    """The ``share`` quantile of latencies in seconds, by the product-limit estimator (Kaplan and Meier, 1958).
+
+    Losers are cancelled, so slow latencies are the ones that are never finished, and a quantile of those that are
+    drifts down. Here a cancelled copy counts as what it is: at least the time it had taken. Older latencies lose
+    weight, half of it after ``half_life`` newer ones. Starts from ``initial`` and stays within ``lowest`` and
+    ``highest``.
+    """
+
+    EVERY = 32  # latencies between two evaluations
+    FEWEST = 64  # latencies before the first
+
+    def __init__(
+        self, share: float, initial: float, lowest: float = 1e-3, highest: float = 60.0, half_life: float = 2000.0
+    ) -> None:
+        self.value = initial
+        self._share, self._lowest, self._highest = share, lowest, highest
+        self._growth = 2 ** (1 / half_life)
+        self._weight = 1.0  # of the next latency; grows, which is cheaper than shrinking all others
+        self._finished = np.zeros(_BINS)
+        self._cut_off = np.zeros(_BINS)
+        self._count = 0
+
+    def finished(self, latency: float) -> None:
+        """A first copy came back after ``latency`` seconds."""
+        self._record(self._finished, latency)
+
+    def cut_off(self, elapsed: float) -> None:
+        """A first copy was cancelled after ``elapsed`` seconds: it would have taken longer."""
+        self._record(self._cut_off, elapsed)
+
+    def _record(self, histogram: np.ndarray[tuple[int], np.dtype[np.float64]], seconds: float) -> None:
+        bin = int(math.log(max(seconds, LOWEST_S) / LOWEST_S) / math.log(RATIO))
+        histogram[min(bin, _BINS - 1)] += self._weight
+        self._weight *= self._growth
+        self._count += 1
+        if self._count >= self.FEWEST and self._count % self.EVERY == 0:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        if self._weight > 1e12:
+            self._finished /= self._weight
+            self._cut_off /= self._weight
+            self._weight = 1.0
+        ended = self._finished + self._cut_off
+        at_risk = ended[::-1].cumsum()[::-1]
+        # Those cut off in a bin count as half at risk in it.
+        hazard = self._finished / np.maximum(at_risk - self._cut_off / 2, 1e-9)
+        survival = np.cumprod(1 - np.minimum(hazard, 1.0))
+        below = np.flatnonzero(survival <= 1 - self._share)
+        # Where so many were cut off that the quantile lies beyond all that was seen, look further.
+        found = _EDGES[below[0]] if len(below) else 1.25 * _EDGES[np.flatnonzero(ended)[-1]]
+        self.value = min(self._highest, max(self._lowest, float(found)))

@@ -1,0 +1,182 @@
+"""Worker choice and ejection, pure."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frontend.balance import Balancer, Ejection
+
+
+def balancer(workers: int, ejection: Ejection | None = None) -> Balancer:
+    made = Balancer(ejection, seed=1)
+    for number in range(workers):
+        made.set_ready(f"w{number}", True)
+    return made
+
+
+def test_the_least_loaded_worker_is_picked() -> None:
+    workers = balancer(5)
+    for expected in (1, 2, 3):
+        for _ in range(5):
+            name = workers.pick(0.0)
+            assert name is not None
+            workers.started(name)
+            assert workers.outstanding(name) == expected
+
+
+def test_a_released_worker_is_the_least_loaded() -> None:
+    workers = balancer(4)
+    for number in range(4):
+        workers.started(f"w{number}")
+    workers.released("w2")
+    assert workers.pick(0.0) == "w2"
+
+
+def test_of_two_equally_loaded_the_faster_one() -> None:
+    workers = balancer(2)
+    workers.succeeded("w0", 0.0, 0.2)
+    workers.succeeded("w1", 0.0, 0.1)
+    assert workers.pick(0.0) == "w1"
+
+
+def test_avoided_and_unready_workers_are_not_picked() -> None:
+    workers = balancer(3)
+    workers.set_ready("w1", False)
+    assert {workers.pick(0.0, avoid=["w0"]) for _ in range(20)} == {"w2"}
+    assert workers.pick(0.0, avoid=["w0", "w2"]) is None
+    workers.remove("w2")
+    workers.remove("w0")
+    assert workers.pick(0.0) is None
+
+
+def drive(workers: Balancer, seconds: float, slow: dict[str, float], rng: random.Random) -> Counter[str]:
+    """One call after another; workers take 0.1 s, 0.7 s in 2 % of the calls, or what ``slow`` says."""
+    used: Counter[str] = Counter()
+    at = drive.at = getattr(drive, "at", 0.0)  # type: ignore[attr-defined]
+    end = at + seconds
+    while at < end:
+        name = workers.pick(at)
+        assert name is not None
+        workers.started(name)
+        latency = slow.get(name, 0.7 if rng.random() < 0.02 else rng.gauss(0.1, 0.01))
+        at += 0.02
+        workers.released(name)
+        if latency > 0.15:
+            workers.cancelled(name, at, 0.15)  # the deadline: nobody waits to the end
+        else:
+            workers.succeeded(name, at, latency)
+        used[name] += 1
+    drive.at = at  # type: ignore[attr-defined]
+    return used
+
+
+def test_a_slow_worker_is_ejected_although_its_calls_are_cancelled_and_returns_when_well() -> None:
+    rng = random.Random(2)
+    workers = balancer(9, Ejection())
+    drive(workers, 40, {"w3": 0.7}, rng)
+    assert workers.ejected == 1
+    assert drive(workers, 4, {"w3": 0.7}, rng)["w3"] <= 1
+    for _ in range(40):
+        drive(workers, 5, {}, rng)
+    assert workers.ejected == 0
+    assert drive(workers, 20, {}, rng)["w3"] > 20
+
+
+def test_a_worker_that_stays_slow_is_probed_less_and_less() -> None:
+    rng = random.Random(3)
+    workers = balancer(9, Ejection())
+    drive(workers, 40, {"w3": 0.7}, rng)
+    assert drive(workers, 300, {"w3": 0.7}, rng)["w3"] <= 8
+
+
+def test_chance_ejects_nobody() -> None:
+    workers = balancer(9, Ejection())
+    drive(workers, 400, {}, random.Random(4))
+    assert workers.ejections == 0
+
+
+def test_never_more_than_the_stated_share() -> None:
+    workers = balancer(9, Ejection())
+    rng = random.Random(5)
+    drive(workers, 5, {}, rng)
+    for _ in range(20):
+        drive(workers, 5, {f"w{i}": 0.7 for i in range(4)}, rng)
+        assert workers.ejected <= 3
+
+
+def test_failures_in_a_row_eject() -> None:
+    workers = balancer(9, Ejection())
+    for _ in range(3):
+        assert workers.ejected == 0
+        workers.failed("w1", 0.0)
+    assert workers.ejected == 1
+    assert workers.pick(1.0) != "w1"
+
+
+def test_without_rules_nobody_is_ejected() -> None:
+    workers = balancer(3)
+    drive(workers, 20, {"w1": 0.7}, random.Random(6))
+    for _ in range(10):
+        workers.failed("w0", 0.0)
+    assert workers.ejected == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("srgxfa"), st.integers(0, 5)), max_size=120))
+def test_whatever_happens_a_pick_is_a_ready_worker_with_fewest_calls(steps: list[tuple[str, int]]) -> None:
+    workers = Balancer(seed=0)
+    calls: dict[str, int] = {}
+    ready: set[str] = set()
+    for step, number in steps:
+        name = f"w{number}"
+        if step == "s" and name in calls:
+            workers.started(name)
+            calls[name] += 1
+        elif step == "r" and calls.get(name):
+            workers.released(name)
+            calls[name] -= 1
+        elif step == "g":
+            workers.set_ready(name, True)
+            calls.setdefault(name, 0)
+            ready.add(name)
+        elif step == "x" and name in calls:
+            workers.set_ready(name, False)
+            ready.discard(name)
+        elif step == "f":
+            workers.remove(name)
+            calls.pop(name, None)
+            ready.discard(name)
+        picked = workers.pick(0.0)
+        assert (picked is None) == (not ready)
+        if picked is not None:
+            assert picked in ready
+            assert calls[picked] == min(calls[other] for other in ready)
+        for other, count in calls.items():
+            assert workers.outstanding(other) == count
+
+
+@pytest.mark.parametrize("count", [9, 900])
+def test_a_pick_costs_the_same_however_many_workers(count: int) -> None:
+    """Counted, not timed: a pick looks at two workers, not at all of them."""
+    looked = 0
+
+    class Counting(Balancer):
+        def _sample(self, shelf: list) -> list:  # type: ignore[type-arg]
+            nonlocal looked
+            sample = super()._sample(shelf)
+            looked += len(sample)
+            return sample
+
+    workers = Counting(seed=1)
+    for number in range(count):
+        workers.set_ready(f"w{number}", True)
+    for _ in range(100):
+        name = workers.pick(0.0)
+        assert name is not None
+        workers.started(name)
+    assert looked <= 200

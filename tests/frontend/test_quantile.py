@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from frontend.quantile import RunningQuantile
+
+RNG = np.random.default_rng
+
+
+def bimodal(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Like the paper's figure 2: 2 % of latencies are far out, 5 % beyond 0.2 s."""
+    usual = rng.gamma(60, 0.14 / 60, count)
+    return np.where(rng.random(count) < 0.02, rng.normal(0.7, 0.03, count), usual)
+
+
+@pytest.mark.parametrize("start", [1 / 3, 1.0, 3.0])
+@pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
+def test_it_finds_the_quantile_from_any_start(share: float, start: float) -> None:
+    latencies = bimodal(RNG(1), 20_000)
+    true = float(np.quantile(latencies, share))
+    quantile = RunningQuantile(share, true * start)
+    for latency in latencies[:8000]:
+        quantile.finished(latency)
+    assert quantile.value == pytest.approx(true, rel=0.05)
+
+
+@pytest.mark.parametrize("start", [1 / 3, 3.0])
+def test_cancelled_stragglers_do_not_pull_it_down(start: float) -> None:
+    """30 % of those still out at the deadline are cancelled there; a quantile of finished ones would drift."""
+    rng = RNG(2)
+    latencies = bimodal(rng, 20_000)
+    true = float(np.quantile(latencies, 0.95))
+    quantile = RunningQuantile(0.95, true * start)
+    for latency in latencies:
+        if latency > quantile.value and rng.random() < 0.3:
+            quantile.cut_off(quantile.value)
+        else:
+            quantile.finished(latency)
+    assert quantile.value == pytest.approx(true, rel=0.05)
+
+
+def test_even_if_every_straggler_is_cancelled_it_is_found() -> None:
+    latencies = bimodal(RNG(3), 20_000)
+    true = float(np.quantile(latencies, 0.95))
+    quantile = RunningQuantile(0.95, true / 3)
+    for latency in latencies:
+        if latency > quantile.value:
+            quantile.cut_off(quantile.value)
+        else:
+            quantile.finished(latency)
+    assert quantile.value == pytest.approx(true, rel=0.1)
+
+
+def test_early_coded_answers_do_not_pull_it_down() -> None:
+    """Half of the requests still out when the collage comes back are answered from it, and cancelled."""
+    rng = RNG(4)
+    latencies, collages = bimodal(rng, 20_000), 0.9 * bimodal(rng, 20_000)
+    true = float(np.quantile(latencies, 0.95))
+    quantile = RunningQuantile(0.95, true)
+    for latency, collage in zip(latencies, collages, strict=True):
+        if collage < latency and rng.random() < 0.5:
+            quantile.cut_off(collage)
+        else:
+            quantile.finished(latency)
+    assert quantile.value == pytest.approx(true, rel=0.05)
+
+
+def test_it_follows_a_change() -> None:
+    rng = RNG(5)
+    quantile = RunningQuantile(0.95, 0.2, half_life=1000)
+    for latency in bimodal(rng, 5000):
+        quantile.finished(latency)
+    slower = 2 * bimodal(rng, 10_000)
+    for latency in slower:
+        quantile.finished(latency)
+    assert quantile.value == pytest.approx(float(np.quantile(slower, 0.95)), rel=0.06)
+
+
+def test_it_keeps_its_bounds_and_its_start() -> None:
+    quantile = RunningQuantile(0.95, 0.2, lowest=0.1, highest=0.3)
+    quantile.finished(9.0)
+    assert quantile.value == 0.2
+    for _ in range(100):
+        quantile.finished(9.0)
+    assert quantile.value == 0.3
+    for _ in range(20_000):
+        quantile.finished(0.0)
+    assert quantile.value == 0.1
