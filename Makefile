@@ -59,7 +59,7 @@ proto: $(DEV)/ready ## Generate the committed stubs from the .proto files
 
 # The recipes of the shipped Fashion-MNIST models. A run resumes where it was interrupted.
 RECIPE.s-cnn := --model resnet34 --stem small --epochs 10
-RECIPE.collage-2x2 := --model collage-resnet --k 2 --widths 80 192 384 --muon-lr 0.1 --epochs 20
+RECIPE.collage-2x2 := --model collage-resnet --k 2 --widths 80 192 384 --muon-lr 0.1 --epochs 12
 RECIPE.collage-3x3 := --model collage-resnet --k 3 --widths 48 128 256 --muon-lr 0.1 --epochs 25
 
 train: $(MODELS:%=train-%) ## Train the shipped models on DATA (a folder with Fashion-MNIST's IDX files)
@@ -70,7 +70,7 @@ train-%: $(DEV)/ready
 export: $(MODELS:%=export-%) ## Export the trained models to models/zoo
 
 export-%: $(DEV)/ready
-	$(DEV)/bin/python -m models.export $(RUNS)/fashion-mnist-$*.pt --data $(DATA) --storage fp16 \
+	$(DEV)/bin/python -m models.export $(RUNS)/fashion-mnist-$*.pt --data $(DATA) --storage int8 \
 		--out models/zoo/fashion-mnist-$*.onnx
 
 evaluate: $(DEMO)/ready ## Measure accuracy and latency of the shipped models on the test images of DATA

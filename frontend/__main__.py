@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
-from pydantic_settings import CliApp
 
 from collage.model_info import ModelKind
-from collage.serving import Server
+from collage.serving import Server, load_settings
 from collage.v1 import predict_pb2, predict_pb2_grpc
+from frontend.balance import Ejection
 from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher
 from frontend.metrics import FrontendMetrics
-from frontend.policy import Policy, Rules
+from frontend.policy import Policy
 from frontend.server import PredictServicer
 from frontend.workers import CollageTransport, Pool, SCnnTransport
 
@@ -29,25 +28,22 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     """A started frontend; SERVING while an s-cnn worker is ready. On exit, requests in flight finish first."""
     registry = CollectorRegistry()
     metrics = FrontendMetrics(registry)
+    rules = settings.rules()
+    ejection = Ejection() if rules.eject else None
     server = Server(settings, registry, [SERVICE])
     s_cnn = Pool(
         ModelKind.S_CNN,
         settings.s_cnn_workers,
         lambda address: SCnnTransport(address, settings.max_message_bytes),
         settings.resolve_every_s,
+        ejection,
     )
     collage = Pool(
         ModelKind.COLLAGE_CNN,
-        settings.collage_workers if settings.policy == "collage" else "",
+        settings.collage_workers if rules.collage else "",
         lambda address: CollageTransport(address, settings.max_message_bytes),
         settings.resolve_every_s,
-    )
-    rules = Rules.named(
-        settings.policy,
-        deadline=settings.deadline_s,
-        group_wait=settings.group_wait_s,
-        accept=settings.accept_threshold,
-        extra_load=settings.extra_load,
+        ejection,
     )
     updates: set[asyncio.Task[None]] = set()
 
@@ -57,12 +53,14 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         task.add_done_callback(updates.discard)
 
     with ThreadPoolExecutor(settings.image_threads, "image") as executor:
+        policy = Policy(rules)
+        metrics.deadline.set_function(lambda: policy.deadline)
         dispatcher = Dispatcher(
-            Policy(rules), s_cnn, collage, metrics, executor, settings.max_in_flight, settings.detection_threshold
+            policy, s_cnn, collage, metrics, executor, settings.max_in_flight, settings.detection_threshold
         )
         s_cnn.listeners.append(s_cnn_changed)
-        metrics.watch_workers("s_cnn", lambda: s_cnn.ready, lambda: len(s_cnn.workers))
-        metrics.watch_workers("collage", lambda: collage.ready, lambda: len(collage.workers))
+        metrics.watch_workers("s_cnn", s_cnn)
+        metrics.watch_workers("collage", collage)
         servicer = PredictServicer(dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight)
         predict_pb2_grpc.add_PredictServiceServicer_to_server(servicer, server.grpc)
         await server.start()
@@ -84,10 +82,8 @@ async def serve(settings: FrontendSettings) -> None:
 
 
 def main() -> None:
-    """Parse the settings and run."""
-    settings = CliApp.run(FrontendSettings)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(serve(settings))
+    """Read the settings and run."""
+    asyncio.run(serve(load_settings(FrontendSettings)))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Ejection:
     A call is slow if it took, or had taken when it was cancelled, more than ``factor`` times the median of all calls.
     A worker is ejected when more than ``slow_share`` of its last calls (an average that forgets with ``smoothing``,
     over at least ``fewest``) were slow, or after some ``failures`` in a row. It stays out for ``rest``, doubled with
-    every relapse up to ``longest``. At most a ``share`` of the workers is out at once: if more are slow, blame the load.
+    every relapse up to ``longest``. At most a ``share`` of the workers is out at once; more are never to blame.
     """
 
     factor: float = 1.4

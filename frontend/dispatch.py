@@ -22,8 +22,9 @@ from encoder.code import Prediction
 from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
-from frontend import policy as p
+from frontend import events as e
 from frontend.metrics import FrontendMetrics
+from frontend.policy import Policy
 from frontend.workers import Pool, Reply, WorkerFailure
 
 logger = logging.getLogger("collage.frontend")
@@ -68,6 +69,7 @@ class _Job:
     replies: dict[int, Reply[NDArray[np.float32]]] = field(default_factory=dict)
     coded: tuple[Prediction, Reply[Detections]] | None = None
     group: tuple[int, int] | None = None
+    audited: bool = False  # answered from the code, and the s-cnn's answer is awaited to compare
     error: str = "no s-cnn worker is ready: try again"
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
@@ -80,7 +82,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        policy: p.Policy,
+        policy: Policy,
         s_cnn: Pool[NDArray[np.float32]],
         collage: Pool[Detections],
         metrics: FrontendMetrics,
@@ -99,7 +101,7 @@ class Dispatcher:
         self._jobs: dict[int, _Job] = {}
         self._calls: dict[tuple[int, int], asyncio.Task[Reply[NDArray[np.float32]]]] = {}
         self._collages: dict[int, asyncio.Task[None]] = {}
-        self._events: list[p.Event] = []
+        self._events: list[e.Event] = []
         collage.fits = self._collage_fits
         collage.listeners.append(self._collage_workers_changed)
         s_cnn.listeners.append(collage.review)
@@ -161,11 +163,11 @@ class Dispatcher:
             id, request_id or f"{self._prefix}-{id}", admitted_at, expires, image, cell_image, loop.create_future()
         )
         self._jobs[id] = job
-        self._feed(p.Arrived(loop.time(), id, expires))
+        self._feed(e.Arrived(loop.time(), id, expires))
         try:
             return await job.future
         except asyncio.CancelledError:
-            self._feed(p.Gone(loop.time(), id))
+            self._feed(e.Gone(loop.time(), id))
             raise
         finally:
             del self._jobs[id]
@@ -198,11 +200,13 @@ class Dispatcher:
         if self.code is None or self.code.grid != grid:
             threshold = self._detection_threshold
             self.code = CollageCode(grid, info.detection_threshold if threshold is None else threshold)
-        self._feed(p.CollageWorkers(asyncio.get_running_loop().time(), self.collage.ready, grid.cells))
+        self._feed(
+            e.CollageWorkers(asyncio.get_running_loop().time(), self.collage.ready, grid.cells, info.accept_threshold)
+        )
 
     # Events in, actions out
 
-    def _feed(self, event: p.Event) -> None:
+    def _feed(self, event: e.Event) -> None:
         if not self._events:
             asyncio.get_running_loop().call_soon(self._drain)
         self._events.append(event)
@@ -212,32 +216,35 @@ class Dispatcher:
         for action in self.policy.handle(events):
             self._perform(action)
 
-    def _perform(self, action: p.Action) -> None:
+    def _perform(self, action: e.Action) -> None:
         match action:
-            case p.Send(request, attempt):
+            case e.Send(request, attempt):
                 self._send(request, attempt)
-            case p.SendCollage(group, members):
+            case e.SendCollage(group, members):
                 self.metrics.sent.labels("collage").inc()
                 self.metrics.group_fill.observe(len(members) / self.policy.groups.cells)
                 collage = self._collages[group] = asyncio.create_task(self._run_collage(group, members))
                 collage.add_done_callback(functools.partial(self._collage_ended, group))
-            case p.SetTimer(at, timer, id):
-                handle = asyncio.get_running_loop().call_at(at, self._feed, p.Due(at, timer, id))
-                if timer is not p.Timer.CLOSE and (job := self._jobs.get(id)):
+            case e.SetTimer(at, timer, id):
+                handle = asyncio.get_running_loop().call_at(at, self._feed, e.Due(at, timer, id))
+                if timer is not e.Timer.CLOSE and (job := self._jobs.get(id)):
                     job.timers.append(handle)
-            case p.Straggles():
+            case e.Audit(request):
+                if job := self._jobs.get(request):
+                    job.audited = True
+            case e.Straggles():
                 self.metrics.stragglers.inc()
-            case p.Cancel(request, attempt):
+            case e.Cancel(request, attempt):
                 if call := self._calls.get((request, attempt)):
                     call.cancel()
-            case p.CancelCollage(group):
+            case e.CancelCollage(group):
                 if sent := self._collages.get(group):
                     sent.cancel()
-            case p.Answer(request, attempt):
+            case e.Answer(request, attempt):
                 self._answer(request, attempt)
-            case p.AnswerCoded(request):
+            case e.AnswerCoded(request):
                 self._answer_coded(request)
-            case p.Fail(request, expired):
+            case e.Fail(request, expired):
                 if (job := self._jobs.get(request)) and not job.future.done():
                     error = DeadlineExceeded("no answer came in time") if expired else Unavailable(job.error)
                     job.future.set_exception(error)
@@ -248,13 +255,15 @@ class Dispatcher:
             return
         reply = job.replies[attempt]
         exponents = np.exp(reply.output - reply.output.max())
-        source = Source.S_CNN if attempt == p.PRIMARY else Source.REPLICA
+        source = Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA
         self._resolve(job, exponents / exponents.sum(), source, self.s_cnn.info, None, reply)
 
     def _answer_coded(self, request: int) -> None:
         job = self._jobs.get(request)
         if job and not job.future.done() and job.coded:
             prediction, reply = job.coded
+            if prediction.confidence < self.policy.accept:
+                self.metrics.unsure.inc()
             model = self.collage.info
             self._resolve(job, prediction.probabilities, Source.COLLAGE, model, prediction.confidence, reply)
 
@@ -295,10 +304,10 @@ class Dispatcher:
         running = [address for number, address in job.tried.items() if (request, number) in self._calls]
         worker = self.s_cnn.pick(job.tried.values()) or self.s_cnn.pick(running)
         if worker is None:
-            self._feed(p.Failed(at, request, attempt))
+            self._feed(e.Failed(at, request, attempt))
             return
         job.tried[attempt] = worker.address
-        self.metrics.sent.labels("s_cnn" if attempt == p.PRIMARY else "replica").inc()
+        self.metrics.sent.labels("s_cnn" if attempt == e.PRIMARY else "replica").inc()
 
         call = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at))
         self._calls[request, attempt] = call
@@ -312,14 +321,17 @@ class Dispatcher:
         match call.exception():
             case None:
                 job.replies[attempt] = call.result()
-                self._feed(p.Answered(at, job.id, attempt))
+                if job.audited and job.coded:
+                    agree = job.coded[0].probabilities.argmax() == call.result().output.argmax()
+                    self.metrics.audits.labels("agree" if agree else "differ").inc()
+                self._feed(e.Answered(at, job.id, attempt))
             case WorkerFailure() as failure:
-                self._count_failure("s_cnn" if attempt == p.PRIMARY else "replica", failure)
+                self._count_failure("s_cnn" if attempt == e.PRIMARY else "replica", failure)
                 job.error = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
-                self._feed(p.Failed(at, job.id, attempt, failure.unreachable))
+                self._feed(e.Failed(at, job.id, attempt, failure.unreachable))
             case error:
                 logger.error("calling an s-cnn worker failed unexpectedly", exc_info=error)
-                self._feed(p.Failed(at, job.id, attempt, unreachable=False))
+                self._feed(e.Failed(at, job.id, attempt, unreachable=False))
 
     def _count_failure(self, attempt: str, failure: WorkerFailure) -> None:
         self.metrics.failures.labels(attempt, failure.code).inc()
@@ -328,14 +340,14 @@ class Dispatcher:
         del self._collages[group]
         if not task.cancelled() and (error := task.exception()):
             logger.error("a collage failed unexpectedly", exc_info=error)
-            self._feed(p.CollageFailed(asyncio.get_running_loop().time(), group))
+            self._feed(e.CollageFailed(asyncio.get_running_loop().time(), group))
 
     async def _run_collage(self, group: int, members: Mapping[int, int]) -> None:
         loop = asyncio.get_running_loop()
         jobs = {cell: job for cell, request in members.items() if (job := self._jobs.get(request))}
         worker, code = self.collage.pick(), self.code
         if worker is None or code is None or not jobs:
-            self._feed(p.CollageFailed(loop.time(), group))
+            self._feed(e.CollageFailed(loop.time(), group))
             return
         for cell, job in jobs.items():
             job.group = group, cell
@@ -352,7 +364,7 @@ class Dispatcher:
             reply = await worker.call(collage, name, 0, max(0.0, expires - loop.time()))
         except WorkerFailure as failure:
             self._count_failure("collage", failure)
-            self._feed(p.CollageFailed(loop.time(), group))
+            self._feed(e.CollageFailed(loop.time(), group))
             return
         at = loop.time()
         with self.metrics.decode.time():
@@ -362,7 +374,7 @@ class Dispatcher:
             if prediction := predictions[cell]:
                 job.coded = prediction, reply
                 confidences[cell] = prediction.confidence
-        self._feed(p.Decoded(at, group, confidences))
+        self._feed(e.Decoded(at, group, confidences))
 
 
 def _cell_image(job: _Job | None, code: CollageCode, cell: int) -> Pixels | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from frontend.workers import Pool
 
 LATENCY_BUCKETS = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0,
@@ -48,9 +50,18 @@ class FrontendMetrics:
         self.decode = Histogram(
             "collage_decode_seconds", "Turning detections into cells", buckets=STEP_BUCKETS, registry=registry
         )
+        self.audits = Counter(
+            "collage_audits_total", "Coded answers compared with the late s-cnn: agree or differ", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.unsure = Counter(
+            "collage_unsure_answers_total", "Coded answers given below the accept threshold", registry=registry
+        )
+        self.deadline = Gauge("collage_deadline_seconds", "When a request becomes a straggler", registry=registry)
         self.workers = Gauge("collage_workers", "Known workers by state", ["role", "state"], registry=registry)
 
-    def watch_workers(self, role: str, ready: Callable[[], float], known: Callable[[], float]) -> None:
+    def watch_workers(self, role: str, pool: Pool[Any]) -> None:
         """Report how many workers of a role (s_cnn or collage) there are whenever the metrics are read."""
-        self.workers.labels(role, "ready").set_function(ready)
-        self.workers.labels(role, "known").set_function(known)
+        self.workers.labels(role, "known").set_function(lambda: len(pool.workers))
+        self.workers.labels(role, "ready").set_function(lambda: pool.ready)
+        self.workers.labels(role, "ejected").set_function(lambda: pool.balancer.ejected)

@@ -10,183 +10,90 @@ waits for the replica, redundant requests obey one budget, failures are straggle
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import NamedTuple
 
+from frontend.events import (
+    PRIMARY,
+    Action,
+    Answer,
+    AnswerCoded,
+    Answered,
+    Arrived,
+    Audit,
+    Cancel,
+    CancelCollage,
+    CollageFailed,
+    CollageWorkers,
+    Decoded,
+    Due,
+    Event,
+    Fail,
+    Failed,
+    Gone,
+    Send,
+    SendCollage,
+    SetTimer,
+    Straggles,
+    Timer,
+)
 from frontend.groups import Group, Groups
+from frontend.quantile import RunningQuantile
 
-PRIMARY = 0  # the attempt that every request starts with; higher numbers are replicas
-
-
-class Arrived(NamedTuple):
-    """A request was admitted; it must end by ``expires``."""
-
-    at: float
-    request: int
-    expires: float
-
-
-class Answered(NamedTuple):
-    """An s-cnn worker answered an attempt."""
-
-    at: float
-    request: int
-    attempt: int
-
-
-class Failed(NamedTuple):
-    """An attempt failed. ``unreachable``: it never ran, as far as anyone knows (gRPC UNAVAILABLE)."""
-
-    at: float
-    request: int
-    attempt: int
-    unreachable: bool = True
-
-
-class Decoded(NamedTuple):
-    """A collage came back: confidence by cell, no entry where it found nothing."""
-
-    at: float
-    group: int
-    confidences: Mapping[int, float]
-
-
-class CollageFailed(NamedTuple):
-    """A collage will not come back."""
-
-    at: float
-    group: int
-
-
-class Gone(NamedTuple):
-    """The caller hung up."""
-
-    at: float
-    request: int
-
-
-class CollageWorkers(NamedTuple):
-    """How many collage workers are ready, and how many cells their collages have."""
-
-    at: float
-    workers: int
-    cells: int
-
-
-class Timer(Enum):
-    """What a timer is for; its id names a request or, for CLOSE, a group."""
-
-    DEADLINE = "deadline"
-    EXPIRY = "expiry"
-    CLOSE = "close"
-
-
-class Due(NamedTuple):
-    """A timer is due; ``at`` is the time it was set for."""
-
-    at: float
-    timer: Timer
-    id: int
-
-
-Event = Arrived | Answered | Failed | Decoded | CollageFailed | Gone | CollageWorkers | Due
-
-
-class Send(NamedTuple):
-    """Send a request to an s-cnn worker; not the one its other attempts are with, where there is a choice."""
-
-    request: int
-    attempt: int
-
-
-class SendCollage(NamedTuple):
-    """Encode these members (request by cell) and send the collage."""
-
-    group: int
-    members: Mapping[int, int]
-
-
-class Cancel(NamedTuple):
-    """Stop an attempt that lost."""
-
-    request: int
-    attempt: int
-
-
-class CancelCollage(NamedTuple):
-    """Stop a collage that nobody needs any more."""
-
-    group: int
-
-
-class Answer(NamedTuple):
-    """End a request with the answer of an attempt."""
-
-    request: int
-    attempt: int
-
-
-class AnswerCoded(NamedTuple):
-    """End a request with the collage's prediction for its cell."""
-
-    request: int
-    group: int
-    cell: int
-
-
-class Fail(NamedTuple):
-    """End a request without an answer: out of time, or every attempt failed."""
-
-    request: int
-    expired: bool
-
-
-class SetTimer(NamedTuple):
-    """Send ``Due`` at this time, unless the request has ended (or the group has closed) by then."""
-
-    at: float
-    timer: Timer
-    id: int
-
-
-class Straggles(NamedTuple):
-    """For the record: a request has no s-cnn answer at its deadline, or its worker failed."""
-
-    request: int
-
-
-Action = Send | SendCollage | Cancel | CancelCollage | Answer | AnswerCoded | Fail | SetTimer | Straggles
+_MEANS: Mapping[str, Mapping[str, object]] = {
+    "none": {},
+    "ejection": {"eject": True},
+    "replicate": {"replica": True},
+    "hedge": {"replica": True, "tracked": True},
+    "collage-only": {"collage": True},
+    "collage": {"collage": True, "replica": True},
+    "adaptive": {
+        **{"collage": True, "replica": True, "tracked": True, "early": True, "eject": True},
+        **{"accept": None, "patience": 1.15},
+    },
+}
+POLICIES = tuple(_MEANS)
 
 
 @dataclass(frozen=True)
 class Rules:
     """Which means a policy may use, and their limits. Times in seconds.
 
-    ``attempts`` bounds how often one request is sent in all; ``extra_load`` is the budget of redundant requests per
-    ordinary one; ``accept`` the confidence below which a coded answer is unsure; ``margin`` what is kept of the
-    caller's time for the answer's way back.
+    A request without an answer after ``deadline`` is a straggler; if ``tracked`` the deadline is the running
+    ``quantile`` of what first copies take, from ``shortest`` to ``longest``. A coded answer below ``accept`` (None: as
+    the model says) is unsure: a straggler gets it only after ``patience`` deadlines, or when its time runs out. If
+    ``early``, a sure one is given as soon as it is there. ``extra_load`` is the budget of redundant requests per
+    ordinary one, ``attempts`` bounds how often one request is sent in all, ``margin`` is kept of the caller's time for
+    the answer's way back, ``audit`` is the share of coded answers whose late s-cnn is let finish, to compare, and
+    ``eject`` leaves out workers that stay slow (the pool's business).
     """
 
     collage: bool = False
     replica: bool = False
+    tracked: bool = False
+    early: bool = False
+    eject: bool = False
     deadline: float = 0.25
+    quantile: float = 0.95
+    shortest: float = 0.001
+    longest: float = 60.0
     group_wait: float = 0.05
-    accept: float = 0.0
+    accept: float | None = 0.0
+    patience: float = math.inf
     extra_load: float = 0.25
     attempts: int = 3
     margin: float = 0.02
+    audit: float = 0.0
 
     @classmethod
-    def named(cls, policy: str, **limits: float) -> Rules:
-        """The rules of a policy by name: none, replicate (at the deadline) or collage (then a replica)."""
-        means = {
-            "none": {"collage": False, "replica": False},
-            "replicate": {"collage": False, "replica": True},
-            "collage": {"collage": True, "replica": True},
-        }
-        return cls(**means[policy], **limits)  # type: ignore[arg-type]
+    def named(cls, policy: str, **limits: float | None) -> Rules:
+        """The rules of one of ``POLICIES``.
+
+        none; ejection (of slow workers, nothing else); replicate (at a fixed deadline); hedge (at a running quantile);
+        collage-only (no replica); collage (then a replica, the paper's); adaptive (all of it, within the budget).
+        """
+        return cls(**{**_MEANS[policy], **limits})  # type: ignore[arg-type]
 
 
 class Budget:
@@ -219,6 +126,8 @@ class Budget:
 @dataclass(slots=True)
 class _Request:
     id: int
+    arrived: float
+    deadline: float
     expires: float
     group: Group | None = None
     cell: int = -1
@@ -231,6 +140,7 @@ class _Request:
 class _Flight:
     """A group whose collage is in flight or back; ``confidences`` is None until it is back, empty if it failed."""
 
+    sent_at: float
     live: dict[int, int]  # members without an answer yet: cell to request
     confidences: Mapping[int, float] | None = None
 
@@ -246,12 +156,21 @@ class Policy:
         self._flights: dict[int, _Flight] = {}
         self._in_flight = 0  # collages sent and not yet back
         self._collage_workers = 0
+        self._latency = RunningQuantile(rules.quantile, rules.deadline, rules.shortest, rules.longest)
+        self._collage_time = RunningQuantile(0.5, 0.0, lowest=0.0)
+        self._audits = 0.0
+        self.accept = 1.0 if rules.accept is None else rules.accept
         self._actions: list[Action] = []
 
     @property
     def open_requests(self) -> int:
         """How many requests have not ended."""
         return len(self._requests)
+
+    @property
+    def deadline(self) -> float:
+        """Seconds after its arrival at which a request becomes a straggler, as things are."""
+        return self._latency.value if self.rules.tracked else self.rules.deadline
 
     def handle(self, events: Iterable[Event]) -> Sequence[Action]:
         """Take a batch of events and return what to do, in order.
@@ -265,19 +184,19 @@ class Policy:
             match event:
                 case Arrived():
                     self._arrived(event)
-                case Answered(_, request, attempt):
-                    self._answered(request, attempt)
+                case Answered():
+                    self._answered(event)
                 case Failed():
                     self._failed(event)
                 case Decoded(at, group, confidences):
                     self._collage_back(at, group, confidences)
                 case CollageFailed(at, group):
                     self._collage_back(at, group, {})
-                case Gone(_, request):
+                case Gone(at, request):
                     if gone := self._requests.get(request):
-                        self._end(gone)
-                case CollageWorkers(at, workers, cells):
-                    self._collage_workers_changed(at, workers, cells)
+                        self._end(gone, at)
+                case CollageWorkers():
+                    self._collage_workers_changed(event)
                 case Due(at, timer, id):
                     self._due(at, timer, id)
         return self._actions
@@ -285,26 +204,30 @@ class Policy:
     # Events
 
     def _arrived(self, event: Arrived) -> None:
-        request = self._requests[event.request] = _Request(event.request, event.expires)
+        request = self._requests[event.request] = _Request(
+            event.request, event.at, event.at + self.deadline, event.expires
+        )
         self.budget.earn()
         self._send(request)
         self._actions.append(SetTimer(event.expires - self.rules.margin, Timer.EXPIRY, request.id))
         if self.rules.collage or self.rules.replica:
-            self._actions.append(SetTimer(event.at + self.rules.deadline, Timer.DEADLINE, request.id))
+            self._actions.append(SetTimer(request.deadline, Timer.DEADLINE, request.id))
         if self.rules.collage and self._collage_workers:
             group, request.cell = self.groups.join(request.id, event.at)
             request.group = group
             if group.full:
-                self._close(group)
+                self._close(group, event.at)
             elif len(group.members) == 1:
-                self._actions.append(SetTimer(event.at + self.rules.group_wait, Timer.CLOSE, group.id))
+                self._actions.append(SetTimer(event.at + self._group_wait, Timer.CLOSE, group.id))
 
-    def _answered(self, id: int, attempt: int) -> None:
-        request = self._requests.get(id)
-        if request and attempt in request.outstanding:
-            request.outstanding.discard(attempt)
-            self._actions.append(Answer(id, attempt))
-            self._end(request)
+    def _answered(self, event: Answered) -> None:
+        request = self._requests.get(event.request)
+        if request and event.attempt in request.outstanding:
+            request.outstanding.discard(event.attempt)
+            if event.attempt == PRIMARY:
+                self._latency.finished(event.at - request.arrived)
+            self._actions.append(Answer(request.id, event.attempt))
+            self._end(request, event.at)
 
     def _failed(self, event: Failed) -> None:
         request = self._requests.get(event.request)
@@ -315,10 +238,10 @@ class Policy:
             if not request.straggles:
                 self._straggle(request, event.at)
             elif not request.outstanding:
-                self._rescue(request)
+                self._rescue(request, event.at)
         elif event.unreachable and request.sent < 2:
             self._send(request)
-        self._give_up_if_hopeless(request)
+        self._give_up_if_hopeless(request, event.at)
 
     def _collage_back(self, at: float, id: int, confidences: Mapping[int, float]) -> None:
         flight = self._flights.get(id)
@@ -326,39 +249,45 @@ class Policy:
             return
         flight.confidences = confidences
         self._in_flight -= 1
+        if confidences:
+            self._collage_time.finished(at - flight.sent_at)
         for request in [self._requests[member] for member in flight.live.values()]:
             if request.straggles:
-                self._rescue(request)
-                self._give_up_if_hopeless(request)
+                self._rescue(request, at)
+                self._give_up_if_hopeless(request, at)
+            elif self.rules.early and self._sure(request):
+                self._answer_coded(request, at)
         overdue = self.groups.open
-        if overdue and at >= overdue.opened_at + self.rules.group_wait:
-            self._close_early(overdue)
+        if overdue and at >= overdue.opened_at + self._group_wait:
+            self._close_early(overdue, at)
 
-    def _collage_workers_changed(self, at: float, workers: int, cells: int) -> None:
-        self._collage_workers = workers
-        if cells != self.groups.cells:
+    def _collage_workers_changed(self, event: CollageWorkers) -> None:
+        self._collage_workers = event.workers
+        if self.rules.accept is None:
+            self.accept = event.accept
+        if event.cells != self.groups.cells:
             if self.groups.open:
                 for cell, member in list(self.groups.open.members.items()):
                     self._requests[member].group = None
                     self.groups.leave(self.groups.open, cell)
-            self.groups.cells = cells
+            self.groups.cells = event.cells
 
     def _due(self, at: float, timer: Timer, id: int) -> None:
         if timer is Timer.CLOSE:
             if self.groups.open and self.groups.open.id == id:
-                self._close_early(self.groups.open)
+                self._close_early(self.groups.open, at)
             return
         request = self._requests.get(id)
         if not request:
             return
-        if timer is Timer.EXPIRY:
-            if self._confidence(request) is not None:
-                self._answer_coded(request)
-            else:
-                self._actions.append(Fail(id, expired=True))
-                self._end(request)
-        elif not request.straggles:
-            self._straggle(request, at)
+        if timer is Timer.DEADLINE:
+            if not request.straggles:
+                self._straggle(request, at)
+        elif self._confidence(request) is not None:
+            self._answer_coded(request, at)
+        elif timer is Timer.EXPIRY:
+            self._actions.append(Fail(id, expired=True))
+            self._end(request, at)
 
     # Decisions
 
@@ -367,36 +296,49 @@ class Policy:
         request.straggles = True
         self._actions.append(Straggles(request.id))
         if request.group and not request.group.closed:
-            self._close_early(request.group)
-        self._rescue(request)
+            self._close_early(request.group, at)
+        self._rescue(request, at)
 
-    def _rescue(self, request: _Request) -> None:
+    def _rescue(self, request: _Request, at: float) -> None:
         """Answer a straggler from the code if that is sure, else see to it that a replica is on its way."""
-        confidence = self._confidence(request)
-        if confidence is not None and confidence >= self.rules.accept:
-            self._answer_coded(request)
-        elif self.rules.replica and request.sent < self.rules.attempts:
+        unsure_from = request.arrived + self.rules.patience * (request.deadline - request.arrived)
+        coded = self._confidence(request) is not None
+        if coded and (self._sure(request) or at >= unsure_from):
+            self._answer_coded(request, at)
+            return
+        if coded and unsure_from < request.expires:
+            self._actions.append(SetTimer(unsure_from, Timer.UNSURE, request.id))
+        if self.rules.replica and request.sent < self.rules.attempts:
             nothing_left = not request.outstanding
             if (nothing_left or request.sent == 1) and self.budget.spend(force=nothing_left):
                 self._send(request)
 
-    def _give_up_if_hopeless(self, request: _Request) -> None:
+    def _give_up_if_hopeless(self, request: _Request, at: float) -> None:
         """Fail a request that nothing can answer any more; an unsure coded answer is better than none."""
         if request.id not in self._requests or request.outstanding or self._collage_pending(request):
             return
         if self._confidence(request) is not None:
-            self._answer_coded(request)
+            self._answer_coded(request, at)
         else:
             self._actions.append(Fail(request.id, expired=False))
-            self._end(request)
+            self._end(request, at)
 
     def _confidence(self, request: _Request) -> float | None:
         flight = self._flights.get(request.group.id) if request.group else None
         return flight.confidences.get(request.cell) if flight and flight.confidences is not None else None
 
+    def _sure(self, request: _Request) -> bool:
+        confidence = self._confidence(request)
+        return confidence is not None and confidence >= self.accept
+
     def _collage_pending(self, request: _Request) -> bool:
         flight = self._flights.get(request.group.id) if request.group else None
         return flight is not None and flight.confidences is None
+
+    @property
+    def _group_wait(self) -> float:
+        """A group must close early enough that its collage can be back by the deadline of its first member."""
+        return max(0.0, min(self.rules.group_wait, self.deadline - self._collage_time.value))
 
     # Means
 
@@ -406,28 +348,36 @@ class Policy:
         request.outstanding.add(attempt)
         self._actions.append(Send(request.id, attempt))
 
-    def _close_early(self, group: Group) -> None:
+    def _close_early(self, group: Group, at: float) -> None:
         """Close a group that is not full, if it is worth a collage, at least half full, and can have one at once."""
         worker_idle = self._in_flight < self._collage_workers
         if 2 * len(group.members) >= group.cells and worker_idle and self.budget.allows:
-            self._close(group)
+            self._close(group, at)
 
-    def _close(self, group: Group) -> None:
+    def _close(self, group: Group, at: float) -> None:
         self.groups.close(group)
         if not self._collage_workers or not self.budget.spend():
             return  # the group stays without a collage; its stragglers are replicated
-        self._flights[group.id] = _Flight(dict(group.members))
+        self._flights[group.id] = _Flight(at, dict(group.members))
         self._in_flight += 1
         self._actions.append(SendCollage(group.id, dict(group.members)))
 
-    def _answer_coded(self, request: _Request) -> None:
+    def _answer_coded(self, request: _Request, at: float) -> None:
         assert request.group is not None  # noqa: S101 - only members of a group have a confidence
         self._actions.append(AnswerCoded(request.id, request.group.id, request.cell))
-        self._end(request)
+        self._audits += self.rules.audit
+        if self._audits >= 1 and PRIMARY in request.outstanding:
+            self._audits -= 1
+            request.outstanding.discard(PRIMARY)
+            self._latency.cut_off(at - request.arrived)
+            self._actions.append(Audit(request.id))
+        self._end(request, at)
 
-    def _end(self, request: _Request) -> None:
+    def _end(self, request: _Request, at: float) -> None:
         """Forget a request; cancel what still runs for it, and its collage if it was the last to need it."""
         del self._requests[request.id]
+        if PRIMARY in request.outstanding:
+            self._latency.cut_off(at - request.arrived)
         self._actions.extend(Cancel(request.id, attempt) for attempt in sorted(request.outstanding))
         group = request.group
         if group is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import random
 import socket
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from collage.tensors import TensorError, floats_from_tensor, to_tensor
 from collage.v1 import worker_pb2, worker_pb2_grpc
 from encoder.collage import Detections
 from encoder.image import Pixels
+from frontend.balance import Balancer, Ejection
 
 logger = logging.getLogger("collage.frontend")
 
@@ -139,15 +139,14 @@ def _failure(error: grpc.aio.AioRpcError | TensorError) -> WorkerFailure:
 
 
 class Worker(Generic[Output]):
-    """One worker: its transport, whether it may be used, and how many calls it has."""
+    """One worker: its transport, whether it may be used, and the calls it has."""
 
-    def __init__(self, address: str, transport: Transport[Output]) -> None:
+    def __init__(self, address: str, transport: Transport[Output], balancer: Balancer) -> None:
         self.address = address
         self.info: ModelInfo | None = None
         self.serving = False  # says the worker
         self.ready = False  # says the pool: serving, and the model fits
-        self.outstanding = 0
-        self._transport = transport
+        self._transport, self._balancer = transport, balancer
         self._unacknowledged = 0
         self._pinging: asyncio.Task[None] | None = None
 
@@ -157,18 +156,24 @@ class Worker(Generic[Output]):
         A cancelled call stays outstanding until the worker has answered a ping sent after the cancellation: a frozen
         worker must not look idle.
         """
-        self.outstanding += 1
+        self._balancer.started(self.address)
         task = asyncio.create_task(self._transport.run(image, request_id, attempt, timeout_s))
-        task.add_done_callback(self._ended)
+        task.add_done_callback(functools.partial(self._ended, asyncio.get_running_loop().time()))
         return task
 
-    def _ended(self, call: asyncio.Task[Reply[Output]]) -> None:
-        if not call.cancelled():
-            self.outstanding -= 1
+    def _ended(self, started_at: float, call: asyncio.Task[Reply[Output]]) -> None:
+        at = asyncio.get_running_loop().time()
+        if call.cancelled():
+            self._balancer.cancelled(self.address, at, at - started_at)
+            self._unacknowledged += 1
+            if self._pinging is None:
+                self._pinging = asyncio.create_task(self._acknowledge())
             return
-        self._unacknowledged += 1
-        if self._pinging is None:
-            self._pinging = asyncio.create_task(self._acknowledge())
+        self._balancer.released(self.address)
+        if call.exception():
+            self._balancer.failed(self.address, at)
+        else:
+            self._balancer.succeeded(self.address, at, at - started_at)
 
     async def _acknowledge(self) -> None:
         while self._unacknowledged:
@@ -180,7 +185,7 @@ class Worker(Generic[Output]):
                     continue
                 await asyncio.sleep(RETRY_S)  # the connection broke, and with it the cancelled calls
             self._unacknowledged -= covered
-            self.outstanding -= covered
+            self._balancer.released(self.address, covered)
         self._pinging = None
 
     async def follow(self, changed: Callable[[], None]) -> None:
@@ -220,15 +225,16 @@ class Pool(Generic[Output]):
         target: str,
         connect: Callable[[str], Transport[Output]],
         resolve_every_s: float = 5.0,
+        ejection: Ejection | None = None,
         seed: int | None = None,
     ) -> None:
         self.kind = kind
+        self.balancer = Balancer(ejection, seed)
         self.info: ModelInfo | None = None
         self.listeners: list[Callable[[], None]] = []  # called after every change of who is ready
         self.fits: Callable[[ModelInfo], str | None] = lambda info: None  # what is wrong with a model; empty: wait
         self.workers: dict[str, Worker[Output]] = {}
         self._target, self._connect, self._resolve_every_s = target, connect, resolve_every_s
-        self._random = random.Random(seed)  # noqa: S311 - breaks ties only
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._complaints: dict[str, str] = {}
 
@@ -238,9 +244,9 @@ class Pool(Generic[Output]):
         return sum(worker.ready for worker in self.workers.values())
 
     def pick(self, avoid: Collection[str] = ()) -> Worker[Output] | None:
-        """A ready worker with the fewest outstanding calls whose address is not in ``avoid``."""
-        ready = [worker for worker in self.workers.values() if worker.ready and worker.address not in avoid]
-        return min(ready, key=lambda worker: (worker.outstanding, self._random.random()), default=None)
+        """A ready worker that is not in ``avoid``, as the balancer chooses."""
+        address = self.balancer.pick(asyncio.get_running_loop().time(), avoid)
+        return None if address is None else self.workers[address]
 
     async def start(self) -> None:
         """Find workers and follow them until ``close``."""
@@ -271,11 +277,12 @@ class Pool(Generic[Output]):
             await asyncio.sleep(self._resolve_every_s)
 
     def _set_addresses(self, addresses: set[str]) -> None:
-        for address in addresses - self.workers.keys():
-            worker = self.workers[address] = Worker(address, self._connect(address))
+        for address in sorted(addresses - self.workers.keys()):
+            worker = self.workers[address] = Worker(address, self._connect(address), self.balancer)
             self._tasks[address] = asyncio.create_task(worker.follow(self.review))
-        for address in self.workers.keys() - addresses:
+        for address in sorted(self.workers.keys() - addresses):
             self._tasks.pop(address).cancel()
+            self.balancer.remove(address)
             closing = self._tasks[f"close {address}"] = asyncio.create_task(self.workers.pop(address).close())
             closing.add_done_callback(functools.partial(self._closed, f"close {address}"))
             self.review()
@@ -287,6 +294,7 @@ class Pool(Generic[Output]):
         """Decide again which workers may be used; for whenever something changed that this depends on."""
         for worker in self.workers.values():
             worker.ready = worker.serving and worker.info is not None and self._accepts(worker.info)
+            self.balancer.set_ready(worker.address, worker.ready)
         for listener in self.listeners:
             listener()
 

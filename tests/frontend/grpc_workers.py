@@ -95,6 +95,7 @@ async def cluster(
         chosen = FrontendSettings(
             **{
                 **LOCAL,
+                "policy": "collage",
                 "s_cnn_workers": ",".join(f"127.0.0.1:{port}" for port in ports),
                 "collage_workers": f"127.0.0.1:{redundant.port}",
                 **settings,

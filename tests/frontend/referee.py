@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from frontend.policy import (
+from frontend.events import (
     Action,
     Answer,
     AnswerCoded,
@@ -21,14 +21,13 @@ from frontend.policy import (
     Fail,
     Failed,
     Gone,
-    Policy,
-    Rules,
     Send,
     SendCollage,
     SetTimer,
     Straggles,
     Timer,
 )
+from frontend.policy import Policy, Rules
 
 End = Answer | AnswerCoded | Fail | Gone
 
@@ -60,21 +59,21 @@ class Referee:
 
     def check(self, batch: Sequence[Event], actions: Sequence[Action]) -> None:
         flying_before = dict(self.flying)
-        answers: dict[int, tuple[float, int]] = {}
+        answers: dict[int, dict[int, float]] = {}  # attempts that answered, and when
         done: set[tuple[int, int]] = set()
         gone: set[int] = set()
         expired: set[int] = set()
         late: set[int] = set()
         failed: set[int] = set()
         room = [(self.workers, self.cells)]
-        for event in batch:
+        for event in sorted(batch, key=lambda event: event.at):
             match event:
                 case Arrived(_, request):
                     self.ordinary += 1
                     self.open[request] = _Open()
                 case Answered(at, request, attempt) if self._runs(request, attempt):
                     done.add((request, attempt))
-                    answers[request] = min(answers.get(request, (at, attempt)), (at, attempt))
+                    answers.setdefault(request, {})[attempt] = at
                 case Failed(_, request, attempt) if self._runs(request, attempt):
                     done.add((request, attempt))
                     failed.add(request)
@@ -151,10 +150,10 @@ class Referee:
                 case SetTimer(_, timer):
                     assert timer is Timer.EXPIRY or self.rules.replica or self.rules.collage
 
-        for request, (_, attempt) in answers.items():
-            assert exact([ends[request]]) == exact([Answer(request, attempt)]), (
-                "an s-cnn answer in hand wins, the earliest one"
-            )
+        for request, times in answers.items():
+            end = ends[request]
+            assert isinstance(end, Answer), "an s-cnn answer in hand wins"
+            assert times[end.attempt] == min(times.values()), "the earlier answer wins"
         for request in (gone & self.open.keys()) - ends.keys():
             ends[request] = Gone(0, request)
         for request, attempt in done | cancelled:

@@ -234,7 +234,7 @@ async def test_a_frozen_worker_does_not_look_idle() -> None:
         assert len(cluster.workers[0].calls) <= 2
         cluster.workers[0].thawed.set()
         await asyncio.sleep(0.2)
-        assert [worker.outstanding for worker in cluster.dispatcher.s_cnn.workers.values()] == [0, 0]
+        assert [cluster.dispatcher.s_cnn.balancer.outstanding(f"s{i}") for i in range(2)] == [0, 0]
 
 
 async def test_a_partial_group_shows_empty_cells_as_black() -> None:

@@ -6,7 +6,7 @@ fill group 1 (request i in cell i - 1), the first copies of 2, 3 and 4 answer at
 
 import pytest
 
-from frontend.policy import (
+from frontend.events import (
     Answer,
     AnswerCoded,
     Answered,
@@ -19,13 +19,13 @@ from frontend.policy import (
     Fail,
     Failed,
     Gone,
-    Rules,
     Send,
     SendCollage,
     SetTimer,
     Straggles,
     Timer,
 )
+from frontend.policy import Rules
 from tests.frontend.referee import exact
 from tests.frontend.virtual import (
     CAREFUL,

@@ -4,15 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from frontend.policy import (
-    Answer,
-    AnswerCoded,
-    CancelCollage,
-    Send,
-    SendCollage,
-    SetTimer,
-    Timer,
-)
+from frontend.events import Answer, AnswerCoded, CancelCollage, Send, SendCollage, SetTimer, Timer
 from tests.frontend.virtual import (
     COLLAGE,
     FULL,

@@ -4,17 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from frontend.policy import (
-    Answer,
-    AnswerCoded,
-    Budget,
-    Cancel,
-    Fail,
-    Rules,
-    Send,
-    SendCollage,
-    Straggles,
-)
+from frontend.events import Answer, AnswerCoded, Cancel, Fail, Send, SendCollage, Straggles
+from frontend.policy import Budget, Rules
 from tests.frontend.virtual import (
     CAREFUL,
     COLLAGE,

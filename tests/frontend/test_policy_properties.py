@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.policy import Budget, Rules, Send, SendCollage
+from frontend.events import Send, SendCollage
+from frontend.policy import Budget, Rules
 from tests.frontend.virtual import Broken, Cluster, Collages, Replies, Reply, Seen, Window
 
 

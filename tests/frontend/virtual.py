@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from frontend.policy import (
+from frontend.events import (
     Action,
     Answer,
     AnswerCoded,
@@ -28,12 +28,11 @@ from frontend.policy import (
     Fail,
     Failed,
     Gone,
-    Policy,
-    Rules,
     Send,
     SendCollage,
     SetTimer,
 )
+from frontend.policy import Policy, Rules
 from tests.frontend.referee import End, Referee
 
 Ordered = TypeVar("Ordered", bound=Action)
