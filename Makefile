@@ -67,7 +67,9 @@ train: $(MODELS:%=train-%) ## Train the shipped models on DATA (a folder with Fa
 train-%: $(DEV)/ready
 	$(DEV)/bin/python -m models.train --data $(DATA) $(RECIPE.$*) --out $(RUNS)/fashion-mnist-$*.pt
 
-export: $(MODELS:%=export-%) ## Export the trained models to models/zoo
+export: $(MODELS:%=export-%) ## Export the trained models to models/zoo and calibrate the collage-cnns
+	$(DEV)/bin/python -m models.calibrate --data $(DATA) --s-cnn models/zoo/fashion-mnist-s-cnn.onnx \
+		--collage models/zoo/fashion-mnist-collage-2x2.onnx models/zoo/fashion-mnist-collage-3x3.onnx
 
 export-%: $(DEV)/ready
 	$(DEV)/bin/python -m models.export $(RUNS)/fashion-mnist-$*.pt --data $(DATA) --storage int8 \

@@ -1,0 +1,95 @@
+"""Calibrate a collage-cnn: from which confidence on are its answers as good as the s-cnn's?
+
+``python -m models.calibrate --data DIR --s-cnn FILE.onnx --collage FILE.onnx [FILE.onnx ...]`` finds, on the validation
+split, the lowest confidence threshold at which accepted answers agree with the s-cnn as often as the s-cnn agrees with
+the truth, and writes it into each collage-cnn's description.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from collage.model_info import METADATA_KEY
+from models.data import Split, load
+from models.evaluate import OnnxModel, classify, classify_collages
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``coverage`` is the share of cells whose answers are accepted at ``threshold``; these agree with the s-cnn in
+    ``agreement`` of the cases, at least ``target``: the s-cnn's own accuracy. All from 0 to 1."""
+
+    threshold: float
+    coverage: float
+    agreement: float
+    target: float
+
+
+def risk_coverage(confidences: NDArray[np.float64], agrees: NDArray[np.bool_]) -> tuple[NDArray[np.float64], ...]:
+    """The curve: thresholds (falling), the coverage of each, and the agreement of the answers accepted at it."""
+    order = np.argsort(-confidences, kind="stable")
+    ranks = np.arange(1, len(order) + 1)
+    thresholds, agreement = confidences[order], agrees[order].cumsum() / ranks
+    last_of_ties = np.append(thresholds[:-1] != thresholds[1:], True)
+    return thresholds[last_of_ties], ranks[last_of_ties] / len(order), agreement[last_of_ties]
+
+
+def find_threshold(confidences: NDArray[np.float64], agrees: NDArray[np.bool_], target: float) -> Calibration:
+    """The threshold of the largest coverage whose agreement reaches ``target``; 1 and nothing covered if none does."""
+    thresholds, coverage, agreement = risk_coverage(confidences, agrees)
+    reached = np.flatnonzero(agreement >= target)
+    if not len(reached):
+        return Calibration(1.0, 0.0, 1.0, target)
+    best = reached[-1]
+    return Calibration(float(thresholds[best]), float(coverage[best]), float(agreement[best]), target)
+
+
+def calibrate(s_cnn: OnnxModel, collage: OnnxModel, split: Split, seeds: int = 3) -> Calibration:
+    """Calibrate on a split, with ``seeds`` random placements of every image. Empty cells are never accepted."""
+    reference = {answer.image: answer for answer in classify(s_cnn, split)}
+    target = float(np.mean([answer.prediction == answer.label for answer in reference.values()]))
+    answers = [answer for seed in range(seeds) for answer in classify_collages(collage, split, seed)]
+    confidences = np.array([answer.confidence for answer in answers])
+    agrees = np.array([answer.prediction == reference[answer.image].prediction for answer in answers])
+    return find_threshold(confidences, agrees, target)
+
+
+def write_threshold(path: Path, calibration: Calibration) -> None:
+    """Put a calibration into the description of an exported model."""
+    info = replace(OnnxModel(path).info, version="", accept_threshold=round(calibration.threshold, 4))
+    measured = {name: round(value, 4) for name, value in vars(calibration).items() if name != "threshold"}
+    info = replace(info, extra={**info.extra, "calibration": measured})
+    model = onnx.load(path)
+    others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
+    helper.set_model_props(model, {**others, METADATA_KEY: info.to_json()})
+    onnx.save(model, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--s-cnn", type=Path, required=True, help="the exported s-cnn")
+    parser.add_argument("--collage", type=Path, nargs="+", required=True, help="exported collage-cnns, rewritten")
+    args = parser.parse_args(arguments)
+    s_cnn = OnnxModel(args.s_cnn)
+    validation = load(args.data, s_cnn.info.size).validation
+    for path in args.collage:
+        found = calibrate(s_cnn, OnnxModel(path), validation)
+        write_threshold(path, found)
+        print(
+            f"{path.name}: at confidence {found.threshold:.4f} and above, {found.coverage:.1%} of the cells agree with "
+            f"the s-cnn in {found.agreement:.2%} of the cases (its own accuracy: {found.target:.2%})"
+        )
+
+
+if __name__ == "__main__":
+    main()
