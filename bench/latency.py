@@ -1,13 +1,15 @@
 """The latency generator: a quantile table fitted to measured latencies, ``python -m bench.latency fit TRACE.npy``.
 
 The table is a piecewise linear quantile function. A draw is ``interp(u, probabilities, seconds)`` of a uniform ``u``;
-a worker started with ``--slowdown quantiles:bench/latency.json`` does just that.
+a worker started with ``--slowdown quantiles:bench/latency.json`` does just that. Beside it the file holds a table for
+each of the machines (VMs) that were measured, for ``--slowdown persistent:bench/latency.json#INDEX/COUNT``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 
 LATENCY_TABLE = Path(__file__).with_name("latency.json")
 TOLERANCE = 0.003  # relative; leaves most of the promised 2 % to the noise of finite runs
+VMS = 50
+VM_SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.999, 1.0)
 DEADLINE, STEP, STEP_END = 0.95, 0.979, 0.982  # the usual deadline; where the slow mode begins and levels off
 
 
@@ -74,6 +78,16 @@ def fit(latencies: NDArray[np.float32], tolerance: float = TOLERANCE) -> Quantil
         knots[float(targets[worst])] = wanted[worst]
 
 
+def fit_vms(latencies: NDArray[np.float32]) -> list[list[float]]:
+    """Quantiles at ``VM_SHARES`` of each machine, in seconds: the slow one first, the others in the trace's order.
+
+    The trace holds one machine after the other, with equally many latencies each.
+    """
+    vms = [np.quantile(part, VM_SHARES) for part in np.array_split(latencies.astype(float), VMS)]
+    vms.insert(0, vms.pop(int(np.argmax([vm[VM_SHARES.index(0.5)] for vm in vms]))))
+    return [[round(float(seconds), 5) for seconds in vm] for vm in vms]
+
+
 def load(path: Path = LATENCY_TABLE) -> QuantileTable:
     """Read a table; raises ValueError when the file does not hold a quantile function."""
     content = json.loads(path.read_text())
@@ -81,12 +95,16 @@ def load(path: Path = LATENCY_TABLE) -> QuantileTable:
     return QuantileTable(probabilities, seconds)
 
 
-def save(table: QuantileTable, path: Path, source: str) -> None:
-    """Write a table, six digits each; ``source`` says in words what it was fitted to."""
+def save(table: QuantileTable, path: Path, source: str, vms: Sequence[Sequence[float]] = ()) -> None:
+    """Write a table, six digits each, and those of ``fit_vms``; ``source`` says in words what they were fitted to."""
     about = f"Quantile function of {source}: pairs of p (0 to 1) and the seconds that a share p of draws stays within."
     pairs = [json.dumps([round(p, 6), round(s, 6)]) for p, s in zip(table.probabilities, table.seconds, strict=True)]
     lines = ",\n  ".join(pairs)
-    path.write_text(f'{{"about": {json.dumps(about)},\n "quantiles": [\n  {lines}\n]}}\n')
+    machines = ",\n  ".join(json.dumps(list(vm)) for vm in vms)
+    path.write_text(
+        f'{{"about": {json.dumps(about)},\n "quantiles": [\n  {lines}\n],\n'
+        f' "vms": {{"shares": {json.dumps(VM_SHARES)}, "seconds": [\n  {machines}\n]}}}}\n'
+    )
 
 
 def main() -> None:
@@ -99,7 +117,12 @@ def main() -> None:
     args = parser.parse_args()
     latencies = np.load(args.trace)
     table = fit(latencies)
-    save(table, args.out, f"{len(latencies):,} single-image inference latencies of 50 cloud VMs, pooled")
+    save(
+        table,
+        args.out,
+        f"{len(latencies):,} single-image inference latencies of {VMS} cloud VMs, pooled",
+        fit_vms(latencies),
+    )
     percentiles = np.array([*range(1, 100), 99.9]) / 100
     fitted = np.array([table.quantile(p) for p in percentiles])
     error = np.abs(fitted / np.quantile(latencies, percentiles) - 1).max()

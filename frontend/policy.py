@@ -390,4 +390,5 @@ class Policy:
                 del self._flights[group.id]
                 if flight.confidences is None:
                     self._in_flight -= 1
+                    self._collage_time.cut_off(at - flight.sent_at)
                     self._actions.append(CancelCollage(group.id))

@@ -151,17 +151,18 @@ def detections(raw: Tensor, anchors: Sequence[float]) -> tuple[Tensor, Tensor, T
 
 
 def collage_loss(
-    raw: Tensor, labels: Tensor, boxes: Tensor, *, smoothing: float = 0.1, confidence: float = 0.1, box: float = 0.1
+    raw: Tensor, targets: Tensor, filled: Tensor, boxes: Tensor, *, confidence: float = 0.1, box: float = 0.1
 ) -> Tensor:
     """YOLO-style loss on the anchor of cell size: class CE, plus weighted confidence BCE and box MSE.
 
-    ``labels`` is int64 ``[B, K * K]``, -1 for an empty cell; ``boxes`` float32 ``[K * K, 4]`` are the ground-truth
-    boxes in shares of the collage's side. Anchors other than the first learn only that they hold nothing.
+    ``targets`` is float32 ``[B, K * K, classes]``, the class probabilities to learn; ``filled`` bool, B * K * K long,
+    says which cells hold an image (at least one must); ``boxes`` float32 ``[K * K, 4]`` are the ground-truth boxes in
+    shares of the collage's side. Anchors other than the first learn only that they hold nothing.
     """
     batch, k, _, _, _ = raw.shape
     raw = raw.float()
     matched = raw[..., 0, :].reshape(batch, k * k, -1)
-    filled = labels >= 0
+    filled = filled.view(batch, k * k)
     objectness = torch.zeros_like(raw[..., CONFIDENCE])
     objectness[..., 0] = filled.view(batch, k, k).float()
     offsets = torch.arange(k, device=raw.device)
@@ -171,7 +172,7 @@ def collage_loss(
     found = torch.cat((matched[..., 0:2].sigmoid(), matched[..., 2:4]), -1)
     wanted = torch.cat((centre, size), -1).expand_as(found)
     return (
-        F.cross_entropy(matched[..., CLASSES][filled], labels[filled], label_smoothing=smoothing)
+        F.cross_entropy(matched[..., CLASSES][filled], targets[filled])
         + confidence * F.binary_cross_entropy_with_logits(raw[..., CONFIDENCE], objectness)
         + box * F.mse_loss(found[filled], wanted[filled])
     )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoder.image import decode, fit
+from encoder.image import decode, fit, shrink
 
 FASHION_MNIST_LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -54,43 +54,46 @@ class Dataset:
     test: Split
 
 
-def load(path: Path, size: int, name: str | None = None) -> Dataset:
-    """Read the data set in ``path`` with every image at ``size`` pixels.
+def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
+    """Read the data set in ``path`` with every image at ``size`` pixels, training images at ``train_size`` if given.
 
     ``path`` holds ``train-images-idx3-ubyte.gz`` and its three siblings (Fashion-MNIST), ``data_batch_1`` ...
     ``test_batch`` (CIFAR-10, Python version), or ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``;
     a folder with no test part gets one cut like the validation split.
     """
     labels: tuple[str, ...]
+    larger = train_size or size
     if (path / "train-images-idx3-ubyte.gz").exists():
-        name, labels = name or "fashion-mnist", FASHION_MNIST_LABELS
-        train, test = _idx(path, "train", size), _idx(path, "t10k", size)
+        name, labels = "fashion-mnist", FASHION_MNIST_LABELS
+        train, test = _idx(path, "train", larger), _idx(path, "t10k", size)
     elif (path / "data_batch_1").exists():
-        name, labels = name or "cifar10", CIFAR10_LABELS
-        train = _cifar(path, [f"data_batch_{i}" for i in range(1, 6)], size)
+        name, labels = "cifar10", CIFAR10_LABELS
+        train = _cifar(path, [f"data_batch_{i}" for i in range(1, 6)], larger)
         test = _cifar(path, ["test_batch"], size)
     elif (path / "train").is_dir():
-        name = name or path.name
+        name = path.name
         labels = tuple(sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir()))
-        train = _folder(path / "train", labels, size)
+        train = _folder(path / "train", labels, larger)
         held_out = next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
         if held_out:
             test = _folder(held_out, labels, size)
         else:
-            train, test = _cut(train, seed=1)
+            train, test = _cut(train, size, seed=1)
     else:
         raise FileNotFoundError(
             f"{path} holds no data set: expected IDX files, CIFAR-10 batches or train/<class>/ folders"
         )
-    train, validation = _cut(train, seed=0)
+    train, validation = _cut(train, size, seed=0)
     return Dataset(name, labels, train, validation, test)
 
 
-def _cut(split: Split, seed: int) -> tuple[Split, Split]:
-    """Cut a random part off a split; returns (the rest, the part)."""
+def _cut(split: Split, size: int, seed: int) -> tuple[Split, Split]:
+    """Cut a random part off a split; returns (the rest, the part at ``size`` pixels)."""
     order = np.random.default_rng(seed).permutation(len(split))
     count = min(VALIDATION_MOST, int(len(split) * VALIDATION_SHARE))
-    return split.take(np.sort(order[count:])), split.take(np.sort(order[:count]))
+    part = split.take(np.sort(order[:count]))
+    images = np.stack([shrink(image, size, size) for image in part.images]) if count else part.images
+    return split.take(np.sort(order[count:])), Split(images, part.labels, part.ids)
 
 
 def _idx(path: Path, part: str, size: int) -> Split:

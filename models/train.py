@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from encoder.grid import Grid
 from models import checkpoint
+from models.augment import augment, tile
 from models.checkpoint import ModelSpec
 from models.collage_cnn import CLASSES, CONFIDENCE, collage_loss
 from models.data import Dataset, Split, load, placements
@@ -40,9 +42,11 @@ class Recipe:
     smoothing: float = 0.1
     shift: int = 3  # pixels
     flip: bool = True
+    crop: float = 0.0  # smallest share of an image's area in a random crop; 0: shift instead
     blank: float = 0.02  # share of empty cells in training collages
-    small_size: int = 0  # train the first part of the run at this resolution ...
-    small_share: float = 0.0  # ... for this share of it (s-cnn only)
+    distil: float = 0.5  # weight of the teacher's answer in the target, if there is a teacher
+    small_size: int = 0  # train the first part of the run with images (or cells) of this side ...
+    small_share: float = 0.0  # ... for this share of it
     seed: int = 0
 
     @classmethod
@@ -52,19 +56,6 @@ class Recipe:
         return cls(**{**base, "decay": False, **changes})  # type: ignore[arg-type]
 
 
-def augment(images: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Random horizontal flips and shifts (black borders) of uint8 ``[B, H, W, 3]``."""
-    batch, height, width, _ = images.shape
-    shift = recipe.shift
-    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
-    rows = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(height)
-    columns = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(width)
-    if recipe.flip:
-        columns = np.where(rng.random((batch, 1)) < 0.5, columns[:, ::-1], columns)
-    moved = padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return torch.from_numpy(moved)
-
-
 def normalise(pixels: Tensor, spec: ModelSpec) -> Tensor:
     """uint8 ``[B, H, W, 3]`` to the model's float32 ``[B, 3, H, W]``, channels last in memory."""
     mean = torch.tensor(spec.mean, device=pixels.device)
@@ -72,22 +63,20 @@ def normalise(pixels: Tensor, spec: ModelSpec) -> Tensor:
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-def tile(cells: Tensor, grid: Grid) -> Tensor:
-    """Cells uint8 ``[B * N, h, w, 3]`` to collages ``[B, size, size, 3]``; a surplus pixel of a cell is cut off."""
-    batch = len(cells) // grid.cells
-    collages = cells.new_zeros(batch, grid.size, grid.size, 3)
-    members = cells.view(batch, grid.cells, *cells.shape[1:])
-    for cell in range(grid.cells):
-        left, top, right, bottom = grid.box(cell)
-        collages[:, top:bottom, left:right] = members[:, cell, : bottom - top, : right - left]
-    return collages
-
-
 class Trainer:
     """One run: the model, its optimisers, and steps over batches."""
 
-    def __init__(self, spec: ModelSpec, data: Dataset, recipe: Recipe, device: str, precision: str) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        data: Dataset,
+        recipe: Recipe,
+        device: str,
+        precision: str,
+        teacher: NDArray[np.float32] | None = None,
+    ) -> None:
         torch.manual_seed(recipe.seed)
+        self.teacher = teacher
         self.spec, self.data, self.recipe = spec, data, recipe
         self.device = torch.device(device)
         self.bfloat16 = precision == "bf16"
@@ -152,9 +141,24 @@ class Trainer:
         cells = self.grid.cells
         return max(1, round(self.recipe.batch / cells)) * cells
 
+    @property
+    def _image_size(self) -> int:
+        return -(-self.spec.size // self.spec.k)
+
+    def _targets(self, index: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:
+        """What to learn of these images: class probabilities, float32 ``[B, classes]``."""
+        classes, smoothing = len(self.spec.labels), self.recipe.smoothing
+        targets = np.full((len(index), classes), smoothing / classes, np.float32)
+        targets[np.arange(len(index)), self.data.train.labels[index]] += 1 - smoothing
+        if self.teacher is not None:
+            targets += self.recipe.distil * (self.teacher[flipped.astype(int), index] - targets)
+        return torch.from_numpy(targets)
+
     def epoch(self, number: int) -> float:
         """Train one epoch (or what is left of the last one); returns the mean loss."""
-        rng = np.random.default_rng([self.recipe.seed, number])
+        recipe = self.recipe
+        variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip}
+        rng = np.random.default_rng([recipe.seed, number])
         order = rng.permutation(len(self.data.train))
         first = number * self.steps_per_epoch
         count = min(self.steps_per_epoch, self.steps - first)
@@ -163,9 +167,9 @@ class Trainer:
         for i in range(count):
             self._schedule(first + i)
             index = order[i * self._images_per_step : (i + 1) * self._images_per_step]
-            images = augment(self.data.train.images[index], self.recipe, rng).to(self.device)
-            labels = torch.from_numpy(self.data.train.labels[index]).to(self.device)
-            total += self._step(images, labels, rng, (first + i) / self.steps)
+            images, flipped = augment(self.data.train.images[index], self._image_size, rng, **variations)
+            targets = self._targets(index, flipped).to(self.device)
+            total += self._step(images.to(self.device), targets, rng, (first + i) / self.steps)
             if i % 50 == 49:
                 speed = (time.monotonic() - started) / (i + 1)
                 left = (self.steps - first - i) * speed / 60
@@ -180,22 +184,22 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = peak * min(warm, decay)
 
-    def _step(self, images: Tensor, labels: Tensor, rng: np.random.Generator, done: float) -> float:
+    def _step(self, images: Tensor, targets: Tensor, rng: np.random.Generator, done: float) -> float:
         recipe = self.recipe
+        filled = torch.from_numpy(rng.random(len(targets)) >= recipe.blank).to(self.device)
         if self.spec.kind == "collage-cnn":
-            blank = torch.from_numpy(rng.random(len(labels)) < recipe.blank).to(self.device)
-            images = tile(images.masked_fill(blank[:, None, None, None], 0), self.grid)
-            labels = labels.masked_fill(blank, -1).view(len(images), -1)
+            images = tile(images * filled[:, None, None, None], self.grid)
         x = normalise(images, self.spec)
         if done < recipe.small_share:
-            x = F.interpolate(x, (recipe.small_size, recipe.small_size), mode="bilinear", antialias=True)
+            side = recipe.small_size * self.spec.k
+            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             out = self.model(x)
         if self.spec.kind == "collage-cnn":
-            loss = collage_loss(out, labels, self.boxes, smoothing=recipe.smoothing)
+            loss = collage_loss(out, targets.view(len(images), self.grid.cells, -1), filled, self.boxes)
         else:
-            loss = F.cross_entropy(out.float(), labels, label_smoothing=recipe.smoothing)
+            loss = F.cross_entropy(out.float(), targets)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -233,6 +237,36 @@ def describe(data: Dataset, architecture: str, size: int, k: int, options: dict[
     return ModelSpec(architecture, data.name, data.labels, size, k, mean, std, options=options)
 
 
+@torch.no_grad()
+def teach(teacher: Path, data: Path, device: str) -> NDArray[np.float32]:
+    """A trained s-cnn's answers to the training images, as they are and flipped: float32 ``[2, N, classes]``."""
+    spec, model, _ = checkpoint.load(teacher)
+    if spec.kind != "s-cnn":
+        raise ValueError(f"{teacher} is a {spec.kind}: a teacher is an s-cnn")
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = load(data, spec.size).train.images
+    answers = np.empty((2, len(images), len(spec.labels)), np.float32)
+    bfloat16 = default_precision(device) == "bf16"
+    for start in range(0, len(images), 250):
+        batch = normalise(torch.from_numpy(images[start : start + 250]).to(device), spec)
+        for flipped, x in enumerate((batch, batch.flip(-1))):
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
+                scores = model(x.contiguous(memory_format=torch.channels_last))
+            answers[flipped, start : start + 250] = scores.float().softmax(-1).cpu().numpy()
+    return answers
+
+
+def warm_start(model: nn.Module, source: Path) -> int:
+    """Copy from a checkpoint every tensor that has the same name and shape; returns how many."""
+    own = model.state_dict()
+    _, other, _ = checkpoint.load(source)
+    fitting = {
+        name: value for name, value in other.state_dict().items() if name in own and own[name].shape == value.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
 def default_precision(device: str) -> str:
     """bfloat16 where matrix units make it fast (GPUs, CPUs with AMX), else float32."""
     if device != "cpu":
@@ -248,8 +282,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write, and to resume from")
     parser.add_argument("--size", type=int, default=32, help="side of an image or of a cell, pixels")
     parser.add_argument("--k", type=int, default=3, help="grid of a collage-cnn")
+    parser.add_argument("--collage-size", type=int, help="side of the collage, pixels (default: k times --size)")
+    parser.add_argument("--teacher", type=Path, help="checkpoint of an s-cnn whose answers are learnt as well")
+    parser.add_argument("--init", type=Path, help="checkpoint to start from: all weights that fit")
     parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet)")
-    parser.add_argument("--stem", help="imagenet or small (resnet18, resnet34)")
+    parser.add_argument("--blocks", type=int, nargs="+", help="blocks of each stage (collage-resnet)")
+    parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
+    parser.add_argument("--stem", help="imagenet or small (resnet); stride of the first convolution (collage-resnet)")
     parser.add_argument("--preset", choices=("ours", "paper"), default="ours")
     for setting in fields(Recipe):
         if setting.type != "bool":
@@ -268,12 +307,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     recipe = Recipe.paper(**chosen) if args.preset == "paper" else Recipe(**chosen)
     collage = args.model.startswith("collage")
-    data = load(args.data, args.size)
-    options = {name: value for name in ("widths", "stem") if (value := getattr(args, name))}
     k = args.k if collage else 1
-    spec = describe(data, args.model, args.size * k, k, options)
+    collage_size = (args.collage_size or args.size * k) if collage else args.size
+    image_size = -(-collage_size // k)
+    data = load(args.data, image_size, train_size=round(1.3 * image_size) if recipe.crop else None)
+    options = {name: value for name in ("widths", "blocks", "strides", "stem") if (value := getattr(args, name))}
+    if collage and args.stem:
+        options["stem"] = int(args.stem)
+    spec = describe(data, args.model, collage_size, k, options)
+    precision = args.precision or default_precision(args.device)
     try:
-        trainer = Trainer(spec, data, recipe, args.device, args.precision or default_precision(args.device))
+        teacher = teach(args.teacher, args.data, args.device) if args.teacher else None
+        trainer = Trainer(spec, data, recipe, args.device, precision, teacher)
+        if args.init:
+            print(f"{warm_start(trainer.model, args.init)} tensors from {args.init}")
         if args.out.exists():
             trainer.resume(args.out)
             print(f"resuming after {len(trainer.log)} epochs")

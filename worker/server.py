@@ -104,7 +104,7 @@ class Engine:
         self, image: NDArray[np.uint8], request_id: str, attempt: int, started: float
     ) -> tuple[Floats, ...]:
         """The model's outputs, not before the injected slowness is over."""
-        draw = self._slowdown.draw(request_id, attempt)
+        draw = self._slowdown.draw(request_id, attempt, started)
         if self._slowdown.enabled:
             self._metrics.slowdown.observe(draw)
         try:

@@ -6,16 +6,27 @@ the seed, the request and its attempt only, so that all policies under compariso
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import math
+from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 COLLAGE_FACTOR = 0.9
 """A collage-cnn is about 10 % faster than the s-cnn it protects (Collage inference, section 5.5)."""
+MOVES_EVERY_S = 30.0
+"""How long a worker of the mixture stays slow before the slowness moves on."""
+SLOW_IN = 50
+"""One worker in so many is slow at a time (at least one): figure 2 has one slow machine among 50."""
+
+Quantiles = Callable[[float], float]
+"""The inverse of a distribution function: seconds that a share (0 to 1) of draws stays within."""
 
 
 class SlowdownError(ValueError):
@@ -25,21 +36,55 @@ class SlowdownError(ValueError):
 class Slowdown:
     """Draws of injected service times, in seconds.
 
-    ``specification`` is ``off``, ``fixed:SECONDS``, ``quantiles:FILE`` (JSON ``{"quantiles": [[p, seconds], ...]}``,
-    interpolated linearly), ``trace:FILE.npy`` (float32 seconds, drawn independently) or ``trace:FILE.npy#START-END``
-    (from a slice of it, END excluded).
+    ``specification`` is one of
+
+    - ``off``, ``fixed:SECONDS``
+    - ``quantiles:FILE``: JSON ``{"quantiles": [[p, seconds], ...]}``, interpolated linearly
+    - ``trace:FILE.npy``: float32 seconds, drawn independently; ``trace:FILE.npy#START-END`` from a slice, END excluded
+    - ``bimodal:FAST,SLOW,SHARE``: a SHARE of draws around SLOW seconds, the others around FAST, each within 10 %
+    - ``pareto:LEAST,SHAPE``: a heavy tail, from LEAST seconds on
+    - ``persistent:FILE#INDEX/COUNT``: worker INDEX of COUNT (from 0) plays one machine all the time; the file's ``vms``
+      (``{"shares": [p, ...], "seconds": [[...], ...]}``, the slow machine first) are spread evenly over the workers
+    - ``mixture:FILE#INDEX/COUNT``: draws as with ``quantiles``, but one worker in 50 (at least one) plays the slow
+      machine instead, another one every 30 seconds
     """
 
     def __init__(self, specification: str = "off", seed: int = 0, scale: float = 1.0) -> None:
-        """``scale`` multiplies every draw. Raises SlowdownError for anything unusable."""
+        """``scale`` multiplies every draw, and all times. Raises SlowdownError for anything unusable."""
         self.enabled = specification != "off"
-        self._seconds_at = _parse(specification)
         self._seed = seed
         self._scale = scale
+        self._slow: Quantiles | None = None  # of the slow machine, in a mixture
+        self._index, self._count = 0, 1
+        source, _, argument = specification.partition(":")
+        try:
+            if source == "mixture":
+                file, self._index, self._count = _one_of(argument)
+                self._usual, self._slow = _table(file), _machines(file)[0]
+            else:
+                self._usual = _parse(source, argument)
+        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+            raise SlowdownError(f"slowdown {specification!r} cannot be used: {error}") from None
 
-    def draw(self, request_id: str, attempt: int) -> float:
-        """Seconds that this attempt takes at least; 0 when off."""
-        return self._scale * self._seconds_at(_uniform(self._seed, request_id, attempt))
+    @classmethod
+    def sampled(cls, latencies: NDArray[np.float64], seed: int = 0, scale: float = 1.0) -> Slowdown:
+        """Independent draws from measured ``latencies``, in seconds, float ``[n]``; raises ValueError for bad ones."""
+        slowdown = cls(seed=seed, scale=scale)
+        slowdown.enabled, slowdown._usual = True, _sampled(_durations(latencies))
+        return slowdown
+
+    def draw(self, request_id: str, attempt: int, at: float = 0.0) -> float:
+        """Seconds that this attempt takes at least if it is started at ``at``, by any clock that all workers share.
+
+        0 when off. The time matters to ``mixture`` only.
+        """
+        quantiles = self._slow if self._slow and self._slow_at(at) else self._usual
+        return self._scale * quantiles(_uniform(self._seed, request_id, attempt))
+
+    def _slow_at(self, at: float) -> bool:
+        turn = int(at / (MOVES_EVERY_S * (self._scale or 1.0)))
+        first = int(self._count * _uniform(self._seed, "slow", turn))
+        return (self._index - first) % self._count < max(1, self._count // SLOW_IN)
 
 
 def _uniform(seed: int, request_id: str, attempt: int) -> float:
@@ -48,39 +93,101 @@ def _uniform(seed: int, request_id: str, attempt: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53  # 53 bits: all that a float can hold
 
 
-def _parse(specification: str) -> Callable[[float], float]:
-    source, _, argument = specification.partition(":")
-    try:
-        match source:
-            case "off" if not argument:
-                return lambda share: 0.0
-            case "fixed":
-                seconds = float(_durations(np.array([float(argument)]))[0])
-                return lambda share: seconds
-            case "quantiles":
-                shares, values = _table(Path(argument))
-                return lambda share: float(np.interp(share, shares, values))
-            case "trace":
-                trace = _trace(argument)
-                return lambda share: float(trace[int(share * len(trace))])
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise SlowdownError(f"slowdown {specification!r} cannot be used: {error}") from None
-    raise SlowdownError(
-        f"slowdown {specification!r} is none of off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy, "
-        "trace:FILE.npy#START-END"
+def _parse(source: str, argument: str) -> Quantiles:
+    match source:
+        case "off" if not argument:
+            return lambda share: 0.0
+        case "fixed":
+            (seconds,) = _numbers(argument, 1)
+            return lambda share: seconds
+        case "quantiles":
+            return _table(argument)
+        case "trace":
+            return _sampled(_trace(argument))
+        case "bimodal":
+            fast, slow, slow_share = _numbers(argument, 3)
+            shares = [0, 1 - slow_share, 1 - slow_share, 1]
+            return _interpolation(shares, [0.9 * fast, 1.1 * fast, 0.9 * slow, 1.1 * slow])
+        case "pareto":
+            least, shape = _numbers(argument, 2)
+            power = -1 / shape if shape else -math.inf
+            if not math.isfinite(power):
+                raise ValueError("its SHAPE must be above 0")
+            return lambda share: float(least * (1 - share) ** power)
+        case "persistent":
+            file, index, count = _one_of(argument)
+            machines = _machines(file)
+            return machines[index * len(machines) // count]
+    raise ValueError(
+        "it is none of off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy, trace:FILE.npy#START-END, "
+        "bimodal:FAST,SLOW,SHARE, pareto:LEAST,SHAPE, persistent:FILE.json#INDEX/COUNT, mixture:FILE.json#INDEX/COUNT"
     )
 
 
-def _table(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shares and seconds of a quantile table; the file may hold other keys beside it."""
-    content = json.loads(file.read_text())
-    table = np.array(content.get("quantiles", ()) if isinstance(content, dict) else (), np.float64)
+def _numbers(argument: str, count: int) -> list[float]:
+    numbers = [float(number) for number in argument.split(",")]
+    if len(numbers) != count:
+        raise ValueError(f"{count} numbers are needed")
+    return [float(number) for number in _durations(np.array(numbers))]
+
+
+def _one_of(argument: str) -> tuple[str, int, int]:
+    file, _, place = argument.rpartition("#")
+    index, _, count = place.partition("/")
+    if not file or not 0 <= int(index) < int(count):
+        raise ValueError("FILE.json#INDEX/COUNT is needed, with INDEX from 0 to COUNT - 1")
+    return file, int(index), int(count)
+
+
+def _sampled(latencies: NDArray[np.float64]) -> Quantiles:
+    count = len(latencies)
+    return lambda share: float(latencies[int(share * count)])
+
+
+def _interpolation(shares: list[float], seconds: list[float]) -> Quantiles:
+    """Like np.interp, which takes several times as long for one number."""
+    last = len(shares) - 1
+
+    def quantile(share: float) -> float:
+        right = bisect_right(shares, share)
+        if right == 0 or right > last:
+            return seconds[0 if right == 0 else last]
+        left = right - 1
+        part = (share - shares[left]) / (shares[right] - shares[left])
+        return seconds[left] + part * (seconds[right] - seconds[left])
+
+    return quantile
+
+
+@functools.cache
+def _content(file: str) -> dict[str, Any]:
+    content = json.loads(Path(file).read_text())
+    return content if isinstance(content, dict) else {}
+
+
+@functools.cache
+def _table(file: str) -> Quantiles:
+    """The quantile table of a file, which may hold other keys beside it."""
+    table = np.array(_content(file).get("quantiles", ()), np.float64)
     if table.ndim != 2 or table.shape[1] != 2:
         raise ValueError('it is not JSON of the form {"quantiles": [[p, seconds], ...]}')
-    shares, values = table.T
-    if not (shares.min() >= 0 and shares.max() <= 1 and (np.diff(shares) > 0).all() and (np.diff(values) >= 0).all()):
+    return _checked(table[:, 0], table[:, 1])
+
+
+@functools.cache
+def _machines(file: str) -> list[Quantiles]:
+    """Quantile functions of single machines, the slow one first."""
+    machines = _content(file).get("vms", {})
+    shares, seconds = np.array(machines.get("shares", ()), float), np.array(machines.get("seconds", ()), float)
+    if shares.ndim != 1 or seconds.ndim != 2 or len(shares) != seconds.shape[1]:
+        raise ValueError('it is not JSON of the form {"vms": {"shares": [p, ...], "seconds": [[...], ...]}}')
+    return [_checked(shares, row) for row in seconds]
+
+
+def _checked(shares: NDArray[np.float64], seconds: NDArray[np.float64]) -> Quantiles:
+    if not (shares.min() >= 0 and shares.max() <= 1 and (np.diff(shares) > 0).all() and (np.diff(seconds) >= 0).all()):
         raise ValueError("p must rise within 0 to 1, and seconds must not fall")
-    return shares, _durations(values)
+    return _interpolation(shares.tolist(), _durations(seconds).tolist())
 
 
 def _trace(argument: str) -> NDArray[np.float64]:

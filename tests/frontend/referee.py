@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from frontend.events import (
+    PRIMARY,
     Action,
     Answer,
     AnswerCoded,
     Answered,
     Arrived,
+    Audit,
     Cancel,
     CancelCollage,
     CollageFailed,
@@ -39,9 +42,13 @@ def exact(actions: Iterable[Action | Gone]) -> list[tuple[str, Action | Gone]]:
 
 @dataclass
 class _Open:
+    arrived: float
+    expires: float
+    deadline: float = math.inf
     running: set[int] = field(default_factory=set)
     sent: int = 0
     straggles: bool = False
+    waits_unsure: bool = False  # a timer was set for the end of its patience
     place: tuple[int, int] | None = None  # group and cell, once its collage was sent
 
 
@@ -55,6 +62,8 @@ class Referee:
         self.flying: dict[int, Mapping[int, int]] = {}  # collages sent, and neither back nor cancelled
         self.back: dict[int, Mapping[int, float]] = {}
         self.workers, self.cells = 0, 0
+        self.accept = 1.0
+        self.coded, self.audits = 0, 0
         self.ordinary, self.redundant = 0, 0  # redundant: by choice, not because every attempt had failed
 
     def check(self, batch: Sequence[Event], actions: Sequence[Action]) -> None:
@@ -64,13 +73,15 @@ class Referee:
         gone: set[int] = set()
         expired: set[int] = set()
         late: set[int] = set()
+        impatient: set[int] = set()
+        now = max((event.at for event in batch), default=0.0)
         failed: set[int] = set()
         room = [(self.workers, self.cells)]
         for event in sorted(batch, key=lambda event: event.at):
             match event:
-                case Arrived(_, request):
+                case Arrived(at, request, expires):
                     self.ordinary += 1
-                    self.open[request] = _Open()
+                    self.open[request] = _Open(at, expires)
                 case Answered(at, request, attempt) if self._runs(request, attempt):
                     done.add((request, attempt))
                     answers.setdefault(request, {})[attempt] = at
@@ -84,10 +95,13 @@ class Referee:
                     self.flying.pop(group, None)
                 case Gone(_, request):
                     gone.add(request)
-                case CollageWorkers(_, workers, cells):
+                case CollageWorkers(_, workers, cells, accept):
                     room.append((workers, cells))
+                    self.accept = accept if self.rules.accept is None else self.rules.accept
                 case Due(_, Timer.EXPIRY, request):
                     expired.add(request)
+                case Due(_, Timer.UNSURE, request):
+                    impatient.add(request)
                 case Due(_, Timer.DEADLINE, request):
                     late.add(request)
         self.workers, self.cells = room[-1]
@@ -104,7 +118,7 @@ class Referee:
                     assert attempt == state.sent, "attempts are numbered in order"
                     sent.add((request, attempt))
                     state.sent += 1
-                    assert state.sent <= (self.rules.attempts if self.rules.replica else 2)
+                    assert state.sent <= (self.rules.attempts if self.rules.replica else 1 if self.rules.collage else 2)
                     if self.rules.replica and state.running - {attempt for r, attempt in done if r == request}:
                         self.redundant += 1
                     state.running.add(attempt)
@@ -126,7 +140,9 @@ class Referee:
                 case Cancel(request, attempt):
                     assert attempt in self.open[request].running, "cancels only what runs"
                     assert (request, attempt) not in cancelled, "cancelled twice"
-                    assert (request, attempt) not in sent or request in expired | gone, "sent only to be cancelled"
+                    assert (request, attempt) not in sent or request in expired | gone | impatient, (
+                        "sent only to be cancelled"
+                    )
                     cancelled.add((request, attempt))
                 case CancelCollage(group):
                     assert group in self.flying or group in flying_before, "cancels only what runs"
@@ -137,8 +153,16 @@ class Referee:
                 case AnswerCoded(request, group, cell):
                     assert self.open[request].place == (group, cell), "its own cell"
                     assert cell in self.back[group], "answers only what was seen"
-                    assert self.open[request].straggles or request in expired, "a coded answer is for stragglers"
+                    early = self.rules.early and self._sure(request)
+                    assert self.open[request].straggles or request in expired or early, (
+                        "coded answers are for stragglers"
+                    )
+                    self.coded += 1
                     self._end(ends, request, action)
+                case Audit(request):
+                    assert isinstance(ends[request], AnswerCoded)
+                    self.open[request].running.remove(PRIMARY)
+                    self.audits += 1
                 case Fail(request, is_expired):
                     assert self._confidence(request) is None, "any prediction is better than none"
                     assert not is_expired or request in expired
@@ -147,8 +171,11 @@ class Referee:
                     assert request in late | failed
                     assert not self.open[request].straggles
                     self.open[request].straggles = True
-                case SetTimer(_, timer):
-                    assert timer is Timer.EXPIRY or self.rules.replica or self.rules.collage
+                case SetTimer(at, Timer.DEADLINE, request):
+                    assert self.rules.replica or self.rules.collage
+                    self.open[request].deadline = at
+                case SetTimer(_, Timer.UNSURE, request):
+                    self.open[request].waits_unsure = True
 
         for request, times in answers.items():
             end = ends[request]
@@ -164,21 +191,25 @@ class Referee:
             hopeless = not any(r == request for r, _ in cancelled) and not (place and place[0] in pending)
             match end:
                 case AnswerCoded():
-                    sure = (self._confidence(request) or 0) >= self.rules.accept
-                    assert sure or hopeless or request in expired, "unsure, and something better may come"
+                    patient = now < self._unsure_from(request)
+                    assert self._sure(request) or hopeless or request in expired or not patient, "better may come"
                 case Fail(_, False):
                     assert hopeless, "gave up too early"
             del self.open[request]
             self.ended.add(request)
         assert not expired & self.open.keys(), "outlives its caller's deadline"
+        assert not impatient & self.open.keys(), "waits although its patience is over"
+        assert self.audits <= self.rules.audit * self.coded + 1e-6, "more audits than asked for"
         assert self.redundant <= 1 + self.rules.extra_load * self.ordinary + 1e-6, "over budget"
         for members in self.flying.values():
             assert any(request in self.open for request in members.values()), "a collage that nobody needs"
         for request, state in self.open.items():
             assert state.running or self._flies(request), "waits for nothing"
             assert state.straggles or request not in late, "missed its deadline unnoticed"
-            confidence = self._confidence(request) if state.straggles else None
-            assert confidence is None or confidence < self.rules.accept, "left a sure answer lying"
+            if state.straggles or self.rules.early:
+                assert not self._sure(request), "left a sure answer lying"
+            if state.straggles and self._confidence(request) is not None:
+                assert state.waits_unsure or self._unsure_from(request) >= state.expires, "forgot an unsure answer"
 
     def check_over(self, policy: Policy) -> None:
         """All is over: nobody waits, and the policy remembers nothing."""
@@ -198,6 +229,15 @@ class Referee:
     def _confidence(self, request: int) -> float | None:
         place = self.open[request].place
         return self.back.get(place[0], {}).get(place[1]) if place else None
+
+    def _sure(self, request: int) -> bool:
+        confidence = self._confidence(request)
+        return confidence is not None and confidence >= self.accept
+
+    def _unsure_from(self, request: int) -> float:
+        """When its patience ends: from then on a straggler takes an unsure answer too."""
+        state = self.open[request]
+        return state.arrived + self.rules.patience * (state.deadline - state.arrived)
 
     def _end(self, ends: dict[int, End], request: int, end: End) -> None:
         assert request in self.open, "answered after it ended"

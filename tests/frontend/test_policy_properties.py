@@ -4,6 +4,7 @@ The referee in virtual.py checks every batch; here are only the scenarios. Times
 often happen at once.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontend.events import Send, SendCollage
-from frontend.policy import Budget, Rules
+from frontend.policy import POLICIES, Budget, Rules
 from tests.frontend.virtual import Broken, Cluster, Collages, Replies, Reply, Seen, Window
 
 
@@ -51,10 +52,12 @@ collages = st.one_of(
 )
 rules = st.builds(
     Rules.named,
-    st.sampled_from(["none", "replicate", "collage", "collage", "collage"]),
+    st.sampled_from([*POLICIES, "collage", "adaptive"]),
     deadline=ticks(8, 20),
     group_wait=ticks(0, 20),
-    accept=st.sampled_from([0.0, 0.5]),
+    accept=st.sampled_from([0.0, 0.5, None]),
+    patience=st.sampled_from([1.0, 1.5, math.inf]),
+    audit=st.sampled_from([0.0, 0.3, 1.0]),
     extra_load=st.sampled_from([0.0, 0.125, 0.25, 2.0]),
     attempts=st.integers(2, 4),
     margin=ticks(0, 2),
@@ -107,11 +110,12 @@ def test_every_request_ends_once_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("policy", ["collage", "adaptive"])
 @pytest.mark.parametrize(("per_second", "workers", "cells"), [(8, 1, 9), (150, 3, 9), (400, 25, 4)])
-def test_long_runs_of_likely_traffic(seed: int, per_second: float, workers: int, cells: int) -> None:
+def test_long_runs_of_likely_traffic(seed: int, policy: str, per_second: float, workers: int, cells: int) -> None:
     random = np.random.default_rng(seed)
     count = 1500
-    rules = Rules.named("collage", accept=0.5)
+    rules = Rules.named(policy, accept=0.5)
     slow = random.random((count, 4)) < 0.05
     broken = random.random((count, 4)) < 0.02
     service = np.where(slow, random.normal(0.7, 0.05, (count, 4)), random.normal(0.14, 0.01, (count, 4)))

@@ -94,10 +94,12 @@ class Cluster:
         usual: Reply | None = None,
         workers: int = 1,
         cells: int = 4,
+        accept: float = 0.5,
         windows: Iterable[Window] = (),
         deaf: bool = False,
     ) -> None:
         self.policy = Policy(rules)
+        self._accept = accept
         self.now = 0.0
         self.log: list[tuple[float, Action]] = []
         self.ends: dict[int, tuple[float, str, End]] = {}
@@ -119,7 +121,7 @@ class Cluster:
         self._schedule(Gone(at, request))
 
     def collage_workers(self, workers: int, cells: int, at: float = 0.0) -> None:
-        self._schedule(CollageWorkers(at, workers, cells))
+        self._schedule(CollageWorkers(at, workers, cells, self._accept))
 
     def run(self) -> Cluster:
         """Run until nothing is left to happen; then nothing may be left in the policy either."""

@@ -94,7 +94,8 @@ def test_what_operators_need_is_shown() -> None:
     shown = " ".join(query for _, query in QUERIES)
     for name in (
         "collage_request_seconds_bucket", "collage_answers_total", "collage_sent_total", "collage_stragglers_total",
-        "collage_in_flight", "collage_worker_queue_seconds_bucket", "collage_worker_inference_seconds_bucket",
+        "collage_in_flight", "collage_deadline_seconds", "collage_worker_queue_seconds_bucket",
+        "collage_worker_inference_seconds_bucket",
         "collage_worker_failures_total",
     ):  # fmt: skip
         assert name in shown

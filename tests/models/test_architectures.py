@@ -118,6 +118,10 @@ def test_detections_geometry() -> None:
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(1, 8))
 
 
+def one_hot(labels: torch.Tensor) -> torch.Tensor:
+    return nn.functional.one_hot(labels.clamp(0), 3).float()
+
+
 @pytest.mark.parametrize("make", [lambda: CollageResNet(2, 32, 3, widths=(8, 8, 16)), lambda: CollageTiny(2, 64, 3)])
 def test_loss_falls_until_collages_are_known(make) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
@@ -130,7 +134,7 @@ def test_loss_falls_until_collages_are_known(make) -> None:  # type: ignore[no-u
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
     for _ in range(60 if size == 32 else 15):
-        loss = collage_loss(model(collages), labels, boxes, smoothing=0.0)
+        loss = collage_loss(model(collages), one_hot(labels), labels >= 0, boxes)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -152,8 +156,8 @@ def test_loss_of_perfect_outputs_is_nearly_zero() -> None:
     raw.view(1, 9, 2, 8)[0, :, 0, 4] = torch.where(labels[0] >= 0, 30.0, -30.0)
     raw.view(1, 9, 2, 8)[0, :, 0, 5:] = 40.0 * nn.functional.one_hot(labels[0].clamp(0), 3)
     boxes = torch.from_numpy(grid.boxes.copy())
-    assert collage_loss(raw, labels, boxes, smoothing=0.0) < 1e-6
-    assert collage_loss(raw.roll(1, 2), labels, boxes, smoothing=0.0) > 1
+    assert collage_loss(raw, one_hot(labels), labels >= 0, boxes) < 1e-6
+    assert collage_loss(raw.roll(1, 2), one_hot(labels), labels >= 0, boxes) > 1
 
 
 @pytest.mark.parametrize(("side", "channels"), [(1, 32), (2, 16), (4, 8), (8, 8)])

@@ -59,8 +59,8 @@ def test_folders_are_read_as_a_server_would(tmp_path: Path, held_out: str) -> No
 
 def test_folders_without_a_test_part_get_one_cut(tmp_path: Path) -> None:
     path = write_folders(tmp_path / "pets", {"train": 20})
-    data = load(path, 16, name="animals")
-    assert data.name == "animals"
+    data = load(path, 16)
+    assert data.name == "pets"
     assert [len(getattr(data, part)) for part in PARTS] == [33, 3, 4]
     assert_disjoint(data)
     assert_same(data, load(path, 16))

@@ -9,9 +9,10 @@ import torch
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from models import checkpoint
+from models.augment import augment, tile
 from models.data import Dataset, load
 from models.optim import Muon, orthogonalise
-from models.train import Recipe, Trainer, augment, describe, main, normalise, tile
+from models.train import Recipe, Trainer, describe, main, normalise, teach, warm_start
 from tests.models.datasets import write_idx
 
 SPECS = {"resnet32": (1, {}), "collage-resnet": (2, {"widths": [8, 16, 16]})}
@@ -109,7 +110,7 @@ def test_training_collages_are_the_encoders(k: int, size: int) -> None:
 def test_augmented_images_are_shifted_and_mirrored_originals() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (40, 8, 8, 3), np.uint8)
-    moved = augment(images, Recipe(shift=2), np.random.default_rng(1)).numpy()
+    moved = augment(images, 8, np.random.default_rng(1), shift=2, crop=0, flip=True)[0].numpy()
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     flips = 0
     for image, found in zip(padded, moved, strict=True):
@@ -119,7 +120,54 @@ def test_augmented_images_are_shifted_and_mirrored_originals() -> None:
         assert straight != mirrored
         flips += mirrored
     assert 8 < flips < 32
-    np.testing.assert_array_equal(augment(images, Recipe(shift=0, flip=False), rng).numpy(), images)
+    np.testing.assert_array_equal(augment(images, 8, rng, shift=0, crop=0, flip=False)[0].numpy(), images)
+
+
+def test_crops_show_parts_of_their_own_image() -> None:
+    """Images of one colour each: a crop keeps the colour (its brightness varies) and has the size asked for."""
+    images = np.zeros((30, 20, 20, 3), np.uint8)
+    for number, image in enumerate(images):
+        image[..., number % 3] = 150
+    crops, _ = augment(images, 12, np.random.default_rng(0), shift=0, crop=0.35, flip=True)
+    assert crops.shape == (30, 12, 12, 3)
+    assert crops.dtype == torch.uint8
+    brightest = crops.float().mean((1, 2)).argmax(-1).tolist()
+    assert brightest == [number % 3 for number in range(30)]
+    assert crops.float().amax((1, 2, 3)).std() > 5
+
+
+def test_a_crop_is_mirrored_where_augment_says_so() -> None:
+    images = np.zeros((40, 16, 16, 3), np.uint8)
+    images[:, :, 8:] = 200  # bright on the right
+    crops, flipped = augment(images, 16, np.random.default_rng(0), shift=0, crop=0.99, flip=True)
+    left_is_brighter = (crops[:, :, :4].float().mean((1, 2, 3)) > crops[:, :, -4:].float().mean((1, 2, 3))).numpy()
+    np.testing.assert_array_equal(left_is_brighter, flipped)
+    assert 5 < flipped.sum() < 35
+
+
+def test_a_teacher_is_part_of_the_target(data: Dataset) -> None:
+    teacher = np.zeros((2, len(data.train), 10), np.float32)
+    teacher[0, :, 3] = teacher[1, :, 4] = 1
+    spec = describe(data, "resnet32", 16, 1, {})
+    taught = Trainer(spec, data, Recipe(batch=24, distil=0.25, smoothing=0.0), "cpu", "fp32", teacher)
+    targets = taught._targets(np.array([5, 6]), np.array([False, True])).numpy()
+    expected = 0.75 * np.eye(10)[data.train.labels[[5, 6]]] + 0.25 * np.eye(10)[[3, 4]]
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
+
+
+def test_a_teachers_answers_and_a_warm_start(tmp_path: Path, folder: Path, data: Dataset) -> None:
+    source = trainer(data, "resnet32")
+    source.save(tmp_path / "teacher.pt")
+    answers = teach(tmp_path / "teacher.pt", folder, "cpu")
+    assert answers.shape == (2, len(data.train), 10)
+    np.testing.assert_allclose(answers.sum(-1), 1, rtol=1e-3)
+    other = trainer(data, "resnet32", seed=5)
+    assert warm_start(other.model, tmp_path / "teacher.pt") == len(source.model.state_dict())
+    for name, weight in source.model.state_dict().items():
+        torch.testing.assert_close(other.model.state_dict()[name], weight, msg=name)
+    trainer(data, "collage-resnet").save(tmp_path / "collage.pt")
+    with pytest.raises(ValueError, match="a teacher is an s-cnn"):
+        teach(tmp_path / "collage.pt", folder, "cpu")
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1(data: Dataset) -> None:

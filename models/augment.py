@@ -1,0 +1,65 @@
+"""Training pictures: random variations of images, and collages of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from encoder.grid import Grid
+
+
+def augment(
+    images: NDArray[np.uint8], size: int, rng: np.random.Generator, *, shift: int, crop: float, flip: bool
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Random flips, with shifts (black borders) or crops, of uint8 ``[B, H, W, 3]``.
+
+    Shifts are by up to ``shift`` pixels; with ``crop`` > 0 they are replaced by resized crops of at least that share of
+    the area.
+
+    Returns uint8 ``[B, size, size, 3]``, and which images were flipped.
+    """
+    batch, height, width, _ = images.shape
+    flipped: NDArray[np.bool_] = rng.random(batch) < np.full(batch, 0.5 if flip else 0.0)
+    if crop:
+        return random_crops(torch.from_numpy(images), size, crop, flipped, rng), flipped
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    rows = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(height)
+    columns = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(width)
+    columns = np.where(flipped[:, None], columns[:, ::-1], columns)
+    moved = padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return torch.from_numpy(moved), flipped
+
+
+def random_crops(
+    images: Tensor, size: int, least: float, flipped: NDArray[np.bool_], rng: np.random.Generator
+) -> Tensor:
+    """Random resized crops of at least the share ``least`` of the area, with brightness and contrast varied by 20 %."""
+    batch = len(images)
+    area = rng.uniform(least, 1.0, batch)
+    aspect = np.exp(rng.uniform(-0.29, 0.29, batch))  # 3:4 to 4:3
+    width, height = np.minimum(np.sqrt(area * aspect), 1.0), np.minimum(np.sqrt(area / aspect), 1.0)
+    affine = np.zeros((batch, 2, 3), np.float32)
+    affine[:, 0, 0], affine[:, 1, 1] = np.where(flipped, -width, width), height
+    affine[:, 0, 2] = rng.uniform(-1, 1, batch) * (1 - width)
+    affine[:, 1, 2] = rng.uniform(-1, 1, batch) * (1 - height)
+    grid = F.affine_grid(torch.from_numpy(affine), [batch, 3, size, size], align_corners=False)
+    pixels = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
+    contrast, brightness = torch.from_numpy(rng.uniform(0.8, 1.2, (2, batch, 1, 1, 1)).astype(np.float32))
+    mean = pixels.mean((1, 2, 3), keepdim=True)
+    pixels = ((pixels - mean) * contrast + mean) * brightness
+    varied: Tensor = pixels.clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return varied
+
+
+def tile(cells: Tensor, grid: Grid) -> Tensor:
+    """Cells uint8 ``[B * N, h, w, 3]`` to collages ``[B, size, size, 3]``; a surplus pixel of a cell is cut off."""
+    batch = len(cells) // grid.cells
+    collages = cells.new_zeros(batch, grid.size, grid.size, 3)
+    members = cells.view(batch, grid.cells, *cells.shape[1:])
+    for cell in range(grid.cells):
+        left, top, right, bottom = grid.box(cell)
+        collages[:, top:bottom, left:right] = members[:, cell, : bottom - top, : right - left]
+    return collages

@@ -1,0 +1,238 @@
+"""The rules beyond the paper's, one by one, in virtual time; see test_policy.py for the usual scenario.
+
+Running deadlines, early and unsure coded answers, the model's own threshold, audits, and policies without a replica.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from frontend.events import (
+    Answer,
+    AnswerCoded,
+    Arrived,
+    Audit,
+    Cancel,
+    CollageWorkers,
+    Decoded,
+    Due,
+    Fail,
+    Send,
+    SetTimer,
+    Straggles,
+    Timer,
+)
+from frontend.policy import POLICIES, Policy, Rules
+from tests.frontend.referee import exact
+from tests.frontend.virtual import CAREFUL, COLLAGE, QUICK, Broken, Cluster, Replies, Reply, Seen, ended, four, one
+
+EARLY = replace(CAREFUL, early=True)
+PATIENT = replace(CAREFUL, patience=2.0)  # until 0.5
+AUDITED = replace(COLLAGE, audit=1.0)
+
+
+def deadlines(cluster: Cluster) -> list[float]:
+    """How long after its arrival each request, which arrive one a second, becomes a straggler."""
+    return [t.at - t.id for t in cluster.ordered(SetTimer) if t.timer is Timer.DEADLINE]
+
+
+def one_a_second(rules: Rules, replies: Replies, count: int) -> Cluster:
+    cluster = Cluster(rules, replies, usual=QUICK)
+    for request in range(count):
+        cluster.arrive(request, at=float(request))
+    return cluster.run()
+
+
+# Running deadlines
+
+
+@pytest.mark.parametrize("policy", ["hedge", "adaptive"])
+def test_the_deadline_becomes_the_quantile_of_what_first_copies_take(policy: str) -> None:
+    slow: Replies = {(request, 0): Reply(0.1875) for request in range(0, 400, 10)}
+    rules = Rules.named(policy, deadline=1.0, extra_load=1.0)
+    assert deadlines(one_a_second(rules, slow, 400))[0] == 1.0
+    assert deadlines(one_a_second(rules, slow, 400))[-1] == pytest.approx(0.1875, rel=0.05)
+    assert deadlines(one_a_second(replace(rules, quantile=0.8), slow, 400))[-1] == pytest.approx(0.125, rel=0.05)
+
+
+def test_the_deadline_does_not_drift_down_as_first_copies_are_cancelled() -> None:
+    slow: Replies = {(request, 0): Reply(0.75) for request in range(0, 1000, 10)}
+    rules = Rules.named("hedge", deadline=0.25, quantile=0.85, extra_load=1.0)
+    cluster = one_a_second(rules, slow, 1000)
+    assert deadlines(cluster)[-1] == pytest.approx(0.125, rel=0.05)
+    assert len(cluster.ordered(Straggles)) >= 90  # their first copies lose against replicas, and never report
+    tail = deadlines(one_a_second(replace(rules, quantile=0.95), slow, 1000))[100:]
+    assert min(tail) >= 0.25
+
+
+def test_the_deadline_stays_within_its_limits() -> None:
+    rules = Rules.named("hedge", deadline=0.25, shortest=0.1875, longest=0.5)
+    assert deadlines(one_a_second(rules, {}, 200))[-1] == 0.1875
+    late: Replies = {(request, 0): Reply(1.0) for request in range(200)}
+    assert deadlines(one_a_second(replace(rules, extra_load=0.0), late, 200))[-1] == 0.5
+
+
+@pytest.mark.parametrize("policy", ["replicate", "collage", "collage-only"])
+def test_a_fixed_deadline_stays_where_it_is(policy: str) -> None:
+    assert set(deadlines(one_a_second(Rules.named(policy, deadline=0.25), {}, 200))) == {0.25}
+
+
+# Early answers
+
+
+def test_a_sure_coded_answer_may_be_given_early() -> None:
+    cluster = four(EARLY, {}, Seen(0.0625, {0: 0.75, 1: 0.25, 3: 0.5}))
+    assert cluster.ends[1] == ended(0.0625, AnswerCoded(1, 1, 0))
+    assert cluster.ends[2] == ended(0.125, Answer(2, 0))
+    assert cluster.ends[3] == ended(0.125, Answer(3, 0))
+    assert cluster.ends[4] == ended(0.0625, AnswerCoded(4, 1, 3))
+    assert cluster.ordered(Straggles) == []
+    assert cluster.ordered(Cancel) == [Cancel(1, 0), Cancel(4, 0)]
+
+
+def test_an_early_answer_loses_against_an_s_cnn_answer_that_comes_with_it() -> None:
+    assert four(EARLY, {}, Seen(0.125)).ends[1] == ended(0.125, Answer(1, 0))
+
+
+# Unsure answers
+
+
+@pytest.mark.parametrize("back", [0.1875, 0.3125])
+def test_when_patience_is_over_an_unsure_answer_is_taken(back: float) -> None:
+    cluster = four(PATIENT, {(1, 0): None, (1, 1): None}, Seen(back, {0: 0.25}))
+    assert cluster.when(Send(1, 1)) == 0.25
+    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0))
+    assert cluster.ordered(Cancel) == [Cancel(1, 0), Cancel(1, 1)]
+
+
+def test_an_unsure_answer_that_comes_after_that_is_taken_at_once() -> None:
+    cluster = four(PATIENT, {(1, 0): None, (1, 1): None}, Seen(0.625, {0: 0.25}))
+    assert cluster.ends[1] == ended(0.625, AnswerCoded(1, 1, 0))
+
+
+def test_until_then_the_replica_may_win() -> None:
+    cluster = four(PATIENT, {(1, 0): None, (1, 1): QUICK}, Seen(0.1875, {0: 0.25}))
+    assert cluster.ends[1] == ended(0.375, Answer(1, 1))
+
+
+def test_an_empty_cell_is_not_an_unsure_answer() -> None:
+    cluster = four(PATIENT, {(1, 0): None, (1, 1): Reply(0.5)}, Seen(0.1875, {}))
+    assert cluster.ends[1] == ended(0.75, Answer(1, 1))
+    assert Timer.UNSURE not in [timer.timer for timer in cluster.ordered(SetTimer)]
+
+
+def test_a_failure_does_not_shorten_the_patience() -> None:
+    cluster = four(PATIENT, {(1, 0): Broken(0.125), (1, 1): None}, Seen(0.0625, {0: 0.25}))
+    assert cluster.when(Send(1, 1)) == 0.125
+    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0))
+
+
+def test_patience_is_counted_in_deadlines() -> None:
+    cluster = four(replace(PATIENT, deadline=0.1875), {(1, 0): None, (1, 1): None}, Seen(0.0625, {0: 0.25}))
+    assert cluster.ends[1] == ended(0.375, AnswerCoded(1, 1, 0))
+
+
+# The model's own threshold
+
+
+@pytest.mark.parametrize(
+    ("threshold", "end"), [(0.5, ended(0.25, AnswerCoded(1, 1, 0))), (0.75, ended(0.375, Answer(1, 1)))]
+)
+def test_without_a_threshold_of_its_own_the_policy_takes_the_model_s(
+    threshold: float, end: tuple[float, str, AnswerCoded | Answer]
+) -> None:
+    cluster = Cluster(
+        replace(COLLAGE, accept=None), {(1, 0): None}, {1: Seen(0.1875, {0: 0.5})}, usual=QUICK, accept=threshold
+    )
+    cluster.arrive(1, 2, 3, 4)
+    assert cluster.run().ends[1] == end
+
+
+def test_the_threshold_of_a_new_model_counts_from_then_on() -> None:
+    policy = Policy(replace(COLLAGE, accept=None, early=True))
+    policy.handle([CollageWorkers(0, 1, 2, 0.75), *(Arrived(0, request, 4.0) for request in (1, 2))])
+    assert exact(policy.handle([Decoded(0.0625, 1, {0: 0.5, 1: 0.5})])) == []
+    policy.handle([CollageWorkers(0.125, 1, 2, 0.5)])
+    assert exact(policy.handle([Due(0.25, Timer.DEADLINE, 1)])) == exact(
+        [Straggles(1), AnswerCoded(1, 1, 0), Cancel(1, 0)]
+    )
+
+
+# Audits
+
+
+def test_an_audited_first_copy_is_let_finish_and_changes_nothing() -> None:
+    cluster = four(AUDITED, {(1, 0): Reply(0.5)}, Seen(0.1875))
+    assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0))
+    assert cluster.when(Audit(1)) == 0.25
+    assert cluster.ordered(Cancel) == []
+
+
+def test_the_replica_of_an_audited_request_is_cancelled() -> None:
+    cluster = four(AUDITED, {(1, 0): Reply(0.75), (1, 1): Reply(0.5)}, Seen(0.3125))
+    assert cluster.when(Audit(1)) == 0.3125
+    assert cluster.ordered(Cancel) == [Cancel(1, 1)]
+
+
+def test_there_is_no_audit_without_a_first_copy_in_flight_or_a_coded_answer() -> None:
+    assert four(AUDITED, {(1, 0): Broken(0.125)}, Seen(0.0625)).ordered(Audit) == []
+    assert four(AUDITED, {}, Seen(0.25)).ordered(Audit) == []
+
+
+def test_the_share_of_audits() -> None:
+    slow: Replies = {(request, 0): None for request in range(40)}
+    cluster = Cluster(replace(AUDITED, audit=0.25), slow, {group: Seen(0.125) for group in range(1, 11)})
+    cluster.arrive(*range(40))
+    cluster.run()
+    assert len(cluster.ordered(AnswerCoded)) == 40
+    assert len(cluster.ordered(Audit)) == 10
+    assert len(cluster.ordered(Cancel)) == 30
+
+
+# Groups and their collages
+
+
+@pytest.mark.parametrize(("slow", "wait"), [(0.09375, 0.15625), (0.4375, 0.25 - 1.25 * 0.125)])
+def test_a_group_closes_so_early_that_its_collage_can_be_back_by_the_deadline(slow: float, wait: float) -> None:
+    """Most collages take ``slow``. Those of 0.4375 s never report: all members have answers by 0.125 s."""
+    rules = replace(COLLAGE, group_wait=0.1875)
+    collages = {group: Seen(0.03125 if group % 4 == 0 else slow) for group in range(1, 400)}
+    cluster = Cluster(rules, {}, collages, usual=QUICK)
+    for group in range(200):
+        cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
+    cluster.run()
+    waits = [t.at - (t.id - 1) for t in cluster.ordered(SetTimer) if t.timer is Timer.CLOSE]
+    assert waits[0] == 0.1875
+    assert waits[-1] == pytest.approx(wait, rel=0.05)
+
+
+# Other policies
+
+
+def test_collage_only_sends_no_replica() -> None:
+    rules = Rules.named("collage-only", extra_load=1.0, margin=0.125, accept=0.5)
+    cluster = four(rules, {(1, 0): Reply(0.5), (2, 0): Reply(0.5)}, Seen(0.1875, {0: 1.0, 1: 0.25}))
+    assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0))
+    assert cluster.ends[2] == ended(0.5, Answer(2, 0))
+    assert len(cluster.ordered(Send)) == 4
+    failing = four(rules, {(1, 0): Broken(0.0625), (2, 0): Broken(0.0625)}, Seen(0.1875, {0: 0.25}))
+    assert failing.ends[1] == ended(0.1875, AnswerCoded(1, 1, 0))
+    assert failing.ends[2] == ended(0.1875, Fail(2, expired=False))
+
+
+def test_ejection_alone_waits_like_none() -> None:
+    cluster = one(Rules.named("ejection"), {(1, 0): Reply(3.0)})
+    assert cluster.ends[1] == ended(3.0, Answer(1, 0))
+    assert cluster.ordered(Send) == [Send(1, 0)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_limits_given_by_name_beat_those_of_the_policy(policy: str) -> None:
+    rules = Rules.named(policy, accept=0.25, patience=3.0)
+    assert (rules.accept, rules.patience) == (0.25, 3.0)
+
+
+def test_adaptive_uses_everything() -> None:
+    rules = Rules.named("adaptive")
+    assert all([rules.collage, rules.replica, rules.tracked, rules.early, rules.eject])
+    assert rules.accept is None
