@@ -22,6 +22,7 @@ from bench.cluster import ROOT, Cluster
 from bench.load import Sample, closed_groups, load_samples, random_groups, slug
 from bench.processes import Child, Metrics, ProcessError, cancel_on_signals
 from collage.client import Client
+from collage.figures import OUT, write_figures
 from collage.model_info import ModelInfo
 from collage.serving import channel_options
 from collage.tensors import floats_from_tensor, to_tensor
@@ -73,7 +74,7 @@ async def run(
         pictures.latencies(out / "demo-latency.png", latencies)
         progress.update(bar, description="done")
     records = ({"policy": policy, **asdict(record)} for policy, records in runs.items() for record in records)
-    report.write("demo", rows, records, out)
+    write_figures("demo", rows, records, out)
     return rows
 
 
@@ -134,7 +135,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.demo", description="Compare policies under stragglers.")
     parser.add_argument("--groups", type=int, default=150, help="closed groups of 9 per policy (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the images' order (%(default)s)")
-    parser.add_argument("--out", type=Path, default=report.OUT, help="folder for figures and pictures (%(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for figures and pictures (%(default)s)")
     args = parser.parse_args()
     console = Console()
     try:

@@ -1,16 +1,9 @@
-"""From records to figures: summaries, a table, and JSON that says what made it."""
+"""From records to figures: summaries and a table."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +11,6 @@ from rich.table import Table
 
 from bench.load import Record
 
-OUT = Path("out")
 CODED = ("COLLAGE", "PARITY")
 
 Row = dict[str, Any]
@@ -90,33 +82,3 @@ def _milliseconds(seconds: float) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def write(target: str, rows: Sequence[Row], records: Iterable[Mapping[str, Any]], out: Path = OUT) -> None:
-    """Write ``<target>.json`` (rows, and what they were made with) and ``<target>.jsonl`` (raw records)."""
-    out.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", *sys.orig_argv[1:]])
-    content = {"command": command, "machine": machine(), "commit": commit(), "rows": list(rows)}
-    (out / f"{target}.json").write_text(json.dumps(content, indent=1) + "\n")
-    with (out / f"{target}.jsonl").open("w") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
-
-
-def machine() -> str:
-    """Processor, cores, system and Python version of this machine."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = models[0] if models else platform.processor() or platform.machine()
-    system = f"{platform.system()} {platform.release()}"
-    return f"{processor}, {os.cpu_count()} cores, {system}, Python {platform.python_version()}"
-
-
-def commit() -> str:
-    """The checkout's commit, ``-dirty`` if files differ from it; ``unknown`` outside a checkout."""
-    command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    try:
-        run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return run.stdout.strip()

@@ -1,8 +1,6 @@
 """Summaries from hand-made records, the table, and the files."""
 
 import io
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -81,25 +79,6 @@ def test_the_table_shows_milliseconds_and_percent_within_80_columns() -> None:
     assert figures["of coded answers"] == ["-", "50.0 %"]
     assert figures["extra load: collages"] == ["0.0 %", "25.0 %"]
     assert figures["replicas"] == ["0.0 %", "12.5 %"]
-
-
-def test_files_say_what_made_them(tmp_path: Path) -> None:
-    row = report.summarise("collage", RECORDS, 2, 1)
-    report.write("demo", [row], ({"policy": "collage", **asdict(record)} for record in RECORDS), tmp_path / "out")
-    content = json.loads((tmp_path / "out/demo.json").read_text())
-    assert content["rows"] == [row]
-    assert content["command"].startswith("python ")
-    assert "cores" in content["machine"]
-    assert content["commit"]
-    lines = [json.loads(line) for line in (tmp_path / "out/demo.jsonl").read_text().splitlines()]
-    assert len(lines) == 8
-    assert lines[6]["policy"] == "collage"
-    assert (lines[6]["group"], lines[6]["cell"], lines[6]["source"], lines[6]["coded_confidence"]) == (
-        1,
-        2,
-        "COLLAGE",
-        0.9,
-    )
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
