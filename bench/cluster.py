@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +24,7 @@ class Cluster(ProcessGroup):
     """One frontend, s-cnn workers and collage-cnn workers, as child processes with one ONNX thread each.
 
     Serving once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker,
+    or are made for each from its place among all (from 0, s-cnn workers first),
     ``frontend_flags`` to the frontend (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one.
     """
 
@@ -34,7 +35,7 @@ class Cluster(ProcessGroup):
         *,
         s_cnn_workers: int = 9,
         collage_workers: int = 1,
-        worker_flags: Sequence[str] = (),
+        worker_flags: Sequence[str] | Callable[[int], Sequence[str]] = (),
         frontend_flags: Sequence[str] = (),
         port: int = 0,
         logs: Path = LOGS,
@@ -44,8 +45,12 @@ class Cluster(ProcessGroup):
         def workers(role: str, model: Path, count: int) -> list[Child]:
             if not model.exists():
                 raise ProcessError(f"there is no model at {model}")
-            command = ("worker", "--model", str(model), "--threads", "1", *worker_flags)
-            return [self.add(role, f"{role}-{i}", _python(*command)) for i in range(count)]
+            made = []
+            for i in range(count):
+                flags = worker_flags(len(self.children)) if callable(worker_flags) else worker_flags
+                command = _python("worker", "--model", str(model), "--threads", "1", *flags)
+                made.append(self.add(role, f"{role}-{i}", command))
+            return made
 
         self.s_cnn = workers("s-cnn", s_cnn, s_cnn_workers)
         self.collage = workers("collage-cnn", collage, collage_workers)

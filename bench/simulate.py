@@ -92,8 +92,7 @@ class _Station:
 class _Frontend:
     """What a frontend process knows."""
 
-    def __init__(self, rules: Rules, seed: int) -> None:
-        ejection = Ejection() if rules.eject else None
+    def __init__(self, rules: Rules, ejection: Ejection | None, seed: int) -> None:
         self.policy = Policy(rules)
         self.s_cnn, self.collage = Balancer(ejection, seed), Balancer(ejection, seed)
         self.calls: dict[tuple[int, ...], _Call] = {}
@@ -106,7 +105,16 @@ class Simulation:
     Deterministic for a seed. All policies meet the same draws, images and arrivals.
     """
 
-    def __init__(self, setup: Setup, rules: Rules, regime: Regime, seed: int = 0, model: Model | None = None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        rules: Rules,
+        regime: Regime,
+        seed: int = 0,
+        model: Model | None = None,
+        ejection: Ejection | None = None,
+    ) -> None:
+        """``model`` and ``ejection`` as by default if not given; without ``rules.eject`` nobody is ejected."""
         self.setup, self.rules, self.regime, self.seed = setup, rules, regime, seed
         self.model = model or Model()
         self.now = 0.0
@@ -115,12 +123,13 @@ class Simulation:
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._order = itertools.count()
         self._s_cnn = setup.workers if setup.equal_resources else setup.n
-        self._frontends = [_Frontend(rules, seed + number) for number in range(setup.frontends)]
+        ejecting = (ejection or Ejection()) if rules.eject else None
+        self.frontends = [_Frontend(rules, ejecting, seed + number) for number in range(setup.frontends)]
         self._stations: dict[str, _Station] = {}  # of those that ever had a call
         self._closed = False
         self._unanswered = 0  # of the closed group
         collage_workers = setup.workers - self._s_cnn
-        for frontend in self._frontends:
+        for frontend in self.frontends:
             for index in range(setup.workers):
                 (frontend.s_cnn if index < self._s_cnn else frontend.collage).set_ready(str(index), True)
             if rules.collage and collage_workers:
@@ -198,7 +207,7 @@ class Simulation:
         expires = self.now + self.setup.timeout_s
         for request in requests:
             self._started[request] = self.now
-        frontend = self._frontends[turn % len(self._frontends)]
+        frontend = self.frontends[turn % len(self.frontends)]
         self._feed(frontend, *(e.Arrived(self.now, request, expires) for request in requests))
 
     def _feed(self, frontend: _Frontend, *events: e.Event) -> None:
@@ -241,9 +250,9 @@ class Simulation:
             self._at(self.now, self._send_group, request // self.setup.n + 1)
 
     def _name(self, request: int) -> str:
-        """The request id that the load generator gives."""
-        group, member = divmod(request, self.setup.n)
-        return f"g{group:04d}-{member}"
+        """The request id that the load generator gives; the warm-up is ``w``."""
+        group, member = divmod(request - self._measured_from, self.setup.n)
+        return f"g{group:04d}-{member}" if group >= 0 else f"w{-group:04d}-{member}"
 
     # Calls
 
@@ -399,7 +408,7 @@ class Simulation:
 
     def _ready(self, name: str, ready: bool) -> None:
         s_cnn = int(name) < self._s_cnn
-        for frontend in self._frontends:
+        for frontend in self.frontends:
             (frontend.s_cnn if s_cnn else frontend.collage).set_ready(name, ready)
 
 

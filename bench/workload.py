@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,15 +53,12 @@ class Regime:
             return Slowdown.sampled(self.latencies, seed, scale)
         return Slowdown(self.specification.format(index=index, count=count), seed, scale)
 
-    def sample(self, count: int, draws: int = 20_000, seed: int = 0) -> Seconds:
-        """Latencies of ``count`` workers, evenly and over time, float64 ``[draws]``."""
-        workers = [self.slowdown(index, count, seed) for index in range(min(count, 500))]
-        return np.array(
-            [
-                worker.draw(f"sample-{draw}", 0, 0.1 * draw)
-                for draw, worker in zip(range(draws), itertools.cycle(workers))
-            ]
-        )
+    @functools.cached_property
+    def sample(self) -> Seconds:
+        """Latencies in seconds, evenly from 50 workers and over time, float64 ``[20,000]``."""
+        workers = [self.slowdown(index, 50, 0) for index in range(50)]
+        places = zip(range(20_000), itertools.cycle(workers), strict=False)
+        return np.array([worker.draw(f"sample-{draw}", 0, 0.1 * draw) for draw, worker in places])
 
     def outages(self, count: int, seed: int) -> Iterator[Outage]:
         """When which worker of ``count`` is down, in order, without end; nothing unless the regime is failing."""

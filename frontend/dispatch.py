@@ -345,8 +345,8 @@ class Dispatcher:
     async def _run_collage(self, group: int, members: Mapping[int, int]) -> None:
         loop = asyncio.get_running_loop()
         jobs = {cell: job for cell, request in members.items() if (job := self._jobs.get(request))}
-        worker, code = self.collage.pick(), self.code
-        if worker is None or code is None or not jobs:
+        code = self.code
+        if code is None or not jobs:
             self._feed(e.CollageFailed(loop.time(), group))
             return
         for cell, job in jobs.items():
@@ -361,6 +361,10 @@ class Dispatcher:
 
         try:
             collage = await loop.run_in_executor(self._executor, encode)
+            # Chosen now, not before: groups that close together would all see the same idle worker.
+            worker = self.collage.pick()
+            if worker is None:
+                raise WorkerFailure("UNAVAILABLE", "no collage worker is ready")
             reply = await worker.call(collage, name, 0, max(0.0, expires - loop.time()))
         except WorkerFailure as failure:
             self._count_failure("collage", failure)

@@ -106,6 +106,8 @@ def _parse(source: str, argument: str) -> Quantiles:
             return _sampled(_trace(argument))
         case "bimodal":
             fast, slow, slow_share = _numbers(argument, 3)
+            if slow_share > 1 or slow < fast:
+                raise ValueError("SHARE must be at most 1, and SLOW not below FAST")
             shares = [0, 1 - slow_share, 1 - slow_share, 1]
             return _interpolation(shares, [0.9 * fast, 1.1 * fast, 0.9 * slow, 1.1 * slow])
         case "pareto":

@@ -61,13 +61,14 @@ async def rig(
     s_cnn: list[Behaviour],
     collage: Callable[[Call], Awaitable[Detections]] | None = None,
     max_in_flight: int = 100,
+    more_collage: dict[str, FakeTransport[Detections]] | None = None,
     **limits: float,
 ) -> AsyncIterator[Rig]:
     registry = CollectorRegistry()
     workers = [FakeTransport(S_CNN, behaviour) for behaviour in s_cnn]
     redundant = FakeTransport(COLLAGE, collage or collage_after(0.05))
     s_cnn_pool = await pool(ModelKind.S_CNN, {f"s{i}": worker for i, worker in enumerate(workers)})
-    collage_pool = await pool(ModelKind.COLLAGE_CNN, {"c0": redundant} if collage else {})
+    collage_pool = await pool(ModelKind.COLLAGE_CNN, {"c0": redundant, **(more_collage or {})} if collage else {})
     rules = Rules.named(policy, **{"deadline": 0.2, "group_wait": 0.05, **limits})
     metrics = FrontendMetrics(registry)
     dispatcher = Dispatcher(Policy(rules), s_cnn_pool, collage_pool, metrics, InlineExecutor(), max_in_flight)
@@ -114,6 +115,13 @@ async def test_stragglers_are_answered_from_the_collage_at_the_deadline_and_canc
         assert cluster.metric("collage_answers_total", source="collage") == 2
         assert cluster.metric("collage_request_seconds_count", source="collage") == 2
         assert cluster.metric("collage_group_fill_ratio_sum") == 1
+
+
+async def test_groups_that_close_together_go_to_different_collage_workers() -> None:
+    other = FakeTransport(COLLAGE, collage_after(0.1))
+    async with rig("collage", [s_cnn_after(0.1)] * 8, collage_after(0.1), more_collage={"c1": other}) as cluster:
+        await asyncio.gather(cluster.group(), cluster.group())
+        assert [len(worker.calls) for worker in (cluster.collage, other)] == [1, 1]
 
 
 async def test_a_late_collage_loses_to_the_replica_and_is_cancelled() -> None:
