@@ -54,6 +54,7 @@ class _Worker:
     failures: int = 0
     standing: _Standing = _Standing.WELL
     relapses: int = 0
+    forgiven_at: float = 0.0  # if it stays well until then, its next ejection is no relapse
     probes: int = 0
     position: int = -1  # in its shelf; -1 if on none
 
@@ -177,6 +178,7 @@ class Balancer:
                 self._eject(worker, at)
             elif worker.probes >= rules.probes:
                 worker.calls, worker.latency, worker.slow_share = 1, latency, 0.0
+                worker.forgiven_at = at + self._rest(worker.relapses - 1)
                 self._change(worker, standing=_Standing.WELL)
         elif worker.calls >= rules.fewest and worker.slow_share > rules.slow_share:
             self._eject(worker, at)
@@ -187,13 +189,20 @@ class Balancer:
             return
         if self._ejected + 1 > rules.share * len(self._workers):
             return
-        rest = min(rules.longest, rules.rest * 2**worker.relapses)
+        if worker.standing is _Standing.WELL and at >= worker.forgiven_at:
+            worker.relapses = 0
+        rest = self._rest(worker.relapses)
         worker.relapses += 1
         worker.failures = 0
         self._ejected += 1
         self.ejections += 1
         self._change(worker, standing=_Standing.EJECTED)
         heapq.heappush(self._out, (at + rest, worker.name))
+
+    def _rest(self, relapses: int) -> float:
+        """How long a worker stays out that has relapsed so often."""
+        rules = self.ejection or Ejection()
+        return min(rules.longest, rules.rest * 2.0 ** min(relapses, 30))
 
     # Shelves
 

@@ -50,7 +50,7 @@ _MEANS: Mapping[str, Mapping[str, object]] = {
     "collage": {"collage": True, "replica": True},
     "adaptive": {
         **{"collage": True, "replica": True, "tracked": True, "early": True, "eject": True},
-        **{"accept": None, "patience": 1.15},
+        **{"accept": None, "patience": 1.15, "stretch": 1.6},
     },
 }
 POLICIES = tuple(_MEANS)
@@ -61,12 +61,12 @@ class Rules:
     """Which means a policy may use, and their limits. Times in seconds.
 
     A request without an answer after ``deadline`` is a straggler; if ``tracked`` the deadline is the running
-    ``quantile`` of what first copies take, from ``shortest`` to ``longest``. A coded answer below ``accept`` (None: as
-    the model says) is unsure: a straggler gets it only after ``patience`` deadlines, or when its time runs out. If
-    ``early``, a sure one is given as soon as it is there. ``extra_load`` is the budget of redundant requests per
-    ordinary one, ``attempts`` bounds how often one request is sent in all, ``margin`` is kept of the caller's time for
-    the answer's way back, ``audit`` is the share of coded answers whose late s-cnn is let finish, to compare, and
-    ``eject`` leaves out workers that stay slow (the pool's business).
+    ``quantile`` of what first copies take, from ``shortest`` to ``longest`` and at most ``stretch`` of their medians. A
+    coded answer below ``accept`` (None: as the model says) is unsure: a straggler gets it only after ``patience``
+    deadlines, or when its time runs out. If ``early``, a sure one is given as soon as it is there. ``extra_load`` is
+    the budget of redundant requests per ordinary one, ``attempts`` bounds how often one request is sent in all,
+    ``margin`` is kept of the caller's time for the answer's way back, ``audit`` is the share of coded answers whose
+    late s-cnn is let finish, to compare, and ``eject`` leaves out workers that stay slow (the pool's business).
     """
 
     collage: bool = False
@@ -78,6 +78,7 @@ class Rules:
     quantile: float = 0.95
     shortest: float = 0.001
     longest: float = 60.0
+    stretch: float = math.inf
     group_wait: float = 0.05
     accept: float | None = 0.0
     patience: float = math.inf
@@ -156,7 +157,7 @@ class Policy:
         self._flights: dict[int, _Flight] = {}
         self._in_flight = 0  # collages sent and not yet back
         self._collage_workers = 0
-        self._latency = RunningQuantile(rules.quantile, rules.deadline, rules.shortest, rules.longest)
+        self._latency = RunningQuantile(rules.quantile, rules.deadline, rules.shortest, rules.longest, rules.stretch)
         self._collage_time = RunningQuantile(0.5, 0.0, lowest=0.0)
         self._audits = 0.0
         self.accept = 1.0 if rules.accept is None else rules.accept

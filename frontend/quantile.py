@@ -16,18 +16,24 @@ class RunningQuantile:
 
     Losers are cancelled, so slow latencies are the ones that are never finished, and a quantile of those that are
     drifts down. Here a cancelled copy counts as what it is: at least the time it had taken. Older latencies lose
-    weight, half of it after ``half_life`` newer ones. Starts from ``initial`` and stays within ``lowest`` and
-    ``highest``.
+    weight, half of it after ``half_life`` newer ones. Starts from ``initial``, stays within ``lowest`` and ``highest``,
+    and at most ``stretch`` medians: when many workers are slow, a high quantile is theirs.
     """
 
     EVERY = 32  # latencies between two evaluations
     FEWEST = 64  # latencies before the first
 
     def __init__(
-        self, share: float, initial: float, lowest: float = 1e-3, highest: float = 60.0, half_life: float = 2000.0
+        self,
+        share: float,
+        initial: float,
+        lowest: float = 1e-3,
+        highest: float = 60.0,
+        stretch: float = math.inf,
+        half_life: float = 2000.0,
     ) -> None:
         self.value = initial
-        self._share, self._lowest, self._highest = share, lowest, highest
+        self._share, self._lowest, self._highest, self._stretch = share, lowest, highest, stretch
         self._growth = 2 ** (1 / half_life)
         self._weight = 1.0  # of the next latency; grows, which is cheaper than shrinking all others
         self._finished = np.zeros(_BINS)
@@ -63,4 +69,7 @@ class RunningQuantile:
         below = np.flatnonzero(survival <= 1 - self._share)
         # Where so many were cut off that the quantile lies beyond all that was seen, look further.
         found = _EDGES[below[0]] if len(below) else 1.25 * _EDGES[np.flatnonzero(ended)[-1]]
+        if self._stretch < math.inf:
+            middle = np.flatnonzero(survival <= 0.5)
+            found = min(found, self._stretch * _EDGES[middle[0]]) if len(middle) else found
         self.value = min(self._highest, max(self._lowest, float(found)))

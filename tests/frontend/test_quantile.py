@@ -75,6 +75,15 @@ def test_it_follows_a_change() -> None:
     assert quantile.value == pytest.approx(float(np.quantile(slower, 0.95)), rel=0.06)
 
 
+def test_it_does_not_follow_a_slow_minority() -> None:
+    """A ninth of all latencies is five times the others: their 95th percentile is no deadline for anybody."""
+    rng = RNG(6)
+    quantile = RunningQuantile(0.95, 0.2, stretch=1.6)
+    for latency in np.where(rng.random(5000) < 1 / 9, 0.7, rng.gamma(60, 0.14 / 60, 5000)):
+        quantile.finished(latency)
+    assert quantile.value == pytest.approx(1.6 * 0.14, rel=0.05)
+
+
 def test_it_keeps_its_bounds_and_its_start() -> None:
     quantile = RunningQuantile(0.95, 0.2, lowest=0.1, highest=0.3)
     quantile.finished(9.0)
