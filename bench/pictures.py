@@ -1,11 +1,13 @@
-"""Pictures of a collage and of latency distributions."""
+"""Pictures of a collage, of latency distributions, and of curves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -14,6 +16,10 @@ from encoder.grid import Grid
 from encoder.image import Pixels
 
 COLOURS = ("#8c8c8c", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
+POLICY_COLOURS = {
+    **{"none": "#8c8c8c", "equal-resources": "#a6761d", "ejection": "#66a61e", "replicate": "#7570b3"},
+    **{"hedge": "#1f77b4", "collage-only": "#e7298a", "collage": "#d95f02", "adaptive": "#1b9e77"},
+}
 RIGHT, WRONG, BORDER, BOX = "#4dd17a", "#ff5a5a", "#ffffff", "#d62728"
 
 
@@ -85,6 +91,111 @@ def latencies(path: Path, runs: Mapping[str, NDArray[np.float64]]) -> None:
     left.subplots_adjust(hspace=0.45, left=0.14, right=0.95)
     right.subplots_adjust(left=0.15, right=0.95)
     _save(figure, path)
+
+
+class Panel(NamedTuple):
+    """One diagram: a heading, the axes' labels, and lines of points: x, y, half the interval of y; float64 ``[P, 3]``.
+
+    Lines begin with a policy's name; ``real`` after it means markers only, anything else a dashed line.
+    """
+
+    title: str
+    x: str
+    y: str
+    lines: Mapping[str, NDArray[np.float64]]
+    log: bool = False
+
+
+def curves(path: Path, panels: Sequence[Panel]) -> None:
+    """Draw the panels, two in a row."""
+    figure, grid = _grid(len(panels), columns=2)
+    for axes, panel in zip(grid, panels, strict=True):
+        for name, points in panel.lines.items():
+            x, y, spread = points.T
+            policy, _, kind = name.partition(", ")
+            style = {"real": "none", "": "-"}.get(kind, "--")
+            axes.errorbar(
+                x, y, np.nan_to_num(spread), label=name, color=POLICY_COLOURS[policy], linestyle=style,
+                marker="*" if kind == "real" else ".", markersize=11 if kind == "real" else 6, capsize=2,
+            )  # fmt: skip
+        axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, yscale="log" if panel.log else "linear")
+        # Wide intervals may leave the diagram; a logarithmic axis could not hold those that reach 0.
+        shown = np.concatenate([points[:, 1] for points in panel.lines.values()])
+        axes.set_ylim(0.8 * shown.min() if panel.log else 0, 1.25 * shown.max() or 1)
+        axes.grid(alpha=0.3, which="both")
+    known = {name: handle for axes in grid for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if len(known) > 1:
+        figure.legend(list(known.values()), list(known), loc="outside lower center", ncols=5, fontsize=8)
+    _save(figure, path)
+
+
+def generator(path: Path, probabilities: NDArray[np.float64], seconds: NDArray[np.float64]) -> None:
+    """Draw a quantile function (float64 ``[P]``, both rising): its density, and its distribution with p99."""
+    figure, (density, distribution) = _grid(2, columns=2)
+    edges = np.linspace(0, float(seconds[-1]), 160)
+    shares = np.diff(np.interp(edges, seconds, probabilities, left=0.0))
+    density.stairs(100 * shares, 1000 * edges, fill=True, color=POLICY_COLOURS["hedge"])
+    density.set(yscale="log", xlabel="latency, ms", ylabel=f"% of draws per {1000 * edges[1]:.1f} ms")
+    distribution.plot(1000 * seconds, probabilities, color=POLICY_COLOURS["hedge"])
+    p99 = 1000 * float(np.interp(0.99, probabilities, seconds))
+    for axes in (density, distribution):
+        axes.axvline(p99, color="black", linestyle=":", label=f"p99 {p99:.0f} ms")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    distribution.set(xlabel="latency, ms", ylabel="share of draws within it")
+    _save(figure, path)
+
+
+def densities(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
+    """Draw histograms of group latencies (seconds) of several policies, one panel over the other; p99 is dotted."""
+    figure, grid = _grid(len(panels), columns=1)
+    longest = 1000 * max(float(np.quantile(times, 0.999)) for runs in panels.values() for times in runs.values())
+    bins = np.linspace(0, longest, 100)
+    for axes, (title, runs) in zip(grid, panels.items(), strict=True):
+        for policy, times in runs.items():
+            p99 = 1000 * float(np.quantile(times, 0.99))
+            shares = np.histogram(1000 * times, bins)[0] / len(times) / (bins[1] - bins[0])
+            label = f"{policy}: p99 {p99:.0f} ms, std {1000 * times.std():.0f}"
+            axes.stairs(shares, bins, color=POLICY_COLOURS[policy], linewidth=1.3, label=label)
+            axes.axvline(p99, color=POLICY_COLOURS[policy], linestyle=":")
+        axes.set(title=title, yscale="log", xlabel="group latency, ms", ylabel="density, 1/ms", xlim=(0, longest))
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def tails(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
+    """Draw distributions of group latencies (seconds), each nine of the share as wide as the one before.
+
+    Dots mark p99, and p99.9 of 10,000 groups or more.
+    """
+    figure, grid = _grid(len(panels), columns=2)
+    ticks = np.array([0, 0.5, 0.9, 0.99, 0.999, 0.9999])
+    for axes, (title, runs) in zip(grid, panels.items(), strict=True):
+        for policy, times in runs.items():
+            milliseconds = np.sort(1000 * times)
+            nines = -np.log10(1 - np.arange(len(times)) / len(times))
+            marked = [0.99, 0.999] if len(times) >= 10_000 else [0.99]
+            values = np.quantile(milliseconds, marked)
+            shown = [f"p{100 * share:g} {value:.0f}" for share, value in zip(marked, values, strict=True)]
+            axes.step(
+                milliseconds, nines, where="post", color=POLICY_COLOURS[policy], label=f"{policy}: {', '.join(shown)}"
+            )
+            axes.plot(values, -np.log10(1 - np.array(marked)), "o", color=POLICY_COLOURS[policy])
+        axes.set(title=title, xlabel="group latency, ms", ylabel="share of groups within it")
+        axes.set_yticks(-np.log10(1 - ticks), [f"{100 * tick:g} %" for tick in ticks])
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _grid(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    figure = Figure(
+        figsize=(5.5 * columns + (3 if columns == 1 else 0), 3.8 * rows), facecolor="white", layout="constrained"
+    )
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
 
 
 def _save(figure: Figure, path: Path) -> None:

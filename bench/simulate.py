@@ -6,17 +6,14 @@ and acknowledge. What to do about it is decided by the code that runs in product
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from bench.figures import COLLAGE, NOBODY, REPLICA, S_CNN, Run
+from bench.stations import Agenda, Call, Stations
 from bench.workload import Model, Outage, Regime, Seconds
 from frontend import events as e
 from frontend.balance import Balancer, Ejection
@@ -61,32 +58,13 @@ class Setup:
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
-    """An attempt or a collage on its way; ``key`` is (request, attempt), or (group,)."""
+class _Context:
+    """What a call is for: an attempt, key (request, attempt), or a collage of ``members``, key (group,)."""
 
     frontend: _Frontend
+    balancer: Balancer
     key: tuple[int, ...]
-    name: str  # of the request
-    attempt: int
-    station: _Station
-    sent_at: float
-    members: Any = None
-    started_at: float = -1.0
-    ended: bool = False
-
-    @property
-    def balancer(self) -> Balancer:
-        return self.frontend.s_cnn if self.members is None else self.frontend.collage
-
-
-@dataclass(slots=True, eq=False)
-class _Station:
-    """A worker: one slot, and a queue in front."""
-
-    name: str
-    slowdown: Slowdown
-    current: _Call | None = None
-    queue: deque[_Call] = field(default_factory=deque)
+    members: Mapping[int, int] | None = None
 
 
 class _Frontend:
@@ -95,7 +73,7 @@ class _Frontend:
     def __init__(self, rules: Rules, ejection: Ejection | None, seed: int) -> None:
         self.policy = Policy(rules)
         self.s_cnn, self.collage = Balancer(ejection, seed), Balancer(ejection, seed)
-        self.calls: dict[tuple[int, ...], _Call] = {}
+        self.calls: dict[tuple[int, ...], Call] = {}
         self.tried: dict[int, list[str]] = {}
 
 
@@ -117,21 +95,26 @@ class Simulation:
         """``model`` and ``ejection`` as by default if not given; without ``rules.eject`` nobody is ejected."""
         self.setup, self.rules, self.regime, self.seed = setup, rules, regime, seed
         self.model = model or Model()
-        self.now = 0.0
-        self.busy_s = 0.0
         self.collages = self.replicas = 0
-        self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
-        self._order = itertools.count()
+        self._agenda = Agenda()
         self._s_cnn = setup.workers if setup.equal_resources else setup.n
+        self._stations = Stations(
+            self._agenda,
+            self._slowdown,
+            self._answered,
+            self._failed,
+            setup.queue_size,
+            setup.inference_s,
+            setup.overhead_s,
+        )
         ejecting = (ejection or Ejection()) if rules.eject else None
         self.frontends = [_Frontend(rules, ejecting, seed + number) for number in range(setup.frontends)]
-        self._stations: dict[str, _Station] = {}  # of those that ever had a call
         self._closed = False
         self._unanswered = 0  # of the closed group
         collage_workers = setup.workers - self._s_cnn
         for frontend in self.frontends:
             for index in range(setup.workers):
-                (frontend.s_cnn if index < self._s_cnn else frontend.collage).set_ready(str(index), True)
+                self._balancer(frontend, index).set_ready(str(index), True)
             if rules.collage and collage_workers:
                 frontend.policy.handle([e.CollageWorkers(0.0, collage_workers, setup.cells, accept=ACCEPT)])
         self._outages = regime.outages(setup.workers, seed)
@@ -163,12 +146,8 @@ class Simulation:
         self._source = bytearray(self._left)
 
     def _run(self) -> Run:
-        heap, pop = self._heap, heapq.heappop
         while self._left:
-            at, _, act, subject = pop(heap)
-            if at > self.now:  # a timer may have been set for a moment ago
-                self.now = at
-            act(subject)
+            self._agenda.step()
         measured = slice(self._measured_from, None)
         source = np.frombuffer(self._source, np.uint8)
         right = np.where(source == COLLAGE, self._images.coded_right, self._images.s_cnn_right) & (source != NOBODY)
@@ -181,11 +160,8 @@ class Simulation:
             members=self.setup.n,
             collages=self.collages,
             replicas=self.replicas,
-            busy_s=self.busy_s,
+            busy_s=self._stations.busy_s,
         )
-
-    def _at(self, at: float, act: Callable[[Any], None], subject: Any) -> None:
-        heapq.heappush(self._heap, (at, next(self._order), act, subject))
 
     # Requests
 
@@ -197,18 +173,18 @@ class Simulation:
 
     def _next_arrival(self) -> None:
         if following := next(self._arrivals, None):
-            self._at(following[1], self._arrival, following[0])
+            self._agenda.at(following[1], self._arrival, following[0])
 
     def _arrival(self, request: int) -> None:
         self._arrive(request, (request,))
         self._next_arrival()
 
     def _arrive(self, turn: int, requests: Iterable[int]) -> None:
-        expires = self.now + self.setup.timeout_s
+        expires = self._agenda.now + self.setup.timeout_s
         for request in requests:
-            self._started[request] = self.now
+            self._started[request] = self._agenda.now
         frontend = self.frontends[turn % len(self.frontends)]
-        self._feed(frontend, *(e.Arrived(self.now, request, expires) for request in requests))
+        self._feed(frontend, *(e.Arrived(self._agenda.now, request, expires) for request in requests))
 
     def _feed(self, frontend: _Frontend, *events: e.Event) -> None:
         """Hand events to the policy and do what it says, as the dispatcher does."""
@@ -217,7 +193,7 @@ class Simulation:
                 case e.Send(request, attempt):
                     self._send(frontend, request, attempt)
                 case e.SetTimer(at, timer, id):
-                    self._at(at, self._due, (frontend, at, timer, id))
+                    self._agenda.at(at, self._due, (frontend, at, timer, id))
                 case e.Answer(request, attempt):
                     self._end(frontend, request, S_CNN if attempt == e.PRIMARY else REPLICA)
                 case e.AnswerCoded(request):
@@ -229,11 +205,7 @@ class Simulation:
                 case e.CancelCollage(group):
                     self._cancel(frontend, (group,))
                 case e.SendCollage(group, members):
-                    self.collages += min(members.values()) >= self._measured_from
-                    name = f"collage:{self._name(members[min(members)])}"
-                    call = _Call(frontend, (group,), name, 0, _NO_STATION, self.now, members)
-                    frontend.calls[group,] = call
-                    self._at(self.now + self.setup.encode_s, self._encoded, call)
+                    self._send_collage(frontend, group, members)
 
     def _due(self, timer: tuple[_Frontend, float, e.Timer, int]) -> None:
         frontend, at, kind, id = timer
@@ -241,13 +213,13 @@ class Simulation:
             self._feed(frontend, e.Due(at, kind, id))
 
     def _end(self, frontend: _Frontend, request: int, source: int) -> None:
-        self._latency[request] = self.now - self._started[request]
+        self._latency[request] = self._agenda.now - self._started[request]
         self._source[request] = source
         frontend.tried.pop(request, None)
         self._left -= 1
         self._unanswered -= 1
         if self._closed and not self._unanswered:
-            self._at(self.now, self._send_group, request // self.setup.n + 1)
+            self._agenda.at(self._agenda.now, self._send_group, request // self.setup.n + 1)
 
     def _name(self, request: int) -> str:
         """The request id that the load generator gives; the warm-up is ``w``."""
@@ -257,159 +229,110 @@ class Simulation:
     # Calls
 
     def _send(self, frontend: _Frontend, request: int, attempt: int) -> None:
+        now, balancer = self._agenda.now, frontend.s_cnn
         tried = frontend.tried.setdefault(request, [])
-        worker = frontend.s_cnn.pick(self.now, tried)
+        worker = balancer.pick(now, tried)
         if worker is None and tried:
             running = [name for number, name in enumerate(tried) if (request, number) in frontend.calls]
-            worker = frontend.s_cnn.pick(self.now, running)
-        if attempt != e.PRIMARY and request >= self._measured_from:
-            self.replicas += 1
+            worker = balancer.pick(now, running)
         if worker is None:
             tried.append("")
-            self._at(self.now, self._no_worker, (frontend, e.Failed(self.now, request, attempt)))
+            self._agenda.at(now, self._no_worker, (frontend, e.Failed(now, request, attempt)))
             return
+        if attempt != e.PRIMARY and request >= self._measured_from:
+            self.replicas += 1
         tried.append(worker)
-        call = _Call(frontend, (request, attempt), self._name(request), attempt, self._station(worker), self.now)
-        frontend.calls[call.key] = call
-        frontend.s_cnn.started(worker)
-        self._enqueue(call)
+        key = request, attempt
+        call = frontend.calls[key] = Call(_Context(frontend, balancer, key), self._name(request), attempt)
+        balancer.started(worker)
+        self._stations.send(call, worker)
 
     def _no_worker(self, failure: tuple[_Frontend, e.Event]) -> None:
         self._feed(*failure)
 
-    def _encoded(self, call: _Call) -> None:
-        if call.ended:
+    def _send_collage(self, frontend: _Frontend, group: int, members: Mapping[int, int]) -> None:
+        first = members[min(members)]
+        self.collages += first >= self._measured_from
+        context = _Context(frontend, frontend.collage, (group,), members)
+        call = frontend.calls[group,] = Call(context, f"collage:{self._name(first)}", 0)
+        self._agenda.at(self._agenda.now + self.setup.encode_s, self._encoded, call)
+
+    def _encoded(self, call: Call) -> None:
+        if call.over:
             return
-        worker = call.balancer.pick(self.now)
+        balancer = call.context.balancer
+        worker = balancer.pick(self._agenda.now)
         if worker is None:
-            self._forget(call)
-            self._feed(call.frontend, e.CollageFailed(self.now, call.key[0]))
-            return
-        call.station, call.sent_at = self._station(worker), self.now
-        call.balancer.started(worker)
-        self._enqueue(call)
-
-    def _station(self, name: str) -> _Station:
-        station = self._stations.get(name)
-        if station is None:
-            index = int(name)
-            scale = 1.0 if index < self._s_cnn else COLLAGE_FACTOR
-            slowdown = self.regime.slowdown(index, self.setup.workers, self.seed, scale)
-            station = self._stations[name] = _Station(name, slowdown)
-        return station
-
-    def _enqueue(self, call: _Call) -> None:
-        station = call.station
-        if station.current is None:
-            self._start(station, call)
-        elif len(station.queue) < self.setup.queue_size:
-            station.queue.append(call)
+            self._report(call.context, e.CollageFailed(self._agenda.now, call.context.key[0]))
         else:
-            self._at(self.now, self._failed, (call, False))
+            balancer.started(worker)
+            self._stations.send(call, worker)
 
-    def _start(self, station: _Station, call: _Call) -> None:
-        station.current, call.started_at = call, self.now
-        service = max(self.setup.inference_s, station.slowdown.draw(call.name, call.attempt, self.now))
-        self._at(self.now + service, self._computed, call)
+    def _slowdown(self, worker: str) -> Slowdown:
+        index = int(worker)
+        scale = 1.0 if index < self._s_cnn else COLLAGE_FACTOR
+        return self.regime.slowdown(index, self.setup.workers, self.seed, scale)
 
-    def _computed(self, call: _Call) -> None:
-        if call.ended or call.station.current is not call:
-            return
-        self._free(call.station)
-        if self.setup.overhead_s:
-            self._at(self.now + self.setup.overhead_s, self._answered, call)
+    def _answered(self, call: Call) -> None:
+        now, context = self._agenda.now, call.context
+        context.balancer.released(call.worker)
+        context.balancer.succeeded(call.worker, now, now - call.sent_at)
+        if context.members is None:
+            self._report(context, e.Answered(now, *context.key))
         else:
-            self._answered(call)
+            seen = {cell: self._confidence[member] for cell, member in context.members.items()}
+            found = {cell: confidence for cell, confidence in seen.items() if confidence is not None}
+            self._report(context, e.Decoded(now, context.key[0], found))
 
-    def _free(self, station: _Station) -> None:
-        """The slot's call is over; the next one gets it."""
-        assert station.current is not None  # noqa: S101
-        self.busy_s += self.now - station.current.started_at
-        station.current = None
-        if station.queue:
-            self._start(station, station.queue.popleft())
-
-    def _answered(self, call: _Call) -> None:
-        if call.ended:
-            return
-        self._forget(call)
-        balancer = call.balancer
-        balancer.released(call.station.name)
-        balancer.succeeded(call.station.name, self.now, self.now - call.sent_at)
-        if call.members is None:
-            self._feed(call.frontend, e.Answered(self.now, *call.key))
-            return
-        confidences = {
-            cell: confidence
-            for cell, member in call.members.items()
-            if (confidence := self._confidence[member]) is not None
-        }
-        self._feed(call.frontend, e.Decoded(self.now, call.key[0], confidences))
-
-    def _failed(self, failure: tuple[_Call, bool]) -> None:
-        call, unreachable = failure
-        if call.ended:
-            return
-        self._forget(call)
-        call.balancer.released(call.station.name)
-        call.balancer.failed(call.station.name, self.now)
-        if call.members is None:
-            self._feed(call.frontend, e.Failed(self.now, call.key[0], call.key[1], unreachable))
+    def _failed(self, failure: tuple[Call, bool]) -> None:
+        (call, unreachable), now = failure, self._agenda.now
+        context = call.context
+        context.balancer.released(call.worker)
+        context.balancer.failed(call.worker, now)
+        if context.members is None:
+            request, attempt = context.key
+            self._report(context, e.Failed(now, request, attempt, unreachable))
         else:
-            self._feed(call.frontend, e.CollageFailed(self.now, call.key[0]))
+            self._report(context, e.CollageFailed(now, context.key[0]))
+
+    def _report(self, context: _Context, event: e.Event) -> None:
+        """A call is over."""
+        del context.frontend.calls[context.key]
+        self._feed(context.frontend, event)
 
     def _cancel(self, frontend: _Frontend, key: tuple[int, ...]) -> None:
-        call = frontend.calls.get(key)
+        call = frontend.calls.pop(key, None)
         if call is None:
             return
-        self._forget(call)
-        station = call.station
-        if station is _NO_STATION:  # its collage is still being made
-            return
-        if station.current is call:
-            self._free(station)
-        elif call in station.queue:
-            station.queue.remove(call)
-        call.balancer.cancelled(station.name, self.now, self.now - call.sent_at)
-        if self.setup.acknowledge_s:
-            self._at(self.now + self.setup.acknowledge_s, self._acknowledged, call)
-        else:
-            self._acknowledged(call)
+        self._stations.cancel(call)
+        if call.worker:
+            now = self._agenda.now
+            call.context.balancer.cancelled(call.worker, now, now - call.sent_at)
+            if self.setup.acknowledge_s:
+                self._agenda.at(now + self.setup.acknowledge_s, self._acknowledged, call)
+            else:
+                self._acknowledged(call)
 
-    def _acknowledged(self, call: _Call) -> None:
-        call.balancer.released(call.station.name)
-
-    def _forget(self, call: _Call) -> None:
-        call.ended = True
-        del call.frontend.calls[call.key]
+    def _acknowledged(self, call: Call) -> None:
+        call.context.balancer.released(call.worker)
 
     # Failures
 
     def _next_outage(self) -> None:
         if outage := next(self._outages, None):
-            self._at(outage.at, self._crash, outage)
+            self._agenda.at(outage.at, self._crash, outage)
 
     def _crash(self, outage: Outage) -> None:
         """A worker dies; its callers notice at once, and no one calls it until it is back."""
-        name = str(outage.index)
-        station = self._station(name)
-        self._ready(name, False)
-        lost = [call for call in (station.current, *station.queue) if call]
-        station.queue.clear()
-        if station.current:
-            self._free(station)
-        for call in lost:
-            self._failed((call, True))
-        self._at(outage.until, self._back, name)
+        self._set_ready((outage.index, False))
+        self._stations.crash(str(outage.index))
+        self._agenda.at(outage.until, self._set_ready, (outage.index, True))
         self._next_outage()
 
-    def _back(self, name: str) -> None:
-        self._ready(name, True)
-
-    def _ready(self, name: str, ready: bool) -> None:
-        s_cnn = int(name) < self._s_cnn
+    def _set_ready(self, change: tuple[int, bool]) -> None:
+        index, ready = change
         for frontend in self.frontends:
-            (frontend.s_cnn if s_cnn else frontend.collage).set_ready(name, ready)
+            self._balancer(frontend, index).set_ready(str(index), ready)
 
-
-_NO_STATION = _Station("", Slowdown())
+    def _balancer(self, frontend: _Frontend, index: int) -> Balancer:
+        return frontend.s_cnn if index < self._s_cnn else frontend.collage

@@ -26,9 +26,9 @@ class Ejection:
     every relapse up to ``longest``. At most a ``share`` of the workers is out at once; more are never to blame.
     """
 
-    factor: float = 1.4
+    factor: float = 1.5
     slow_share: float = 0.5
-    smoothing: float = 0.15
+    smoothing: float = 0.1
     fewest: int = 8
     failures: int = 3
     share: float = 0.34

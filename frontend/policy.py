@@ -309,10 +309,12 @@ class Policy:
             return
         if coded and unsure_from < request.expires:
             self._actions.append(SetTimer(unsure_from, Timer.UNSURE, request.id))
-        if self.rules.replica and request.sent < self.rules.attempts:
-            nothing_left = not request.outstanding
-            if (nothing_left or request.sent == 1) and self.budget.spend(force=nothing_left):
-                self._send(request)
+        too_late = coded and at + self._latency.median > unsure_from  # a replica could not be back before that
+        nothing_left = not request.outstanding
+        wanted = nothing_left or (request.sent == 1 and not too_late)
+        may = self.rules.replica and request.sent < self.rules.attempts
+        if wanted and may and self.budget.spend(force=nothing_left):
+            self._send(request)
 
     def _give_up_if_hopeless(self, request: _Request, at: float) -> None:
         """Fail a request that nothing can answer any more; an unsure coded answer is better than none."""

@@ -33,6 +33,7 @@ class RunningQuantile:
         half_life: float = 2000.0,
     ) -> None:
         self.value = initial
+        self.median = 0.0  # until enough is known
         self._share, self._lowest, self._highest, self._stretch = share, lowest, highest, stretch
         self._growth = 2 ** (1 / half_life)
         self._weight = 1.0  # of the next latency; grows, which is cheaper than shrinking all others
@@ -69,7 +70,8 @@ class RunningQuantile:
         below = np.flatnonzero(survival <= 1 - self._share)
         # Where so many were cut off that the quantile lies beyond all that was seen, look further.
         found = _EDGES[below[0]] if len(below) else 1.25 * _EDGES[np.flatnonzero(ended)[-1]]
-        if self._stretch < math.inf:
-            middle = np.flatnonzero(survival <= 0.5)
-            found = min(found, self._stretch * _EDGES[middle[0]]) if len(middle) else found
+        middle = np.flatnonzero(survival <= 0.5)
+        if len(middle):
+            self.median = float(_EDGES[middle[0]])
+            found = min(found, self._stretch * self.median)
         self.value = min(self._highest, max(self._lowest, float(found)))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 COLLAGE_FACTOR = 0.9
 """A collage-cnn is about 10 % faster than the s-cnn it protects (Collage inference, section 5.5)."""
 MOVES_EVERY_S = 30.0
-"""How long a worker of the mixture stays slow before the slowness moves on."""
+"""How long a worker of the mixture stays slow before the slowness moves on; not scaled."""
 SLOW_IN = 50
 """One worker in so many is slow at a time (at least one): figure 2 has one slow machine among 50."""
 
@@ -50,7 +50,7 @@ class Slowdown:
     """
 
     def __init__(self, specification: str = "off", seed: int = 0, scale: float = 1.0) -> None:
-        """``scale`` multiplies every draw, and all times. Raises SlowdownError for anything unusable."""
+        """``scale`` multiplies every draw. Raises SlowdownError for anything unusable."""
         self.enabled = specification != "off"
         self._seed = seed
         self._scale = scale
@@ -82,7 +82,7 @@ class Slowdown:
         return self._scale * quantiles(_uniform(self._seed, request_id, attempt))
 
     def _slow_at(self, at: float) -> bool:
-        turn = int(at / (MOVES_EVERY_S * (self._scale or 1.0)))
+        turn = int(at / MOVES_EVERY_S)
         first = int(self._count * _uniform(self._seed, "slow", turn))
         return (self._index - first) % self._count < max(1, self._count // SLOW_IN)
 

@@ -66,8 +66,8 @@ def drive(workers: Balancer, seconds: float, slow: dict[str, float], rng: random
         latency = slow.get(name, 0.7 if rng.random() < 0.02 else rng.gauss(0.1, 0.01))
         at += 0.02
         workers.released(name)
-        if latency > 0.15:
-            workers.cancelled(name, at, 0.15)  # the deadline: nobody waits to the end
+        if latency > 0.16:
+            workers.cancelled(name, at, 0.16)  # the deadline: nobody waits to the end
         else:
             workers.succeeded(name, at, latency)
         used[name] += 1
@@ -92,6 +92,28 @@ def test_a_worker_that_stays_slow_is_probed_less_and_less() -> None:
     workers = balancer(9, Ejection())
     drive(workers, 40, {"w3": 0.7}, rng)
     assert drive(workers, 300, {"w3": 0.7}, rng)["w3"] <= 8
+
+
+def test_a_worker_that_was_well_for_as_long_as_it_was_out_has_no_past() -> None:
+    workers = balancer(9, Ejection(rest=5.0, longest=300.0))
+
+    def out(at: float) -> float:
+        """Three failures eject w3; how long until it may be probed."""
+        for _ in range(3):
+            workers.failed("w3", at)
+        others = [f"w{i}" for i in range(9) if i != 3]
+        return next(later for later in range(1, 400) if workers.pick(at + later, others) == "w3")
+
+    def probed(at: float) -> float:
+        for _ in range(3):
+            workers.succeeded("w3", at, 0.1)
+        return at
+
+    assert out(0) == 5
+    assert out(5) == 10  # a probe failed
+    assert out(probed(15) + 1) == 20  # well, but not for long
+    assert out(probed(36) + 19) == 40
+    assert out(probed(95) + 40) == 5  # well for as long as it was out
 
 
 def test_chance_ejects_nobody() -> None:

@@ -143,7 +143,9 @@ class Cluster:
         return [action for _, action in self.log if isinstance(action, kinds)]
 
     def _schedule(self, event: Event) -> None:
-        heapq.heappush(self._heap, (event.at, next(self._order), event))
+        order = next(self._order)
+        assert order < 50_000, "this never ends"
+        heapq.heappush(self._heap, (event.at, order, event))
 
     def _step(self) -> None:
         window = next(self._windows)

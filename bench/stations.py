@@ -1,0 +1,149 @@
+"""Virtual time, and simulated workers in it: one slot each, a bounded queue, cancellation, crashes."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.slowdown import Slowdown
+
+
+class Agenda:
+    """What happens when: a clock in seconds, and actions in order of time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._order = itertools.count()
+
+    def at(self, at: float, act: Callable[[Any], None], subject: Any) -> None:
+        """Do ``act(subject)`` then, or next if that is over already."""
+        heapq.heappush(self._heap, (at, next(self._order), act, subject))
+
+    def step(self) -> None:
+        """Go on to the next action and do it."""
+        at, _, act, subject = heapq.heappop(self._heap)
+        if at > self.now:
+            self.now = at
+        act(subject)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One attempt, or one collage; ``name`` and ``attempt`` decide how long it takes, ``context`` is the caller's."""
+
+    context: Any
+    name: str
+    attempt: int
+    sent_at: float = 0.0
+    worker: str = ""  # none as yet
+    started_at: float = 0.0
+    over: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Station:
+    slowdown: Slowdown
+    current: Call | None = None
+    queue: deque[Call] = field(default_factory=deque)
+
+
+class Stations:
+    """Workers, made when they are called first: ``slowdown`` tells the draws of one by its name.
+
+    A call ends in ``answered(call)`` or ``failed((call, unreachable))`` if it is not cancelled. ``queue_size`` calls
+    may wait for the slot of a worker; more fail. The slot is held for ``least_s`` seconds at least; ``overhead_s``
+    passes after that without holding it.
+    """
+
+    def __init__(
+        self,
+        agenda: Agenda,
+        slowdown: Callable[[str], Slowdown],
+        answered: Callable[[Call], None],
+        failed: Callable[[tuple[Call, bool]], None],
+        queue_size: int,
+        least_s: float = 0.0,
+        overhead_s: float = 0.0,
+    ) -> None:
+        self.busy_s = 0.0
+        self._agenda, self._slowdown, self._queue_size = agenda, slowdown, queue_size
+        self._answered, self._failed = answered, failed
+        self._least_s, self._overhead_s = least_s, overhead_s
+        self._stations: dict[str, _Station] = {}
+
+    def send(self, call: Call, worker: str) -> None:
+        """Start a call, or let it wait in line."""
+        call.worker, call.sent_at = worker, self._agenda.now
+        station = self._station(worker)
+        if station.current is None:
+            self._start(station, call)
+        elif len(station.queue) < self._queue_size:
+            station.queue.append(call)
+        else:
+            self._agenda.at(self._agenda.now, self._reject, call)
+
+    def cancel(self, call: Call) -> None:
+        """Stop a call; its slot is free at once."""
+        call.over = True
+        if call.worker:
+            station = self._stations[call.worker]
+            if station.current is call:
+                self._free(station)
+            elif call in station.queue:
+                station.queue.remove(call)
+
+    def crash(self, worker: str) -> None:
+        """Lose all calls of a worker."""
+        station = self._station(worker)
+        lost = [call for call in (station.current, *station.queue) if call]
+        station.queue.clear()
+        if station.current:
+            self._free(station)
+        for call in lost:
+            if not call.over:  # a failure may have cancelled others
+                call.over = True
+                self._failed((call, True))
+
+    def _station(self, name: str) -> _Station:
+        station = self._stations.get(name)
+        if station is None:
+            station = self._stations[name] = _Station(self._slowdown(name))
+        return station
+
+    def _start(self, station: _Station, call: Call) -> None:
+        now = self._agenda.now
+        station.current, call.started_at = call, now
+        service = max(self._least_s, station.slowdown.draw(call.name, call.attempt, now))
+        self._agenda.at(now + service, self._computed, call)
+
+    def _free(self, station: _Station) -> None:
+        """The slot's call is over; the next one gets it."""
+        if station.current:
+            self.busy_s += self._agenda.now - station.current.started_at
+        station.current = None
+        if station.queue:
+            self._start(station, station.queue.popleft())
+
+    def _computed(self, call: Call) -> None:
+        if call.over:
+            return
+        self._free(self._stations[call.worker])
+        if self._overhead_s:
+            self._agenda.at(self._agenda.now + self._overhead_s, self._arrived, call)
+        else:
+            self._arrived(call)
+
+    def _arrived(self, call: Call) -> None:
+        if not call.over:
+            call.over = True
+            self._answered(call)
+
+    def _reject(self, call: Call) -> None:
+        if not call.over:
+            call.over = True
+            self._failed((call, False))
