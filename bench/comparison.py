@@ -191,15 +191,13 @@ class Report:
         rows = select(self.rows, policy="adaptive", setting="patience")
         if not rows:
             return ""
-        panels = [
-            pictures.Panel(
-                "", "second limit (patience), deadlines", title, {"adaptive": self._curve(rows, "value", key, *scales)}
-            )
-            for title, key, scales in (
-                ("group p99, ms", "group_p99_s", (1, 1000)),
-                ("coded while unsure, %", "unsure_share", (1, 100)),
-            )
-        ]
+        panels = []
+        for title, key, scale in (
+            ("group p99, ms", "group_p99_s", 1000),
+            ("coded while unsure, %", "unsure_share", 100),
+        ):
+            curve = {"adaptive": self._curve(rows, "value", key, 1, scale)}
+            panels.append(pictures.Panel("", "second limit (patience), deadlines", title, curve))
         pictures.curves(self.folder / "patience.png", panels)
         deadline = 1000 * latency.load().quantile(0.95)
         return (
@@ -340,8 +338,7 @@ def main(argv: Sequence[str]) -> int:
         records = [file for file in beside if file.exists()] if args.records is None else args.records
         report = Report(*read(args.figures, records), args.out)
         args.out.mkdir(parents=True, exist_ok=True)
-        file = args.out.with_name(args.out.name + ".md")
-        file.write_text(report.text() + "\n")
+        (file := args.out.with_name(args.out.name + ".md")).write_text(report.text() + "\n")
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

@@ -164,9 +164,9 @@ def densities(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]
 
 
 def tails(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
-    """Draw distributions of group latencies (seconds), each nine of the share as wide as the one before.
+    """Draw distributions of latencies (seconds), each nine of the share as wide as the one before.
 
-    Dots mark p99, and p99.9 of 10,000 groups or more.
+    Dots mark p99, and p99.9 of 10,000 or more.
     """
     figure, grid = _grid(len(panels), columns=2)
     ticks = np.array([0, 0.5, 0.9, 0.99, 0.999, 0.9999])
@@ -181,7 +181,7 @@ def tails(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -
                 milliseconds, nines, where="post", color=POLICY_COLOURS[policy], label=f"{policy}: {', '.join(shown)}"
             )
             axes.plot(values, -np.log10(1 - np.array(marked)), "o", color=POLICY_COLOURS[policy])
-        axes.set(title=title, xlabel="group latency, ms", ylabel="share of groups within it")
+        axes.set(title=title, xlabel="latency, ms", ylabel="share within it")
         axes.set_yticks(-np.log10(1 - ticks), [f"{100 * tick:g} %" for tick in ticks])
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
