@@ -280,9 +280,9 @@ def test_settings_come_from_flags_and_environment(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--port", "70000"], "--port: Input should be less than or equal to 65535\n"),
-        (["--log-level", "LOUD"], "--log-level: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'\n"),
-        (["--port", "x", "--drain-s", "-1"], "--drain-s: Input should be greater than or equal to 0\n"),
+        (["--port", "70000"], "--port: Input should be less than or equal to 65535, got '70000'\n"),
+        (["--log-level", "LOUD"], "--log-level: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR', got 'LOUD'\n"),
+        (["--port", "x", "--drain-s", "-1"], "--drain-s: Input should be greater than or equal to 0, got '-1'\n"),
         (["--typo", "1"], "unrecognized arguments: --typo 1\n"),
     ],
 )

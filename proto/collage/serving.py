@@ -56,7 +56,8 @@ def load_settings(settings: type[_Settings], arguments: Sequence[str] | None = N
     except ValidationError as error:
         for mistake in error.errors():
             flag = "--" + "-".join(str(part) for part in mistake["loc"]).replace("_", "-")
-            print(f"{flag}: {mistake['msg']}", file=sys.stderr)
+            given = f", got {mistake['input']!r}" if mistake["type"] != "missing" else ""
+            print(f"{flag}: {mistake['msg']}{given}", file=sys.stderr)
         raise SystemExit(2) from None
     logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return loaded

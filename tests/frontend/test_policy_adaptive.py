@@ -72,6 +72,12 @@ def test_the_deadline_stays_within_its_limits() -> None:
     assert deadlines(one_a_second(replace(rules, extra_load=0.0), late, 200))[-1] == 0.5
 
 
+def test_the_deadline_of_adaptive_is_not_that_of_a_slow_minority() -> None:
+    slow: Replies = {(request, 0): Reply(0.75) for request in range(0, 400, 10)}
+    rules = Rules.named("adaptive", deadline=1.0, extra_load=0.0)
+    assert deadlines(one_a_second(rules, slow, 400))[-1] == pytest.approx(1.6 * 0.125, rel=0.05)
+
+
 @pytest.mark.parametrize("policy", ["replicate", "collage", "collage-only"])
 def test_a_fixed_deadline_stays_where_it_is(policy: str) -> None:
     assert set(deadlines(one_a_second(Rules.named(policy, deadline=0.25), {}, 200))) == {0.25}
@@ -113,6 +119,21 @@ def test_an_unsure_answer_that_comes_after_that_is_taken_at_once() -> None:
 def test_until_then_the_replica_may_win() -> None:
     cluster = four(PATIENT, {(1, 0): None, (1, 1): QUICK}, Seen(0.1875, {0: 0.25}))
     assert cluster.ends[1] == ended(0.375, Answer(1, 1))
+
+
+@pytest.mark.parametrize(("patience", "replicas"), [(1.25, 0), (2.0, 1)])
+def test_no_replica_is_sent_that_could_not_be_back_before_patience_is_over(patience: float, replicas: int) -> None:
+    """Once it is known that a copy takes 0.125 s; before that, and where nothing is coded, it is sent."""
+    stragglers: Replies = {(id, attempt): None for id in (1000, 1001) for attempt in (0, 1)}
+    rules = replace(CAREFUL, patience=patience)
+    cluster = Cluster(rules, stragglers, {101: Seen(0.125, {0: 0.25})}, usual=QUICK)
+    for request in range(100):
+        cluster.arrive(request, at=float(request))
+    cluster.arrive(1000, 1001, 1002, 1003, at=100.0)
+    cluster.run()
+    assert cluster.ends[1000] == ended(100 + 0.25 * patience, AnswerCoded(1000, 101, 0))
+    assert cluster.ordered(Send).count(Send(1000, 1)) == replicas
+    assert cluster.when(Send(1001, 1)) == 100.25
 
 
 def test_an_empty_cell_is_not_an_unsure_answer() -> None:

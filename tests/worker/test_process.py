@@ -94,7 +94,7 @@ async def test_settings_come_from_the_environment_as_well(s_cnn: Path) -> None:
     ("flags", "told"),
     [
         (["--model", "missing.onnx"], "worker: there is no model file missing.onnx"),
-        (["--model", "{s_cnn}", "--slowdown", "sometimes"], "worker: slowdown 'sometimes' is none of off"),
+        (["--model", "{s_cnn}", "--slowdown", "sometimes"], "slowdown 'sometimes' cannot be used: it is none of off"),
         (["--model", "{mislabelled}"], "its 2 labels ask for"),
         (["--threads", "0", "--model", "x.onnx"], "--threads: Input should be greater than or equal to 1"),
         ([], "--model: Field required"),
