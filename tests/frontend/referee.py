@@ -174,7 +174,8 @@ class Referee:
                 case SetTimer(at, Timer.DEADLINE, request):
                     assert self.rules.replica or self.rules.collage
                     self.open[request].deadline = at
-                case SetTimer(_, Timer.UNSURE, request):
+                case SetTimer(at, Timer.UNSURE, request):
+                    assert at < self.open[request].expires, "it will not last that long"
                     self.open[request].waits_unsure = True
 
         for request, times in answers.items():
