@@ -18,7 +18,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test check proto k8s-validate train export evaluate images clean
+.PHONY: help demo up bench bench-full test check proto k8s-validate train export evaluate images clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,6 +39,18 @@ demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (u
 
 up: $(DEMO)/ready ## Start a local cluster and say how to call it; Ctrl-C ends it
 	$(DEMO)/bin/python -m bench.cluster up
+
+bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
+	$(DEV)/bin/python -m bench.experiment --policies none,replicate,hedge,collage,adaptive --groups 250 --seeds 3 --scale 0.5
+
+bench-full: $(DEV)/ready ## The same at full length and in all regimes, with the simulator's sweeps and a report (hours)
+	$(DEV)/bin/python -m bench.experiment --policies none,hedge,collage,adaptive --groups 2000 --seeds 3 --scale 1 \
+		--target bench-full
+	$(DEV)/bin/python -m bench.experiment --policies none,ejection,collage,adaptive --groups 500 --seeds 3 --scale 1 \
+		--regimes persistent,mixture --target bench-regimes
+	$(DEV)/bin/python -m bench.comparison sweep --out out/bench-sim.json
+	$(DEV)/bin/python -m bench.comparison out/bench-full.json out/bench-regimes.json out/bench-sim.json \
+		--out docs/results/bench-full
 
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest

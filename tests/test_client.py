@@ -193,3 +193,20 @@ async def test_on_a_terminal_the_table_is_drawn_by_rich(tmp_path: Path) -> None:
         os.close(controller)
     assert "\x1b[1m" in shown
     assert "Bag" in shown
+
+
+async def test_a_reader_who_leaves_early_is_no_error_to_report(tmp_path: Path) -> None:
+    (tmp_path / "bag.png").write_bytes(b"\x01")
+    ours, theirs = os.pipe()
+    os.close(ours)  # as `| head` does when it has seen enough
+    try:
+        async with serving(FakePredictService()) as server:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "collage.client", "predict", "bag.png", "--json"),
+                *("--address", f"127.0.0.1:{server.port}"),
+                cwd=tmp_path, stdout=theirs, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            _, said = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        os.close(theirs)
+    assert (process.returncode, said) == (1, b"")

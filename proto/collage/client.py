@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
@@ -351,6 +352,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return asyncio.run(run)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read our output has left, like head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":
