@@ -308,7 +308,6 @@ class Dispatcher:
             return
         job.tried[attempt] = worker.address
         self.metrics.sent.labels("s_cnn" if attempt == e.PRIMARY else "replica").inc()
-
         call = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at))
         self._calls[request, attempt] = call
         call.add_done_callback(functools.partial(self._call_ended, job, attempt))
@@ -318,20 +317,28 @@ class Dispatcher:
         if call.cancelled():
             return
         at = asyncio.get_running_loop().time()
-        match call.exception():
+        failure = call.exception()
+        if failure is None and not self._makes_sense(call.result().output):
+            failure = WorkerFailure("GARBAGE", "its scores are not one finite number per label")
+        match failure:
             case None:
                 job.replies[attempt] = call.result()
                 if job.audited and job.coded:
                     agree = job.coded[0].probabilities.argmax() == call.result().output.argmax()
                     self.metrics.audits.labels("agree" if agree else "differ").inc()
                 self._feed(e.Answered(at, job.id, attempt))
-            case WorkerFailure() as failure:
+            case WorkerFailure():
                 self._count_failure("s_cnn" if attempt == e.PRIMARY else "replica", failure)
                 job.error = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
                 self._feed(e.Failed(at, job.id, attempt, failure.unreachable))
-            case error:
-                logger.error("calling an s-cnn worker failed unexpectedly", exc_info=error)
+            case _:
+                logger.error("calling an s-cnn worker failed unexpectedly", exc_info=failure)
                 self._feed(e.Failed(at, job.id, attempt, unreachable=False))
+
+    def _makes_sense(self, numbers: NDArray[np.float32]) -> bool:
+        """Whether the last axis has one number per label, all of them finite."""
+        model = self.s_cnn.info
+        return model is not None and numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
 
     def _count_failure(self, attempt: str, failure: WorkerFailure) -> None:
         self.metrics.failures.labels(attempt, failure.code).inc()
@@ -366,6 +373,8 @@ class Dispatcher:
             if worker is None:
                 raise WorkerFailure("UNAVAILABLE", "no collage worker is ready")
             reply = await worker.call(collage, name, 0, max(0.0, expires - loop.time()))
+            if not self._makes_sense(reply.output.class_probabilities):
+                raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")
         except WorkerFailure as failure:
             self._count_failure("collage", failure)
             self._feed(e.CollageFailed(loop.time(), group))

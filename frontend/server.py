@@ -38,6 +38,7 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         """Classify one image."""
         return await self._predict(request, self._remaining(context))
 
+    @boundary
     async def PredictStream(  # type: ignore[override]  # writes instead of yielding
         self, request_iterator: AsyncIterator[predict_pb2.PredictStreamRequest], context: Any
     ) -> None:

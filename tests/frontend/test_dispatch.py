@@ -185,6 +185,36 @@ async def test_when_all_workers_fail_the_caller_is_told(policy: str, tries: int)
         assert sum(len(worker.calls) for worker in cluster.workers) == tries
 
 
+@pytest.mark.parametrize("garbage", [np.zeros(3, np.float32), np.full(10, np.nan, np.float32)])
+async def test_garbage_from_an_s_cnn_worker_is_a_failure(garbage: NDArray[np.float32]) -> None:
+    async def confused(call: Call) -> NDArray[np.float32]:
+        return garbage if call.attempt == 0 else await s_cnn_after(0.1)(call)
+
+    async with rig("replicate", [confused, confused]) as cluster:
+        outcome = await cluster.ask(3)
+        assert (outcome.source, int(outcome.probabilities.argmax())) == (Source.REPLICA, 3)
+        assert cluster.metric("collage_worker_failures_total", attempt="s_cnn", code="GARBAGE") == 1
+
+
+async def test_detections_over_other_classes_are_a_failure() -> None:
+    async def confused(call: Call) -> Detections:
+        found = await collage_after(0.05)(call)
+        return Detections(found.boxes, found.confidences, found.class_probabilities[:, :4])
+
+    async with rig("collage", [straggling("r0")] * 5, confused) as cluster:
+        assert (await cluster.group())[0].source == Source.REPLICA
+        assert cluster.metric("collage_worker_failures_total", attempt="collage", code="GARBAGE") == 1
+
+
+async def test_an_audit_lets_the_late_s_cnn_finish_and_compares() -> None:
+    async with rig("collage", [straggling("r1", slow=0.6)] * 4, collage_after(0.05), audit=1.0) as cluster:
+        outcomes = await cluster.group()
+        assert outcomes[1].source == Source.COLLAGE
+        await asyncio.sleep(1.0)
+        assert cluster.metric("collage_audits_total", outcome="agree") == 1
+        assert [name for worker in cluster.workers for name in worker.cancelled] == []
+
+
 async def test_garbage_from_a_collage_worker_means_replicas() -> None:
     async def broken(call: Call) -> Detections:
         raise WorkerFailure("GARBAGE", "wrong shape")
