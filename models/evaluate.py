@@ -189,7 +189,8 @@ def evaluate(
     rows.append(
         {"dataset": dataset, "model": name, "kind": "code", "k": PAPER_GRID.k, "encode_s": encode, "decode_s": decode}
     )
-    return rows, records
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{**columns, **row} for row in rows], records
 
 
 def table(rows: Sequence[Row]) -> str:
