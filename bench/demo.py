@@ -67,7 +67,7 @@ async def run(
                     before = await cluster.frontend.metrics()
                     runs[policy] = await closed_groups(client, measured, done=lambda: progress.advance(bar))
                 after = await cluster.frontend.metrics()
-                rows.append(report.summarise(policy, runs[policy], *_sent(before, after)))
+                rows.append(report.summarise(policy, runs[policy], *sent_between(before, after)))
             progress.update(bar, description="drawing")
             await draw_collage(out / "demo-collage.png", cluster.s_cnn[0], cluster.collage[0], measured[0])
         latencies = {policy: np.array([record.latency_s for record in records]) for policy, records in runs.items()}
@@ -78,7 +78,7 @@ async def run(
     return rows
 
 
-def _sent(before: Metrics, after: Metrics) -> tuple[float, float]:
+def sent_between(before: Metrics, after: Metrics) -> tuple[float, float]:
     """Collages and replicas that the frontend sent between two scrapes."""
 
     def difference(attempt: str) -> float:

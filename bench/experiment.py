@@ -24,7 +24,7 @@ from rich.progress import Progress
 
 from bench import figures, proxy
 from bench.cluster import COLLAGE, S_CNN, Cluster
-from bench.demo import SAMPLES
+from bench.demo import SAMPLES, sent_between
 from bench.load import Record, Sample, closed_groups, load_samples, random_groups
 from bench.processes import ProcessError, cancel_on_signals
 from bench.replay import COMPARED, EQUAL_RESOURCES, table
@@ -79,7 +79,7 @@ class Experiment:
         """Random groups, those for warming up included, with what the real models say of them."""
         groups = random_groups(samples, self.members, self.groups + WARM_UP_GROUPS, seed)
         said = list(proxy.answers(self.s_cnn, self.collage, groups))
-        pictures, available, _ = proxy.stand_in_groups(groups, said, self.s_cnn.info.labels)
+        pictures, available = proxy.stand_in_groups(groups, said, self.s_cnn.info.labels)
         unsure = np.concatenate([answer.confidence for answer in said]) < self.collage.info.accept_threshold
         painted = [
             [replace(sample, data=_png(picture)) for sample, picture in zip(*pair, strict=True)]
@@ -101,9 +101,10 @@ class Experiment:
         )
         async with Client(cluster.frontend.address) as client:
             await closed_groups(client, groups[:WARM_UP_GROUPS], prefix=f"w{seed}-")
-            sent, busy = await self._counters(cluster)
+            before, busy = await cluster.frontend.metrics(), await self._busy_s(cluster)
             records = await closed_groups(client, groups[WARM_UP_GROUPS:], prefix=f"g{seed}-")
-            sent_after, busy_after = await self._counters(cluster)
+            after, busy_after = await cluster.frontend.metrics(), await self._busy_s(cluster)
+        collages, replicas = sent_between(before, after)
         skip = WARM_UP_GROUPS * self.members
         measured = figures.Run(
             latency_s=np.array([record.latency_s for record in records]) / self.scale,
@@ -112,19 +113,17 @@ class Experiment:
             right=np.array([record.right for record in records]),
             available=prepared.available[skip:],
             members=self.members,
-            collages=int(sent_after[0] - sent[0]),
-            replicas=int(sent_after[1] - sent[1]),
+            collages=int(collages),
+            replicas=int(replicas),
             busy_s=(busy_after - busy) / self.scale,
         )
         about: Row = {"source": "real", "regime": self.regime.name, "offered": "closed", "load": None}
         about |= {"n": self.members, "redundant": 1, "policy": policy, "seed": seed}
         return measured.row(about), records
 
-    async def _counters(self, cluster: Cluster) -> tuple[tuple[float, float], float]:
-        frontend = await cluster.frontend.metrics()
-        sent = tuple(frontend.value("collage_sent_total", attempt=attempt) for attempt in ("collage", "replica"))
+    async def _busy_s(self, cluster: Cluster) -> float:
         workers = [await child.metrics() for child in (*cluster.s_cnn, *cluster.collage)]
-        return (sent[0], sent[1]), sum(metrics.value("collage_worker_busy_seconds_total") for metrics in workers)
+        return sum(metrics.value("collage_worker_busy_seconds_total") for metrics in workers)
 
 
 def _png(picture: Pixels) -> bytes:

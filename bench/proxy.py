@@ -136,10 +136,9 @@ def answers(s_cnn: OnnxModel, collage: OnnxModel, groups: Sequence[Sequence[Samp
 
 def stand_in_groups(
     groups: Sequence[Sequence[Sample]], said: Sequence[Answers], labels: Sequence[str]
-) -> tuple[list[list[Pixels]], NDArray[np.bool_], NDArray[np.int64]]:
-    """Pictures to send in place of the images; whether the s-cnn is right of each, bool ``[requests]``; and the true
-    classes, int64 ``[requests]``."""
+) -> tuple[list[list[Pixels]], NDArray[np.bool_]]:
+    """Pictures to send in place of the images, and whether the s-cnn is right of each, bool ``[requests]``."""
     index = {slug(label): number for number, label in enumerate(labels)}
     truth = np.array([index[sample.label] for group in groups for sample in group])
     available = np.concatenate([answer.s_cnn for answer in said]) == truth
-    return [answer.pictures() for answer in said], available, truth
+    return [answer.pictures() for answer in said], available

@@ -326,8 +326,11 @@ class Policy:
             self._actions.append(Fail(request.id, expired=False))
             self._end(request, at)
 
+    def _flight(self, request: _Request) -> _Flight | None:
+        return self._flights.get(request.group.id) if request.group else None
+
     def _confidence(self, request: _Request) -> float | None:
-        flight = self._flights.get(request.group.id) if request.group else None
+        flight = self._flight(request)
         return flight.confidences.get(request.cell) if flight and flight.confidences is not None else None
 
     def _sure(self, request: _Request) -> bool:
@@ -335,7 +338,7 @@ class Policy:
         return confidence is not None and confidence >= self.accept
 
     def _collage_pending(self, request: _Request) -> bool:
-        flight = self._flights.get(request.group.id) if request.group else None
+        flight = self._flight(request)
         return flight is not None and flight.confidences is None
 
     @property
@@ -359,7 +362,7 @@ class Policy:
 
     def _close(self, group: Group, at: float) -> None:
         self.groups.close(group)
-        if not self._collage_workers or not self.budget.spend():
+        if not self.budget.spend():
             return  # the group stays without a collage; its stragglers are replicated
         self._flights[group.id] = _Flight(at, dict(group.members))
         self._in_flight += 1
