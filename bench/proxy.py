@@ -19,7 +19,7 @@ from bench.load import Sample, slug
 from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
 from encoder.collage import Detections
 from encoder.image import Pixels, decode
-from models.evaluate import OnnxModel
+from models.measure import OnnxModel
 
 SIDE = 8  # of a picture, pixels
 _STEP = 5  # of brightness, between classes
@@ -138,7 +138,11 @@ def stand_in_groups(
     groups: Sequence[Sequence[Sample]], said: Sequence[Answers], labels: Sequence[str]
 ) -> tuple[list[list[Pixels]], NDArray[np.bool_]]:
     """Pictures to send in place of the images, and whether the s-cnn is right of each, bool ``[requests]``."""
-    index = {slug(label): number for number, label in enumerate(labels)}
-    truth = np.array([index[sample.label] for group in groups for sample in group])
-    available = np.concatenate([answer.s_cnn for answer in said]) == truth
+    available = np.concatenate([answer.s_cnn for answer in said]) == truth(groups, labels)
     return [answer.pictures() for answer in said], available
+
+
+def truth(groups: Sequence[Sequence[Sample]], labels: Sequence[str]) -> NDArray[np.int64]:
+    """The class of every image, an index into ``labels``, int64 ``[requests]``."""
+    index = {slug(label): number for number, label in enumerate(labels)}
+    return np.array([index[sample.label] for group in groups for sample in group])

@@ -19,7 +19,7 @@ from onnx import helper
 
 from collage.model_info import METADATA_KEY
 from models.data import Split, load
-from models.evaluate import OnnxModel, classify, classify_collages
+from models.measure import OnnxModel, classify, classify_collages, risk_coverage
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,6 @@ class Calibration:
     coverage: float
     agreement: float
     target: float
-
-
-def risk_coverage(confidences: NDArray[np.float64], agrees: NDArray[np.bool_]) -> tuple[NDArray[np.float64], ...]:
-    """The curve: thresholds (falling), the coverage of each, and the agreement of the answers accepted at it."""
-    order = np.argsort(-confidences, kind="stable")
-    ranks = np.arange(1, len(order) + 1)
-    thresholds, agreement = confidences[order], agrees[order].cumsum() / ranks
-    last_of_ties = np.append(thresholds[:-1] != thresholds[1:], True)
-    return thresholds[last_of_ties], ranks[last_of_ties] / len(order), agreement[last_of_ties]
 
 
 def find_threshold(confidences: NDArray[np.float64], agrees: NDArray[np.bool_], target: float) -> Calibration:

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.collage_cnn import CollageResNet, CollageTiny
+from models.collage_cnn import CollageResNet, CollageTiny, CollageYolo
+from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet32": resnet32,
+    "mobilenetv2": MobileNetV2,
     "collage-tiny": CollageTiny,
+    "collage-yolo": CollageYolo,
     "collage-resnet": CollageResNet,
 }
 

@@ -1,11 +1,13 @@
 """Collage classifiers: one network, one pass, a prediction for every image of a K x K collage.
 
-Two architectures share one output layout, raw float32 ``[B, K, K, A, 5 + classes]`` with YOLO's parametrisation
-(x, y, w, h, objectness, class scores; A anchors per grid cell):
+Three architectures share one output layout, raw float32 ``[B, G, G, A, 5 + classes]`` with YOLO's parametrisation
+(x, y, w, h, objectness, class scores; A anchors at each of G x G positions). The position that holds a cell's centre
+is responsible for its image:
 
-* ``CollageTiny``: the paper's ten convolutions (Collage inference, section 4.2), shaped like yolov3-tiny.
+* ``CollageTiny``: the paper's ten convolutions (Collage inference, section 4.2), shaped like yolov3-tiny; G = K.
+* ``CollageYolo``: the same trunk with the head that the paper's authors released: G is the width of the feature map.
 * ``CollageResNet``: ours, a small residual network whose strides align with the cells and which is told where the
-  cells are by a learned embedding that repeats in each of them.
+  cells are by a learned embedding that repeats in each of them; G = K.
 """
 
 from __future__ import annotations
@@ -21,6 +23,25 @@ from models.resnet import BasicBlock
 BOX, CONFIDENCE, CLASSES = slice(0, 4), 4, slice(5, None)
 
 
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
+
+
+def _yolo_trunk(pools: int = 5) -> nn.Sequential:
+    """Seven 3 x 3 convolutions (16 to 1024 channels) and a max-pool after the first six; ``pools`` have stride 2."""
+    layers: list[nn.Module] = []
+    inputs = 3
+    for index, width in enumerate((16, 32, 64, 128, 256, 512, 1024)):
+        layers.append(_conv(inputs, width, 3, padding=1))
+        if index < pools:
+            layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
+        elif index < 6:
+            layers.append(nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 1)))
+        inputs = width
+    return nn.Sequential(*layers)
+
+
 class CollageTiny(nn.Module):
     """The paper's collage-cnn: 10 convolutions, two anchors per grid cell, no residuals, no upsampling.
 
@@ -34,33 +55,48 @@ class CollageTiny(nn.Module):
     def __init__(self, k: int, size: int, classes: int) -> None:
         super().__init__()
         self.k = k
-        layers: list[nn.Module] = []
-        inputs = 3
-        for index, width in enumerate((16, 32, 64, 128, 256, 512, 1024)):
-            layers += [self._conv(inputs, width, 3, padding=1)]
-            if index < 5:
-                layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
-            elif index == 5:
-                layers.append(nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 1)))
-            inputs = width
-        self.trunk = nn.Sequential(*layers)
-        side = -(-size // 32)
-        if side < k:
-            raise ValueError(f"a {k} x {k} collage needs an input of at least {32 * k} px, got {size}")
+        self.trunk = _yolo_trunk()
+        side = _map_side(k, size, pools=5)
         stride = max(1, (side - 1) // k)
-        self.neck = nn.Sequential(
-            self._conv(1024, 256, 1), self._conv(256, 512, side - (k - 1) * stride, stride=stride)
-        )
+        self.neck = nn.Sequential(_conv(1024, 256, 1), _conv(256, 512, side - (k - 1) * stride, stride=stride))
         self.head = nn.Conv2d(512, len(self.anchors) * (5 + classes), 1)
-
-    @staticmethod
-    def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised collages float32 ``[B, 3, size, size]`` to raw outputs ``[B, K, K, 2, 5 + classes]``."""
         return _layout(self.head(self.neck(self.trunk(x))), len(self.anchors))
+
+
+class CollageYolo(nn.Module):
+    """The network that the paper's authors released: yolov3-tiny's first output, on the trunk's full feature map.
+
+    As ``CollageTiny``, but convolution 9 is a padded 3 x 3 that keeps the map, so that only decoding knows of K.
+    ``pools`` of the six max-pools have stride 2: all five of the original at 416 px make 13 x 13 positions. Collages
+    of small images need fewer for a map as fine: 96 px give 12 x 12 with 3 and, at a quarter of the cost, 6 x 6 with
+    4. The map must be at least K wide.
+    """
+
+    anchors = (1.0, 0.5)  # box side in cells
+
+    def __init__(self, k: int, size: int, classes: int, pools: int = 5) -> None:
+        super().__init__()
+        self.k = k
+        _map_side(k, size, pools)
+        self.trunk = _yolo_trunk(pools)
+        self.neck = nn.Sequential(_conv(1024, 256, 1), _conv(256, 512, 3, padding=1))
+        self.head = nn.Conv2d(512, len(self.anchors) * (5 + classes), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised collages float32 ``[B, 3, size, size]`` to raw outputs ``[B, G, G, 2, 5 + classes]``."""
+        return _layout(self.head(self.neck(self.trunk(x))), len(self.anchors))
+
+
+def _map_side(k: int, size: int, pools: int) -> int:
+    """The width of the trunk's feature map; ValueError where it is narrower than the grid."""
+    stride = 1 << pools
+    side = -(-size // stride)
+    if side < k:
+        raise ValueError(f"a {k} x {k} collage needs an input of at least {stride * k} px, got {size}")
+    return side
 
 
 class CollageResNet(nn.Module):
@@ -84,7 +120,7 @@ class CollageResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.k = k
-        kernel = 6 if stem == 2 else 2 * stem
+        kernel = 6 if stem == 2 else 2 * stem - stem % 2
         self.stem = nn.Sequential(
             nn.Conv2d(3, widths[0], kernel, stem, (kernel - stem) // 2, bias=False),
             nn.BatchNorm2d(widths[0]),
@@ -121,33 +157,53 @@ class CollageResNet(nn.Module):
         return _layout(self.head(x), 1)
 
 
-CollageCNN = CollageTiny | CollageResNet
+CollageCNN = CollageTiny | CollageYolo | CollageResNet
 
 
 def _layout(raw: Tensor, anchors: int) -> Tensor:
-    batch, channels, k, _ = raw.shape
-    return raw.permute(0, 2, 3, 1).reshape(batch, k, k, anchors, channels // anchors)
+    batch, channels, side, _ = raw.shape
+    return raw.permute(0, 2, 3, 1).reshape(batch, side, side, anchors, channels // anchors)
 
 
-def detections(raw: Tensor, anchors: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn raw outputs into detections, M = K * K * A of them per collage.
+def detections(raw: Tensor, k: int, anchors: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn raw outputs of K x K collages into detections, M = G * G * A of them each.
 
-    Returns boxes ``[B, M, 4]`` (left, top, right, bottom, in shares of the collage's side), confidences ``[B, M]`` and
-    class probabilities ``[B, M, classes]``, all float32.
+    ``anchors`` are box sides in cells. Returns boxes ``[B, M, 4]`` (left, top, right, bottom, in shares of the
+    collage's side), confidences ``[B, M]`` and class probabilities ``[B, M, classes]``, all float32.
     """
-    batch, k, _, count, _ = raw.shape
+    batch, side, _, count, _ = raw.shape
     raw = raw.float()
-    steps = torch.arange(k, device=raw.device, dtype=torch.float32)
-    column = steps.view(1, 1, k, 1).expand(1, k, k, 1)
-    row = steps.view(1, k, 1, 1).expand(1, k, k, 1)
-    size = torch.tensor(anchors, device=raw.device).view(1, 1, 1, count, 1) * raw[..., 2:4].clamp(-4, 4).exp()
-    centre = torch.stack((column, row), -1) + raw[..., 0:2].sigmoid()
-    boxes = torch.cat((centre - size / 2, centre + size / 2), -1) / k
+    steps = torch.arange(side, device=raw.device, dtype=torch.float32)
+    column = steps.view(1, 1, side, 1).expand(1, side, side, 1)
+    row = steps.view(1, side, 1, 1).expand(1, side, side, 1)
+    cells = torch.tensor(anchors, device=raw.device).view(1, 1, 1, count, 1) * raw[..., 2:4].clamp(-4, 4).exp()
+    centre, size = (torch.stack((column, row), -1) + raw[..., 0:2].sigmoid()) / side, cells / k
+    boxes = torch.cat((centre - size / 2, centre + size / 2), -1)
     return (
         boxes.reshape(batch, -1, 4),
         raw[..., CONFIDENCE].sigmoid().reshape(batch, -1),
-        raw[..., CLASSES].softmax(-1).reshape(batch, k * k * count, -1),
+        raw[..., CLASSES].softmax(-1).reshape(batch, side * side * count, -1),
     )
+
+
+def responsible(boxes: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of G x G positions hold the centres of boxes ``[N, 4]`` in shares of the side: rows and columns, int64.
+
+    Third comes where in its position each centre lies, float32 ``[N, 2]`` (x, y) from 0 to 1.
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 * side
+    corners = (centres + 1e-4).floor()  # cells whose centre lies between two positions all take the latter
+    columns, rows = corners.long().unbind(-1)
+    return rows, columns, centres - corners
+
+
+def cell_scores(raw: Tensor, boxes: Tensor) -> Tensor:
+    """Class scores ``[B, N, classes]`` of N cells, given their boxes ``[N, 4]``: those of the most confident anchor
+    at the responsible position. A training-time estimate of what decoding finds."""
+    rows, columns, _ = responsible(boxes, raw.shape[1])
+    matched = raw[:, rows, columns]
+    best = matched[..., CONFIDENCE].argmax(-1)[..., None, None]
+    return matched[..., CLASSES].take_along_dim(best, 2).squeeze(2)
 
 
 def collage_loss(
@@ -157,22 +213,23 @@ def collage_loss(
 
     ``targets`` is float32 ``[B, K * K, classes]``, the class probabilities to learn; ``filled`` bool, B * K * K long,
     says which cells hold an image (at least one must); ``boxes`` float32 ``[K * K, 4]`` are the ground-truth boxes in
-    shares of the collage's side. Anchors other than the first learn only that they hold nothing.
+    shares of the collage's side. Anchors other than the first, and positions that hold no cell's centre, learn only
+    that they hold nothing. The confidence term is counted per cell, so that a finer map does not drown the cells.
     """
-    batch, k, _, _, _ = raw.shape
+    batch, side, _, anchors, _ = raw.shape
+    cells = len(boxes)
     raw = raw.float()
-    matched = raw[..., 0, :].reshape(batch, k * k, -1)
-    filled = filled.view(batch, k * k)
+    rows, columns, centres = responsible(boxes, side)
+    matched = raw[:, rows, columns, 0]
+    filled = filled.view(batch, cells)
     objectness = torch.zeros_like(raw[..., CONFIDENCE])
-    objectness[..., 0] = filled.view(batch, k, k).float()
-    offsets = torch.arange(k, device=raw.device)
-    corner = torch.stack((offsets.repeat(k), offsets.repeat_interleave(k)), -1)
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 * k - corner
-    size = ((boxes[:, 2:] - boxes[:, :2]) * k).log()
+    objectness[:, rows, columns, 0] = filled.float()
+    sizes = ((boxes[:, 2:] - boxes[:, :2]) * cells**0.5).log()
     found = torch.cat((matched[..., 0:2].sigmoid(), matched[..., 2:4]), -1)
-    wanted = torch.cat((centre, size), -1).expand_as(found)
+    wanted = torch.cat((centres, sizes), -1).expand_as(found)
+    objects = F.binary_cross_entropy_with_logits(raw[..., CONFIDENCE], objectness, reduction="sum")
     return (
         F.cross_entropy(matched[..., CLASSES][filled], targets[filled])
-        + confidence * F.binary_cross_entropy_with_logits(raw[..., CONFIDENCE], objectness)
+        + confidence * objects / (batch * cells * anchors)
         + box * F.mse_loss(found[filled], wanted[filled])
     )

@@ -23,6 +23,7 @@ FASHION_MNIST_LABELS = (
 )  # fmt: skip
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+IDX, BATCH = "train-images-idx3-ubyte.gz", "data_batch_1"
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
 
 
@@ -54,6 +55,21 @@ class Dataset:
     test: Split
 
 
+def name_of(path: Path) -> str | None:
+    """The name of the data set that a folder holds, or None if it holds none that ``load`` can read."""
+    if (path / IDX).exists():
+        return "fashion-mnist"
+    if (path / BATCH).exists():
+        return "cifar10"
+    return path.resolve().name if (path / "train").is_dir() else None
+
+
+def find(*roots: Path) -> dict[str, Path]:
+    """Data sets by name, in ``roots`` themselves and in the folders directly below them."""
+    folders = [folder for root in roots for folder in (root, *(sorted(root.iterdir()) if root.is_dir() else ()))]
+    return {name: folder for folder in reversed(folders) if (name := name_of(folder))}
+
+
 def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
     """Read the data set in ``path`` with every image at ``size`` pixels, training images at ``train_size`` if given.
 
@@ -63,15 +79,19 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
     """
     labels: tuple[str, ...]
     larger = train_size or size
-    if (path / "train-images-idx3-ubyte.gz").exists():
-        name, labels = "fashion-mnist", FASHION_MNIST_LABELS
+    name = name_of(path)
+    if name is None:
+        raise FileNotFoundError(
+            f"{path} holds no data set: expected IDX files, CIFAR-10 batches or train/<class>/ folders"
+        )
+    if (path / IDX).exists():
+        labels = FASHION_MNIST_LABELS
         train, test = _idx(path, "train", larger), _idx(path, "t10k", size)
-    elif (path / "data_batch_1").exists():
-        name, labels = "cifar10", CIFAR10_LABELS
+    elif (path / BATCH).exists():
+        labels = CIFAR10_LABELS
         train = _cifar(path, [f"data_batch_{i}" for i in range(1, 6)], larger)
         test = _cifar(path, ["test_batch"], size)
-    elif (path / "train").is_dir():
-        name = path.name
+    else:
         labels = tuple(sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir()))
         train = _folder(path / "train", labels, larger)
         held_out = next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
@@ -79,10 +99,6 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
             test = _folder(held_out, labels, size)
         else:
             train, test = _cut(train, size, seed=1)
-    else:
-        raise FileNotFoundError(
-            f"{path} holds no data set: expected IDX files, CIFAR-10 batches or train/<class>/ folders"
-        )
     train, validation = _cut(train, size, seed=0)
     return Dataset(name, labels, train, validation, test)
 

@@ -1,218 +1,264 @@
-"""Measure exported models: accuracy, empty cells, latency and size.
+"""Evaluate exported models: accuracy, latency and size (Collage inference, fig. 6, sections 5.3 and 5.5).
 
-``python -m models.evaluate --data DIR --s-cnn FILE.onnx --collage FILE.onnx [FILE.onnx ...]`` runs the shipped files
-in ONNX Runtime, on one thread, with the encoder that serves. It prints a table and writes ``out/evaluate.json`` and,
-with one line per answer, ``out/evaluate.jsonl``. Needs no torch.
+``python -m models.evaluate --data DIR [DIR ...] --models DIR [DIR ...]`` takes every ``<data set>-<role>.onnx`` in the
+model folders whose data set is, or lies in, one of the data folders. Roles:
+
+* ``s-cnn`` is the classifier that collages protect; ``s-cnn-*`` are others of its kind.
+* ``collage-<K>x<K>`` are ours; ``collage-<K>x<K>-*`` are of other architectures.
+* ``rival-*`` classify the cells of a 3 x 3 collage kept apart, nine in a batch.
+
+It prints tables, draws pictures, and writes ``out/evaluate.json``, one row per model; ``out/evaluate.jsonl``, one line
+per answer; and ``out/images/<data set>.txt``, the images used. All runs in ONNX Runtime on one thread; no torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
-from numpy.typing import NDArray
-
 from collage.figures import OUT, Row, Scalar, write_figures
-from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
-from encoder.collage import CollageCode, Detections
+from collage.model_info import ModelKind
+from encoder.collage import CollageCode
 from encoder.grid import Grid
-from encoder.image import Pixels, shrink
-from models.data import Split, load, placements
+from encoder.image import shrink
+from models.data import Split, find, load
+from models.measure import Answer, OnnxModel, classify, classify_collages, coding, inference, medians, top1
 
 PAPER_GRID, PAPER_IMAGE = Grid(3, 416), 224
 """The encoding case that the paper times (section 5.4): nine 224 x 224 images into a 416 x 416 collage."""
+RIVALS_K = 3
+"""The grid at which rivals are compared (section 5.5)."""
+TOLERANCE = 0.003
+"""How far a model's accuracy may be from the published one."""
+
+Models = Mapping[str, OnnxModel]
+"""Models of one data set by role."""
 
 
-class OnnxModel:
-    """An exported model in ONNX Runtime on one CPU thread; ``info`` is what it says of itself."""
+def discover(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """Files by data set and role, s-cnns first. Of two files with the same name the earlier folder's is taken."""
 
-    def __init__(self, source: Path | bytes) -> None:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if METADATA_KEY not in metadata:
-            raise ValueError(
-                f"{source if isinstance(source, Path) else 'the model'} does not describe itself: export it"
-            )
-        version = hashlib.sha256(content).hexdigest()[:12]
-        self.info = replace(ModelInfo.from_json(metadata[METADATA_KEY]), version=version)
-        self.size_bytes = len(content)
+    def s_cnns_first(path: Path) -> tuple[bool, str]:
+        return "-s-cnn" not in path.stem, path.stem
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """All outputs for uint8 ``[N, size, size, 3]``."""
-        outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: pixels})
-        return outputs
-
-    @property
-    def code(self) -> CollageCode:
-        """The code of a collage-cnn, as a frontend makes it."""
-        return CollageCode(Grid(self.info.k, self.info.size), self.info.detection_threshold)
+    found: dict[str, dict[str, Path]] = {}
+    named = {path.name: path for folder in reversed(folders) for path in folder.glob("*.onnx")}
+    for path in sorted(named.values(), key=s_cnns_first):
+        info = OnnxModel(path).info
+        dataset = str(info.extra.get("dataset", ""))
+        role = path.stem.removeprefix(f"{dataset}-")
+        if info.kind is ModelKind.PARITY or not dataset or role == path.stem:
+            _progress(f"{path} is left out: not an s-cnn or collage-cnn called <data set>-<role>.onnx")
+        else:
+            found.setdefault(dataset, {})[role] = path
+    return found
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one model said of one image: an index into the labels, or None for an empty cell."""
+def answer(models: Models, splits: Callable[[int], Split], seeds: int) -> dict[str, list[Answer]]:
+    """Every model's answers, by role; ``splits`` gives the images at a size.
 
-    image: str
-    label: int
-    prediction: int | None
-    confidence: float
-    seed: int | None = None
-    group: int | None = None
-    cell: int | None = None
-
-
-def classify(model: OnnxModel, split: Split, batch: int = 50) -> Iterator[Answer]:
-    """The s-cnn's answer for every image of a split; the confidence is the softmax's largest value."""
-    for start in range(0, len(split), batch):
-        (scores,) = model(split.images[start : start + batch])
-        shares = np.exp(scores - scores.max(-1, keepdims=True))
-        shares /= shares.sum(-1, keepdims=True)
-        for row, share in enumerate(shares, start):
-            yield Answer(split.ids[row], int(split.labels[row]), int(share.argmax()), float(share.max()))
-
-
-def classify_collages(model: OnnxModel, split: Split, seed: int) -> Iterator[Answer]:
-    """The collage-cnn's answer for every image of a split, once, in random groups made with ``seed``.
-
-    Cells are encoded and detections decoded as in serving. The repeats that fill up the last group are not answered.
+    What a frontend sends to s-cnns is made for their own size; collages and rivals get cells of the s-cnn's input.
     """
-    code, done = model.code, 0
-    for group, members in enumerate(placements(split, code.members, seed)):
-        (collage,) = code.encode([split.images[index] for index in members])
-        boxes, confidences, probabilities = model(collage[None])
-        found = Detections(boxes[0], confidences[0], probabilities[0])
-        predictions = code.decode([found], [True] * code.members)
-        for cell, (index, prediction) in enumerate(zip(members, predictions, strict=True)):
-            if done < len(split):
-                done += 1
-                guess = None if prediction is None else int(prediction.probabilities.argmax())
-                confidence = 0.0 if prediction is None else prediction.confidence
-                yield Answer(split.ids[index], int(split.labels[index]), guess, confidence, seed, group, cell)
-
-
-def top1(answers: Sequence[Answer]) -> float:
-    """Share of right answers; an empty cell is a wrong one."""
-    return sum(answer.prediction == answer.label for answer in answers) / len(answers)
-
-
-def medians(calls: Sequence[Callable[[int], object]], repeats: int) -> list[float]:
-    """Median seconds of every call, all of them taking turns in one loop; each is told the turn's number."""
-    for call in calls:
-        call(0)  # warm-up
-    seconds = np.empty((repeats, len(calls)))
-    for turn in range(repeats):
-        for column, call in enumerate(calls):
-            started = time.perf_counter()
-            call(turn)
-            seconds[turn, column] = time.perf_counter() - started
-    result: list[float] = np.median(seconds, 0).tolist()
-    return result
-
-
-def latencies(models: Sequence[OnnxModel], images: NDArray[np.uint8], repeats: int) -> list[float]:
-    """Median seconds per input of every model at batch 1: one image for an s-cnn, one whole collage of them else."""
-
-    def inputs(model: OnnxModel) -> NDArray[np.uint8]:
+    answers = {}
+    for role, model in models.items():
+        _progress(f"{model.info.name}: accuracy")
+        split = splits(model.info.size if role.startswith("s-cnn") else models["s-cnn"].info.size)
         if model.info.kind is ModelKind.S_CNN:
-            return images
-        members = model.code.members
-        groups = [np.take(images, range(i, i + members), 0, mode="wrap") for i in range(len(images))]
-        return np.stack([model.code.encode(list(group))[0] for group in groups])
-
-    def call(model: OnnxModel) -> Callable[[int], object]:
-        pixels = inputs(model)
-        return lambda turn: model(pixels[turn % len(pixels), None])
-
-    return medians([call(model) for model in models], repeats)
+            answers[role] = list(classify(model, split))
+        else:
+            answers[role] = [found for seed in range(seeds) for found in classify_collages(model, split, seed)]
+    return answers
 
 
-def code_latencies(grid: Grid, images: Sequence[Pixels], classes: int, repeats: int) -> tuple[float, float]:
-    """Median seconds of encoding one group of images as they come from the s-cnn's input, and of decoding it.
+def accuracy(model: OnnxModel, answers: Sequence[Answer], reference: Mapping[str, int | None]) -> dict[str, Scalar]:
+    """Top-1, and for a collage-cnn its spread over placements and what the calibrated threshold accepts.
 
-    The detections to decode are two per cell, one of them sure: what the paper's collage-cnn puts out.
+    ``reference`` are the s-cnn's predictions by image.
     """
-    code = CollageCode(grid)
-    rng = np.random.default_rng(0)
-    boxes = np.repeat(grid.boxes, 2, 0) + rng.normal(0, 0.02, (2 * grid.cells, 4)).astype(np.float32)
-    confidences = np.tile(np.array([0.9, 0.1], np.float32), grid.cells)
-    found = Detections(boxes, confidences, rng.dirichlet(np.ones(classes), len(boxes)).astype(np.float32))
-    group = [images[cell % len(images)] for cell in range(grid.cells)]
-    filled = [True] * grid.cells
-    encode, decode = medians([lambda _: code.encode(group), lambda _: code.decode([found], filled)], repeats)
-    return encode, decode
+    row: dict[str, Scalar] = {"answers": len(answers), "top1": top1(answers)}
+    if model.info.kind is ModelKind.S_CNN:
+        return row
+    seeds = sorted({answer.seed for answer in answers if answer.seed is not None})
+    each = {f"top1_seed_{seed}": top1([answer for answer in answers if answer.seed == seed]) for seed in seeds}
+    empty = sum(answer.prediction is None for answer in answers) / len(answers)
+    threshold = model.info.accept_threshold
+    sure = [answer for answer in answers if answer.prediction is not None and answer.confidence >= threshold]
+    agree = sum(answer.prediction == reference[answer.image] for answer in sure)
+    return {
+        **row,
+        "top1_spread": max(each.values()) - min(each.values()),
+        "empty_share": empty,
+        "accepted_share": 1 - empty,
+        "accept_threshold": threshold,
+        "coverage": len(sure) / len(answers),
+        "covered_top1": top1(sure) if sure else None,
+        "covered_agreement": agree / len(sure) if sure else None,
+        **each,
+    }
+
+
+def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, float]]:
+    """Median seconds, by role and column, of all that is timed, measured in turns in one loop.
+
+    ``latency_s`` is of one image or one collage, ``nine_s`` of nine images. The role ``code`` is the paper's case of
+    encoding and decoding; a collage-cnn's own is from the s-cnn's input, decoding what it finds there.
+    """
+    images = split.images[:32]
+    calls: dict[tuple[str, str], Callable[[int], object]] = {}
+    for role, model in models.items():
+        calls[role, "latency_s"] = inference(model, images)
+        if model.info.kind is ModelKind.S_CNN:
+            calls[role, "nine_s"] = inference(model, images, RIVALS_K**2)
+        else:
+            code, group = model.code, [images[cell % len(images)] for cell in range(model.code.members)]
+            found = model.detect(code.encode(group)[0])
+            calls[role, "encode_s"], calls[role, "decode_s"] = coding(code, group, found)
+    group = [shrink(image, PAPER_IMAGE, PAPER_IMAGE) for image in images]
+    calls["code", "encode_s"], calls["code", "decode_s"] = coding(CollageCode(PAPER_GRID), group)
+    seconds: dict[str, dict[str, float]] = {}
+    for (role, column), value in zip(calls, medians(list(calls.values()), repeats), strict=True):
+        seconds.setdefault(role, {})[column] = value
+    for role, model in models.items():
+        if model.info.k == RIVALS_K:
+            seconds[role]["nine_s"] = seconds[role]["latency_s"]
+    return seconds
 
 
 def evaluate(
-    s_cnn: OnnxModel, collages: Sequence[OnnxModel], split: Split, dataset: str, seeds: int, repeats: int
-) -> tuple[list[dict[str, Scalar]], list[dict[str, Scalar]]]:
-    """Measure everything; returns one row per model (and one for the paper's encoding case), and the raw records."""
+    dataset: str, models: Models, splits: Callable[[int], Split], seeds: int, repeats: int
+) -> tuple[list[dict[str, Scalar]], dict[str, list[Answer]]]:
+    """Measure the models of one data set: a row for each and one for the paper's encoding case, and all answers."""
+    answers = answer(models, splits, seeds)
+    _progress(f"{dataset}: latencies")
+    seconds = latency(models, splits(models["s-cnn"].info.size), repeats)
+    reference = {found.image: found.prediction for found in answers["s-cnn"]}
+    image = seconds["s-cnn"]["latency_s"]
+    nine = seconds.get(f"collage-{RIVALS_K}x{RIVALS_K}", {}).get("nine_s")
     rows: list[dict[str, Scalar]] = []
-    records: list[dict[str, Scalar]] = []
-    models = [s_cnn, *collages]
-    seconds = latencies(models, split.images[:64], repeats)
-    for model, latency in zip(models, seconds, strict=True):
-        info = model.info
-        row: dict[str, Scalar] = {"dataset": dataset, "model": info.name, "version": info.version, "kind": info.kind}
-        row |= {"k": info.k, "images": len(split)}
-        if info.kind is ModelKind.S_CNN:
-            answers = list(classify(model, split))
-        else:
-            answers = []
-            for seed in range(seeds):
-                _progress(f"{info.name}: placement {seed + 1} of {seeds}")
-                answers += classify_collages(model, split, seed)
-        empty = sum(answer.prediction is None for answer in answers) / len(answers)
-        row |= {"answers": len(answers), "top1": top1(answers), "empty_share": empty, "accepted_share": 1 - empty}
-        row |= {"latency_s": latency, "latency_ratio": latency / seconds[0], "size_bytes": model.size_bytes}
-        if info.kind is ModelKind.COLLAGE_CNN:
-            for seed in range(seeds):
-                row[f"top1_seed_{seed}"] = top1([answer for answer in answers if answer.seed == seed])
-            times = code_latencies(model.code.grid, list(split.images[:64]), len(info.labels), repeats)
-            row["encode_s"], row["decode_s"] = times
+    for role, model in models.items():
+        info, times = model.info, seconds[role]
+        row: dict[str, Scalar] = {"dataset": dataset, "model": f"{dataset}-{role}", "role": role}
+        row |= {"kind": info.kind, "version": info.version, "storage": info.extra.get("storage")}
+        row |= {"architecture": info.extra.get("architecture"), "k": info.k, "size": info.size}
+        row |= {"size_bytes": model.size_bytes, "images": len(reference)}
+        row |= accuracy(model, answers[role], reference)
+        row |= {**times, "latency_ratio": times["latency_s"] / image}
+        if "nine_s" in times:
+            row |= {
+                "nine_to_image": times["nine_s"] / image,
+                "nine_to_collage": times["nine_s"] / nine if nine else None,
+            }
         rows.append(row)
-        records += [{"model": info.name, **vars(answer)} for answer in answers]
-    images = [shrink(image, PAPER_IMAGE, PAPER_IMAGE) for image in split.images[: PAPER_GRID.cells]]
-    encode, decode = code_latencies(PAPER_GRID, images, len(s_cnn.info.labels), repeats)
     name = f"{PAPER_GRID.cells} images of {PAPER_IMAGE} px into {PAPER_GRID.size} px"
-    rows.append(
-        {"dataset": dataset, "model": name, "kind": "code", "k": PAPER_GRID.k, "encode_s": encode, "decode_s": decode}
-    )
-    columns = dict.fromkeys(key for row in rows for key in row)
-    return [{**columns, **row} for row in rows], records
+    code: dict[str, Scalar] = {"dataset": dataset, "model": name, "role": "code", "kind": "code", "k": PAPER_GRID.k}
+    return [*rows, {**code, "size": PAPER_GRID.size, **seconds["code"]}], answers
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows for people: accuracies in percent, times in milliseconds, sizes in MB."""
-    columns: list[tuple[str, str, Callable[[Any], str]]] = [
-        ("model", "model", str),
-        ("k", "k", str),
-        ("images", "images", "{:,}".format),
-        ("top1", "top-1 %", lambda share: f"{100 * share:.2f}"),
-        ("accepted_share", "accepted %", lambda share: f"{100 * share:.2f}"),
-        ("latency_s", "latency ms", lambda seconds: f"{1e3 * seconds:.2f}"),
-        ("latency_ratio", "/ s-cnn", "{:.2f}".format),
-        ("encode_s", "encode ms", lambda seconds: f"{1e3 * seconds:.2f}"),
-        ("decode_s", "decode ms", lambda seconds: f"{1e3 * seconds:.3f}"),
-        ("size_bytes", "MB", lambda size: f"{size / 1e6:.1f}"),
-    ]
-    lines = [[title for _, title, _ in columns]]
+def list_images(dataset: str, part: str, ids: Sequence[str]) -> str:
+    """The ids of the images used, short: a line per folder, runs of numbers as first-last."""
+    digest = hashlib.sha256("".join(f"{name}\n" for name in ids).encode()).hexdigest()
+    lines = [f"# {len(ids)} images of {dataset} ({part}); sha256 of the ids in their order, one a line: {digest}"]
+    folders: dict[tuple[str, str], list[list[str]]] = {}
+    for name in ids:
+        prefix, number, suffix = re.fullmatch(r"(.*?)(\d*)((?:\.\w+)?)", name).groups()  # type: ignore[union-attr]
+        runs = folders.setdefault((prefix, suffix), [])
+        last = runs[-1][-1] if runs else ""
+        if last and number and len(last) == len(number) and int(number) == int(last) + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    for (prefix, suffix), runs in folders.items():
+        lines.append(f"{prefix}*{suffix}: {' '.join('-'.join(run) for run in runs)}")
+    return "\n".join(lines) + "\n"
+
+
+def differences(rows: Sequence[Row], published: Sequence[Row]) -> list[str]:
+    """Where measured models are not as published: unknown there, or of another accuracy."""
+    known = {row["model"]: row["top1"] for row in published if row.get("top1") is not None}
+    complaints = []
+    for row in rows:
+        name, found, wanted = row["model"], row.get("top1"), known.get(row["model"])
+        if isinstance(found, float) and not isinstance(wanted, float):
+            complaints.append(f"{name} is not published")
+        elif isinstance(found, float) and isinstance(wanted, float) and abs(found - wanted) > TOLERANCE:
+            complaints.append(f"{name}: top-1 {100 * found:.2f} %, published {100 * wanted:.2f} %")
+    return complaints
+
+
+Column = tuple[str, str, Callable[[Any], str]]
+_COUNT, _TIMES = "{:,}".format, "{:.2f}".format
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f}"
+
+
+NAME: list[Column] = [("model", "model", str), ("k", "K", str), ("size", "input px", str)]
+FIGURE_6: list[Column] = [
+    *NAME,
+    ("images", "images", _COUNT),
+    ("top1", "top-1 %", _percent),
+    ("top1_spread", "spread", _percent),
+    ("accepted_share", "cells accepted %", _percent),
+    ("accept_threshold", "sure from", "{:.3f}".format),
+    ("coverage", "sure %", _percent),
+    ("covered_top1", "top-1 of these %", _percent),
+    ("covered_agreement", "as the s-cnn %", _percent),
+]
+SECTION_5_3: list[Column] = [
+    *NAME,
+    ("storage", "weights", str),
+    ("size_bytes", "MB", _megabytes),
+    ("latency_s", "ms", _milliseconds),
+    ("latency_ratio", "/ s-cnn", _TIMES),
+    ("encode_s", "encode ms", _milliseconds),
+    ("decode_s", "decode ms", _milliseconds),
+]
+SECTION_5_5: list[Column] = [
+    *NAME,
+    ("architecture", "architecture", str),
+    ("storage", "weights", str),
+    ("size_bytes", "MB", _megabytes),
+    ("nine_s", "nine images ms", _milliseconds),
+    ("nine_to_collage", "/ our collage", _TIMES),
+    ("nine_to_image", "/ one s-cnn image", _TIMES),
+    ("top1", "top-1 %", _percent),
+]
+
+
+def table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """Rows for people, in Markdown: accuracies in percent, times in milliseconds, sizes in MB; unknown is empty."""
+    lines = [[title for _, title, _ in columns], ["---", *["---:"] * (len(columns) - 1)]]
     lines += [[show(row[key]) if row.get(key) is not None else "" for key, _, show in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
-    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def report(dataset: str, rows: Sequence[Row]) -> str:
+    """The three tables of one data set."""
+    alone = [row for row in rows if not str(row["role"]).startswith("rival")]
+    nine = sorted((row for row in rows if row.get("nine_s")), key=lambda row: -float(row["nine_s"] or 0))
+    parts = [
+        (f"{dataset}: accuracy against K (fig. 6)", [row for row in alone if row["kind"] != "code"], FIGURE_6),
+        (f"{dataset}: stand-alone latency (section 5.3)", alone, SECTION_5_3),
+        (f"{dataset}: nine images at once (section 5.5)", nine, SECTION_5_5),
+    ]
+    return "\n\n".join(f"## {title}\n\n{table(chosen, columns)}" for title, chosen, columns in parts)
 
 
 def _progress(text: str) -> None:
@@ -222,26 +268,68 @@ def _progress(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--s-cnn", type=Path, required=True, help="the exported s-cnn")
-    parser.add_argument("--collage", type=Path, nargs="*", default=[], help="exported collage-cnns")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", action="extend", required=True, help="data sets, or folders of data sets"
+    )
+    parser.add_argument("--models", type=Path, nargs="+", required=True, help="folders of exported models")
     parser.add_argument("--seeds", type=int, default=3, help="random placements of every image")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--repeats", type=int, default=300, help="runs behind every median")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for evaluate.json and evaluate.jsonl")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for what is written")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures (default: the same)")
+    parser.add_argument(
+        "--learning-curve", type=Path, default=Path("runs/learning-curve.json"), help="drawn if it is there"
+    )
+    parser.add_argument(
+        "--compare", type=Path, help="published evaluate.json: fail if an accuracy differs by over 0.3 points"
+    )
     args = parser.parse_args(arguments)
-    s_cnn, collages = OnnxModel(args.s_cnn), [OnnxModel(path) for path in args.collage]
-    _progress(f"reading {args.data}")
-    data = load(args.data, s_cnn.info.size)
-    for model, kind in [(s_cnn, ModelKind.S_CNN), *((model, ModelKind.COLLAGE_CNN) for model in collages)]:
-        if model.info.kind is not kind:
-            raise SystemExit(f"{model.info.name} is a model of kind {model.info.kind}, expected {kind}")
-        if model.info.labels != data.labels:
-            raise SystemExit(f"{model.info.name} knows other classes than {data.name}: {', '.join(model.info.labels)}")
-    split: Split = getattr(data, args.split)
-    rows, records = evaluate(s_cnn, collages, split, data.name, args.seeds, args.repeats)
-    print(table(rows))
-    print(f"written: {write_figures('evaluate', rows, records, args.out)}")
+    published = json.loads(args.compare.read_text())["rows"] if args.compare else None
+    rows: list[dict[str, Scalar]] = []
+    answers: dict[str, dict[str, list[Answer]]] = {}
+    folders = find(*args.data)
+    for dataset, paths in discover(args.models).items():
+        folder = folders.get(dataset)
+        if folder is None or "s-cnn" not in paths:
+            _progress(f"{dataset} is left out: {'no data' if folder is None else f'no {dataset}-s-cnn.onnx'}")
+            continue
+        models = {role: OnnxModel(path) for role, path in paths.items()}
+        splits = _reader(folder, args.split, models)
+        found, answers[dataset] = evaluate(dataset, models, splits, args.seeds, args.repeats)
+        rows += found
+        print(report(dataset, found), end="\n\n", flush=True)
+        listed = args.out / "images" / f"{dataset}.txt"
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        listed.write_text(list_images(dataset, args.split, splits(models["s-cnn"].info.size).ids))
+    if not rows:
+        raise SystemExit("nothing to evaluate: no models with their data")
+    columns = dict.fromkeys(key for row in rows for key in row)
+    records = (
+        {"model": f"{dataset}-{role}", **asdict(one)}
+        for dataset, roles in answers.items() for role, given in roles.items() for one in given
+    )  # fmt: skip
+    print(f"written: {write_figures('evaluate', [{**columns, **row} for row in rows], records, args.out)}")
+
+    from models import pictures  # matplotlib is slow to import: not for those who only use a function of this module
+
+    pictures.draw(args.pictures or args.out, rows, answers, args.learning_curve)
+    if published is not None and (complaints := differences(rows, published)):
+        raise SystemExit("not as published: " + "; ".join(complaints))
+
+
+def _reader(folder: Path, part: str, models: Models) -> Callable[[int], Split]:
+    @cache
+    def read(size: int) -> Split:
+        _progress(f"reading {folder} at {size} px")
+        data = load(folder, size)
+        for model in models.values():
+            if model.info.labels != data.labels:
+                known = ", ".join(model.info.labels)
+                raise SystemExit(f"{model.info.name} knows other classes than {data.name}: {known}")
+        split: Split = getattr(data, part)
+        return split
+
+    return read
 
 
 if __name__ == "__main__":

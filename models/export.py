@@ -27,7 +27,7 @@ from models import checkpoint
 from models.checkpoint import ModelSpec
 from models.collage_cnn import CollageCNN, detections
 from models.data import Split, load
-from models.evaluate import OnnxModel, classify, classify_collages, top1
+from models.measure import OnnxModel, classify, classify_collages, top1
 
 INPUT = {"s-cnn": "image", "collage-cnn": "collage"}
 OUTPUTS = {"s-cnn": ["scores"], "collage-cnn": ["boxes", "confidences", "class_probabilities"]}
@@ -55,7 +55,7 @@ class Served(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Logits ``[N, classes]`` of an s-cnn, or the detections of a collage-cnn."""
         raw: Tensor = self.model((pixels.float() * self.scale + self.shift).permute(0, 3, 1, 2))
-        return detections(raw, self.model.anchors) if isinstance(self.model, CollageCNN) else raw
+        return detections(raw, self.model.k, self.model.anchors) if isinstance(self.model, CollageCNN) else raw
 
 
 def to_onnx(served: Served) -> onnx.ModelProto:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -10,10 +11,21 @@ from torch import Tensor
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
+@contextmanager
+def matmul_precision(dtype: torch.dtype) -> Iterator[None]:
+    """Let float32 matrix products round their inputs to bfloat16, if that is ``dtype``: 3 times as fast with AMX."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def orthogonalise(matrix: Tensor, dtype: torch.dtype = torch.float32, steps: int = 3) -> Tensor:
     """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz steps on the smaller Gram matrix.
 
-    The two products with the matrix itself are done in ``dtype``, the steps in float32.
+    The two products with the matrix itself are done in ``dtype``, the steps accumulate in float32.
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrix.shape[0] <= matrix.shape[1]
@@ -21,10 +33,11 @@ def orthogonalise(matrix: Tensor, dtype: torch.dtype = torch.float32, steps: int
     gram = (x @ x.T if wide else x.T @ x).float()
     eye = torch.eye(len(gram), device=x.device)
     total = eye
-    for _ in range(steps):
-        factor = a * eye + (b * eye + c * gram) @ gram
-        total = factor @ total
-        gram = factor @ gram @ factor
+    with matmul_precision(dtype):
+        for _ in range(steps):
+            factor = a * eye + (b * eye + c * gram) @ gram
+            total = factor @ total
+            gram = factor @ gram @ factor
     total = total.to(dtype)
     result: Tensor = (total @ x if wide else x @ total).float()
     return result

@@ -76,9 +76,9 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet18(classes: int, stem: str = "imagenet") -> ResNet:
-    """17 convolutions in the trunk and a linear layer."""
-    return ResNet((2, 2, 2, 2), (64, 128, 256, 512), classes, stem)
+def resnet18(classes: int, stem: str = "imagenet", widths: Sequence[int] = (64, 128, 256, 512)) -> ResNet:
+    """17 convolutions in the trunk and a linear layer; ``widths`` are the channels of the stages."""
+    return ResNet((2, 2, 2, 2), widths, classes, stem)
 
 
 def resnet34(classes: int, stem: str = "imagenet") -> ResNet:

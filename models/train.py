@@ -22,7 +22,7 @@ from encoder.grid import Grid
 from models import checkpoint
 from models.augment import augment, tile
 from models.checkpoint import ModelSpec
-from models.collage_cnn import CLASSES, CONFIDENCE, collage_loss
+from models.collage_cnn import cell_scores, collage_loss
 from models.data import Dataset, Split, load, placements
 from models.optim import Muon
 
@@ -47,6 +47,7 @@ class Recipe:
     distil: float = 0.5  # weight of the teacher's answer in the target, if there is a teacher
     small_size: int = 0  # train the first part of the run with images (or cells) of this side ...
     small_share: float = 0.0  # ... for this share of it
+    collages: int = 0  # so many different collages, drawn once; 0: new ones every epoch
     seed: int = 0
 
     @classmethod
@@ -86,7 +87,7 @@ class Trainer:
         convolutions = [
             module.weight
             for name, module in self.model.named_modules()
-            if isinstance(module, nn.Conv2d) and name != "head" and recipe.muon_lr > 0
+            if isinstance(module, nn.Conv2d) and name != "head" and module.groups == 1 and recipe.muon_lr > 0
         ]
         chosen = {id(weight) for weight in convolutions}
         rest = [weight for weight in self.model.parameters() if id(weight) not in chosen]
@@ -129,7 +130,7 @@ class Trainer:
     def resume(self, path: Path) -> None:
         """Take over a checkpoint of the same run; raises ValueError if it belongs to another."""
         content = torch.load(path, map_location=self.device, weights_only=True)
-        if content["spec"] != asdict(self.spec) or content["recipe"] != asdict(self.recipe):
+        if content["spec"] != asdict(self.spec) or Recipe(**content["recipe"]) != self.recipe:
             raise ValueError(f"{path} holds a run with other settings: choose another file")
         self.model.load_state_dict(content["model"])
         for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
@@ -159,7 +160,7 @@ class Trainer:
         recipe = self.recipe
         variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip}
         rng = np.random.default_rng([recipe.seed, number])
-        order = rng.permutation(len(self.data.train))
+        order = self._order(rng)
         first = number * self.steps_per_epoch
         count = min(self.steps_per_epoch, self.steps - first)
         self.model.train()
@@ -175,6 +176,15 @@ class Trainer:
                 left = (self.steps - first - i) * speed / 60
                 print(f"  step {first + i + 1}/{self.steps} loss {total / (i + 1):.4f} {left:.1f} min left", flush=True)
         return total / max(1, count)
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The images of one epoch, group by group: each once, or those of collages out of a fixed set."""
+        count = len(self.data.train)
+        if not self.recipe.collages:
+            return rng.permutation(count)
+        fixed = np.random.default_rng(self.recipe.seed).integers(0, count, (self.recipe.collages, self.grid.cells))
+        chosen: NDArray[np.int64] = fixed[rng.integers(0, len(fixed), count // self.grid.cells)].reshape(-1)
+        return chosen
 
     def _schedule(self, step: int) -> None:
         done = step / self.steps
@@ -223,8 +233,7 @@ class Trainer:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 out = self.model(normalise(images, self.spec)).float()
             if self.spec.kind == "collage-cnn":
-                best = out[..., CONFIDENCE].argmax(-1)[..., None, None]
-                out = out[..., CLASSES].take_along_dim(best, 3).reshape(len(index), -1)
+                out = cell_scores(out, self.boxes).reshape(len(index), -1)
             right += int((out.argmax(-1) == labels).sum())
         return right / len(order)
 
@@ -257,12 +266,21 @@ def teach(teacher: Path, data: Path, device: str) -> NDArray[np.float32]:
 
 
 def warm_start(model: nn.Module, source: Path) -> int:
-    """Copy from a checkpoint every tensor that has the same name and shape; returns how many."""
+    """Copy from a checkpoint every tensor that has the same name and shape; returns how many.
+
+    Filters and embeddings of another width and height are resized.
+    """
     own = model.state_dict()
     _, other, _ = checkpoint.load(source)
-    fitting = {
-        name: value for name, value in other.state_dict().items() if name in own and own[name].shape == value.shape
-    }
+    fitting = {}
+    for name, value in other.state_dict().items():
+        if name not in own:
+            continue
+        wanted = own[name].shape
+        if value.shape != wanted and value.dim() == 4 and value.shape[:2] == wanted[:2]:
+            value = F.interpolate(value, wanted[2:], mode="bilinear", align_corners=False)
+        if value.shape == wanted:
+            fitting[name] = value
     model.load_state_dict(fitting, strict=False)
     return len(fitting)
 
@@ -274,8 +292,8 @@ def default_precision(device: str) -> str:
     return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments; every setting of ``Recipe`` that is a number is one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--model", choices=sorted(checkpoint.ARCHITECTURES), required=True)
@@ -285,9 +303,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--collage-size", type=int, help="side of the collage, pixels (default: k times --size)")
     parser.add_argument("--teacher", type=Path, help="checkpoint of an s-cnn whose answers are learnt as well")
     parser.add_argument("--init", type=Path, help="checkpoint to start from: all weights that fit")
-    parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet)")
+    parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet, resnet18)")
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks of each stage (collage-resnet)")
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
+    parser.add_argument("--pools", type=int, help="max-pools of stride 2 (collage-yolo)")
     parser.add_argument("--stem", help="imagenet or small (resnet); stride of the first convolution (collage-resnet)")
     parser.add_argument("--preset", choices=("ours", "paper"), default="ours")
     for setting in fields(Recipe):
@@ -297,7 +316,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("bf16", "fp32"))
     parser.add_argument("--threads", type=int, help="CPU threads")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    args = parser().parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
     chosen = {
@@ -311,7 +335,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     collage_size = (args.collage_size or args.size * k) if collage else args.size
     image_size = -(-collage_size // k)
     data = load(args.data, image_size, train_size=round(1.3 * image_size) if recipe.crop else None)
-    options = {name: value for name in ("widths", "blocks", "strides", "stem") if (value := getattr(args, name))}
+    options = {
+        name: value for name in ("widths", "blocks", "strides", "pools", "stem") if (value := getattr(args, name))
+    }
     if collage and args.stem:
         options["stem"] = int(args.stem)
     spec = describe(data, args.model, collage_size, k, options)

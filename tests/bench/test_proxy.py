@@ -7,7 +7,7 @@ import numpy as np
 from bench.proxy import Answers, save_models
 from collage.model_info import ModelInfo, ModelKind
 from encoder.collage import Detections
-from models.evaluate import OnnxModel
+from models.measure import OnnxModel
 
 LABELS = tuple(f"class {i}" for i in range(10))
 S_CNN = ModelInfo("s", ModelKind.S_CNN, LABELS, 32)

@@ -8,11 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
 from models import checkpoint
 from models.checkpoint import ModelSpec
-from models.collage_cnn import CollageResNet, CollageTiny, collage_loss, detections
+from models.collage_cnn import (
+    CollageResNet,
+    CollageTiny,
+    CollageYolo,
+    cell_scores,
+    collage_loss,
+    detections,
+    responsible,
+)
 from models.layers import Conv3x3
+from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -64,6 +74,38 @@ def test_resnet34_has_33_convolutions_and_resnet32_31_in_the_trunk() -> None:
             assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)
 
 
+def test_widths_make_a_smaller_resnet18() -> None:
+    with torch.device("meta"):
+        model = resnet18(10, "small", widths=(16, 32, 64, 128))
+    assert model.fc.in_features == 128
+    assert model(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)
+
+
+def test_mobilenet_has_torchvisions_names_and_shapes() -> None:
+    with torch.device("meta"):
+        model = MobileNetV2(1000)
+        trunk = model.features(torch.empty(1, 3, 224, 224))
+        small = MobileNetV2(10, "small").features(torch.empty(1, 3, 32, 32))
+    entries = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert sum(weight.numel() for weight in model.parameters()) == 3_504_872  # as torchvision documents
+    assert len(entries) == 314
+    for name, shape in {
+        "features.0.0.weight": (32, 3, 3, 3),
+        "features.0.1.running_mean": (32,),
+        "features.1.conv.0.0.weight": (32, 1, 3, 3),  # no expansion
+        "features.1.conv.1.weight": (16, 32, 1, 1),
+        "features.1.conv.2.bias": (16,),
+        "features.2.conv.0.0.weight": (96, 16, 1, 1),
+        "features.2.conv.1.0.weight": (96, 1, 3, 3),
+        "features.2.conv.2.weight": (24, 96, 1, 1),
+        "features.17.conv.3.running_var": (320,),
+        "features.18.0.weight": (1280, 320, 1, 1),
+        "classifier.1.weight": (1000, 1280),
+    }.items():
+        assert entries[name] == shape
+    assert (trunk.shape, small.shape) == ((1, 1280, 7, 7), (1, 1280, 4, 4))
+
+
 @pytest.mark.parametrize(("k", "kernel", "stride"), [(2, 7, 6), (3, 5, 4), (4, 4, 3), (5, 5, 2)])
 def test_collage_tiny_is_the_papers_network(k: int, kernel: int, stride: int) -> None:
     with torch.device("meta"):
@@ -87,6 +129,93 @@ def test_collage_tiny_takes_small_images(k: int) -> None:
         CollageTiny(k, 32 * (k - 1), 10)
 
 
+@pytest.mark.parametrize(("size", "pools", "side"), [(416, 5, 13), (96, 3, 12), (96, 4, 6), (96, 5, 3)])
+def test_collage_yolo_keeps_the_feature_map(size: int, pools: int, side: int) -> None:
+    with torch.device("meta"):
+        model, tiny = CollageYolo(3, size, 10, pools), CollageTiny(3, 96, 10)
+        raw = model(torch.empty(2, 3, size, size))
+    assert raw.shape == (2, side, side, 2, 15)
+    assert [conv.kernel_size[0] for conv in convolutions(model)] == [3] * 7 + [1, 3, 1]
+    shapes = [{name: value.shape for name, value in one.trunk.state_dict().items()} for one in (model, tiny)]
+    assert shapes[0] == shapes[1]  # the one can start from the other's weights
+    with pytest.raises(ValueError, match="at least 64 px, got 32"):
+        CollageYolo(2, 32, 10)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+@pytest.mark.parametrize("side", [5, 6, 10, 12, 13])
+def test_the_position_with_a_cells_centre_is_responsible(k: int, side: int) -> None:
+    boxes = torch.from_numpy(Grid(k, 416).boxes.copy())
+    rows, columns, offsets = responsible(boxes, side)
+    centres = (torch.stack((columns, rows), -1) + offsets) / side
+    torch.testing.assert_close(centres, (boxes[:, :2] + boxes[:, 2:]) / 2)
+    assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == k * k
+    assert offsets.min() > -1e-3
+    assert offsets.max() < 1
+    if side == k:
+        assert (rows * k + columns).tolist() == list(range(k * k))
+
+
+def test_centres_between_positions_are_treated_alike() -> None:
+    for k, size, side in ((3, 96, 12), (3, 96, 6), (2, 64, 8), (5, 160, 10)):
+        _, _, offsets = responsible(torch.from_numpy(Grid(k, size).boxes.copy()), side)
+        assert offsets.abs().max() < 0.51
+        assert offsets.std(0).max() < 1e-5
+
+
+@pytest.mark.parametrize(("k", "side"), [(3, 3), (3, 13), (4, 6)])
+def test_what_the_loss_asks_for_is_decoded_into_the_right_cells(k: int, side: int) -> None:
+    """Outputs that the loss is content with, on any map, decode by IoU to every cell's own class."""
+    torch.manual_seed(0)
+    grid = Grid(k, 416)
+    boxes = torch.from_numpy(grid.boxes.copy())
+    labels = torch.randint(0, 3, (2, grid.cells))
+    filled = torch.ones(2, grid.cells, dtype=torch.bool)
+    filled[0, 1] = False
+    raw = torch.zeros(2, side, side, 2, 5 + 3, requires_grad=True)
+    optimiser = torch.optim.Adam([raw], 1.0)
+    for _ in range(60):
+        loss = collage_loss(raw, one_hot(labels), filled, boxes)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert loss < 0.01
+    assert (cell_scores(raw, boxes).argmax(-1) == labels)[filled].all()
+    found = [output.detach().numpy() for output in detections(raw, k, (1.0, 0.5))]
+    for collage in range(2):
+        predictions = CollageCode(grid).decode(
+            [Detections(*(output[collage] for output in found))], [True] * grid.cells
+        )
+        decoded = [None if one is None else int(one.probabilities.argmax()) for one in predictions]
+        assert decoded == [
+            int(label) if full else None for label, full in zip(labels[collage], filled[collage], strict=True)
+        ]
+
+
+def test_a_finer_map_does_not_drown_the_cells() -> None:
+    """An unsure image costs as much confidence loss among 13 x 13 positions as among 3 x 3."""
+    boxes = torch.from_numpy(Grid(3, 416).boxes.copy())
+    targets, filled = one_hot(torch.zeros(1, 9, dtype=torch.int64)), torch.ones(1, 9, dtype=torch.bool)
+    steepness = []
+    for side in (3, 13):
+        raw = torch.zeros(1, side, side, 2, 5 + 3, requires_grad=True)
+        collage_loss(raw, targets, filled, boxes).backward()  # type: ignore[no-untyped-call]
+        assert raw.grad is not None
+        rows, columns, _ = responsible(boxes, side)
+        steepness.append(raw.grad[0, rows, columns, 0, 4])
+    torch.testing.assert_close(steepness[0], steepness[1])
+
+
+def test_cell_scores_are_those_of_the_surer_anchor() -> None:
+    boxes = torch.from_numpy(Grid(2, 64).boxes.copy())
+    raw = torch.zeros(1, 4, 4, 2, 5 + 3)
+    raw[0, 1, 3, :, 4] = torch.tensor([-1.0, 1.0])
+    raw[0, 1, 3, 0, 5:], raw[0, 1, 3, 1, 5:] = torch.tensor([9.0, 0, 0]), torch.tensor([0, 9.0, 0])
+    rows, columns, _ = responsible(boxes, 4)
+    assert (rows.tolist(), columns.tolist()) == ([1, 1, 3, 3], [1, 3, 1, 3])
+    assert cell_scores(raw, boxes)[0, 1].tolist() == [0, 9, 0]
+
+
 @pytest.mark.parametrize("k", [2, 3, 4, 5])
 def test_collage_resnet_shapes(k: int) -> None:
     model = CollageResNet(k, 32 * k, 10, widths=(4, 8, 8))
@@ -101,7 +230,7 @@ def test_detections_geometry() -> None:
     raw[0, 1, 0, 0, 4] = 10.0  # row 1, column 0, first anchor
     raw[0, 1, 0, 0, 5:] = torch.tensor([0.0, 5.0, 0.0])
     raw[0, 0, 1, 1, :4] = torch.tensor([100.0, -100.0, np.log(2), 99.0])  # pushed right and up, twice as wide, clamped
-    boxes, confidences, probabilities = detections(raw, (1.0, 0.5))
+    boxes, confidences, probabilities = detections(raw, 2, (1.0, 0.5))
     assert (boxes.shape, confidences.shape, probabilities.shape) == ((1, 8, 4), (1, 8), (1, 8, 3))
     assert {boxes.dtype, confidences.dtype, probabilities.dtype} == {torch.float32}
     # Zeros are the cell itself for the first anchor, and half of it for the second; cells are numbered row by row.
@@ -140,7 +269,7 @@ def test_loss_falls_until_collages_are_known(make) -> None:  # type: ignore[no-u
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.35 * losses[0]
-    _, confidences, probabilities = detections(model(collages), model.anchors)
+    _, confidences, probabilities = detections(model(collages), model.k, model.anchors)
     anchors = len(model.anchors)
     matched = probabilities[:, ::anchors].argmax(-1)
     assert (matched == labels)[labels >= 0].all()
@@ -192,7 +321,9 @@ SMALL: dict[str, tuple[int, int, dict[str, Any]]] = {
     "resnet18": (32, 1, {"stem": "small"}),
     "resnet32": (32, 1, {}),
     "collage-resnet": (64, 2, {"widths": [8, 16, 16]}),
+    "mobilenetv2": (32, 1, {"stem": "small"}),
     "collage-tiny": (96, 3, {}),
+    "collage-yolo": (96, 3, {"pools": 4}),
 }
 
 

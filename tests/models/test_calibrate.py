@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from models.calibrate import find_threshold, risk_coverage
+from models.calibrate import find_threshold
+from models.measure import risk_coverage
 
 
 def test_the_threshold_covers_as_much_as_it_may() -> None:

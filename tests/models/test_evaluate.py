@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from collage.model_info import ModelKind
 from models.data import load
-from models.evaluate import OnnxModel, classify_collages, main, medians, table
+from models.evaluate import FIGURE_6, differences, discover, list_images, main, table
+from models.measure import OnnxModel, classify, classify_collages, medians
 from tests.onnx_models import save_collage_cnn, save_plain, save_s_cnn, solid
 
 LABELS = ("0-red", "1-green", "2-blue")
@@ -37,46 +40,76 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def run(data: Path, tmp_path: Path, *extra: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    s_cnn = save_s_cnn(tmp_path / "one.onnx", labels=LABELS, name="one")
-    twos = save_collage_cnn(tmp_path / "twos.onnx", k=2, cell=4, labels=LABELS, name="twos")
-    threes = save_collage_cnn(tmp_path / "threes.onnx", k=3, cell=8, labels=LABELS, name="threes")
-    out = tmp_path / "out"
-    files = ["--s-cnn", str(s_cnn), "--collage", str(twos), str(threes), "--out", str(out)]
-    main(["--data", str(data), *files, "--repeats", "3", *extra])
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """One model of every role, for ``data``; collages and rivals of 3 x 3 have cells of 4 px."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    known: dict[str, Any] = {"labels": LABELS, "extra": {"dataset": "colours", "storage": "int8"}}
+    for role, size in (("s-cnn", 8), ("s-cnn-small", 6), ("rival-lowres", 4)):
+        save_s_cnn(folder / f"colours-{role}.onnx", size=size, name=role, **known)
+    for role, k, threshold in (("collage-2x2", 2, 0.9), ("collage-3x3", 3, 1.0), ("collage-3x3-paper", 3, 1.0)):
+        path = folder / f"colours-{role}.onnx"
+        save_collage_cnn(path, k=k, cell=4, name=role, accept_threshold=threshold, **known)
+    return folder
+
+
+def run(data: Path, *models: Path, extra: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    out = models[0].parent / "out"
+    main(["--data", str(data), "--models", *map(str, models), "--repeats", "3", "--out", str(out), *extra])
     records = [json.loads(line) for line in (out / "evaluate.jsonl").read_text().splitlines()]
     return json.loads((out / "evaluate.json").read_text()), records
 
 
-def test_rows_and_records(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures, records = run(data, tmp_path, "--seeds", "2")
+def test_rows(data: Path, zoo: Path) -> None:
+    figures, records = run(data.parent, zoo, extra=("--seeds", "2"))
     assert {"command", "machine", "commit", "rows"} == figures.keys()
-    one, twos, threes, code = figures["rows"]
-    assert [row["model"] for row in (one, twos, threes)] == ["one", "twos", "threes"]
-    assert [(row["kind"], row["k"]) for row in (one, twos)] == [("s-cnn", 1), ("collage-cnn", 2)]
-    for row in (one, twos, threes):
-        assert (row["dataset"], row["images"]) == ("colours", 27)
-        assert row["size_bytes"] == (tmp_path / f"{row['model']}.onnx").stat().st_size
-        assert row["latency_s"] > 0
-        assert row["latency_ratio"] == row["latency_s"] / one["latency_s"]
-    assert (one["answers"], one["top1"], one["empty_share"]) == (27, pytest.approx(23 / 27), 0)
+    *_, code = figures["rows"]
+    rows = {row["role"]: row for row in figures["rows"]}
+    assert list(rows) == [
+        "s-cnn", "s-cnn-small", "collage-2x2", "collage-3x3", "collage-3x3-paper", "rival-lowres", "code",
+    ]  # fmt: skip
+    assert all(row.keys() == code.keys() for row in rows.values())
+    one, twos, threes, rival = (rows[role] for role in ("s-cnn", "collage-2x2", "collage-3x3", "rival-lowres"))
+    assert [(row["kind"], row["k"], row["size"]) for row in (one, twos)] == [("s-cnn", 1, 8), ("collage-cnn", 2, 8)]
+    for role, row in rows.items():
+        if role != "code":
+            file = zoo / f"{row['model']}.onnx"
+            assert (row["dataset"], row["images"], row["storage"]) == ("colours", 27, "int8")
+            assert (row["size_bytes"], row["version"]) == (file.stat().st_size, OnnxModel(file).info.version)
+            assert row["latency_s"] > 0
+            assert row["latency_ratio"] == row["latency_s"] / one["latency_s"]
+    for row in (one, rows["s-cnn-small"], rival):
+        assert (row["answers"], row["top1"], row["empty_share"]) == (27, pytest.approx(23 / 27), None)
+        assert row["nine_to_collage"] == row["nine_s"] / threes["latency_s"]
+        assert row["nine_to_image"] == row["nine_s"] / one["latency_s"]
+    assert (threes["nine_s"], threes["nine_to_collage"]) == (threes["latency_s"], 1)
+    assert twos["nine_s"] is None
     for row in (twos, threes):
         assert row["answers"] == 2 * 27
         assert row["top1"] == row["top1_seed_0"] == row["top1_seed_1"] == pytest.approx(21 / 27)
+        assert row["top1_spread"] == 0
         assert row["empty_share"] == pytest.approx(6 / 27)
         assert row["accepted_share"] == pytest.approx(21 / 27)
         assert 0 < row["decode_s"] < 1
         assert 0 < row["encode_s"] < 1
-    assert (code["kind"], code["k"]) == ("code", 3)
+    # What is coloured is sure and right; at threshold 1 nothing is sure.
+    sure = [one["confidence"] >= 0.9 for one in records if one["model"] == "colours-collage-2x2"]
+    assert twos["coverage"] == pytest.approx(sum(sure) / len(sure))
+    assert 0 < twos["coverage"] <= 21 / 27
+    assert (twos["covered_top1"], twos["covered_agreement"]) == (1, 1)
+    assert (code["kind"], code["k"], code["latency_s"]) == ("code", 3, None)
     assert code["model"] == "9 images of 224 px into 416 px"
-    printed = capsys.readouterr().out
-    assert "85.19" in printed
-    assert "77.78" in printed
 
+
+def test_records_and_images(data: Path, zoo: Path) -> None:
+    _, records = run(data, zoo, extra=("--seeds", "2"))
     # Every image is answered once per placement, fillers of the last group are not; places differ by seed.
-    assert Counter(record["model"] for record in records) == {"one": 27, "twos": 54, "threes": 54}
+    counts = Counter(record["model"].removeprefix("colours-") for record in records)
+    singles = dict.fromkeys(("s-cnn", "s-cnn-small", "rival-lowres"), 27)
+    assert counts == {**singles, **dict.fromkeys(("collage-2x2", "collage-3x3", "collage-3x3-paper"), 54)}
     for seed in (0, 1):
-        chosen = [record for record in records if record["model"] == "twos" and record["seed"] == seed]
+        chosen = [one for one in records if one["model"] == "colours-collage-2x2" and one["seed"] == seed]
         assert len({record["image"] for record in chosen}) == 27
         assert all(record["image"].startswith("test/") for record in chosen)
         assert Counter(record["group"] for record in chosen) == {**dict.fromkeys(range(6), 4), 6: 3}
@@ -93,28 +126,113 @@ def test_rows_and_records(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
             assert record["image"].endswith(("/00.png", "/01.png"))
         else:
             assert 0.15 < record["confidence"] <= 1
+    listed = (zoo.parent / "out/images/colours.txt").read_text().splitlines()
+    assert listed[0].startswith("# 27 images of colours (test); sha256 of the ids in their order, one a line: ")
+    assert listed[1:] == [f"test/{label}/*.png: 00-08" for label in LABELS]
 
 
-def test_the_validation_split_is_used_on_demand(data: Path, tmp_path: Path) -> None:
-    figures, records = run(data, tmp_path, "--seeds", "1", "--split", "validation")
+def test_tables_and_pictures(data: Path, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    curve, pictures = zoo.parent / "curve.json", zoo.parent / "pictures"
+    curve.write_text(json.dumps([{"collages": 1000, "validation": 0.8}, {"collages": 0, "validation": 0.9}]))
+    run(data, zoo, extra=("--seeds", "2", "--learning-curve", str(curve), "--pictures", str(pictures)))
+    fig6, alone, nine = capsys.readouterr().out.split("## ")[1:]
+    assert [line.split("|")[1].strip() for line in fig6.splitlines() if "colours-" in line] == [
+        f"colours-{role}" for role in ("s-cnn", "s-cnn-small", "collage-2x2", "collage-3x3", "collage-3x3-paper")
+    ]
+    assert "85.19" in fig6
+    assert "77.78" in fig6
+    assert "9 images of 224 px into 416 px" in alone
+    assert "rival" not in alone
+    assert "colours-rival-lowres | 1 | 4 |" in nine
+    assert "collage-2x2" not in nine
+    for name in ("fig6-colours", "risk-coverage", "learning-curve"):
+        with Image.open(pictures / f"{name}.png") as picture:
+            assert picture.width > 400
+            assert len(set(picture.convert("L").get_flattened_data())) > 10
+    assert not list((zoo.parent / "out").glob("*.png"))
+
+
+def test_the_validation_split_is_used_on_demand(data: Path, zoo: Path) -> None:
+    figures, records = run(data, zoo, extra=("--seeds", "1", "--split", "validation"))
     validation = load(data, 8).validation
     assert figures["rows"][0]["images"] == len(validation) == 6
     assert {record["image"] for record in records} == set(validation.ids)
-    assert [row["top1"] for row in figures["rows"][:3]] == [1, 1, 1]
+    assert [row["top1"] for row in figures["rows"][:4]] == [1, 1, 1, 1]
 
 
-def test_models_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
-    s_cnn = save_s_cnn(tmp_path / "one.onnx", labels=LABELS)
-    other = save_s_cnn(tmp_path / "other.onnx")
-    for files, message in (
-        (["--s-cnn", str(other)], r"knows other classes than colours: red, green, blue"),
-        (["--s-cnn", str(s_cnn), "--collage", str(s_cnn)], r"of kind s-cnn, expected collage-cnn"),
-    ):
-        with pytest.raises(SystemExit, match=message):
-            main(["--data", str(data), *files, "--out", str(tmp_path / "out")])
+def test_published_figures_are_compared(data: Path, zoo: Path) -> None:
+    figures, _ = run(data, zoo)
+    published = zoo.parent / "published.json"
+    published.write_text(json.dumps(figures))
+    run(data, zoo, extra=("--compare", str(published)))
+    figures["rows"][2]["top1"] += 0.0031
+    figures["rows"][3]["top1"] += 0.0029
+    del figures["rows"][4]
+    published.write_text(json.dumps(figures))
+    with pytest.raises(SystemExit) as stop:
+        run(data, zoo, extra=("--compare", str(published)))
+    assert stop.value.code == (
+        "not as published: colours-collage-2x2: top-1 77.78 %, published 78.09 %; "
+        "colours-collage-3x3-paper is not published"
+    )
+    assert differences([], figures["rows"]) == []
+
+
+def test_models_are_found_by_data_set_and_role(data: Path, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = zoo.parent / "later"
+    later.mkdir()
+    save_s_cnn(later / "colours-s-cnn.onnx", name="later")
+    save_s_cnn(later / "sounds-rival-x.onnx", extra={"dataset": "sounds"})
+    save_s_cnn(later / "sounds.onnx", extra={"dataset": "sounds"})
+    save_s_cnn(later / "colours-parity.onnx", kind=ModelKind.PARITY, extra={"dataset": "colours"})
+    found = discover([zoo, later])
+    assert list(found["colours"])[:2] == ["s-cnn", "s-cnn-small"]
+    assert found["colours"]["s-cnn"] == zoo / "colours-s-cnn.onnx"
+    assert found["sounds"] == {"rival-x": later / "sounds-rival-x.onnx"}
+    assert {"colours-parity.onnx", "sounds.onnx"} == {
+        line.split(" is left out")[0].split("/")[-1] for line in capsys.readouterr().err.splitlines()
+    }
+    figures, _ = run(data, zoo, later)
+    assert {row["dataset"] for row in figures["rows"]} == {"colours"}
+    assert "sounds is left out: no data" in capsys.readouterr().err
+
+
+def test_models_that_do_not_fit_are_refused(data: Path, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_s_cnn(zoo / "colours-s-cnn.onnx", extra={"dataset": "colours"}, name="other")
+    with pytest.raises(SystemExit, match=r"other knows other classes than colours: red, green, blue"):
+        run(data, zoo)
+    (zoo / "colours-s-cnn.onnx").unlink()
+    with pytest.raises(SystemExit, match="nothing to evaluate"):
+        run(data, zoo)
+    assert "colours is left out: no colours-s-cnn.onnx" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"plain\.onnx does not describe itself"):
-        OnnxModel(save_plain(tmp_path / "plain.onnx"))
-    assert not (tmp_path / "out").exists()
+        OnnxModel(save_plain(zoo / "plain.onnx"))
+    assert not (zoo.parent / "out").exists()
+
+
+def test_images_of_another_size_become_cells(data: Path, tmp_path: Path) -> None:
+    rival = OnnxModel(save_s_cnn(tmp_path / "rival.onnx", size=4, labels=LABELS))
+    test = load(data, 8).test
+    assert [one.prediction for one in classify(rival, test, batch=7)].count(0) == 9 + 2 * GREY
+
+
+def test_image_lists_are_short_and_complete() -> None:
+    ids = [
+        "t/a/009.jpg",
+        "t/a/010.jpg",
+        "t/a/012.jpg",
+        "t/a/0013.jpg",
+        "t/b/x_9.png",
+        "t/b/x_10.png",
+        "t/b/name",
+        "c/7",
+    ]
+    header, *lines = list_images("pets", "test", ids).splitlines()
+    assert lines == ["t/a/*.jpg: 009-010 012 0013", "t/b/x_*.png: 9 10", "t/b/name*: ", "c/*: 7"]
+    assert header.startswith("# 8 images of pets (test); ")
+    assert header.endswith(hashlib.sha256(("\n".join(ids) + "\n").encode()).hexdigest())
+    thousands = list_images("digits", "test", [f"t10k/{number:05d}" for number in range(10_000)])
+    assert thousands.splitlines()[1:] == ["t10k/*: 00000-09999"]
 
 
 def test_a_placement_is_reproducible(data: Path, tmp_path: Path) -> None:
@@ -131,12 +249,16 @@ def test_calls_take_turns_between_measurements() -> None:
 
 
 def test_table_leaves_unknown_fields_empty() -> None:
-    lines = table(
-        [{"model": "a", "top1": 0.9, "k": 1, "images": 1000}, {"model": "code", "encode_s": 0.0021}]
-    ).splitlines()
-    assert [line.split() for line in lines[1:]] == [["a", "1", "1,000", "90.00"], ["code", "2.10"]]
+    rows: list[dict[str, Any]] = [{"model": "a", "top1": 0.9, "k": 1, "images": 1000}, {"model": "b", "coverage": 0.5}]
+    lines = table(rows, [column for column in FIGURE_6 if column[0] in ("model", "images", "top1", "coverage")])
+    assert lines.splitlines() == [
+        "| model | images | top-1 % | sure % |",
+        "| --- | ---: | ---: | ---: |",
+        "| a | 1,000 | 90.00 |  |",
+        "| b |  |  | 50.00 |",
+    ]
 
 
 def test_evaluation_needs_no_torch() -> None:
-    code = "import sys, models.evaluate; sys.exit('torch' in sys.modules)"
+    code = "import sys, models.evaluate, models.pictures; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

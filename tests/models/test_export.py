@@ -16,8 +16,8 @@ from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
 from models import checkpoint
 from models.checkpoint import ModelSpec
 from models.data import FASHION_MNIST_LABELS
-from models.evaluate import OnnxModel
 from models.export import TOLERANCE, ExportError, Served, check, export, main, pack, probes, store, to_onnx
+from models.measure import OnnxModel
 from models.train import normalise
 from tests.models.datasets import write_folders, write_idx
 
@@ -27,6 +27,7 @@ SPECS = {
         "collage-resnet", "pets", ("cat", "dog"), 48, 3, (0.5,) * 3, (0.25,) * 3, {"widths": [8, 16, 16]}
     ),
     "collage-tiny": ModelSpec("collage-tiny", "pets", ("cat", "dog"), 64, 2, (0.5,) * 3, (0.25,) * 3),
+    "collage-yolo": ModelSpec("collage-yolo", "pets", ("cat", "dog"), 64, 2, (0.5,) * 3, (0.25,) * 3, {"pools": 3}),
 }
 RECIPE = {"seed": 5, "epochs": 2.0}
 LOG = [{"loss": 2.0, "validation": 0.5, "seconds": 1.25}, {"loss": 1.0, "validation": 0.75, "seconds": 1.5}]
@@ -73,7 +74,8 @@ def test_the_graph_is_clean(exported: tuple[Served, onnx.ModelProto, ModelInfo])
         assert entry.name == "image"
         assert shapes == {"scores": ["N", classes]}
     else:
-        found = info.k**2 * len(served.model.anchors)  # type: ignore[arg-type]
+        positions = 8**2 if info.name == "collage-yolo" else info.k**2  # 64 px, 3 pools
+        found = positions * len(served.model.anchors)  # type: ignore[arg-type]
         assert entry.name == "collage"
         assert shapes == {
             "boxes": ["N", found, 4],
@@ -95,6 +97,16 @@ def test_onnx_runtime_gives_what_torch_gives(exported: tuple[Served, onnx.ModelP
         assert difference > 1e-6
         share = {"fp16": 0.5, "int8": 0.25}[storage]
         assert len(content) < len(pack(store(model, "fp32"), info)) * share + 60_000  # graph, biases, embeddings
+
+
+def test_depthwise_convolutions_are_exported() -> None:
+    spec = ModelSpec("mobilenetv2", "pets", ("cat", "dog"), 16, 1, (0.5,) * 3, (0.25,) * 3, {"stem": "small"})
+    served = Served(spec, trained(spec)).eval()
+    model = to_onnx(served)
+    assert (
+        check(served, OnnxModel(pack(model, ModelInfo("m", ModelKind.S_CNN, spec.labels, 16))), probes(16), "fp32")
+        < 1e-4
+    )
 
 
 @pytest.mark.parametrize("storage", ["fp16", "int8"])

@@ -1,0 +1,163 @@
+"""Run exported models on a data set: their answers, how sure they are, and how long they take.
+
+Everything runs in ONNX Runtime on one thread, with the encoder that serves. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
+from encoder.collage import CollageCode, Detections
+from encoder.grid import Grid
+from encoder.image import Pixels, shrink
+from models.data import Split, placements
+
+
+class OnnxModel:
+    """An exported model in ONNX Runtime on one CPU thread; ``info`` is what it says of itself."""
+
+    def __init__(self, source: Path | bytes) -> None:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if METADATA_KEY not in metadata:
+            raise ValueError(
+                f"{source if isinstance(source, Path) else 'the model'} does not describe itself: export it"
+            )
+        version = hashlib.sha256(content).hexdigest()[:12]
+        self.info = replace(ModelInfo.from_json(metadata[METADATA_KEY]), version=version)
+        self.size_bytes = len(content)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """All outputs for uint8 ``[N, size, size, 3]``."""
+        outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: pixels})
+        return outputs
+
+    def detect(self, collage: Pixels) -> Detections:
+        """What a collage-cnn finds in one collage, uint8 ``[size, size, 3]``."""
+        boxes, confidences, probabilities = self(collage[None])
+        return Detections(boxes[0], confidences[0], probabilities[0])
+
+    @property
+    def code(self) -> CollageCode:
+        """The code of a collage-cnn, as a frontend makes it."""
+        return CollageCode(Grid(self.info.k, self.info.size), self.info.detection_threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one model said of one image: an index into the labels, or None for an empty cell."""
+
+    image: str
+    label: int
+    prediction: int | None
+    confidence: float
+    seed: int | None = None
+    group: int | None = None
+    cell: int | None = None
+
+
+def classify(model: OnnxModel, split: Split, batch: int = 50) -> Iterator[Answer]:
+    """The s-cnn's answer for every image of a split; the confidence is the softmax's largest value.
+
+    Images of another size than the model's are resized as for a cell of that size.
+    """
+    size = model.info.size
+    for start in range(0, len(split), batch):
+        images = [shrink(image, size, size) for image in split.images[start : start + batch]]
+        (scores,) = model(np.stack(images))
+        shares = np.exp(scores - scores.max(-1, keepdims=True))
+        shares /= shares.sum(-1, keepdims=True)
+        for row, share in enumerate(shares, start):
+            yield Answer(split.ids[row], int(split.labels[row]), int(share.argmax()), float(share.max()))
+
+
+def classify_collages(model: OnnxModel, split: Split, seed: int) -> Iterator[Answer]:
+    """The collage-cnn's answer for every image of a split, once, in random groups made with ``seed``.
+
+    Cells are encoded and detections decoded as in serving. The repeats that fill up the last group are not answered.
+    """
+    code, done = model.code, 0
+    for group, members in enumerate(placements(split, code.members, seed)):
+        (collage,) = code.encode([split.images[index] for index in members])
+        predictions = code.decode([model.detect(collage)], [True] * code.members)
+        for cell, (index, prediction) in enumerate(zip(members, predictions, strict=True)):
+            if done < len(split):
+                done += 1
+                guess = None if prediction is None else int(prediction.probabilities.argmax())
+                confidence = 0.0 if prediction is None else prediction.confidence
+                yield Answer(split.ids[index], int(split.labels[index]), guess, confidence, seed, group, cell)
+
+
+def top1(answers: Sequence[Answer]) -> float:
+    """Share of right answers; an empty cell is a wrong one."""
+    return sum(answer.prediction == answer.label for answer in answers) / len(answers)
+
+
+def risk_coverage(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[NDArray[np.float64], ...]:
+    """The curve: thresholds (falling), the coverage of each, and the share of right answers accepted at it."""
+    order = np.argsort(-confidences, kind="stable")
+    ranks = np.arange(1, len(order) + 1)
+    thresholds, accuracy = confidences[order], right[order].cumsum() / ranks
+    last_of_ties = np.append(thresholds[:-1] != thresholds[1:], True)
+    return thresholds[last_of_ties], ranks[last_of_ties] / len(order), accuracy[last_of_ties]
+
+
+def medians(calls: Sequence[Callable[[int], object]], repeats: int) -> list[float]:
+    """Median seconds of every call, all of them taking turns in one loop; each is told the turn's number."""
+    for call in calls:
+        call(0)  # warm-up
+    seconds = np.empty((repeats, len(calls)))
+    for turn in range(repeats):
+        for column, call in enumerate(calls):
+            started = time.perf_counter()
+            call(turn)
+            seconds[turn, column] = time.perf_counter() - started
+    result: list[float] = np.median(seconds, 0).tolist()
+    return result
+
+
+def inference(model: OnnxModel, images: NDArray[np.uint8], batch: int = 1) -> Callable[[int], object]:
+    """One inference for ``medians``: ``batch`` images for an s-cnn, one whole collage of them else.
+
+    Turn by turn the input differs; ``images`` have the s-cnn's size.
+    """
+    if model.info.kind is ModelKind.S_CNN:
+        size = model.info.size
+        pixels = np.stack([shrink(image, size, size) for image in images])
+        batches = [pixels.take(range(i, i + batch), 0, mode="wrap") for i in range(len(pixels))]
+        return lambda turn: model(batches[turn % len(batches)])
+    members = model.code.members
+    groups = [images.take(range(i, i + members), 0, mode="wrap") for i in range(len(images))]
+    collages = np.stack([model.code.encode(list(group))[0] for group in groups])
+    return lambda turn: model(collages[turn % len(collages), None])
+
+
+def coding(
+    code: CollageCode, images: Sequence[Pixels], found: Detections | None = None
+) -> list[Callable[[int], object]]:
+    """Two calls for ``medians``: encoding one group of images, and decoding what was found in its collage.
+
+    Without ``found`` that is two detections per cell, one of them sure: what the paper's collage-cnn puts out.
+    """
+    grid = code.grid
+    if found is None:
+        rng = np.random.default_rng(0)
+        boxes = np.repeat(grid.boxes, 2, 0) + rng.normal(0, 0.02, (2 * grid.cells, 4)).astype(np.float32)
+        confidences = np.tile(np.array([0.9, 0.1], np.float32), grid.cells)
+        found = Detections(boxes, confidences, rng.dirichlet(np.ones(10), len(boxes)).astype(np.float32))
+    group = [images[cell % len(images)] for cell in range(grid.cells)]
+    filled = [True] * grid.cells
+    return [lambda _: code.encode(group), lambda _: code.decode([found], filled)]

@@ -1,0 +1,114 @@
+"""How every model of the zoo is trained: arguments of ``models.train``, in the order of training.
+
+A recipe belongs to a family of data sets (CIFAR-10 as released, or as JPEG files) and a role in the zoo; ``{run}`` in
+it stands for the checkpoints of the same data set. Choices were made on validation images; ``models/zoo/README.md``
+has what came of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+S_CNN = "s-cnn"
+"""The role of the model that the collage-cnns of the same data set protect."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Data sets with the same recipes; ``ships`` are the roles whose models belong in the repository."""
+
+    data_sets: tuple[str, ...]
+    source: str
+    licence: str
+    ships: tuple[str, ...]
+    recipes: dict[str, str]
+
+
+TEACHER = "--teacher {run}-s-cnn.pt"
+SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
+
+_CIFAR_COLLAGE = f"--model collage-resnet --muon-lr 0.1 {TEACHER}"
+_PHOTOS = "--crop 0.35 --batch 108"
+_PHOTO_COLLAGE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS} {TEACHER}"
+_FINE_TUNE = "--init {run}-collage-3x3.pt"
+
+FAMILIES = (
+    Family(
+        ("cifar10", "cifar10-jpeg"),
+        "CIFAR-10 (Krizhevsky, 2009); cifar10-jpeg is a copy as JPEG files with 7,970 of the 10,000 test images",
+        "none stated",
+        (*SHIPPED, "s-cnn-resnet32", "collage-3x3-paper"),
+        {
+            S_CNN: "--model resnet34 --stem small --epochs 24",
+            "collage-3x3": f"{_CIFAR_COLLAGE} --k 3 --widths 48 128 256 --epochs 40",
+            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 80 192 384 --epochs 30",
+            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 48 96 192 --epochs 40",
+            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 32 80 160 --epochs 40",
+            "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --epochs 30 {TEACHER}",
+            "s-cnn-resnet32": "--model resnet32 --epochs 40",
+            "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
+            "rival-student": f"--model resnet18 --stem small --widths 32 64 128 256 --epochs 30 {TEACHER}",
+            "rival-mobilenet": f"--model mobilenetv2 --stem small --epochs 20 {TEACHER}",
+        },
+    ),
+    Family(
+        ("imagenette2-320", "imagenette-224"),
+        "Imagenette (fast.ai): 10 classes of ImageNet; imagenette-224 is a copy at 224 px with 2,391 of the 3,925 "
+        "validation images",
+        "Apache-2.0 (the selection); the photos are ImageNet's, for research and education",
+        (*SHIPPED, "collage-3x3-paper"),
+        {
+            S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 20 --small-size 128 --small-share 0.85",
+            "collage-3x3": f"{_PHOTO_COLLAGE} --k 3 --collage-size 432 --stem 4 --strides 1 2 2 3 --epochs 40 "
+            "--small-size 96 --small-share 0.6",
+            "collage-2x2": f"{_PHOTO_COLLAGE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 15 "
+            f"{_FINE_TUNE}",
+            "collage-4x4": f"{_PHOTO_COLLAGE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 20 "
+            f"{_FINE_TUNE}",
+            "collage-5x5": f"{_PHOTO_COLLAGE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 --epochs 25 "
+            f"{_FINE_TUNE}",
+            "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 {_PHOTOS} {TEACHER} --epochs 50",
+            "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 {_PHOTOS} {TEACHER} --epochs 50 "
+            "--init {run}-collage-3x3-paper.pt",
+            "rival-lowres": "--model resnet34 --size 144 --crop 0.35 --batch 96 --epochs 3 --init {run}-s-cnn.pt",
+            "rival-student": f"--model resnet18 --widths 32 80 160 320 --size 144 --crop 0.35 --batch 96 {TEACHER} "
+            "--epochs 40",
+            "rival-mobilenet": f"--model mobilenetv2 --size 144 --crop 0.35 --batch 96 {TEACHER} --epochs 30",
+        },
+    ),
+    Family(
+        ("fashion-mnist",),
+        "Fashion-MNIST (Zalando Research)",
+        "MIT, (c) 2017 Zalando SE",
+        SHIPPED,
+        {
+            S_CNN: "--model resnet34 --stem small --epochs 10",
+            "collage-3x3": "--model collage-resnet --k 3 --widths 48 128 256 --muon-lr 0.1 --epochs 25",
+            "collage-2x2": "--model collage-resnet --k 2 --widths 80 192 384 --muon-lr 0.1 --epochs 12",
+            "collage-4x4": "--model collage-resnet --k 4 --widths 48 96 192 --muon-lr 0.1 --epochs 20",
+            "collage-5x5": "--model collage-resnet --k 5 --widths 32 80 160 --muon-lr 0.1 --epochs 20",
+        },
+    ),
+)
+
+OWN_SMALL = Family(
+    (),
+    "your own images, served at 32 px",
+    "yours",
+    (),
+    {
+        S_CNN: "--model resnet34 --stem small --epochs 24",
+        "collage-3x3": f"--model collage-resnet --k 3 --widths 48 128 256 --muon-lr 0.1 --epochs 40 {TEACHER}",
+    },
+)
+OWN_PHOTOS = Family(
+    (),
+    "your own images, served at 224 px",
+    "yours",
+    (),
+    {role: FAMILIES[1].recipes[role] for role in (S_CNN, "collage-3x3")},
+)
+
+LEARNING_CURVE = "--model collage-resnet --k 3 --widths 48 128 256 --muon-lr 0.1 --epochs 8 --collages {collages}"
+"""Our 3 x 3 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
+LEARNING_CURVE_COLLAGES = (1000, 5000, 25000, 0)

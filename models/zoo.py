@@ -1,0 +1,121 @@
+"""Build the zoo: ``python -m models.zoo --data data`` trains, exports and calibrates all it has data for.
+
+Data sets are looked for in the given folders and right below them. Every step is left out where its result is there
+already, and an interrupted training run goes on from its last epoch. Models that belong in the repository are written
+to ``models/zoo``, all others to ``<runs>/zoo``. A data set of your own (``DIR/train/<class>/*.jpg``) gets an s-cnn and
+a 3 x 3 collage-cnn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from models import calibrate, train
+from models.data import IMAGE_SUFFIXES, find
+from models.export import export
+from models.recipes import FAMILIES, LEARNING_CURVE, LEARNING_CURVE_COLLAGES, OWN_PHOTOS, OWN_SMALL, S_CNN, Family
+
+ZOO = Path(__file__).parent / "zoo"
+CURVE = "curve"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model to be: its data set, role and recipe, and where its checkpoint and its ONNX file go."""
+
+    data: Path
+    role: str
+    recipe: str
+    checkpoint: Path
+    onnx: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the checkpoint holds the whole run."""
+        if not self.checkpoint.exists():
+            return False
+        content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        return bool(len(content["log"]) >= content["recipe"]["epochs"])
+
+
+def family_of(name: str, folder: Path) -> Family:
+    """The recipes for a data set; those for your own images where it is none of the known ones."""
+    for family in FAMILIES:
+        if name in family.data_sets:
+            return family
+    files = (file for file in sorted((folder / "train").rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
+    with Image.open(next(files)) as first:
+        return OWN_PHOTOS if min(first.size) > 96 else OWN_SMALL
+
+
+def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) -> Iterator[Entry]:
+    """All models of all data sets found, in the order of training, whose ``<data set>-<role>`` fits a pattern."""
+    for name, folder in find(*data).items():
+        family = family_of(name, folder)
+        recipes = dict(family.recipes)
+        if name in FAMILIES[0].data_sets:
+            recipes |= {f"{CURVE}-{n}": LEARNING_CURVE.format(collages=n) for n in LEARNING_CURVE_COLLAGES}
+        for role, recipe in recipes.items():
+            stem = f"{name}-{role}"
+            ships = role in family.ships or not family.data_sets
+            if any(fnmatch.fnmatch(stem, pattern) for pattern in only):
+                onnx = (out if ships else runs / "zoo") / f"{stem}.onnx"
+                yield Entry(folder, role, recipe.format(run=runs / name), runs / f"{stem}.pt", onnx)
+
+
+def build(entry: Entry, s_cnn: Path, extra: Sequence[str]) -> None:
+    """Train, export and calibrate one model, as far as that is not done yet."""
+    if not entry.finished:
+        print(f"training {entry.checkpoint.stem}: {entry.recipe}", flush=True)
+        command = ["--data", str(entry.data), *shlex.split(entry.recipe), "--out", str(entry.checkpoint), *extra]
+        train.main(command)
+    if entry.role.startswith(CURVE):
+        return
+    if entry.onnx.exists() and entry.onnx.stat().st_mtime > entry.checkpoint.stat().st_mtime:
+        return
+    storage = "fp32" if "mobilenet" in entry.role else "int8"  # its depthwise filters do not survive int8
+    export(entry.checkpoint, entry.onnx, storage=storage, data=entry.data)
+    if entry.role.startswith("collage"):
+        calibrate.main(["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(entry.onnx)])
+
+
+def learning_curve(runs: Path) -> None:
+    """Collect the runs of the learning curve into ``<runs>/learning-curve.json``."""
+    points = []
+    for path in runs.glob(f"*-{CURVE}-*.pt"):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        points.append({"collages": content["recipe"]["collages"], "validation": content["log"][-1]["validation"]})
+    points.sort(key=lambda point: point["collages"] or float("inf"))
+    (runs / "learning-curve.json").write_text(json.dumps(points, indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="data sets, or folders of data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints")
+    parser.add_argument("--out", type=Path, default=ZOO, help="folder for the models that ship")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="such as 'cifar10-collage-*'")
+    parser.add_argument("--device", help="as of models.train")
+    parser.add_argument("--threads", help="as of models.train")
+    args = parser.parse_args(arguments)
+    extra = [word for name in ("device", "threads") if (value := getattr(args, name)) for word in (f"--{name}", value)]
+    wanted = list(entries(args.data, args.runs, args.out, args.only))
+    if not wanted:
+        raise SystemExit(f"no data set found in {', '.join(map(str, args.data))} that has models like {args.only}")
+    for entry in wanted:
+        build(entry, args.out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx", extra)
+    learning_curve(args.runs)
+
+
+if __name__ == "__main__":
+    main()

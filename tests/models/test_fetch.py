@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.data import load, name_of
+from models.fetch import SOURCES, FetchError, Source, fetch
+from tests.models.datasets import write_folders, write_idx
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which a server on this machine gives its files."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+        thread.join()
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def test_loose_files_are_checked_and_put_into_their_folder(tmp_path: Path, served: tuple[Path, str]) -> None:
+    folder, url = served
+    write_idx(folder, train=20, test=10)
+    source = Source("mine", url, {path.name: md5(path) for path in folder.iterdir()}, "free")
+    found = fetch(source, tmp_path / "data")
+    assert found == tmp_path / "data" / "mine"
+    assert len(load(found, 8).test) == 10
+    assert list((tmp_path / "data").iterdir()) == [found]
+
+
+def test_an_archive_is_unpacked(tmp_path: Path, served: tuple[Path, str]) -> None:
+    folder, url = served
+    write_folders(tmp_path / "photos", {"train": 2, "val": 1})
+    with tarfile.open(folder / "photos.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "photos", "photos")
+    source = Source("photos", url, {"photos.tgz": md5(folder / "photos.tgz")}, "free")
+    found = fetch(source, tmp_path / "data")
+    assert name_of(found) == "photos"
+    assert sorted(path.name for path in (found / "train").iterdir()) == ["cat", "dog"]
+    (folder / "photos.tgz").unlink()
+    assert fetch(source, tmp_path / "data") == found, "what is there is not fetched again"
+
+
+@pytest.mark.parametrize("fault", ["checksum", "missing", "no archive"])
+def test_a_bad_file_leaves_nothing_behind(tmp_path: Path, served: tuple[Path, str], fault: str) -> None:
+    folder, url = served
+    file = folder / "photos.tgz"
+    file.write_bytes(b"not an archive")
+    checksum = "0" * 32 if fault == "checksum" else md5(file)
+    if fault == "missing":
+        file.unlink()
+    with pytest.raises(FetchError, match=url):
+        fetch(Source("photos", url, {"photos.tgz": checksum}, "free"), tmp_path / "data")
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_public_sources_name_a_checksum_for_every_file() -> None:
+    assert [source.folder for source in SOURCES] == ["fashion-mnist", "cifar-10-batches-py", "imagenette2-320"]
+    for source in SOURCES:
+        assert all(len(checksum) == 32 for checksum in source.files.values())

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models import cards, evaluate, zoo
+from models.data import find
+from models.measure import OnnxModel
+from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL, S_CNN
+from models.train import parser
+from tests.models.datasets import write_folders, write_idx
+
+
+def test_data_sets_are_found_in_the_folders_and_right_below(tmp_path: Path) -> None:
+    own = write_folders(tmp_path / "root" / "pets", {"train": 1})
+    fashion = write_idx(tmp_path / "fashion", train=10, test=10)
+    (tmp_path / "root" / "empty").mkdir()
+    assert find(tmp_path / "root", fashion, tmp_path / "nowhere") == {"pets": own, "fashion-mnist": fashion}
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, OWN_SMALL, OWN_PHOTOS])
+def test_every_recipe_is_a_command_that_models_train_takes(family: zoo.Family) -> None:
+    assert next(iter(family.recipes)) == S_CNN, "collage-cnns need it for calibration, and most as a teacher"
+    assert set(family.ships) <= set(family.recipes)
+    for recipe in family.recipes.values():
+        arguments = ["--data", "d", "--out", "o", *recipe.format(run="runs/x").split()]
+        assert parser().parse_args(arguments).model in recipe
+    trained = [f"runs/x-{role}.pt" for role in family.recipes]
+    for role, recipe in family.recipes.items():
+        for word in recipe.format(run="runs/x").split():
+            if word.endswith(".pt"):
+                assert trained.index(word) < list(family.recipes).index(role), "needs a model that is trained later"
+
+
+def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(OWN_SMALL.recipes, S_CNN, "--model resnet32 --size 16 --epochs 1 --batch 8")
+    monkeypatch.setitem(
+        OWN_SMALL.recipes,
+        "collage-3x3",
+        "--model collage-resnet --size 16 --k 3 --widths 8 8 8 --epochs 1 --batch 9 --teacher {run}-s-cnn.pt",
+    )
+    own = write_folders(tmp_path / "pets", {"train": 20, "test": 5})
+    out, runs = tmp_path / "models", tmp_path / "runs"
+    arguments = ["--data", str(own), "--runs", str(runs), "--out", str(out), "--threads", "1"]
+    zoo.main(arguments)
+    s_cnn, collage = OnnxModel(out / "pets-s-cnn.onnx"), OnnxModel(out / "pets-collage-3x3.onnx")
+    assert s_cnn.info.labels == collage.info.labels == ("cat", "dog")
+    assert (collage.info.k, collage.info.size) == (3, 48)
+    assert "calibration" in collage.info.extra
+    capsys.readouterr()
+
+    before = {path: path.stat().st_mtime_ns for path in [*out.iterdir(), *runs.glob("*.pt")]}
+    zoo.main(arguments)
+    assert "training" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is done twice"
+
+    figures = tmp_path / "out"
+    evaluate.main(["--data", str(own), "--models", str(out), "--out", str(figures), "--repeats", "1", "--seeds", "1"])
+    cards.main(["--models", str(out), "--figures", str(figures / "evaluate.json")])
+    text = (out / "README.md").read_text()
+    rows = {row["model"]: row for row in json.loads((figures / "evaluate.json").read_text())["rows"]}
+    for name in ("pets-s-cnn", "pets-collage-3x3"):
+        assert f"## {name}" in text
+        assert f"{100 * rows[name]['top1']:.2f} % top-1 on 10 test images" in text
+
+
+def test_a_pattern_that_fits_no_model_is_refused(tmp_path: Path) -> None:
+    own = write_folders(tmp_path / "pets", {"train": 1})
+    with pytest.raises(SystemExit, match="no data set found"):
+        zoo.main(["--data", str(own), "--only", "cifar10-*"])
