@@ -1,0 +1,242 @@
+"""The Open Inference Protocol's service for any process that classifies images: convert, delegate, convert back."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from collage.model_info import ModelInfo
+from collage.serving import InvalidArgument, Server, ServiceError, Unavailable, boundary
+from inference import open_inference_pb2 as oip
+from inference import open_inference_pb2_grpc as oip_grpc
+from inference.tensors import INPUT, OUTPUT, Images, add_output, read_images, read_wanted
+
+SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+MAX_ID_BYTES = 128
+_PLATFORM = "onnxruntime_onnx"
+_EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "statistics")
+
+
+class NotFound(ServiceError):
+    """There is no such model here."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class Unimplemented(ServiceError):
+    """The protocol knows this, the server does not."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row's answer: probabilities float32 ``[classes]``, and where they came from; ``confidence`` if coded.
+
+    Times in seconds.
+    """
+
+    probabilities: NDArray[np.float32]
+    source: str
+    degraded: bool
+    confidence: float | None
+    queue_s: float
+    inference_s: float
+
+
+class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
+    """``inference.GRPCInferenceService`` for one model; see open_inference.proto for what it takes and gives.
+
+    ``max_rows`` is how many images one request may have.
+    """
+
+    def __init__(self, server: Server, max_rows: int) -> None:
+        """``server``'s health is the readiness told here."""
+        self._server, self._max_rows = server, max_rows
+        self._counts: dict[tuple[str, str], oip.ModelStatistics] = {}
+
+    @property
+    @abstractmethod
+    def model(self) -> ModelInfo | None:
+        """The model that is served; None while nobody knows it."""
+
+    @abstractmethod
+    async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
+        """One answer per row, whose request ids are ``ids``, within the caller's time; None is no limit.
+
+        Raises the ServiceError of the first row that fails.
+        """
+
+    @boundary
+    async def ServerLive(self, request: oip.ServerLiveRequest, context: Any) -> oip.ServerLiveResponse:
+        """Whether the process lives."""
+        return oip.ServerLiveResponse(live=True)
+
+    @boundary
+    async def ServerReady(self, request: oip.ServerReadyRequest, context: Any) -> oip.ServerReadyResponse:
+        """Whether the process can answer."""
+        return oip.ServerReadyResponse(ready=self._server.serving)
+
+    @boundary
+    async def ModelReady(self, request: oip.ModelReadyRequest, context: Any) -> oip.ModelReadyResponse:
+        """Whether the model can answer."""
+        if self.model is not None:
+            self._find(request.name, request.version)
+        return oip.ModelReadyResponse(ready=self.model is not None and self._server.serving)
+
+    @boundary
+    async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Any) -> oip.ServerMetadataResponse:
+        """Describe the server."""
+        return oip.ServerMetadataResponse(name="collage", version=_server_version(), extensions=_EXTENSIONS)
+
+    @boundary
+    async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Any) -> oip.ModelMetadataResponse:
+        """Describe the model."""
+        model = self._find(request.name, request.version)
+        tensor = oip.ModelMetadataResponse.TensorMetadata
+        return oip.ModelMetadataResponse(
+            name=model.name,
+            versions=[version_number(model)],
+            platform=_PLATFORM,
+            inputs=[tensor(name=INPUT, datatype="UINT8", shape=[-1, model.size, model.size, 3])],
+            outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.labels)])],
+        )
+
+    @boundary
+    async def ModelConfig(self, request: oip.ModelConfigRequest, context: Any) -> oip.ModelConfigResponse:
+        """Describe the model in Triton's words."""
+        model = self._find(request.name, request.version)
+        image = oip.ModelInput(
+            name=INPUT, data_type=oip.TYPE_UINT8, format=oip.ModelInput.FORMAT_NHWC, dims=[model.size, model.size, 3]
+        )
+        probabilities = oip.ModelOutput(name=OUTPUT, data_type=oip.TYPE_FP32, dims=[len(model.labels)])
+        return oip.ModelConfigResponse(
+            config=oip.ModelConfig(
+                name=model.name,
+                platform=_PLATFORM,
+                max_batch_size=self._max_rows,
+                input=[image],
+                output=[probabilities],
+            )
+        )
+
+    @boundary
+    async def ModelStatistics(self, request: oip.ModelStatisticsRequest, context: Any) -> oip.ModelStatisticsResponse:
+        """Count what came through ModelInfer."""
+        if request.name:
+            return oip.ModelStatisticsResponse(
+                model_stats=[self._statistics(self._find(request.name, request.version))]
+            )
+        return oip.ModelStatisticsResponse(model_stats=self._counts.values())
+
+    @boundary
+    async def RepositoryIndex(self, request: oip.RepositoryIndexRequest, context: Any) -> oip.RepositoryIndexResponse:
+        """List the model."""
+        model, ready = self.model, self._server.serving
+        if model is None or (request.ready and not ready):
+            return oip.RepositoryIndexResponse()
+        entry = oip.RepositoryIndexResponse.ModelIndex(
+            name=model.name,
+            version=version_number(model),
+            state="READY" if ready else "UNAVAILABLE",
+            reason="" if ready else "not ready to serve",
+        )
+        return oip.RepositoryIndexResponse(models=[entry])
+
+    @boundary
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
+        """Classify images."""
+        model = self._find(request.model_name, request.model_version)
+        with self._counting(model) as answers:
+            images, wanted = read_images(request, model.size, self._max_rows), read_wanted(request, len(model.labels))
+            answers += await self.classify(images, _ids(request.id, images.count), _timeout_s(request, context))
+        response = oip.ModelInferResponse(model_name=model.name, model_version=version_number(model), id=request.id)
+        add_output(response, np.stack([answer.probabilities for answer in answers]), model.labels, wanted)
+        _add_provenance(response, answers)
+        return response
+
+    @boundary
+    async def ModelStreamInfer(  # type: ignore[override]  # raises instead of yielding
+        self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Any
+    ) -> None:
+        """Refuse."""
+        raise Unimplemented("this server does not offer ModelStreamInfer: call ModelInfer, which may be pipelined")
+
+    def _find(self, name: str, version: str) -> ModelInfo:
+        model = self.model
+        if model is None:
+            raise Unavailable("no s-cnn worker is ready: try again later")
+        if name != model.name:
+            raise NotFound(f"there is no model {name!r} here: ask for {model.name!r}")
+        if version not in ("", version_number(model)):
+            raise NotFound(f"there is no version {version!r} of {name!r} here: it is {version_number(model)!r}")
+        return model
+
+    def _statistics(self, model: ModelInfo) -> oip.ModelStatistics:
+        version = version_number(model)
+        return self._counts.setdefault((model.name, version), oip.ModelStatistics(name=model.name, version=version))
+
+    @contextmanager
+    def _counting(self, model: ModelInfo) -> Iterator[list[Answer]]:
+        """Count a request by how the block ends; its answers are to be added to the list."""
+        counts, answers, started = self._statistics(model), list[Answer](), time.perf_counter_ns()
+        outcome = counts.inference_stats.fail
+        try:
+            yield answers
+            outcome = counts.inference_stats.success
+        finally:
+            outcome.count += 1
+            outcome.ns += time.perf_counter_ns() - started
+        counts.last_inference = time.time_ns() // 1_000_000
+        counts.inference_count += len(answers)
+        counts.execution_count += len(answers)
+        spent = counts.inference_stats
+        for duration in (spent.queue, spent.compute_input, spent.compute_infer, spent.compute_output):
+            duration.count += len(answers)  # all of them: perf_analyzer ends itself when they differ
+        spent.queue.ns += round(1e9 * sum(answer.queue_s for answer in answers))
+        spent.compute_infer.ns += round(1e9 * sum(answer.inference_s for answer in answers))
+
+
+def _server_version() -> str:
+    try:
+        return metadata.version("collage")
+    except metadata.PackageNotFoundError:  # run from its source, not installed
+        return ""
+
+
+def version_number(model: ModelInfo) -> str:
+    """The model's version, twelve hexadecimal digits, as the decimal number that the protocol's tools expect."""
+    return str(int(model.version, 16))
+
+
+def _ids(id: str, count: int) -> list[str]:
+    """Ids of the rows, by which logs name them; empty ones are made up later."""
+    if len(id.encode()) > MAX_ID_BYTES:
+        raise InvalidArgument(f"the id is longer than {MAX_ID_BYTES} bytes: send a shorter one")
+    return [id] if count == 1 else [id and f"{id}-{row}" for row in range(count)]
+
+
+def _timeout_s(request: oip.ModelInferRequest, context: Any) -> float | None:
+    """Seconds that the caller gives: until the gRPC deadline, or the parameter ``timeout`` if that is shorter."""
+    limits = [remaining] if (remaining := context.time_remaining()) is not None else []
+    if "timeout" in request.parameters and request.parameters["timeout"].int64_param > 0:
+        limits.append(request.parameters["timeout"].int64_param / 1e6)
+    return min(limits, default=None)
+
+
+def _add_provenance(response: oip.ModelInferResponse, answers: Sequence[Answer]) -> None:
+    """Strings have one entry per row, separated by commas."""
+    response.parameters["source"].string_param = ",".join(answer.source for answer in answers)
+    response.parameters["degraded"].bool_param = any(answer.degraded for answer in answers)
+    response.parameters["coded_confidence"].string_param = ",".join(
+        "" if answer.confidence is None else f"{answer.confidence:.4f}" for answer in answers
+    )

@@ -1,0 +1,179 @@
+"""Images out of a ModelInferRequest, validated, and probabilities into a ModelInferResponse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collage.serving import InvalidArgument
+from inference import open_inference_pb2 as oip
+
+INPUT, OUTPUT = "image", "probabilities"
+_LENGTH_BYTES = 4  # before every element of raw BYTES
+_ITEM_BYTES = {"UINT8": 1, "FP32": 4}
+
+
+@dataclass(frozen=True)
+class Images:
+    """The rows of a request; counting them is cheap, ``row`` does the work."""
+
+    size: int
+    encoded: Sequence[bytes] = ()
+    raw: bytes = b""
+    values: Sequence[int] | Sequence[float] = ()
+    datatype: str = "BYTES"
+    count: int = 0
+
+    def row(self, number: int) -> bytes | NDArray[np.uint8]:
+        """One image: a file's bytes, or pixels, uint8 ``[size, size, 3]``. Raises ValueError for impossible pixels."""
+        if self.datatype == "BYTES":
+            return self.encoded[number]
+        shape = self.size, self.size, 3
+        extent = math.prod(shape)
+        start = number * extent
+        if self.raw and self.datatype == "UINT8":
+            return np.frombuffer(self.raw, np.uint8, extent, start).reshape(shape)
+        if self.raw:
+            return _bytes(np.frombuffer(self.raw, "<f4", extent, start * _ITEM_BYTES["FP32"])).reshape(shape)
+        return _bytes(np.array(self.values[start : start + extent])).reshape(shape)
+
+
+def _bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    least, most = pixels.min(), pixels.max()
+    if not 0 <= least <= most <= 255:  # also catches NaN
+        raise ValueError(f"pixels must be from 0 to 255, these are from {least:g} to {most:g}: do not normalise them")
+    if pixels.dtype.kind == "f" and 0 < most <= 1:
+        raise ValueError("no pixel is above 1: send them from 0 to 255, not from 0 to 1")
+    rounded: NDArray[np.uint8] = np.rint(pixels).astype(np.uint8)
+    return rounded
+
+
+def read_images(request: oip.ModelInferRequest, size: int, max_rows: int) -> Images:
+    """The request's images for a model whose input is ``[size, size, 3]``; raises InvalidArgument."""
+    if [tensor.name for tensor in request.inputs] != [INPUT]:
+        names = ", ".join(repr(tensor.name) for tensor in request.inputs) or "none"
+        raise InvalidArgument(f"the model has one input, {INPUT!r}: got {names}")
+    tensor = request.inputs[0]
+    _refuse_shared_memory(tensor.parameters)
+    count = _rows(tensor, size)
+    if not 1 <= count <= max_rows:
+        raise InvalidArgument(f"a request may have 1 to {max_rows} rows, this one has {count}: send it in parts")
+    typed = tensor.contents.ByteSize() > 0
+    if request.raw_input_contents and typed:
+        raise InvalidArgument(f"{INPUT!r} has both raw_input_contents and contents: send one of them")
+    if len(request.raw_input_contents) > 1:
+        raise InvalidArgument(f"one input has {len(request.raw_input_contents)} raw_input_contents: send one")
+    raw = request.raw_input_contents[0] if request.raw_input_contents else None
+    if tensor.datatype == "BYTES":
+        encoded = tensor.contents.bytes_contents if raw is None else _split(raw, count)
+        _check_length("elements", len(encoded), count)
+        return Images(size, encoded=encoded, count=count)
+    elements = count * size * size * 3
+    if raw is not None:
+        _check_length("bytes of raw contents", len(raw), elements * _ITEM_BYTES[tensor.datatype])
+        return Images(size, raw=raw, datatype=tensor.datatype, count=count)
+    field = "uint_contents" if tensor.datatype == "UINT8" else "fp32_contents"
+    values = getattr(tensor.contents, field)
+    _check_length(f"elements in contents.{field}", len(values), elements)
+    return Images(size, values=values, datatype=tensor.datatype, count=count)
+
+
+def _rows(tensor: oip.ModelInferRequest.InferInputTensor, size: int) -> int:
+    shape = list(tensor.shape)
+    row = [size, size, 3]
+    if tensor.datatype == "BYTES":
+        fits = len(shape) == 1 or shape[1:] == [1]
+    elif tensor.datatype in _ITEM_BYTES:
+        fits = len(shape) == 4 and shape[1:] == row
+    else:
+        raise InvalidArgument(
+            f"{INPUT!r} is {tensor.datatype or 'of no data type'}: send UINT8 or FP32 pixels, or BYTES (image files)"
+        )
+    if not fits:
+        wanted = "[N] or [N, 1]" if tensor.datatype == "BYTES" else f"[N, {size}, {size}, 3] (RGB, channels last)"
+        raise InvalidArgument(f"{INPUT!r} as {tensor.datatype} must have shape {wanted}, got {shape}")
+    return shape[0]
+
+
+def _split(raw: bytes, count: int) -> list[bytes]:
+    """The elements of raw BYTES; ``count`` is a bound as well."""
+    elements: list[bytes] = []
+    at = 0
+    while at < len(raw) and len(elements) <= count:
+        start = at + _LENGTH_BYTES
+        at = start + int.from_bytes(raw[at:start], "little")
+        if start > len(raw) or at > len(raw):
+            raise InvalidArgument(f"the raw contents of {INPUT!r} end within element {len(elements)}")
+        elements.append(raw[start:at])
+    return elements
+
+
+def _check_length(what: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise InvalidArgument(f"the shape of {INPUT!r} asks for {wanted} {what}, got {found}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The form of the output: ``classes`` strings per row, or all probabilities for 0; raw contents or typed ones."""
+
+    classes: int = 0
+    raw: bool = True
+
+
+def read_wanted(request: oip.ModelInferRequest, classes: int) -> Wanted:
+    """What the request wants of a model with so many classes; raises InvalidArgument."""
+    if not request.outputs:
+        return Wanted()
+    if [output.name for output in request.outputs] != [OUTPUT]:
+        names = ", ".join(repr(output.name) for output in request.outputs)
+        raise InvalidArgument(f"the model has one output, {OUTPUT!r}: got {names}")
+    parameters = request.outputs[0].parameters
+    _refuse_shared_memory(parameters)
+    best, raw = 0, True
+    if "classification" in parameters:
+        best = parameters["classification"].int64_param
+        if best < 1:
+            raise InvalidArgument("the parameter classification must be a whole number of at least 1")
+    if "binary_data" in parameters:
+        raw = parameters["binary_data"].bool_param
+    return Wanted(min(best, classes), raw)
+
+
+def _refuse_shared_memory(parameters: object) -> None:
+    if "shared_memory_region" in parameters:  # type: ignore[operator]  # a map field
+        raise InvalidArgument("shared memory is not supported: send the contents")
+
+
+def add_output(
+    response: oip.ModelInferResponse, probabilities: NDArray[np.float32], labels: Sequence[str], wanted: Wanted
+) -> None:
+    """Add the output to a response; ``probabilities`` is float32 ``[N, classes]``."""
+    output = response.outputs.add(name=OUTPUT)
+    if not wanted.classes:
+        output.datatype = "FP32"
+        output.shape.extend(probabilities.shape)
+        if wanted.raw:
+            response.raw_output_contents.append(probabilities.astype("<f4", copy=False).tobytes())
+        else:
+            output.contents.fp32_contents.extend(probabilities.ravel().tolist())
+        return
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, : wanted.classes]
+    elements = [
+        f"{row[index]:f}:{index}:{labels[index]}".encode()
+        for row, indices in zip(probabilities, best.tolist(), strict=True)
+        for index in indices
+    ]
+    output.datatype = "BYTES"
+    output.shape.extend(best.shape)
+    if wanted.raw:
+        response.raw_output_contents.append(
+            b"".join(len(element).to_bytes(_LENGTH_BYTES, "little") + element for element in elements)
+        )
+    else:
+        output.contents.bytes_contents.extend(elements)

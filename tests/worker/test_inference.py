@@ -1,0 +1,108 @@
+"""The Open Inference Protocol on an s-cnn worker, by a stock client in its own process."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from inference import open_inference_pb2 as oip
+from inference import open_inference_pb2_grpc as oip_grpc
+from tests import onnx_models
+from tests.onnx_models import COLOURS, solid
+from tests.triton import png, triton
+from tests.worker.conftest import BOUND_S, Launch, until
+
+
+async def test_a_stock_client_needs_no_frontend(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, queue_size=0)
+    port = client.worker.server.port
+    many = 11 * COLOURS[:3]
+    told = await triton("describe", port)
+    answers = await triton(
+        "infer",
+        port,
+        [
+            {"model": "colours", "data": [solid(colour, 8).tolist() for colour in many]},
+            {"model": "colours", "data": [png(solid("blue", 20))], "datatype": "BYTES", "classes": 1},
+            {"model": "colours", "data": [solid("green", 8).tolist()], "datatype": "FP32", "typed": True},
+            {"model": "colours", "data": [png(solid("red", 8)), "00"], "datatype": "BYTES"},
+            {"model": "colours", "data": [solid("red", 9).tolist()]},
+            {"model": "color", "data": [solid("red", 8).tolist()]},
+        ],
+    )
+    version = str(int(client.worker.engine.model.info.version, 16))
+    assert told["ready"] is told["model_ready"] is True
+    assert told["metadata"]["name"] == "colours"
+    assert told["metadata"]["versions"] == [version]
+    assert [COLOURS[int(np.argmax(row))] for row in answers[0]["values"]] == list(many)
+    assert answers[0]["parameters"]["source"] == ",".join(33 * ["S_CNN"])
+    assert answers[0]["model"] == ["colours", version]
+    assert answers[1]["values"] == [[f"{np.e / (np.e + 2):f}:2:blue"]]
+    assert int(np.argmax(answers[2]["values"][0])) == COLOURS.index("green")
+    assert [answer["status"].removeprefix("StatusCode.") for answer in answers[3:]] == [
+        "INVALID_ARGUMENT",
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+    ]
+    assert "row 1: not a JPEG" in answers[3]["message"]
+    assert client.count("ok") == 33 + 1 + 1 + 1
+
+
+def images(count: int) -> oip.ModelInferRequest:
+    pixels = np.stack(count * [solid("red", 8)])
+    shape = oip.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=pixels.shape)
+    return oip.ModelInferRequest(model_name="colours", inputs=[shape], raw_input_contents=[pixels.tobytes()])
+
+
+async def test_a_batch_takes_one_place_in_the_queue(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, queue_size=1, slowdown="fixed:0.1")
+    batch = asyncio.ensure_future(oip_grpc.GRPCInferenceServiceStub(client.channel).ModelInfer(images(4)))
+    await until(lambda: client.started == 1)
+    await client.classify()  # goes in between
+    assert client.started < 4
+    assert list((await batch).outputs[0].shape) == [4, 3]
+
+
+@pytest.mark.parametrize("given", ["gRPC deadline", "parameter"])
+async def test_a_batch_ends_with_its_callers_time(launch: Launch, s_cnn: Path, given: str) -> None:
+    client = await launch(s_cnn, slowdown="fixed:0.2")
+    request = images(100)
+    if given == "parameter":
+        request.parameters["timeout"].int64_param = 500_000
+    stub = oip_grpc.GRPCInferenceServiceStub(client.channel)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelInfer(request, timeout=BOUND_S if given == "parameter" else 0.5)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: client.count("cancelled") == 1)
+    assert client.started <= 3
+    await client.classify()
+
+
+async def test_a_draining_worker_lives_and_is_not_ready(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, drain_delay_s=1.0)
+    stub = oip_grpc.GRPCInferenceServiceStub(client.channel)
+    assert (await stub.ServerReady(oip.ServerReadyRequest())).ready
+    stopping = asyncio.create_task(client.worker.stop())
+    await until(lambda: not client.worker.server.serving)
+    assert not (await stub.ServerReady(oip.ServerReadyRequest())).ready
+    assert not (await stub.ModelReady(oip.ModelReadyRequest(name="colours"))).ready
+    assert (await stub.RepositoryIndex(oip.RepositoryIndexRequest())).models[0].state == "UNAVAILABLE"
+    assert not (await stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True))).models
+    assert (await stub.ServerLive(oip.ServerLiveRequest())).live
+    await stopping
+
+
+async def test_a_failing_model_tells_the_caller_nothing_of_its_insides(launch: Launch, tmp_path: Path) -> None:
+    client = await launch(onnx_models.save_fragile(tmp_path / "fragile.onnx"))
+    request = images(2)
+    request.model_name = "fragile"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await oip_grpc.GRPCInferenceServiceStub(client.channel).ModelInfer(request, timeout=BOUND_S)
+    assert (caught.value.code(), caught.value.details()) == (
+        grpc.StatusCode.INTERNAL,
+        "internal error: see the server's log",
+    )

@@ -1,0 +1,61 @@
+"""The Open Inference Protocol on an s-cnn worker: its rows are classified one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collage.model_info import ModelInfo
+from collage.serving import DeadlineExceeded, InvalidArgument, Server
+from encoder.image import decode
+from inference.service import Answer, InferenceServicer
+from inference.tensors import Images
+
+if TYPE_CHECKING:
+    from worker.server import Engine
+
+MAX_ROWS = 1024
+"""Images in one request; they take one place in the queue, one at a time."""
+
+
+class WorkerInference(InferenceServicer):
+    """``inference.GRPCInferenceService`` on top of an engine that runs an s-cnn."""
+
+    def __init__(self, server: Server, engine: Engine) -> None:
+        super().__init__(server, MAX_ROWS)
+        self._engine = engine
+
+    @property
+    def model(self) -> ModelInfo:
+        """The worker's model."""
+        return self._engine.model.info
+
+    async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
+        """One row after the other."""
+        expires = None if timeout_s is None else _now() + timeout_s
+        try:
+            async with asyncio.timeout_at(expires):
+                return [await self._row(images, row, id, expires) for row, id in enumerate(ids)]
+        except TimeoutError:
+            raise DeadlineExceeded("no answer came in time") from None
+
+    async def _row(self, images: Images, row: int, id: str, expires: float | None) -> Answer:
+        try:
+            image = await asyncio.to_thread(self._pixels, images, row)
+        except ValueError as error:
+            raise InvalidArgument(f"row {row}: {error}" if images.count > 1 else str(error)) from None
+        done = await self._engine.infer(image, id, 0, None if expires is None else expires - _now())
+        exponents = np.exp(done.outputs[0] - done.outputs[0].max())
+        return Answer(exponents / exponents.sum(), "S_CNN", False, None, done.queue_s, done.inference_s)
+
+    def _pixels(self, images: Images, row: int) -> NDArray[np.uint8]:
+        image = images.row(row)
+        return decode(image, images.size) if isinstance(image, bytes) else image
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
