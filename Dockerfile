@@ -1,4 +1,4 @@
-# One image per service: docker build --target frontend | s-cnn | collage-cnn .   (make images builds all)
+# One image per service: docker build --target frontend | s-cnn | collage-cnn | load .   (make images builds all)
 # BASE is any Linux with Python 3.11 or later and its venv module. Serving needs no torch.
 ARG BASE=python:3.12-slim
 
@@ -48,3 +48,10 @@ COPY ${MODEL} /models/model.onnx
 FROM worker AS collage-cnn
 ARG MODEL=models/zoo/fashion-mnist-collage-3x3.onnx
 COPY ${MODEL} /models/model.onnx
+
+# The client sends the sample images again and again, with further options as arguments (--ca FILE): to try a cluster out.
+FROM runtime AS load
+COPY --from=frontend-env /opt/collage /opt/collage
+COPY samples /samples
+ENV FRONTEND=127.0.0.1:50051
+ENTRYPOINT ["sh", "-c", "while :; do collage predict --json --address \"$FRONTEND\" \"$@\" /samples/*/*/*.png >/dev/null || sleep 1; done", "load"]

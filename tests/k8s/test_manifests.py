@@ -5,166 +5,187 @@ import tomllib
 from pathlib import Path
 
 import kubernetes_validate  # type: ignore[import-untyped]
-import pytest
 
 from collage.serving import LIVENESS, ServerSettings
 from collage.v1 import predict_pb2, worker_pb2
 from frontend.config import FrontendSettings
-from tests.k8s.conftest import ROOT, Document, Rendered
+from tests.k8s.conftest import DOCKERFILE, RENDERINGS, ROOT, SETTINGS, Document, Rendered, render, settings_of
 from worker.config import WorkerSettings
 
-SETTINGS: dict[str, type[ServerSettings]] = {
-    "frontend": FrontendSettings,
-    "s-cnn": WorkerSettings,
-    "collage-cnn": WorkerSettings,
-}
 SERVICES = {
     "frontend": predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name,
     "s-cnn": worker_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name,
     "collage-cnn": worker_pb2.DESCRIPTOR.services_by_name["CollageService"].full_name,
 }
-PREFIX = str(ServerSettings.model_config["env_prefix"])
+CUSTOM = {
+    ("monitoring.coreos.com/v1", "PodMonitor"): {"selector", "podMetricsEndpoints"},
+    ("monitoring.coreos.com/v1", "PrometheusRule"): {"groups"},
+    ("cert-manager.io/v1", "Issuer"): set[str](),
+    ("cert-manager.io/v1", "Certificate"): {"secretName", "issuerRef", "privateKey"},
+    ("keda.sh/v1alpha1", "ScaledObject"): {"scaleTargetRef", "triggers"},
+}
+"""Custom resources, whose schemas the operators bring: fields that must be there."""
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-class Dockerfile:
-    """What a Dockerfile's stages declare."""
-
-    def __init__(self, text: str) -> None:
-        self.text = re.sub(r"\\\n", " ", text)
-        self.parents = {name: parent for parent, name in re.findall(r"^FROM (\S+) AS (\S+)$", self.text, re.M)}
-
-    def instructions(self, stage: str, keyword: str) -> list[str]:
-        """Arguments of an instruction in a stage and the stages it is built from, those of the latest stage last."""
-        body = re.search(rf"^FROM \S+ AS {stage}$(.*?)(?=^FROM |\Z)", self.text, re.M | re.S)
-        if body is None:
-            return []
-        inherited = self.instructions(self.parents[stage], keyword) if self.parents[stage] in self.parents else []
-        return inherited + re.findall(rf"^{keyword} (.+)$", body[1], re.M)
-
-    def environment(self, stage: str) -> dict[str, str]:
-        """Variables of an image."""
-        return dict(item.split("=", 1) for line in self.instructions(stage, "ENV") for item in line.split())
+def test_every_component_and_overlay_is_rendered() -> None:
+    folders = {str(file.parent.relative_to(ROOT / "k8s")) for file in ROOT.glob("k8s/*/*/kustomization.yaml")}
+    assert folders <= {path for paths in RENDERINGS.values() for path in paths}
 
 
-DOCKERFILE = Dockerfile((ROOT / "Dockerfile").read_text())
+def test_documents_fit_the_schemas_of_kubernetes(rendered: Rendered) -> None:
+    assert len(rendered) > 5
+    for document in rendered:
+        if needed := CUSTOM.get((document["apiVersion"], document["kind"])):
+            assert needed <= document["spec"].keys()
+        elif (document["apiVersion"], document["kind"]) not in CUSTOM:
+            kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
-@pytest.fixture
-def settings(base: Rendered, monkeypatch: pytest.MonkeyPatch) -> dict[str, ServerSettings]:
-    """Every process's settings, parsed by the code from what the image and the manifests say."""
-    parsed: dict[str, ServerSettings] = {}
-    for name, kind in SETTINGS.items():
-        variables = {**DOCKERFILE.environment(name), **base.environment(name)}
-        ours = {key: value for key, value in variables.items() if key.startswith(PREFIX)}
-        known = {PREFIX + field.upper() for field in kind.model_fields}
-        assert ours.keys() <= known, f"{name} has no such settings"
-        with monkeypatch.context() as patch:
-            for key, value in ours.items():
-                patch.setenv(key, value)
-            parsed[name] = kind(_cli_parse_args=base.containers()[name].get("args", []))  # type: ignore[call-arg]
-    return parsed
+def test_deployments_do_not_select_each_others_pods(rendered: Rendered) -> None:
+    selectors = {name: item["spec"]["selector"]["matchLabels"] for name, item in rendered.of("Deployment").items()}
+    for name, selector in selectors.items():
+        matching = [
+            pod for pod, item in rendered.pods().items() if selector.items() <= item["metadata"]["labels"].items()
+        ]
+        assert matching == [name]
 
 
-def test_documents_fit_the_schemas_of_kubernetes(base: Rendered) -> None:
-    assert len(base) > 5
-    for document in base:
-        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+def test_every_role_runs(rendered: Rendered) -> None:
+    assert set(rendered.roles().values()) == SETTINGS.keys()
+    for name, role in rendered.roles().items():
+        assert rendered.containers()[name]["name"] == role, "metrics tell roles apart by the container's name"
+        assert rendered.pods()[name]["metadata"]["labels"]["app.kubernetes.io/part-of"] == "collage"
 
 
-def test_deployments_are_the_three_services(base: Rendered) -> None:
-    assert base.pods().keys() == SETTINGS.keys()
-    for name, deployment in base.of("Deployment").items():
-        assert deployment["spec"]["selector"]["matchLabels"] == {"app.kubernetes.io/name": name}
-        assert deployment["spec"]["selector"]["matchLabels"].items() <= base.pods()[name]["metadata"]["labels"].items()
-
-
-def test_ports(base: Rendered, settings: dict[str, ServerSettings]) -> None:
-    for name, container in base.containers().items():
-        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+def test_ports(rendered: Rendered, settings: dict[str, ServerSettings]) -> None:
+    for name in settings:
+        ports = {port["name"]: port["containerPort"] for port in rendered.containers()[name]["ports"]}
         assert ports == {"grpc": settings[name].port, "metrics": settings[name].metrics_port}
-        annotations = base.pods()[name]["metadata"]["annotations"]
-        assert annotations["prometheus.io/scrape"] == "true"
-        assert annotations["prometheus.io/port"] == str(settings[name].metrics_port)
-    for service in base.of("Service").values():
-        (name,) = service["spec"]["selector"].values()
-        expected = {"grpc": settings[name].port, "metrics": settings[name].metrics_port}
-        for port in service["spec"]["ports"]:
-            assert (port["port"], port["targetPort"]) == (expected[port["name"]], port["name"])
+    for service in rendered.of("Service").values():
+        ((label, value),) = service["spec"]["selector"].items()
+        if label == "app.kubernetes.io/component":
+            for port in service["spec"]["ports"]:
+                expected = {"grpc": settings[value].port, "metrics": settings[value].metrics_port}
+                assert (port["port"], port["targetPort"]) == (expected[port["name"]], port["name"])
 
 
 def test_frontend_finds_every_worker_through_a_headless_service(
-    base: Rendered, settings: dict[str, ServerSettings]
+    rendered: Rendered, settings: dict[str, ServerSettings]
 ) -> None:
-    frontend = settings["frontend"]
+    frontend, services = settings["frontend"], rendered.of("Service")
     assert isinstance(frontend, FrontendSettings)
     for role, target in {"s-cnn": frontend.s_cnn_workers, "collage-cnn": frontend.collage_workers}.items():
-        service = base.of("Service")[role]
         assert target == f"dns:///{role}:{settings[role].port}"
-        assert service["spec"]["clusterIP"] == "None"
-        assert service["spec"]["selector"] == {"app.kubernetes.io/name": role}
-    assert base.of("Service")["frontend-headless"]["spec"]["clusterIP"] == "None"
-    assert "clusterIP" not in base.of("Service")["frontend"]["spec"]
+        assert services[role]["spec"]["clusterIP"] == "None"
+        assert services[role]["spec"]["selector"] == {"app.kubernetes.io/component": role}
+    assert services["frontend-headless"]["spec"]["clusterIP"] == "None"
+    assert "clusterIP" not in services["frontend"]["spec"]
 
 
-def test_probes_ask_health_names_that_the_code_serves(base: Rendered, settings: dict[str, ServerSettings]) -> None:
-    for name, container in base.containers().items():
+def test_probes_ask_health_names_that_the_code_serves(rendered: Rendered, settings: dict[str, ServerSettings]) -> None:
+    for name, role in rendered.roles().items():
+        container = rendered.containers()[name]
         probes = {kind: container[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")}
-        assert {probe["port"] for probe in probes.values()} == {settings[name].port}
+        plain = settings[name].port if settings[name].tls_cert is None else settings[name].health_port
+        assert {probe["port"] for probe in probes.values()} == {plain}, "the kubelet knows no TLS"
         assert probes["liveness"]["service"] == LIVENESS
-        assert probes["readiness"]["service"] == SERVICES[name]
+        assert probes["readiness"]["service"] == SERVICES[role]
         # A worker has started once it is warm. A frontend may wait for workers long, and must not be restarted then.
-        assert probes["startup"]["service"] == (LIVENESS if name == "frontend" else SERVICES[name])
+        assert probes["startup"]["service"] == (LIVENESS if role == "frontend" else SERVICES[role])
 
 
-def test_pods_outlive_their_drain(base: Rendered, settings: dict[str, ServerSettings]) -> None:
+def test_pods_outlive_their_drain(rendered: Rendered, settings: dict[str, ServerSettings]) -> None:
     frontend = settings["frontend"]
     assert isinstance(frontend, FrontendSettings)
-    for name, pod in base.pods().items():
-        drain = settings[name].drain_delay_s + settings[name].drain_s
-        assert pod["spec"]["terminationGracePeriodSeconds"] >= drain + 5
+    for name, role in rendered.roles().items():
+        sleep = rendered.containers()[name]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        until_refusing = sleep + settings[name].drain_delay_s
+        grace = rendered.pods()[name]["spec"]["terminationGracePeriodSeconds"]
+        assert grace >= until_refusing + settings[name].drain_s + 5
         assert settings[name].drain_s > frontend.timeout_s, "a request in flight could be cut off"
-        if name != "frontend":
-            assert settings[name].drain_delay_s > frontend.resolve_every_s, "the frontend would learn of it too late"
+        if role != "frontend":
+            assert until_refusing > frontend.resolve_every_s, "the frontend would learn of it too late"
 
 
-def test_cpu_limit_of_a_worker_is_its_thread_count(base: Rendered, settings: dict[str, ServerSettings]) -> None:
-    for name, container in base.containers().items():
-        resources, parsed = container["resources"], settings[name]
+def test_threads_of_a_worker_are_its_cpu_limit(rendered: Rendered, settings: dict[str, ServerSettings]) -> None:
+    for name, parsed in settings.items():
+        resources = rendered.containers()[name]["resources"]
         assert resources["requests"].keys() == resources["limits"].keys() == {"cpu", "memory"}
         if isinstance(parsed, WorkerSettings):
-            assert resources["limits"]["cpu"] == resources["requests"]["cpu"] == str(parsed.threads)
+            assert str(parsed.threads) == resources["limits"]["cpu"]
+            (variable,) = rendered.containers()[name]["env"]
+            assert variable["name"] == "COLLAGE_THREADS"
+            assert variable["valueFrom"]["resourceFieldRef"]["resource"] == "limits.cpu"
 
 
-def test_least_privilege(base: Rendered) -> None:
-    for name, pod in base.pods().items():
-        spec = pod["spec"]
-        assert spec["automountServiceAccountToken"] is False
+def test_autoscalers_hold_the_numbers_that_deployments_leave_out(rendered: Rendered) -> None:
+    cpu = {
+        item["spec"]["scaleTargetRef"]["name"]: item["spec"] for item in rendered.of("HorizontalPodAutoscaler").values()
+    }
+    slots = {item["spec"]["scaleTargetRef"]["name"]: item["spec"] for item in rendered.of("ScaledObject").values()}
+    assert not cpu.keys() & slots.keys(), "two autoscalers would fight"
+    least = {name: spec["minReplicas"] for name, spec in cpu.items()}
+    least |= {name: spec["minReplicaCount"] for name, spec in slots.items()}
+    for name, count in least.items():
+        assert "replicas" not in rendered.of("Deployment")[name]["spec"]
+        assert count >= 1
+    if "s-cnn" in least:
+        assert least["s-cnn"] == 9 * least["collage-cnn"]
+
+
+def test_disruption_budgets_never_block_a_drain(rendered: Rendered) -> None:
+    budgets = {
+        tuple(item["spec"]["selector"]["matchLabels"].values()): item["spec"]
+        for item in rendered.of("PodDisruptionBudget").values()
+    }
+    assert budgets.keys() == {(role,) for role in SETTINGS}
+    for spec in budgets.values():
+        assert "minAvailable" not in spec
+        assert spec["maxUnavailable"] >= 1
+        assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_least_privilege(rendered: Rendered) -> None:
+    for name, pod in rendered.pods().items():
+        spec, container = pod["spec"], rendered.containers()[name]
+        assert spec["serviceAccountName"] in rendered.of("ServiceAccount")
+        assert spec["automountServiceAccountToken"] is (name == "prometheus"), "only Prometheus asks Kubernetes"
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert DOCKERFILE.instructions(name, "USER") == [
-            f"{spec['securityContext']['runAsUser']}:{spec['securityContext']['runAsGroup']}"
-        ]
-        assert base.containers()[name]["securityContext"] == {
+        if container["image"].rpartition("/")[0].endswith("collage"):
+            user = f"{spec['securityContext']['runAsUser']}:{spec['securityContext']['runAsGroup']}"
+            assert DOCKERFILE.instructions(_target(container["image"]), "USER") == [user]
+        assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
+        # With service links, a Service named collage-x becomes variables named COLLAGE_X_..., like our settings.
+        assert spec["enableServiceLinks"] is False
+    assert all(item["automountServiceAccountToken"] is False for item in rendered.of("ServiceAccount").values())
 
 
-def test_services_do_not_leak_into_our_settings(base: Rendered) -> None:
-    """With service links, a Service named collage-x becomes variables named COLLAGE_X_..."""
-    assert all(pod["spec"]["enableServiceLinks"] is False for pod in base.pods().values())
+def test_role_bindings_name_the_namespace_of_their_account(rendered: Rendered) -> None:
+    for binding in rendered.of("RoleBinding").values():
+        (subject,) = binding["subjects"]
+        assert subject["name"] in rendered.of("ServiceAccount")
+        assert subject["namespace"] == binding["metadata"]["namespace"]
 
 
-def test_images_are_targets_of_the_dockerfile(base: Rendered) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+def test_images_are_targets_of_the_dockerfile(rendered: Rendered) -> None:
     targets = re.search(r"^IMAGES := (.+)$", (ROOT / "Makefile").read_text(), re.M)
     assert targets is not None
-    assert set(targets[1].split()) == SETTINGS.keys()
-    for name, container in base.containers().items():
-        assert container["image"] == f"collage/{name}:{version}"
-        package = SETTINGS[name].__module__.partition(".")[0]
-        assert DOCKERFILE.instructions(name, "ENTRYPOINT") == [f'["python", "-m", "{package}"]']
+    for name, container in rendered.containers().items():
+        if name == "prometheus":
+            assert re.fullmatch(r"prom/prometheus:v\d+\.\d+\.\d+", container["image"])
+        else:
+            assert container["image"].endswith(f":{VERSION}")
+            assert _target(container["image"]) == container["name"]
+            assert container["name"] in targets[1].split()
+    for role, kind in SETTINGS.items():
+        package = kind.__module__.partition(".")[0]
+        assert DOCKERFILE.instructions(role, "ENTRYPOINT") == [f'["python", "-m", "{package}"]']
         assert (ROOT / package / "__main__.py").exists()
 
 
@@ -178,9 +199,9 @@ def test_images_get_what_the_build_context_has() -> None:
     assert [source for source in context if not (ROOT / source).exists()] == []
 
 
-def test_worker_images_hold_the_models_they_serve(base: Rendered, settings: dict[str, ServerSettings]) -> None:
+def test_worker_images_hold_the_models_they_serve(base: Rendered) -> None:
     models: dict[str, Path] = {}
-    for name, parsed in settings.items():
+    for name, parsed in settings_of("base").items():
         if isinstance(parsed, WorkerSettings):
             (model,) = DOCKERFILE.instructions(name, "ARG")
             assert DOCKERFILE.instructions(name, "COPY")[-1] == f"${{MODEL}} {parsed.model}"
@@ -188,11 +209,17 @@ def test_worker_images_hold_the_models_they_serve(base: Rendered, settings: dict
             assert models[name].is_file()
     grid = re.search(r"collage-(\d)x\1", models["collage-cnn"].name)
     assert grid is not None
-    assert _replicas(base.of("Deployment")["s-cnn"]) == int(grid[1]) ** 2
-    assert _replicas(base.of("Deployment")["collage-cnn"]) == 1
+    assert base.of("HorizontalPodAutoscaler")["s-cnn"]["spec"]["minReplicas"] == int(grid[1]) ** 2
+
+
+def test_local_has_a_group_of_workers() -> None:
+    local = render("local")
+    assert sum(_replicas(local.of("Deployment")[name]) for name, role in local.roles().items() if role == "s-cnn") == 9
 
 
 def _replicas(deployment: Document) -> int:
-    count = deployment["spec"]["replicas"]
-    assert isinstance(count, int)
-    return count
+    return int(deployment["spec"].get("replicas", 1))
+
+
+def _target(image: str) -> str:
+    return image.rpartition("/")[2].partition(":")[0]

@@ -1,0 +1,76 @@
+"""Who may talk to whom, by what the NetworkPolicies say."""
+
+from typing import Literal
+
+import pytest
+
+from tests.k8s.conftest import Document, Rendered, render
+
+Labels = dict[str, str]
+FRONTEND, S_CNN, COLLAGE, LOAD = (
+    {"app.kubernetes.io/component": role, "app.kubernetes.io/part-of": "collage"}
+    for role in ("frontend", "s-cnn", "collage-cnn", "load")
+)
+PROMETHEUS, STRANGER = {"app.kubernetes.io/name": "prometheus"}, {"app": "stranger"}
+
+
+def _matches(selector: Document, labels: Labels) -> bool:
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        labels.get(term["key"]) in term["values"] for term in selector.get("matchExpressions", [])
+    )
+
+
+def _allowed(rendered: Rendered, way: Literal["Ingress", "Egress"], pod: Labels, peer: Labels, port: str | int) -> bool:
+    """Whether the policies of ``pod`` let it be called by (Ingress) or call (Egress) a peer on a port."""
+    policies = [
+        policy["spec"]
+        for policy in rendered.of("NetworkPolicy").values()
+        if way in policy["spec"]["policyTypes"] and _matches(policy["spec"]["podSelector"], pod)
+    ]
+    side = {"Ingress": "from", "Egress": "to"}[way]
+    return not policies or any(
+        any(item["port"] == port for item in rule["ports"])
+        and (side not in rule or any(_matches(to["podSelector"], peer) for to in rule[side] if "podSelector" in to))
+        for policy in policies
+        for rule in policy.get(way.lower(), [])
+    )
+
+
+def _may_call(rendered: Rendered, caller: Labels, called: Labels, port: str) -> bool:
+    return _allowed(rendered, "Egress", caller, called, port) and _allowed(rendered, "Ingress", called, caller, port)
+
+
+@pytest.mark.parametrize("name", ["load", "local", "everything"])
+def test_only_what_is_needed(name: str) -> None:
+    rendered = render(name)
+    pods = {"frontend": FRONTEND, "s-cnn": S_CNN, "collage-cnn": COLLAGE, "load": LOAD, "prometheus": PROMETHEUS}
+    pods["stranger"] = STRANGER
+    ours = ("frontend", "s-cnn", "collage-cnn", "load")
+    assert {(a, b) for a in pods for b in ours if _may_call(rendered, pods[a], pods[b], "grpc")} == {
+        ("load", "frontend"),
+        ("stranger", "frontend"),
+        ("prometheus", "frontend"),
+        ("frontend", "s-cnn"),
+        ("frontend", "collage-cnn"),
+    }
+    metrics = {(a, b) for a in pods for b in ours if _may_call(rendered, pods[a], pods[b], "metrics")}
+    assert metrics == {("prometheus", role) for role in ours}
+    for role in ours:
+        assert not _allowed(rendered, "Egress", pods[role], STRANGER, "grpc")
+
+
+def test_pods_carry_the_labels_that_policies_go_by(rendered: Rendered) -> None:
+    for name, pod in rendered.pods().items():
+        labels = pod["metadata"]["labels"]
+        if name == "prometheus":
+            assert PROMETHEUS.items() <= labels.items()
+        else:
+            assert labels in ([{**labels, **known} for known in (FRONTEND, S_CNN, COLLAGE, LOAD)])
+
+
+def test_who_looks_up_names_may(base: Rendered) -> None:
+    (policy,) = (item["spec"] for name, item in base.of("NetworkPolicy").items() if name == "dns")
+    assert [labels["app.kubernetes.io/component"] for labels in (FRONTEND, S_CNN, COLLAGE, LOAD)
+            if _matches(policy["podSelector"], labels)] == ["frontend", "load"]  # fmt: skip
+    ports = {(item["port"], item["protocol"]) for rule in policy["egress"] for item in rule["ports"]}
+    assert ports == {(53, "UDP"), (53, "TCP")}
