@@ -1,12 +1,19 @@
-"""``python -m bench replay | simulate``; see ``bench.replay``."""
+"""``python -m bench replay | simulate | overload | soak``; see ``bench.replay`` and the modules of these names."""
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 
-from bench import replay
+from bench import overload, replay, soak
 
-COMMANDS = ("replay", "simulate")
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "replay": functools.partial(replay.main, "replay"),
+    "simulate": functools.partial(replay.main, "simulate"),
+    "overload": overload.main,
+    "soak": soak.main,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -14,7 +21,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in COMMANDS:
         print(f"usage: python -m bench {{{','.join(COMMANDS)}}} [--help]", file=sys.stderr)
         return 2
-    return replay.main(argv[0], argv[1:])
+    return COMMANDS[argv[0]](argv[1:])
 
 
 if __name__ == "__main__":

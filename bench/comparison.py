@@ -1,6 +1,6 @@
 """The report: the paper's figures and tables beside ours, and curves beyond them; it only draws.
 
-``python -m bench.comparison out/bench-full.json out/bench-sim.json --out docs/results/bench-full`` writes
+``python -m bench.comparison out/bench-full/runs out/bench-scale.json --out docs/results/bench-full`` writes
 ``bench-full.md`` and a folder of pictures; ``python -m bench.comparison sweep`` simulates what the curves need.
 """
 
@@ -34,9 +34,10 @@ from bench.findings import (
     select,
 )
 from bench.replay import COMPARED, mean_of
-from bench.sweep import DENSITY, REGIME, cases, sweep
+from bench.sweep import DENSITY, REGIME, cases, long_cases, scale, sweep
+from bench.workload import REGIMES
 from collage.figures import command, machine
-from frontend.policy import Rules
+from frontend.rules import Rules
 
 PAPER_FIGURE_7 = {9: ("3.9", "2.7", "2", "1.6"), 16: ("2.5", "2.1", "1.6", "1.5"), 25: ("1.36", "1.68", "1.2", "1.4")}
 PAPER_USAGE = {9: Usage(8310, 1480, 1280, 1119, 1280, 1119), 16: Usage(4680, 1002, 689, 563, 689, 563)}
@@ -52,7 +53,9 @@ class Report:
     """Sections in Markdown; their pictures go to the folder ``pictures``. A section without data is empty."""
 
     def __init__(self, rows: Sequence[Row], runs: Sequence[Recorded], folder: Path) -> None:
-        self.rows, self.runs, self.folder = rows, runs, folder
+        self.rows = [row for row in rows if "workers" not in row]
+        self.scaled = [row for row in rows if "workers" in row]
+        self.runs, self.folder = runs, folder
 
     def text(self) -> str:
         """Draw the pictures and return the report."""
@@ -66,6 +69,7 @@ class Report:
             "The second limit of the adaptive policy": self.patience,
             "Tail against offered load": self.offered_load,
             "Simulator against cluster": self.agreement,
+            "Larger clusters": self.clusters,
         }
         done = {title: section() for title, section in sections.items()}
         missing = [title for title, section in done.items() if not section]
@@ -93,7 +97,7 @@ class Report:
 
     def densities(self) -> str:
         """All policies that were recorded in the first regime, by N and source."""
-        runs = [run for run in self.runs if run.regime == REGIME and run.policy in DENSITY]
+        runs = [run for run in self.runs if run.regime == REGIME and run.load is None and run.policy in DENSITY]
         if not runs:
             return ""
         pictures.densities(
@@ -105,16 +109,17 @@ class Report:
 
     def usage(self) -> str:
         """Tables 1 and 2; of an adaptive policy early answers count as well."""
-        ours = [run for run in self.runs if run.usage and run.usage.available and run.regime == REGIME]
+        ours = [run for run in self.runs if run.usage.available and run.load is None and run.regime == REGIME]
         if not ours:
             return ""
         columns: dict[str, Usage] = {}
         for n in sorted({run.n for run in ours}):
             if n in PAPER_USAGE:
                 columns[f"paper, {n} + 1"] = PAPER_USAGE[n]
-            for policy in dict.fromkeys(run.policy for run in ours if run.n == n):
-                usages = [run.usage for run in ours if (run.n, run.policy) == (n, policy) and run.usage]
-                columns[f"{policy}, {n} + 1"] = Usage(*(sum(numbers) for numbers in zip(*usages, strict=True)))
+            for policy, source in dict.fromkeys((run.policy, run.source) for run in ours if run.n == n):
+                usages = [run.usage for run in ours if (run.n, run.policy, run.source) == (n, policy, source)]
+                total = Usage(*(sum(numbers) for numbers in zip(*usages, strict=True)))
+                columns[f"{policy}, {n} + 1, {source}"] = total
         lines: Mapping[str, Callable[[Usage], object]] = {
             "groups": lambda usage: usage.groups,
             "with a slowdown (a member not answered by its s-cnn)": lambda usage: usage.slow,
@@ -133,7 +138,7 @@ class Report:
         tables = []
         for case, rows in grouped(select(self.rows, offered="closed"), CASE).items():
             none, rival = select(rows, policy="none"), best_rival(rows)
-            if not none:
+            if not none or none[0]["regime"] == "off":
                 continue
             variants = grouped((*select(rows, setting=None), *(row for row in rival if row["setting"])), VARIANT)
             lines = []
@@ -142,6 +147,7 @@ class Report:
                 line = {
                     "policy": _variant(mine[0]) + (" (best rival)" if rival and mine[0] is rival[0] else ""),
                     "extra load %": _show(mean_of(mine, "sent"), 100),
+                    "request p99": _show(mean_of(mine, "p99_s"), 1000, 0),
                     "group p99": _show(mean_of(mine, "group_p99_s"), 1000, 0),
                     "group p99.9": _show(mean_of(mine, "group_p999_s"), 1000, 0),
                     "none / it, group p99": _show(ratio(none, mine, "group_p99_s"), digits=2),
@@ -164,7 +170,7 @@ class Report:
 
     def tails(self) -> str:
         """Distribution of the real latencies, per group and per request."""
-        runs = [run for run in self.runs if run.source == "real"]
+        runs = [run for run in self.runs if run.source == "real" and run.load is None and run.regime in REGIMES]
         if not runs:
             return ""
         pictures.tails(self.folder / "tails.png", _panels(runs, "group") | _panels(runs, "request"))
@@ -191,17 +197,18 @@ class Report:
         rows = select(self.rows, policy="adaptive", setting="patience")
         if not rows:
             return ""
-        panels = []
-        for title, key, scale in (
+        panels, deadline = [], 1000 * latency.load().quantile(0.95)
+        for title, key, factor in (
             ("group p99, ms", "group_p99_s", 1000),
             ("coded while unsure, %", "unsure_share", 100),
         ):
-            curve = {"adaptive": self._curve(rows, "value", key, 1, scale)}
-            panels.append(pictures.Panel("", "second limit (patience), deadlines", title, curve))
+            curve = {"adaptive": self._curve(rows, "value", key, deadline, factor)}
+            panels.append(pictures.Panel("", "second limit (patience), ms", title, curve))
         pictures.curves(self.folder / "patience.png", panels)
-        deadline = 1000 * latency.load().quantile(0.95)
+        limits = ", ".join(f"{row['value']:g}" for row in rows[:: len({row["seed"] for row in rows})])
         return (
-            f"{self._image('patience')}\n\nThe deadline is the tracked p95, about {deadline:.0f} ms.\n\n"
+            f"{self._image('patience')}\n\nPatience of {limits} deadlines; the deadline is the tracked p95, about "
+            f"{deadline:.0f} ms.\n\n"
             f"{_made(row['made'] for row in rows)}"
         )
 
@@ -254,7 +261,32 @@ class Report:
         if not lines:
             return ""
         headings = [text for name in _AGREEMENT for text in (f"{name}, real", "sim", "difference %")]
-        return f"{_table(['case', 'policy', *headings], lines)}\n\n{_made(row['made'] for row in used)}"
+        still = select(self.rows, source="real", regime="off")
+        values = (
+            f"{row['n']} + 1: p50 {1000 * row['p50_s']:.1f} ms, p99 {1000 * row['p99_s']:.1f} ms" for row in still
+        )
+        note = (
+            f"Overhead as calibrated without injected slowness, real times: {'; '.join(values)}.\n\n" if still else ""
+        )
+        return f"{note}{_table(['case', 'policy', *headings], lines)}\n\n{_made(row['made'] for row in used)}"
+
+    def clusters(self) -> str:
+        """What ``scale`` found."""
+        if not self.scaled:
+            return ""
+        headings = "workers|frontends|policy|load|requests|µs each|request p50|request p99|extra load %|coded %"
+        lines = (
+            [
+                f"{row['workers'] - row['redundant']:,} + {row['redundant']:,}",
+                *(row["frontends"], row["policy"], f"{row['load']:.0%}", f"{row['requests']:,}"),
+                *(f"{row['us_per_request']:.0f}", f"{1000 * row['p50_s']:.0f}", f"{1000 * row['p99_s']:.0f}"),
+                f"{100 * (row['collage_load'] + row['replica_load']):.1f}",
+                f"{100 * row['coded_share']:.1f}",
+            ]
+            for row in self.scaled
+        )
+        note = "Simulated, one seed; microseconds of one core per request. Several frontends fill groups more slowly."
+        return f"{note}\n\n{_table(headings.split('|'), lines)}\n\n{_made(row['made'] for row in self.scaled)}"
 
     def _curves(self, rows: Iterable[Row], x: str, y: str, scale: float = 1000) -> dict[str, NDArray[np.float64]]:
         """A curve for each policy, and one for each limit of the adaptive one; real runs apart."""
@@ -321,22 +353,30 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.comparison", description=(__doc__ or "").partition("\n")[0])
     if argv[:1] == ["sweep"]:
         parser.prog += " sweep"
+        parser.add_argument(
+            "what", choices=("usual", "long", "scale"), nargs="?", default="usual", help="(%(default)s)"
+        )
         parser.add_argument("--groups", type=int, default=1000, help="closed groups per setting and seed (%(default)s)")
         parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
         parser.add_argument("--out", type=Path, default=Path("out/bench-sim.json"), help="(%(default)s)")
         args = parser.parse_args(argv[1:])
         if args.groups < 10 or args.seeds < 1:
             parser.error("at least 10 groups and one seed")
-        print(f"figures: {sweep(args.out, cases(), args.groups, args.seeds)}")
+        if args.what == "scale":
+            file = scale(args.out, 1000 * args.groups)
+        else:
+            file = sweep(args.out, cases() if args.what == "usual" else long_cases(), args.groups, args.seeds)
+        print(f"figures: {file}")
         return 0
-    parser.add_argument("figures", type=Path, nargs="+", help="JSON files of bench.experiment and of sweep")
+    parser.add_argument("figures", type=Path, nargs="+", help="JSON files of bench.experiment and of sweep, or folders")
     parser.add_argument("--records", type=Path, nargs="*", help="their raw records (.jsonl, those beside them)")
     parser.add_argument("--out", type=Path, required=True, help="the report without .md; pictures go to that folder")
     args = parser.parse_args(argv)
-    beside = [file.with_suffix(".jsonl") for file in args.figures]
+    files = [file for given in args.figures for file in (sorted(given.glob("*.json")) if given.is_dir() else [given])]
+    beside = [file.with_suffix(".jsonl") for file in files]
     try:
         records = [file for file in beside if file.exists()] if args.records is None else args.records
-        report = Report(*read(args.figures, records), args.out)
+        report = Report(*read(files, records), args.out)
         args.out.mkdir(parents=True, exist_ok=True)
         (file := args.out.with_name(args.out.name + ".md")).write_text(report.text() + "\n")
     except (OSError, ValueError) as error:

@@ -1,198 +1,223 @@
-"""``make bench``: policies against each other, on a cluster of real processes that straggle, in closed groups.
+"""``make bench``: policies against each other, on a cluster of real processes that straggle, fail, or both.
 
 Workers run stand-ins (``bench.proxy``) that answer what the shipped models answer, so that inference costs nothing and
 only the injected slowness counts; the frontend, the wire and the worker processes are the real ones. The simulator
-runs the same cases, for comparison.
+runs the same cases, for comparison, with the overhead that a short calibration without slowness found.
+
+Every run is kept in ``out/<target>/runs`` as soon as it ends: the same command goes on where it was interrupted, and
+several commands with one target add up. Needs the cores for itself: what else runs shows in the tail.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
+import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import figures, proxy
-from bench.cluster import COLLAGE, S_CNN, Cluster
-from bench.demo import SAMPLES, sent_between
-from bench.load import Record, Sample, closed_groups, load_samples, random_groups
+from bench.cluster import COLLAGE, S_CNN
+from bench.demo import SAMPLES
+from bench.load import Sample, load_samples, slug
 from bench.processes import ProcessError, cancel_on_signals
 from bench.replay import COMPARED, EQUAL_RESOURCES, table
-from bench.replay import simulate as simulate_case
-from bench.simulate import Setup
-from bench.workload import REGIMES, Regime
-from collage.client import Client
-from collage.figures import OUT, Scalar, write_figures
-from encoder.image import Pixels
-from models.evaluate import OnnxModel
+from bench.trial import (
+    CALIBRATION_GROUPS,
+    LIMITS,
+    OFF,
+    WARM_UP_GROUPS,
+    Answers,
+    Case,
+    Drawn,
+    Overhead,
+    Row,
+    Shipped,
+    Trial,
+    png,
+)
+from bench.workload import REGIMES
+from collage.figures import OUT, commit, write_figures
+from models import data
 
-WARM_UP_GROUPS = 100  # a tracked deadline has settled by then
-SOURCES = {"S_CNN": figures.S_CNN, "COLLAGE": figures.COLLAGE, "REPLICA": figures.REPLICA, None: figures.NOBODY}
-Row = dict[str, Scalar]
-
-
-class Prepared(NamedTuple):
-    """Groups of pictures to send; whether the s-cnn is right of each, and whether its cell is unsure, bool ``[n]``."""
-
-    groups: list[list[Sample]]
-    available: NDArray[np.bool_]
-    unsure: NDArray[np.bool_]
-
-
-class Experiment:
-    """One cluster under one regime; ``scale`` shortens all injected times, and deadlines with them."""
-
-    def __init__(self, regime: Regime, groups: int, scale: float, folder: Path) -> None:
-        self.regime, self.groups, self.scale, self.folder = regime, groups, scale, folder
-        s_cnn, collage = OnnxModel(S_CNN), OnnxModel(COLLAGE)
-        self.s_cnn, self.collage = s_cnn, collage
-        self.models = proxy.save_models(folder / "stand-ins", s_cnn.info, collage.info)
-        self.members = collage.info.k**2
-        self.deadline = float(np.quantile(regime.sample, 0.95))
-
-    def cluster(self, equal_resources: bool) -> Cluster:
-        """N s-cnn workers and one collage worker, or N + 1 s-cnn workers."""
-        count = self.members + 1
-
-        def flags(index: int) -> tuple[str, ...]:
-            return *self.regime.flags(index, count, 0), "--slowdown-scale", str(self.scale)
-
-        return Cluster(
-            *self.models,
-            s_cnn_workers=count if equal_resources else self.members,
-            collage_workers=0 if equal_resources else 1,
-            worker_flags=flags,
-            logs=self.folder / "logs",
-        )
-
-    def prepare(self, samples: Sequence[Sample], seed: int) -> Prepared:
-        """Random groups, those for warming up included, with what the real models say of them."""
-        groups = random_groups(samples, self.members, self.groups + WARM_UP_GROUPS, seed)
-        said = list(proxy.answers(self.s_cnn, self.collage, groups))
-        pictures, available = proxy.stand_in_groups(groups, said, self.s_cnn.info.labels)
-        unsure = np.concatenate([answer.confidence for answer in said]) < self.collage.info.accept_threshold
-        painted = [
-            [replace(sample, data=_png(picture)) for sample, picture in zip(*pair, strict=True)]
-            for pair in zip(groups, pictures, strict=True)
-        ]
-        return Prepared(painted, available, unsure)
-
-    async def run(
-        self, cluster: Cluster, policy: str, flags: Sequence[str], seed: int, prepared: Prepared
-    ) -> tuple[Row, list[Record]]:
-        """Send the groups under one policy; returns its row and the raw records."""
-        groups = prepared.groups
-        await cluster.restart_frontend(
-            (
-                *("--policy", "none" if policy == EQUAL_RESOURCES else policy),
-                *("--deadline-s", f"{self.deadline * self.scale:.4f}", "--group-wait-s", f"{0.05 * self.scale:.4f}"),
-                *flags,
-            )
-        )
-        async with Client(cluster.frontend.address) as client:
-            await closed_groups(client, groups[:WARM_UP_GROUPS], prefix=f"w{seed}-")
-            before, busy = await cluster.frontend.metrics(), await self._busy_s(cluster)
-            records = await closed_groups(client, groups[WARM_UP_GROUPS:], prefix=f"g{seed}-")
-            after, busy_after = await cluster.frontend.metrics(), await self._busy_s(cluster)
-        collages, replicas = sent_between(before, after)
-        skip = WARM_UP_GROUPS * self.members
-        measured = figures.Run(
-            latency_s=np.array([record.latency_s for record in records]) / self.scale,
-            source=np.array([SOURCES[record.source] for record in records], np.uint8),
-            unsure=prepared.unsure[skip:],
-            right=np.array([record.right for record in records]),
-            available=prepared.available[skip:],
-            members=self.members,
-            collages=int(collages),
-            replicas=int(replicas),
-            busy_s=(busy_after - busy) / self.scale,
-        )
-        about: Row = {"source": "real", "regime": self.regime.name, "offered": "closed", "load": None}
-        about |= {"n": self.members, "redundant": 1, "policy": policy, "seed": seed}
-        return measured.row(about), records
-
-    async def _busy_s(self, cluster: Cluster) -> float:
-        workers = [await child.metrics() for child in (*cluster.s_cnn, *cluster.collage)]
-        return sum(metrics.value("collage_worker_busy_seconds_total") for metrics in workers)
+FEWEST_OPEN = 0.1  # of capacity; below that an open loop takes for ever
 
 
-def _png(picture: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+def cases(policies: Sequence[str], seeds: int, loads: Sequence[float | None]) -> Iterator[Case]:
+    """Every policy with every seed; those together that share a cluster: of one seed, with the same workers."""
+    limited = [_limited(policy) for policy in policies]
+    for equal in (False, True):
+        chosen = [each for each in limited if (each[0] == EQUAL_RESOURCES) == equal]
+        for seed in range(seeds):
+            for load in loads:
+                yield from (Case(policy, seed, load, setting, value) for policy, setting, value in chosen)
 
 
-async def compare(
-    experiment: Experiment, policies: Sequence[str], seeds: Sequence[int], flags: Sequence[str], console: Console
-) -> tuple[list[Row], list[Row]]:
-    """All policies and seeds on real processes; returns rows and raw records."""
+def _limited(text: str) -> tuple[str, str | None, float | None]:
+    """``hedge`` or ``hedge:quantile=0.9``; ValueError for anything else."""
+    policy, _, limit = text.partition(":")
+    setting, _, value = limit.partition("=")
+    if policy not in COMPARED:
+        raise ValueError(f"there is no policy {policy!r}")
+    if limit and setting not in LIMITS:
+        raise ValueError(f"{text}: a limit is one of {', '.join(LIMITS)}")
+    return (policy, setting, float(value)) if limit else (policy, None, None)
+
+
+async def compare(trial: Trial, chosen: Sequence[Case], runs: Path, console: Console) -> None:
+    """Do the runs that are not in ``runs`` yet; each leaves its real and its simulated row there, and its records."""
     cancel_on_signals()
-    samples = load_samples(SAMPLES)
-    rows: list[Row] = []
-    records: list[Row] = []
+    overhead = await calibrate(trial, runs, console)
+    missing = [case for case in chosen if not (runs / f"{trial.name(case)}.json").exists()]
     with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("", total=len(seeds) * len(policies))
-        for equal in (False, True):
-            chosen = [policy for policy in policies if (policy == EQUAL_RESOURCES) == equal]
-            if not chosen:
-                continue
-            async with experiment.cluster(equal) as cluster:
-                for seed in seeds:
-                    prepared = await asyncio.to_thread(experiment.prepare, samples, seed)
-                    for policy in chosen:
-                        progress.update(bar, description=f"{experiment.regime.name}: {policy}, seed {seed}")
-                        row, raw = await experiment.run(cluster, policy, flags, seed, prepared)
-                        rows.append(row)
-                        about: Row = {"regime": experiment.regime.name, "policy": policy, "seed": seed}
-                        records += [{**about, **asdict(record)} for record in raw]
-                        progress.advance(bar)
-    return rows, records
+        bar = progress.add_task("", total=sum(map(trial.seconds, missing)))
+        for (equal, seed), shared in groupby(missing, lambda case: (case.policy == EQUAL_RESOURCES, case.seed)):
+            progress.update(bar, description=f"{trial.regime.name}: preparing seed {seed}")
+            prepared = await asyncio.to_thread(trial.answers.prepare, WARM_UP_GROUPS + trial.groups, seed)
+            async with trial.cluster(seed, equal) as cluster:
+                for case in shared:
+                    progress.update(bar, description=f"{trial.regime.name}: {case.title}")
+                    row, records = await trial.run(cluster, case, prepared)
+                    twin = await asyncio.to_thread(trial.simulate, case, prepared, overhead)
+                    about: Row = {"regime": trial.regime.name, "n": trial.members, "load": case.load}
+                    about |= {"policy": case.policy, "seed": seed, **case.varied}
+                    write_figures(
+                        trial.name(case), [row, twin], ({**about, **asdict(record)} for record in records), runs
+                    )
+                    progress.advance(bar, trial.seconds(case))
+
+
+async def calibrate(trial: Trial, runs: Path, console: Console) -> Overhead:
+    """What a request takes where no slowness is injected, measured once per target and cluster.
+
+    The real row (regime ``off``, policy none) is kept with the others.
+    """
+    still = Trial(OFF, trial.answers, CALIBRATION_GROUPS, 1.0, (), runs.parent)
+    name, file = still.name(Case("none", 0)), runs.parent / f"overhead-{trial.members}.json"
+    if not (file.exists() and (runs / f"{name}.json").exists()):
+        prepared = await asyncio.to_thread(still.answers.prepare, WARM_UP_GROUPS + CALIBRATION_GROUPS, 0)
+        async with still.cluster(0, equal_resources=False) as cluster:
+            row, records = await still.run(cluster, Case("none", 0), prepared)
+        about: Row = {"regime": OFF.name, "n": trial.members, "load": None, "policy": "none", "seed": 0}
+        write_figures(name, [row], ({**about, **asdict(record)} for record in records), runs)
+        file.write_text(json.dumps(asdict(Overhead.of(records))) + "\n")
+    overhead = Overhead(**json.loads(file.read_text()))
+    (row,) = json.loads((runs / f"{name}.json").read_text())["rows"]
+    share = row["p99_s"] / (trial.deadline * trial.scale)
+    console.print(
+        f"without injected slowness: p50 {1000 * row['p50_s']:.1f} ms, p99 {1000 * row['p99_s']:.1f} ms, "
+        f"{share:.0%} of the deadline" + (": too much, what follows is this machine's tail" if share > 0.1 else ""),
+        highlight=False,
+    )
+    return overhead
+
+
+def collect(target: str, runs: Path) -> Path:
+    """Put all runs into ``out/<target>.json`` and ``.jsonl``."""
+    files = sorted(runs.glob("*.json"))
+    contents = [json.loads(file.read_text()) for file in files]
+    rows = [row for content in contents for row in content["rows"]]
+    if len(commits := {content["commit"] for content in contents} | {commit()}) > 1:
+        print(f"these runs are of {len(commits)} commits: remove {runs} to begin anew", file=sys.stderr)
+    lines = (line for file in files for line in file.with_suffix(".jsonl").read_text().splitlines())
+    return write_figures(target, rows, map(json.loads, lines))
+
+
+def _samples(folder: Path | None, size: int) -> list[Sample]:
+    """The images that ship, or the test images of a data set."""
+    if folder is None:
+        return load_samples(SAMPLES)
+    found = data.load(folder, size)
+    images = zip(found.test.ids, found.test.labels.tolist(), found.test.images, strict=True)
+    return [Sample(name, slug(found.labels[label]), png(image)) for name, label, image in images]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.experiment", description=(__doc__ or "").partition("\n")[0],
+        epilog="Further flags go to the frontends.",
+    )  # fmt: skip
+    parser.add_argument("--regimes", default="transient", help=f"of {', '.join(REGIMES)} (%(default)s)")
+    parser.add_argument(
+        "--policies", default="none,hedge,collage,adaptive",
+        help=f"of {', '.join(COMPARED)}; one limit may be set, as in hedge:quantile=0.9 ({', '.join(LIMITS)})",
+    )  # fmt: skip
+    parser.add_argument("--groups", type=int, default=500, help="groups per policy and seed (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--loads", default="", help="open loop: shares of capacity, as 0.1,0.5,0.8 (closed groups)")
+    parser.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
+    parser.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
+    parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
+    parser.add_argument("--target", default="bench", help="name of the files in out/ (%(default)s)")
+    parser.add_argument("--collect", action="store_true", help="only put together what is there")
+    parser.add_argument("--plan", action="store_true", help="only say what is left to do and how long it takes")
+    return parser
 
 
 def main() -> int:
-    """Run the comparison: 0 if it went well, 1 if a process failed, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m bench.experiment", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--regimes", default="transient", help=f"of {', '.join(REGIMES)} (%(default)s)")
-    parser.add_argument("--policies", default="none,hedge,collage,adaptive", help=f"of {', '.join(COMPARED)}")
-    parser.add_argument("--groups", type=int, default=500, help="closed groups per policy and seed (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
-    parser.add_argument("--target", default="bench", help="name of the files in out/ (%(default)s)")
-    args, flags = parser.parse_known_args()
+    """Run the comparison: 0 if it went well, 1 if a process failed, 2 for an argument, 130 after Ctrl-C."""
+    args, flags = _parser().parse_known_args()
     console = Console()
-    policies, rows, records = args.policies.split(","), [], []
+    policies, regimes = args.policies.split(","), args.regimes.split(",")
+    folder = OUT / args.target
+    runs = folder / "runs"
     try:
-        for name in args.regimes.split(","):
-            experiment = Experiment(REGIMES[name], args.groups, args.scale, OUT / args.target)
-            real, raw = asyncio.run(compare(experiment, policies, range(args.seeds), flags, console))
-            setup = Setup(experiment.members, 1)
-            simulated = [
-                simulate_case(setup, policy, experiment.regime, seed, args.groups)
-                for policy in policies
-                for seed in range(args.seeds)
-            ]
-            console.print(table(f"{name}: {args.groups} groups of 9 per policy and seed, real processes", real))
-            console.print(table(f"{name}: the same, simulated", simulated))
-            rows += real + simulated
-            records += raw
+        loads = [float(load) for load in args.loads.split(",")] if args.loads else [None]
+        if unknown := set(regimes) - set(REGIMES):
+            raise ValueError(f"there is no regime {min(unknown)!r}")
+        chosen = list(cases(policies, args.seeds, loads))
+        if (
+            args.groups < 1
+            or args.seeds < 1
+            or args.scale <= 0
+            or any(x is not None and x < FEWEST_OPEN for x in loads)
+        ):
+            raise ValueError(f"groups, seeds and scale must be above 0, loads at least {FEWEST_OPEN}")
+        if args.drawn is not None and (args.drawn < 4 or round(args.drawn**0.5) ** 2 != args.drawn):
+            raise ValueError("--drawn takes a square: 4, 9, 16, 25")
+        answers: Answers = Drawn(args.drawn) if args.drawn else Shipped(S_CNN, COLLAGE, _samples(args.data, 32))
+    except (OSError, ValueError) as error:
+        print(f"python -m bench.experiment: {error}", file=sys.stderr)
+        return 2
+    if args.collect:
+        print(f"figures: {collect(args.target, runs)}")
+        return 0
+    trials = [Trial(REGIMES[name], answers, args.groups, args.scale, flags, folder) for name in regimes]
+    left = [(trial, case) for trial in trials for case in chosen if not (runs / f"{trial.name(case)}.json").exists()]
+    minutes = sum(trial.seconds(case) for trial, case in left) / 60
+    print(f"{len(left)} of {len(trials) * len(chosen)} runs to do, about {minutes:.0f} minutes", flush=True)
+    if args.plan:
+        return 0
+    try:
+        for trial in trials:
+            asyncio.run(compare(trial, chosen, runs, console))
+            _show(trial, chosen, runs, console)
     except ProcessError as error:
         print(error, file=sys.stderr)
         return 1
     except asyncio.CancelledError:
-        print("stopped", file=sys.stderr)
+        print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
-    print(f"figures: {write_figures(args.target, rows, records)}")
+    print(f"figures: {collect(args.target, runs)}")
     return 0
+
+
+def _show(trial: Trial, chosen: Sequence[Case], runs: Path, console: Console) -> None:
+    for load in dict.fromkeys(case.load for case in chosen):
+        files = [runs / f"{trial.name(case)}.json" for case in chosen if case.load == load]
+        rows = [row for file in files for row in json.loads(file.read_text())["rows"]]
+        for row in rows:
+            row["policy"] += f"\n{row['setting']} {row['value']:g}" if "setting" in row else ""
+        real, simulated = ([row for row in rows if row["source"] == source] for source in ("real", "sim"))
+        offered = "closed groups" if load is None else f"open loop at {load:.0%}"
+        title = f"{trial.regime.name}, {trial.members} + 1: {trial.groups} groups per policy and seed, {offered}"
+        console.print(table(f"{title}, real processes", real))
+        console.print(table(f"{title}, simulated", simulated))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Usage(NamedTuple):
 class Recorded:
     """Latencies of one run in seconds, of groups and of requests, float64 ``[groups]`` and ``[requests]``.
 
-    Of simulated runs neither requests nor ``usage`` are recorded.
+    Requests of simulated runs are not recorded. ``load`` is None for closed groups.
     """
 
     made: str
@@ -48,9 +48,10 @@ class Recorded:
     regime: str
     n: int
     policy: str
+    load: float | None
     groups_s: NDArray[np.float64]
     requests_s: NDArray[np.float64]
-    usage: Usage | None
+    usage: Usage
 
 
 def read(files: Iterable[Path], records: Iterable[Path]) -> tuple[list[Row], list[Recorded]]:
@@ -66,38 +67,51 @@ def read(files: Iterable[Path], records: Iterable[Path]) -> tuple[list[Row], lis
             raise ValueError(f"{file} holds no rows")
         made = f"`{content['command']}` on {describe(content['machine'])}, commit {str(content['commit'])[:7]}"
         for row in content["rows"]:
+            if "workers" in row:  # of ``scale``
+                rows[made, len(rows)] = {**row, "made": made}
+                continue
             row = {"setting": None, "value": None, **row, "made": made}
             row["sent"] = (row["collage_load"] or 0) + (row["replica_load"] or 0)
             rows.setdefault(tuple(row[key] for key in (*CASE, *VARIANT, "seed")), row)
-    everything = list(rows.values())
-    return everything, [run for file in records for run in _read_records(file, everything)]
+    known = [row for row in rows.values() if "workers" not in row]
+    return list(rows.values()), [run for file in records for run in _read_records(file, known)]
 
 
 def _read_records(file: Path, rows: Sequence[Row]) -> Iterable[Recorded]:
-    """Real records are one per request; those of ``sweep`` one per group, and say ``n``."""
-    runs: dict[tuple[Any, ...], list[tuple[int, float, str | None, bool]]] = {}
+    """Real records are one per request, simulated ones one per group."""
+    runs: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     with file.open() as lines:
         for line in lines:
             record = json.loads(line)
-            key = (record.get("n"), record["regime"], record["policy"], record["seed"])
-            answer = record.get("source"), record.get("prediction") == record.get("label")
-            runs.setdefault(key, []).append((record["group"], record["latency_s"], *answer))
-    for (n, regime, policy, seed), answers in runs.items():
-        groups, seconds, sources, rights = zip(*answers, strict=True)
-        source = "sim" if n else "real"
-        members = len(groups) // len(set(groups))
-        about = {"source": source, "regime": regime, "policy": policy, "seed": seed, "n": n or members}
-        row = next(iter(select(rows, offered="closed", setting=None, **about)), None)
+            simulated = "simulated" in record
+            key = (simulated, *(record.get(name) for name in ("regime", "n", "policy", "seed", "load")))
+            if "setting" in record:
+                continue  # pictures are of defaults
+            if simulated:
+                entry: tuple[Any, ...] = tuple(record[name] for name in ("latency_s", "slow", "coded", "coded_right"))
+            else:
+                entry = (record["latency_s"], record["source"], record["prediction"] == record["label"])
+            runs.setdefault(key, []).append(entry)
+    for (simulated, regime, n, policy, seed, load), entries in runs.items():
+        source, offered = "sim" if simulated else "real", "closed" if load is None else "open"
+        about = {"source": source, "regime": regime, "n": n, "policy": policy, "seed": seed, "load": load}
+        row = next(iter(select(rows, offered=offered, setting=None, **about)), None)
         if row is None:
             raise ValueError(f"{file}: there is no row of {about}")
-        latencies = np.array(seconds)
-        if n:
-            yield Recorded(row["made"], source, regime, n, policy, latencies, np.empty(0), None)
-            continue
-        latencies *= row["mean_s"] / latencies.mean()  # to what the row says, where times had been shortened
-        groups_s = latencies.reshape(-1, members).max(axis=1)
-        usage = count_usage(np.array(sources).reshape(-1, members), np.array(rights))
-        yield Recorded(row["made"], source, regime, members, policy, groups_s, latencies, usage)
+        latencies, *others = (np.array(column) for column in zip(*entries, strict=True))
+        if simulated:
+            known = (latencies, np.empty(0), _usage_of_groups(*others))
+        else:
+            latencies *= row["mean_s"] / latencies.mean()  # to what the row says, where times had been shortened
+            groups_s = latencies.reshape(-1, n).max(axis=1)
+            known = (groups_s, latencies, count_usage(others[0].reshape(-1, n), others[1]))
+        yield Recorded(row["made"], source, regime, n, policy, load, *known)
+
+
+def _usage_of_groups(slow: NDArray[np.bool_], coded: NDArray[np.int64], right: NDArray[np.int64]) -> Usage:
+    available = coded > 0
+    counts = (len(slow), slow.sum(), available.sum(), (available & (right == coded)).sum(), coded.sum(), right.sum())
+    return Usage(*map(int, counts))
 
 
 def count_usage(sources: NDArray[Any], rights: NDArray[np.bool_]) -> Usage:

@@ -1,4 +1,8 @@
-"""Closed groups: N images at once, wait for all answers, next group (Collage inference, section 5.1)."""
+"""Two ways of offering load, never mixed.
+
+Closed groups: N images at once, wait for all answers, next group (Collage inference, section 5.1). Open loop: requests
+come when they come, however long the answers take.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from collage.client import Client, ClientError
 
@@ -28,7 +33,8 @@ class Record:
 
     ``group`` and ``member`` count from 0 in the order sent, ``cell`` is the member's place in the frontend's collage.
     Labels are slugs. Without an answer ``prediction`` and ``source`` are None and ``error`` says why. ``started_s`` is
-    since the run's start, ``latency_s`` what the caller waited, and the last three are the frontend's account.
+    when it was sent (in an open loop: meant to be), since the run's start, ``latency_s`` what the caller waited since
+    then, and the last three are the frontend's account.
     """
 
     request_id: str
@@ -87,36 +93,94 @@ async def closed_groups(
     Request ids are ``<prefix><group>-<member>``, the same in every run, so that injected slowness is the same as well.
     ``done`` is called after every group. Failed requests are recorded, not raised.
     """
-    clock = asyncio.get_running_loop().time
-    start = clock()
+    caller = _Caller(client, prefix, timeout_s)
     records: list[Record] = []
+    for index, group in enumerate(groups):
+        async with asyncio.TaskGroup() as tasks:
+            now = caller.now
+            sent = [tasks.create_task(caller.call(index, member, sample, now)) for member, sample in enumerate(group)]
+        records += [task.result() for task in sent]
+        done()
+    return records
 
-    async def one(group: int, member: int, sample: Sample) -> Record:
-        request_id = f"{prefix}{group:04d}-{member}"
-        sent = clock()
-        known = (request_id, group, member, sample.name, sample.label)
+
+async def open_loop(
+    client: Client,
+    groups: Sequence[Sequence[Sample]],
+    times: NDArray[np.float64],
+    *,
+    prefix: str = "g",
+    timeout_s: float = 10.0,
+    most: int = 1000,
+    done: Callable[[], object] = lambda: None,
+) -> list[Record]:
+    """Send one request after another at ``times`` (seconds from now, rising, as many as there are samples).
+
+    Nobody waits for answers: latency counts from the intended start, and a generator that falls behind is part of it.
+    At most ``most`` requests are open at once; what would be more is not sent and recorded as failed at the timeout.
+    Otherwise like ``closed_groups``; over ``timeout_s`` after the last arrival.
+    """
+    samples = [(index, member, sample) for index, group in enumerate(groups) for member, sample in enumerate(group)]
+    if len(times) != len(samples):
+        raise ValueError(f"{len(samples)} samples need as many times, not {len(times)}")
+    caller = _Caller(client, prefix, timeout_s)
+    tasks: list[asyncio.Task[Record]] = []
+    unended = 0
+
+    def ended(_: object) -> None:
+        nonlocal unended
+        unended -= 1
+        done()
+
+    async with asyncio.TaskGroup() as sending:
+        for at, (index, member, sample) in zip(times.tolist(), samples, strict=True):
+            if (wait := at - caller.now) > 0:
+                await asyncio.sleep(wait)
+            do = caller.call if unended < most else caller.give_up
+            call = do(index, member, sample, at)
+            tasks.append(sending.create_task(call))
+            unended += 1
+            tasks[-1].add_done_callback(ended)
+    return [task.result() for task in tasks]
+
+
+class _Caller:
+    """Sends requests and keeps their records; its clock is in seconds and starts at 0."""
+
+    def __init__(self, client: Client, prefix: str, timeout_s: float) -> None:
+        self._client, self._prefix, self._timeout_s = client, prefix, timeout_s
+        self._clock = asyncio.get_running_loop().time
+        self._start = self._clock()
+
+    @property
+    def now(self) -> float:
+        return self._clock() - self._start
+
+    async def call(self, group: int, member: int, sample: Sample, started: float) -> Record:
+        """One request, ``started`` when it was meant to."""
+        request_id = f"{self._prefix}{group:04d}-{member}"
         try:
-            answer = await client.predict(sample.data, request_id=request_id, timeout_s=timeout_s)
+            answer = await self._client.predict(sample.data, request_id=request_id, timeout_s=self._timeout_s)
         except ClientError as error:
-            waited = clock() - sent
-            return Record(*known, None, None, None, None, str(error), sent - start, waited, None, None, None)
+            return self._failed(group, member, sample, started, self.now - started, str(error))
         return Record(
-            *known,
+            *(request_id, group, member, sample.name, sample.label),
             prediction=slug(answer.label),
             source=answer.source,
             coded_confidence=answer.coded_confidence,
             cell=answer.cell,
             error=None,
-            started_s=sent - start,
-            latency_s=clock() - sent,
+            started_s=started,
+            latency_s=self.now - started,
             total_s=answer.total_s,
             queue_s=answer.queue_s,
             inference_s=answer.inference_s,
         )
 
-    for index, group in enumerate(groups):
-        async with asyncio.TaskGroup() as tasks:
-            sent = [tasks.create_task(one(index, member, sample)) for member, sample in enumerate(group)]
-        records += [task.result() for task in sent]
-        done()
-    return records
+    async def give_up(self, group: int, member: int, sample: Sample, started: float) -> Record:
+        """A request that is not sent."""
+        return self._failed(group, member, sample, started, self._timeout_s, "not sent: too many are open")
+
+    def _failed(self, group: int, member: int, sample: Sample, started: float, latency: float, error: str) -> Record:
+        known = (f"{self._prefix}{group:04d}-{member}", group, member, sample.name, sample.label)
+        return Record(*known, None, None, None, None, error, started, latency, None, None, None)

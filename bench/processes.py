@@ -82,9 +82,14 @@ class Child:
         return f"http://{HOST}:{self.metrics_port}/metrics"
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def pid(self) -> int:
         """Its process id; ProcessError if it does not run."""
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None or not self.running:
             raise ProcessError(f"{self.name} is not running")
         return self._process.pid
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from bench.figures import Run
 from bench.simulate import Setup, Simulation
-from bench.workload import REGIMES, Regime, Seconds, poisson, read_numbers
+from bench.workload import REGIMES, Models, Regime, Seconds, poisson, read_numbers
 from collage.figures import OUT, Scalar, write_figures
-from frontend.policy import POLICIES, Rules
+from frontend.rules import POLICIES, Rules
 
 EQUAL_RESOURCES = "equal-resources"  # policy none, and the redundant workers are s-cnn workers
 COMPARED = ("none", EQUAL_RESOURCES, *(policy for policy in POLICIES if policy != "none"))
@@ -38,35 +39,57 @@ def simulate(
     arrivals: Seconds | None = None,
     **limits: float | None,
 ) -> dict[str, Scalar]:
-    """One row of figures: ``groups`` of ``setup.n`` under one of ``COMPARED``, whose ``limits`` are those of Rules.
+    """One row of figures; see ``run``."""
+    if arrivals is not None:
+        load = len(arrivals) / float(arrivals[-1] - arrivals[0]) / capacity(setup.n, regime)
+    measured = run(setup, policy, regime, seed, groups, load, arrivals, limits=limits)
+    return measured.row(about("sim", setup, regime, policy, seed, load))
+
+
+def run(
+    setup: Setup,
+    policy: str,
+    regime: Regime,
+    seed: int,
+    groups: int,
+    load: float | None = None,
+    arrivals: Seconds | None = None,
+    models: Models | None = None,
+    warm_up: int = 20,
+    limits: Mapping[str, float | None] | None = None,
+) -> Run:
+    """Simulate ``groups`` of ``setup.n`` under one of ``COMPARED``, whose ``limits`` are those of Rules.
 
     Closed groups; or with ``load`` an open loop of that share of what the s-cnn workers can do, in Poisson arrivals;
-    or at given times in seconds. Fixed deadlines are the 95th percentile of the regime, unless given.
+    or at given times in seconds. Of an open loop the first ``warm_up`` groups do not count, closed groups are so many
+    more. Fixed deadlines are the 95th percentile of the regime, unless given.
     """
     equal = policy == EQUAL_RESOURCES
-    limits = {"deadline": float(np.quantile(regime.sample, 0.95)), **limits}
+    limits = {"deadline": float(np.quantile(regime.sample, 0.95)), **(limits or {})}
     rules = Rules.named("none" if equal else policy, **limits)
-    run = Simulation(replace(setup, equal_resources=equal), rules, regime, seed)
-    capacity = setup.n / regime.sample.mean()
-    if arrivals is not None:
-        load = len(arrivals) / float(arrivals[-1] - arrivals[0]) / capacity
-        measured = run.open(arrivals)
-    elif load is not None:
-        measured = run.open(poisson(load * capacity, groups * setup.n, seed))
-    else:
-        measured = run.closed(groups)
-    return measured.row(
-        {
-            "source": "sim",
-            "regime": regime.name,
-            "offered": "closed" if load is None else "open",
-            "load": load,
-            "n": setup.n,
-            "redundant": setup.redundant,
-            "policy": policy,
-            "seed": seed,
-        }
-    )
+    simulation = Simulation(replace(setup, equal_resources=equal), rules, regime, seed, models)
+    if arrivals is None and load is not None:
+        arrivals = poisson(load * capacity(setup.n, regime), groups * setup.n, seed)
+    return simulation.closed(groups, warm_up) if arrivals is None else simulation.open(arrivals, warm_up)
+
+
+def capacity(n: int, regime: Regime) -> float:
+    """Requests per second that ``n`` s-cnn workers can serve."""
+    return n / float(regime.sample.mean())
+
+
+def about(source: str, setup: Setup, regime: Regime, policy: str, seed: int, load: float | None) -> dict[str, Scalar]:
+    """Which run a row is of."""
+    return {
+        "source": source,
+        "regime": regime.name,
+        "offered": "closed" if load is None else "open",
+        "load": load,
+        "n": setup.n,
+        "redundant": setup.redundant,
+        "policy": policy,
+        "seed": seed,
+    }
 
 
 def mean_of(rows: Sequence[dict[str, Scalar]], key: str) -> tuple[float, float] | None:

@@ -14,13 +14,13 @@ import numpy as np
 
 from bench.figures import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.stations import Agenda, Call, Stations
-from bench.workload import Model, Outage, Regime, Seconds
+from bench.workload import Model, Models, Outage, Regime, Seconds
 from frontend import events as e
 from frontend.balance import Balancer, Ejection
-from frontend.policy import Policy, Rules
+from frontend.policy import Policy
+from frontend.rules import Rules
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 
-ACCEPT = 0.5  # the threshold of the simulated model
 UNENDED = -1.0
 
 
@@ -32,7 +32,8 @@ class Setup:
     s-cnn workers of the redundant ones. Several frontends share the workers and split the requests evenly.
     ``encode_s`` is what making a collage takes, ``inference_s`` the least that an inference takes, ``overhead_s`` what
     is lost between the end of an inference and its answer's arrival in the frontend, without holding the worker,
-    ``acknowledge_s`` how long a cancelled call stays outstanding.
+    ``caller_s`` what is lost between the caller and the frontend, ``acknowledge_s`` how long a cancelled call stays
+    outstanding.
     """
 
     n: int = 9
@@ -44,6 +45,7 @@ class Setup:
     encode_s: float = 0.003
     inference_s: float = 0.0
     overhead_s: float = 0.0
+    caller_s: float = 0.0
     acknowledge_s: float = 0.0
 
     @property
@@ -89,12 +91,12 @@ class Simulation:
         rules: Rules,
         regime: Regime,
         seed: int = 0,
-        model: Model | None = None,
+        model: Models | None = None,
         ejection: Ejection | None = None,
     ) -> None:
         """``model`` and ``ejection`` as by default if not given; without ``rules.eject`` nobody is ejected."""
         self.setup, self.rules, self.regime, self.seed = setup, rules, regime, seed
-        self.model = model or Model()
+        self.model: Models = model or Model()
         self.collages = self.replicas = 0
         self._agenda = Agenda()
         self._s_cnn = setup.workers if setup.equal_resources else setup.n
@@ -116,7 +118,7 @@ class Simulation:
             for index in range(setup.workers):
                 self._balancer(frontend, index).set_ready(str(index), True)
             if rules.collage and collage_workers:
-                frontend.policy.handle([e.CollageWorkers(0.0, collage_workers, setup.cells, accept=ACCEPT)])
+                frontend.policy.handle([e.CollageWorkers(0.0, collage_workers, setup.cells, accept=self.model.accept)])
         self._outages = regime.outages(setup.workers, seed)
         self._next_outage()
 
@@ -154,7 +156,7 @@ class Simulation:
         return Run(
             latency_s=np.array(self._latency)[measured],
             source=source[measured],
-            unsure=(self._images.confidence < ACCEPT)[measured],
+            unsure=(self._images.confidence < self.model.accept)[measured],
             right=right[measured],
             available=self._images.s_cnn_right[measured],
             members=self.setup.n,
@@ -213,13 +215,13 @@ class Simulation:
             self._feed(frontend, e.Due(at, kind, id))
 
     def _end(self, frontend: _Frontend, request: int, source: int) -> None:
-        self._latency[request] = self._agenda.now - self._started[request]
+        self._latency[request] = self._agenda.now - self._started[request] + self.setup.caller_s
         self._source[request] = source
         frontend.tried.pop(request, None)
         self._left -= 1
         self._unanswered -= 1
         if self._closed and not self._unanswered:
-            self._agenda.at(self._agenda.now, self._send_group, request // self.setup.n + 1)
+            self._agenda.at(self._agenda.now + self.setup.caller_s, self._send_group, request // self.setup.n + 1)
 
     def _name(self, request: int) -> str:
         """The request id that the load generator gives; the warm-up is ``w``."""
@@ -308,8 +310,9 @@ class Simulation:
         if call.worker:
             now = self._agenda.now
             call.context.balancer.cancelled(call.worker, now, now - call.sent_at)
-            if self.setup.acknowledge_s:
-                self._agenda.at(now + self.setup.acknowledge_s, self._acknowledged, call)
+            known = max(now, self._stations.frozen_until(call.worker)) + self.setup.acknowledge_s
+            if known > now:
+                self._agenda.at(known, self._acknowledged, call)
             else:
                 self._acknowledged(call)
 
@@ -323,7 +326,11 @@ class Simulation:
             self._agenda.at(outage.at, self._crash, outage)
 
     def _crash(self, outage: Outage) -> None:
-        """A worker dies; its callers notice at once, and no one calls it until it is back."""
+        """A worker dies: its callers notice, and no one calls it until it is back. Or it freezes: nobody knows."""
+        if outage.frozen:
+            self._stations.freeze(str(outage.index), outage.until)
+            self._next_outage()
+            return
         self._set_ready((outage.index, False))
         self._stations.crash(str(outage.index))
         self._agenda.at(outage.until, self._set_ready, (outage.index, True))

@@ -50,6 +50,7 @@ class _Station:
     slowdown: Slowdown
     current: Call | None = None
     queue: deque[Call] = field(default_factory=deque)
+    frozen_until: float = 0.0
 
 
 class Stations:
@@ -87,6 +88,14 @@ class Stations:
         else:
             self._agenda.at(self._agenda.now, self._reject, call)
 
+    def freeze(self, worker: str, until: float) -> None:
+        """Let a worker do nothing until then; what would have ended by then ends then."""
+        self._station(worker).frozen_until = until
+
+    def frozen_until(self, worker: str) -> float:
+        """When a worker goes on that is frozen; a time that is past if it is not."""
+        return self._station(worker).frozen_until
+
     def cancel(self, call: Call) -> None:
         """Stop a call; its slot is free at once."""
         call.over = True
@@ -119,7 +128,7 @@ class Stations:
         now = self._agenda.now
         station.current, call.started_at = call, now
         service = max(self._least_s, station.slowdown.draw(call.name, call.attempt, now))
-        self._agenda.at(now + service, self._computed, call)
+        self._agenda.at(max(now, station.frozen_until) + service, self._computed, call)
 
     def _free(self, station: _Station) -> None:
         """The slot's call is over; the next one gets it."""
@@ -132,7 +141,11 @@ class Stations:
     def _computed(self, call: Call) -> None:
         if call.over:
             return
-        self._free(self._stations[call.worker])
+        station = self._stations[call.worker]
+        if self._agenda.now < station.frozen_until:
+            self._agenda.at(station.frozen_until, self._computed, call)
+            return
+        self._free(station)
         if self._overhead_s:
             self._agenda.at(self._agenda.now + self._overhead_s, self._arrived, call)
         else:

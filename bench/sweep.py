@@ -1,8 +1,9 @@
-"""What the report's curves need from the simulator: settings of each policy, larger groups, offered loads."""
+"""What the report needs from the simulator: settings of each policy, larger groups, other regimes, offered loads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,67 +11,125 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from bench.replay import COMPARED, simulate
-from bench.simulate import Setup, Simulation
+from bench.figures import COLLAGE, S_CNN, Run
+from bench.replay import COMPARED, about, run
+from bench.simulate import Setup
 from bench.workload import REGIMES
 from collage.figures import Scalar, write_figures
-from frontend.policy import Rules
 
 REGIME = "transient"
 SHARES = (0.8, 0.85, 0.88, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)  # of first copies that end before the deadline
 BUDGETS = (0.02, 0.05, 0.08, 0.11, 0.13, 0.16, 0.2)
-PATIENCE = (1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 1.7, 2.0, 2.3)
-LOADS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+PATIENCE = (1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 1.7, 2.0, 2.3)  # times a deadline of .215 s: .22 to .5 s
+LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 DENSITY = ("none", "replicate", "hedge", "collage", "adaptive")
+FOR_P999 = 100  # times as many groups
+CLUSTERS = (100, 1_000, 10_000)  # workers, a tenth of them collage workers
 
 
 class Case(NamedTuple):
-    """One policy with one limit (of Rules) away from its default, or none; closed groups or an open loop."""
+    """One policy with one limit (of Rules) away from its default, or none; closed groups or an open loop.
+
+    ``times`` as many groups as others.
+    """
 
     setup: Setup
     policy: str
     setting: str | None = None
     value: float | None = None
     load: float | None = None
+    regime: str = REGIME
+    times: int = 1
+
+    @property
+    def recorded(self) -> bool:
+        """Whether its groups are recorded one by one, for densities and tables."""
+        usual = self.regime == REGIME and self.load is None and self.setting is None and self.times < FOR_P999
+        return usual and self.policy in DENSITY
 
 
 def cases() -> Iterator[Case]:
-    """All that the report draws."""
+    """All that the report draws, but for ``long_cases``."""
     deadlines = [float(value) for value in np.quantile(REGIMES[REGIME].sample, SHARES)]
-    for n in (9, 16, 25):
+    for n, times in ((9, 3), (16, 4), (25, 6)):  # more cells, fewer collages: their tail takes more groups to see
         setup = Setup(n, 1)
-        yield from (Case(setup, policy) for policy in COMPARED)
-        yield from (Case(setup, "hedge", "quantile", share) for share in SHARES)
-        yield from (Case(setup, "replicate", "deadline", deadline) for deadline in deadlines)
+        yield from (Case(setup, policy, times=times) for policy in COMPARED)
+        yield from (Case(setup, "hedge", "quantile", share, times=times) for share in SHARES)
+        yield from (Case(setup, "replicate", "deadline", deadline, times=times) for deadline in deadlines)
     setup = Setup(9, 1)
-    yield from (Case(setup, "collage", "deadline", deadline) for deadline in deadlines)
-    yield from (Case(setup, "adaptive", "extra_load", budget) for budget in BUDGETS)
-    yield from (Case(setup, "adaptive", "patience", patience) for patience in PATIENCE)
+    yield from (Case(setup, "collage", "deadline", deadline, times=3) for deadline in deadlines)
+    yield from (Case(setup, "adaptive", "extra_load", budget, times=3) for budget in BUDGETS)
+    yield from (Case(setup, "adaptive", "patience", patience, times=3) for patience in PATIENCE)
+    yield from (Case(setup, policy, regime=name) for name in REGIMES if name != REGIME for policy in COMPARED)
     for setup in (Setup(9, 1), Setup(36, 4)):
         yield from (Case(setup, policy, load=load) for policy in COMPARED for load in LOADS)
 
 
-def sweep(out: Path, chosen: Iterable[Case], groups: int, seeds: int) -> Path:
-    """Simulate the ``chosen`` cases and write ``out`` (.json), and beside it group latencies for densities (.jsonl).
+def long_cases() -> Iterator[Case]:
+    """What a 99.9th percentile of groups takes."""
+    yield from (Case(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "hedge", "collage-only", "adaptive"))
 
-    Rows have two more columns: ``setting``, the limit that is not at its default, and its ``value``. An open loop
+
+def sweep(out: Path, chosen: Iterable[Case], groups: int, seeds: int) -> Path:
+    """Simulate the ``chosen`` cases and write ``out`` (.json), and beside it groups one by one (.jsonl).
+
+    Rows of a case that sets a limit have two more columns: ``setting``, its name, and its ``value``. An open loop
     offers as many requests as ``groups`` of 9 are.
     """
-    regime = REGIMES[REGIME]
     rows: list[dict[str, Scalar]] = []
     records: list[dict[str, Scalar]] = []
     console = Console(stderr=True)
     runs = [(case, seed) for case in chosen for seed in range(seeds)]
-    for (setup, policy, setting, value, load), seed in track(runs, "sweeping", console=console, transient=True):
-        limits: dict[str, float | None] = {setting: value} if setting else {}
-        count = groups if load is None else 20 + 9 * groups // setup.n  # 20 warm up
-        row = simulate(setup, policy, regime, seed, count, load, None, **limits)
-        rows.append({**row, "setting": setting, "value": value})
-    deadline = float(np.quantile(regime.sample, 0.95))
-    for n in (9, 16, 25):
-        for policy in DENSITY:
-            run = Simulation(Setup(n, 1), Rules.named(policy, deadline=deadline), regime, seed=0).closed(groups)
-            about: dict[str, Scalar] = {"regime": REGIME, "n": n, "policy": policy, "seed": 0}
-            latencies = enumerate(run.groups_s.tolist())
-            records += [{**about, "group": group, "latency_s": seconds} for group, seconds in latencies]
+    for case, seed in track(runs, "sweeping", console=console, transient=True):
+        setup, regime = case.setup, REGIMES[case.regime]
+        limits: dict[str, float | None] = {case.setting: case.value} if case.setting else {}
+        count = case.times * groups if case.load is None else 20 + 9 * groups // setup.n  # 20 warm up
+        done = run(setup, case.policy, regime, seed, count, case.load, limits=limits)
+        row = done.row(about("sim", setup, regime, case.policy, seed, case.load))
+        rows.append({**row, "setting": case.setting, "value": case.value} if case.setting else row)
+        if case.recorded:
+            known: dict[str, Scalar] = {"simulated": True, "regime": case.regime, "n": setup.n}
+            known |= {"policy": case.policy, "seed": seed}
+            records += [{**known, **record} for record in _groups(done)]
     return write_figures(out.stem, rows, records, out.parent)
+
+
+def _groups(done: Run) -> Iterator[dict[str, Scalar]]:
+    """One record per group: latency, whether a member was not answered by its s-cnn, and its coded answers."""
+    source, right = done.source.reshape(-1, done.members), done.right.reshape(-1, done.members)
+    coded = source == COLLAGE
+    columns = (
+        done.groups_s.tolist(),
+        (source != S_CNN).any(axis=1).tolist(),
+        coded.sum(axis=1).tolist(),
+        (coded & right).sum(axis=1).tolist(),
+    )
+    for group, (latency, slow, answers, answers_right) in enumerate(zip(*columns, strict=True)):
+        yield {"group": group, "latency_s": latency, "slow": slow, "coded": answers, "coded_right": answers_right}
+
+
+def scale(out: Path, requests: int, clusters: Sequence[int] = CLUSTERS) -> Path:
+    """Simulate clusters of ever more workers, with one frontend and with several, and write what a request costs.
+
+    Rows: workers, collage workers, frontends, policy, load, requests, processor seconds in all and microseconds per
+    request, and the request p50, p99 and extra load.
+    """
+    rows: list[dict[str, Scalar]] = []
+    shapes = [(workers, frontends) for workers in clusters for frontends in (1, 4)]
+    runs = [(*shape, policy, load) for shape in shapes for policy in ("none", "adaptive") for load in (0.3, 0.5, 0.8)]
+    for workers, frontends, policy, load in track(runs, "scaling", console=Console(stderr=True), transient=True):
+        setup = Setup(workers - workers // 10, workers // 10, frontends=frontends)
+        groups = max(3, requests // setup.n)
+        began = time.process_time()
+        done = run(setup, policy, REGIMES[REGIME], 0, groups, load, warm_up=1)
+        cpu_s = time.process_time() - began
+        row = done.row({})
+        rows.append(
+            {
+                **{"workers": workers, "redundant": setup.redundant, "frontends": frontends, "policy": policy},
+                **{"load": load, "requests": groups * setup.n, "cpu_s": cpu_s},
+                **{"us_per_request": 1e6 * cpu_s / (groups * setup.n)},
+                **{key: row[key] for key in ("p50_s", "p99_s", "collage_load", "replica_load", "coded_share")},
+            }
+        )
+    return write_figures(out.stem, rows, directory=out.parent)

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,15 @@ FAILS_EVERY_S, DOWN_S = 200.0, 5.0  # of one worker, on average
 
 @dataclass(frozen=True)
 class Outage:
-    """Worker ``index`` (from 0) crashes ``at`` and is back at ``until``, in seconds since the start."""
+    """Worker ``index`` (from 0) crashes ``at`` and is back at ``until``, in seconds since the start.
+
+    Or it is ``frozen`` in between: it neither answers nor hangs up, and then goes on.
+    """
 
     at: float
     until: float
     index: int
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,21 @@ class Regime:
         return np.array([worker.draw(f"sample-{draw}", 0, 0.1 * draw) for draw, worker in places])
 
     def outages(self, count: int, seed: int) -> Iterator[Outage]:
-        """When which worker of ``count`` is down, in order, without end; nothing unless the regime is failing."""
+        """When which worker of ``count`` is down, in order, without end; nothing unless the regime is failing.
+
+        Workers crash and freeze in turn. One that is down already is spared.
+        """
         if not self.failing:
             return
-        rng, at = np.random.default_rng((seed, 1)), 0.0
+        rng, at, frozen = np.random.default_rng((seed, 1)), 0.0, False
+        back = [0.0] * count
         while True:
             at += float(rng.exponential(FAILS_EVERY_S / count))
-            yield Outage(at, at + DOWN_S, int(rng.integers(count)))
+            index = int(rng.integers(count))
+            if at >= back[index]:
+                back[index] = at + DOWN_S
+                yield Outage(at, back[index], index, frozen)
+                frozen = not frozen
 
 
 _FILE = str(LATENCY_TABLE)
@@ -87,8 +100,8 @@ REGIMES = {
 
 @dataclass(frozen=True)
 class Images:
-    """What the models make of images: the confidence of each one's cell (1 sure, 0 unsure, nan empty; float32), and
-    whether collage-cnn and s-cnn are right (bool); all ``[count]``.
+    """What the models make of images: the confidence of each one's cell (nan: empty; float32), and whether collage-cnn
+    and s-cnn are right (bool); all ``[count]``.
     """
 
     confidence: NDArray[np.float32]
@@ -96,12 +109,40 @@ class Images:
     s_cnn_right: NDArray[np.bool_]
 
 
+class Models(Protocol):
+    """The models of a simulated cluster; from confidence ``accept`` on (0 to 1) a cell is sure."""
+
+    @property
+    def accept(self) -> float:
+        """The collage-cnn's threshold."""
+        ...
+
+    def draw(self, count: int, seed: int) -> Images:
+        """``count`` images, in the order sent."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What real models said of real images, in the order sent."""
+
+    images: Images
+    accept: float
+
+    def draw(self, count: int, seed: int) -> Images:
+        """The first ``count``, whatever the seed; ValueError if there are not so many."""
+        if count > len(self.images.confidence):
+            raise ValueError(f"{count} images are needed, {len(self.images.confidence)} are known")
+        known = self.images
+        return Images(known.confidence[:count], known.coded_right[:count], known.s_cnn_right[:count])
+
+
 @dataclass(frozen=True)
 class Model:
-    """What the models are worth; shares and accuracies from 0 to 1.
+    """What models are worth; shares and accuracies from 0 to 1.
 
-    A cell is sure (its class confidence is above the model's threshold), unsure, or seen as empty. Images that the
-    collage-cnn is sure of are easy for the s-cnn as well. Defaults: a 3 x 3 collage-cnn on CIFAR-10.
+    A cell is sure (confidence 1), unsure (0.25), or seen as empty. Images that the collage-cnn is sure of are easy for
+    the s-cnn as well. Defaults: a 3 x 3 collage-cnn on CIFAR-10.
     """
 
     sure: float = 0.6
@@ -110,13 +151,14 @@ class Model:
     accuracy: float = 0.9  # of the collage-cnn, over all cells
     s_cnn_sure_accuracy: float = 0.99
     s_cnn_accuracy: float = 0.93
+    accept: float = 0.5
 
     def draw(self, count: int, seed: int) -> Images:
         """``count`` random images."""
         rng = np.random.default_rng((seed, 2))
         kind, coded, exact = rng.random((3, count))
         sure = kind < self.sure
-        confidence = np.where(sure, 1.0, np.where(kind < 1 - self.empty, 0.0, np.nan)).astype(np.float32)
+        confidence = np.where(sure, 1.0, np.where(kind < 1 - self.empty, 0.25, np.nan)).astype(np.float32)
 
         def right(draws: NDArray[np.float64], of_sure: float, of_all: float) -> NDArray[np.bool_]:
             of_unsure = (of_all - self.sure * of_sure) / (1 - self.sure) if self.sure < 1 else 0.0

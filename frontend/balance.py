@@ -20,7 +20,8 @@ from frontend.quantile import RunningQuantile
 class Ejection:
     """When a worker is left out. Times in seconds.
 
-    A call is slow if it took, or had taken when it was cancelled, more than ``factor`` times the median of all calls.
+    A call is slow if it took, or had taken when it was cancelled, more than ``factor`` times the median of all calls,
+    for each call that the worker has: waiting in line is no slowness, and to eject the busy would make others busier.
     A worker is ejected when more than ``slow_share`` of its last calls (an average that forgets with ``smoothing``,
     over at least ``fewest``) were slow, or after some ``failures`` in a row. It stays out for ``rest``, doubled with
     every relapse up to ``longest``. At most a ``share`` of the workers is out at once; more are never to blame.
@@ -112,8 +113,7 @@ class Balancer:
             if (worker := self._workers.get(name)) and worker.standing is _Standing.EJECTED:
                 self._ejected -= 1
                 self._change(worker, standing=_Standing.PROBATION, probes=0)
-        while self._lowest < len(self._shelves) - 1 and not self._shelves[self._lowest]:
-            self._lowest += 1
+        self._lift()
         for shelf in self._shelves[self._lowest :]:
             candidates = [worker for worker in self._sample(shelf) if worker.name not in avoid]
             if not candidates and avoid:
@@ -121,6 +121,16 @@ class Balancer:
             if candidates:
                 return min(candidates, key=lambda worker: worker.latency).name
         return None
+
+    @property
+    def shortest_queue(self) -> int:
+        """How many calls the least loaded of the workers has that can be used; 0 if none can."""
+        self._lift()
+        return self._lowest if self._shelves[self._lowest] else 0
+
+    def _lift(self) -> None:
+        while self._lowest < len(self._shelves) - 1 and not self._shelves[self._lowest]:
+            self._lowest += 1
 
     def _sample(self, shelf: list[_Worker]) -> list[_Worker]:
         if len(shelf) <= 2:
@@ -141,14 +151,14 @@ class Balancer:
             self._change(worker, outstanding=max(0, worker.outstanding - count))
 
     def succeeded(self, name: str, at: float, latency: float) -> None:
-        """A call was answered after ``latency`` seconds."""
+        """A call was answered after ``latency`` seconds, and released."""
         self._median.finished(latency)
-        self._judge(name, at, latency)
+        self._judge(name, at, latency, self._slow(latency, self.outstanding(name) + 1))
 
     def cancelled(self, name: str, at: float, elapsed: float) -> None:
         """A call was cancelled after ``elapsed`` seconds; if that was slow already it counts, else nobody knows."""
-        if self._slow(elapsed):
-            self._judge(name, at, elapsed)
+        if self._slow(elapsed, self.outstanding(name)):
+            self._judge(name, at, elapsed, slow=True)
 
     def failed(self, name: str, at: float) -> None:
         """A call failed."""
@@ -157,16 +167,15 @@ class Balancer:
             if worker.failures >= self.ejection.failures or worker.standing is _Standing.PROBATION:
                 self._eject(worker, at)
 
-    def _slow(self, latency: float) -> bool:
-        median = self._median.value
-        return self.ejection is not None and 0 < median < latency / self.ejection.factor
+    def _slow(self, latency: float, calls: int) -> bool:
+        usual = self._median.value * max(1, calls)
+        return self.ejection is not None and 0 < usual < latency / self.ejection.factor
 
-    def _judge(self, name: str, at: float, latency: float) -> None:
+    def _judge(self, name: str, at: float, latency: float, slow: bool) -> None:
         worker = self._workers.get(name)
         if worker is None:
             return
         rules = self.ejection or Ejection()
-        slow = self._slow(latency)
         worker.failures = 0
         worker.calls += 1
         weight = max(1 / worker.calls, rules.smoothing)

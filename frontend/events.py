@@ -70,6 +70,7 @@ class Timer(Enum):
 
     DEADLINE = "deadline"
     UNSURE = "unsure"
+    LATE = "late"
     EXPIRY = "expiry"
     CLOSE = "close"
 

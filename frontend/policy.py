@@ -10,7 +10,6 @@ waits for the replica, redundant requests obey one budget, failures are straggle
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,88 +39,7 @@ from frontend.events import (
 )
 from frontend.groups import Group, Groups
 from frontend.quantile import RunningQuantile
-
-_MEANS: Mapping[str, Mapping[str, object]] = {
-    "none": {},
-    "ejection": {"eject": True},
-    "replicate": {"replica": True},
-    "hedge": {"replica": True, "tracked": True},
-    "collage-only": {"collage": True},
-    "collage": {"collage": True, "replica": True},
-    "adaptive": {
-        **{"collage": True, "replica": True, "tracked": True, "early": True, "eject": True},
-        **{"accept": None, "patience": 1.15, "stretch": 1.6},
-    },
-}
-POLICIES = tuple(_MEANS)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Which means a policy may use, and their limits. Times in seconds.
-
-    A request without an answer after ``deadline`` is a straggler; if ``tracked`` the deadline is the running
-    ``quantile`` of what first copies take, from ``shortest`` to ``longest`` and at most ``stretch`` of their medians. A
-    coded answer below ``accept`` (None: as the model says) is unsure: a straggler gets it only after ``patience``
-    deadlines, or when its time runs out. If ``early``, a sure one is given as soon as it is there. ``extra_load`` is
-    the budget of redundant requests per ordinary one, ``attempts`` bounds how often one request is sent in all,
-    ``margin`` is kept of the caller's time for the answer's way back, ``audit`` is the share of coded answers whose
-    late s-cnn is let finish, to compare, and ``eject`` leaves out workers that stay slow (the pool's business).
-    """
-
-    collage: bool = False
-    replica: bool = False
-    tracked: bool = False
-    early: bool = False
-    eject: bool = False
-    deadline: float = 0.25
-    quantile: float = 0.95
-    shortest: float = 0.001
-    longest: float = 60.0
-    stretch: float = math.inf
-    group_wait: float = 0.05
-    accept: float | None = 0.0
-    patience: float = math.inf
-    extra_load: float = 0.25
-    attempts: int = 3
-    margin: float = 0.02
-    audit: float = 0.0
-
-    @classmethod
-    def named(cls, policy: str, **limits: float | None) -> Rules:
-        """The rules of one of ``POLICIES``.
-
-        none; ejection (of slow workers, nothing else); replicate (at a fixed deadline); hedge (at a running quantile);
-        collage-only (no replica); collage (then a replica, the paper's); adaptive (all of it, within the budget).
-        """
-        return cls(**{**_MEANS[policy], **limits})  # type: ignore[arg-type]
-
-
-class Budget:
-    """Tokens for redundant requests: each ordinary request earns ``rate`` of one, up to a burst of ``most``."""
-
-    def __init__(self, rate: float, most: float = 10.0) -> None:
-        self.rate, self.most = rate, most
-        self.tokens = 1.0 if rate > 0 else 0.0
-
-    def earn(self) -> None:
-        """Count an ordinary request."""
-        self.tokens = min(self.most, self.tokens + self.rate)
-
-    @property
-    def allows(self) -> bool:
-        """Whether there is a token."""
-        return self.tokens >= 1.0 - 1e-9
-
-    def spend(self, *, force: bool = False) -> bool:
-        """Take one token if there is one; with ``force`` go into debt rather than refuse.
-
-        The debt is bounded as well: after an outage redundancy must be back within a few requests.
-        """
-        if not self.allows and not force:
-            return False
-        self.tokens = max(self.tokens - 1.0, -self.most)
-        return True
+from frontend.rules import Budget, Rules
 
 
 @dataclass(slots=True)
@@ -159,6 +77,7 @@ class Policy:
         self._collage_workers = 0
         self._latency = RunningQuantile(rules.quantile, rules.deadline, rules.shortest, rules.longest, rules.stretch)
         self._collage_time = RunningQuantile(0.5, 0.0, lowest=0.0)
+        self._collage_late = RunningQuantile(rules.quantile, 0.0, lowest=0.0)
         self._audits = 0.0
         self.accept = 1.0 if rules.accept is None else rules.accept
         self._actions: list[Action] = []
@@ -252,6 +171,7 @@ class Policy:
         self._in_flight -= 1
         if confidences:
             self._collage_time.finished(at - flight.sent_at)
+            self._collage_late.finished(at - flight.sent_at)
         for request in [self._requests[member] for member in flight.live.values()]:
             if request.straggles:
                 self._rescue(request, at)
@@ -284,6 +204,11 @@ class Policy:
         if timer is Timer.DEADLINE:
             if not request.straggles:
                 self._straggle(request, at)
+        elif timer is Timer.LATE:
+            if request.straggles:
+                self._rescue(request, at)
+            elif self._collage_pending(request):
+                self._straggle(request, at)
         elif self._confidence(request) is not None:
             self._answer_coded(request, at)
         elif timer is Timer.EXPIRY:
@@ -311,6 +236,10 @@ class Policy:
             self._actions.append(SetTimer(unsure_from, Timer.UNSURE, request.id))
         too_late = coded and at + self._latency.median > unsure_from  # a replica could not be back before that
         nothing_left = not request.outstanding
+        late = self._collage_late_at(request) if self.rules.thrifty else None
+        if late is not None and at < late and not nothing_left:
+            self._actions.append(SetTimer(late, Timer.LATE, request.id))
+            return
         wanted = nothing_left or (request.sent == 1 and not too_late)
         may = self.rules.replica and request.sent < self.rules.attempts
         if wanted and may and self.budget.spend(force=nothing_left):
@@ -341,6 +270,22 @@ class Policy:
         flight = self._flight(request)
         return flight is not None and flight.confidences is None
 
+    def _collage_late_at(self, request: _Request) -> float | None:
+        """From when on a collage in flight is a straggler itself; None if none is in flight."""
+        flight = self._flight(request)
+        if flight is None or flight.confidences is not None:
+            return None
+        return flight.sent_at + self._collage_late_after
+
+    @property
+    def _collage_late_after(self) -> float:
+        """Seconds after which a collage is late: a quantile of what they take, as of first copies.
+
+        At most two medians: those of a frozen worker are never seen to end, and a quantile of what is always cut off
+        knows no bound.
+        """
+        return min(self._collage_late.value, 2 * self._collage_late.median)
+
     @property
     def _group_wait(self) -> float:
         """A group must close early enough that its collage can be back by the deadline of its first member."""
@@ -367,6 +312,10 @@ class Policy:
         self._flights[group.id] = _Flight(at, dict(group.members))
         self._in_flight += 1
         self._actions.append(SendCollage(group.id, dict(group.members)))
+        if self.rules.thrifty and self._collage_late.value:
+            late = at + self._collage_late_after
+            members = (self._requests[member] for member in group.members.values())
+            self._actions.extend(SetTimer(late, Timer.LATE, member.id) for member in members if late < member.deadline)
 
     def _answer_coded(self, request: _Request, at: float) -> None:
         assert request.group is not None  # noqa: S101 - only members of a group have a confidence
@@ -397,4 +346,5 @@ class Policy:
                 if flight.confidences is None:
                     self._in_flight -= 1
                     self._collage_time.cut_off(at - flight.sent_at)
+                    self._collage_late.cut_off(at - flight.sent_at)
                     self._actions.append(CancelCollage(group.id))

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench import latency
 from bench.comparison import main
 from bench.findings import Row, Usage, below, best_rival, count_usage, ratio, read
 from bench.simulate import Setup
-from bench.sweep import DENSITY, Case, cases, sweep
-from frontend.policy import Rules
+from bench.sweep import DENSITY, Case, cases, long_cases, scale, sweep
+from bench.workload import REGIMES
+from frontend.rules import Rules
+from tests.bench.columns import COLUMNS
 
 SEEDS = (0, 1, 2)
 
@@ -28,7 +31,7 @@ def row(policy: str, seed: int, p99: float = 0.7, sent: float = 0.0, **about: An
 
 
 def record(policy: str, seed: int, group: int, member: int, **about: Any) -> Row:
-    answer = {"source": "S_CNN", "latency_s": 0.1, "label": "bag", "prediction": "bag"}
+    answer = {"source": "S_CNN", "latency_s": 0.1, "label": "bag", "prediction": "bag", "n": 9, "load": None}
     return {"regime": "transient", "policy": policy, "seed": seed, "group": group, "member": member, **answer, **about}
 
 
@@ -68,15 +71,18 @@ def simulated(tmp_path: Path) -> Path:
         for load in (0.3, 0.6):
             open_loop = about | {"offered": "open", "load": load}
             rows += [row(policy, seed, p99 + load, 0.1, **open_loop) for seed in SEEDS]
-    rows += [row("collage", 0, n=16, **about)]
+    rows += [row("collage", 0, n=16, **about), row("none", 0, source="real", regime="off")]
+    rows += [
+        {
+            **{"workers": 1000, "redundant": 100, "frontends": 4, "policy": "none", "load": 0.5, "requests": 900_000},
+            **{"cpu_s": 30.0, "us_per_request": 33.3, "p50_s": 0.14, "p99_s": 0.7, "collage_load": 0.1},
+            **{"replica_load": 0.02, "coded_share": 0.0},
+        }
+    ]
     records = [
         {
-            "regime": "transient",
-            "n": 16,
-            "policy": "collage",
-            "seed": 0,
-            "group": group,
-            "latency_s": 0.2 + 0.001 * group,
+            **{"simulated": True, "regime": "transient", "n": 16, "policy": "collage", "seed": 0, "group": group},
+            **{"latency_s": 0.2 + 0.001 * group, "slow": group < 20, "coded": group < 10, "coded_right": group < 5},
         }
         for group in range(50)
     ]
@@ -88,7 +94,7 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
     assert main([str(experiment), str(simulated), "--out", str(out)]) == 0
     text = (tmp_path / "docs" / "full.md").read_text()
     sections = text.split("\n## ")[1:]
-    assert len(sections) == 9
+    assert len(sections) == 10
     assert "Left out" not in text
     for section in sections[1:]:
         assert "*Made by `make " in section
@@ -98,8 +104,12 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
     for name in names:
         assert f"({out.name}/{name}.png)" in text
         assert len(np.unique(np.asarray(Image.open(out / f"{name}.png")))) > 20
-    assert "| of these all coded answers right | 1119 | 0 |" in text
-    assert "| accuracy of coded answers one by one | 87.4 % | 50.0 % |" in text
+    assert "|  | paper, 9 + 1 | collage, 9 + 1, real | paper, 16 + 1 | collage, 16 + 1, sim |" in text
+    assert "| of these all coded answers right | 1119 | 0 | 563 | 5 |" in text
+    assert "| accuracy of coded answers one by one | 87.4 % | 50.0 % | 81.7 % | 50.0 % |" in text
+    assert "9 + 1: p50 140.0 ms, p99 700.0 ms" in text  # the calibration
+    assert "| 900 + 100 | 4 | none | 50% | 900,000 | 33 | 140 | 700 | 12.0 | 0.0 |" in text
+    assert "Patience of 1.1, 2 deadlines" in text
     assert "| transient, 9 + 1, 2 closed groups | collage | 140 ± 0 | 140 ± 0 | 0.0 ± 0.0 | 220 ± 0 |" in text
     assert (
         "| 9 + 1 | sim | 30% | 600 ± 0 | 10.0 ± 0.0 | 1.0 ± 0.0 | 700 ± 0 | 10.0 ± 0.0 | 1.0 ± 0.0 | hedge | - |"
@@ -110,6 +120,8 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
 def test_sections_without_data_are_left_out_and_told(experiment: Path, tmp_path: Path) -> None:
     assert main([str(experiment), "--records", "--out", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report.md").read_text()
+    assert main([str(tmp_path), "--records", "--out", str(tmp_path / "of" / "folder")]) == 0
+    assert (tmp_path / "of" / "folder.md").read_text().count("\n") == text.count("\n")
     assert "## Policies compared" in text
     assert "Left out for want of data: Group latency by policy and N (figure 7); Use of the collage-cnn" in text
 
@@ -123,7 +135,8 @@ def test_records_get_the_time_scale_of_their_row(experiment: Path, simulated: Pa
     collage = next(run for run in runs if run.policy == "collage")
     assert collage.groups_s[1] / collage.groups_s[0] == pytest.approx(1.5)
     assert collage.usage == Usage(groups=2, slow=1, available=1, right=0, answers=2, answers_right=1)
-    assert (runs[-1].n, runs[-1].source, runs[-1].usage) == (16, "sim", None)
+    assert (runs[-1].n, runs[-1].source) == (16, "sim")
+    assert runs[-1].usage == Usage(groups=50, slow=20, available=10, right=5, answers=10, answers_right=5)
     assert runs[-1].groups_s[-1] == pytest.approx(0.249)
 
 
@@ -178,27 +191,50 @@ def test_below_means_beyond_the_intervals() -> None:
 
 
 def test_every_case_of_the_sweep_can_be_simulated() -> None:
-    for case in cases():
+    for case in (*cases(), *long_cases()):
+        assert case.regime in REGIMES
         assert case.setup.n % case.setup.redundant == 0
         if case.setting:
             limits: dict[str, float | None] = {case.setting: case.value}
             assert getattr(Rules.named(case.policy, **limits), case.setting) == case.value
     settings = {(case.policy, case.setting) for case in cases()}
     assert {("hedge", "quantile"), ("replicate", "deadline"), ("adaptive", "extra_load")} <= settings
+    assert len(set(cases())) == len(list(cases()))
+    assert {(case.setup.n, case.policy) for case in cases() if case.recorded} == {
+        (n, policy) for n in (9, 16, 25) for policy in DENSITY
+    }
+    assert {case.regime for case in cases()} == set(REGIMES)
+    limits = [latency.load().quantile(0.95) * (case.value or 0) for case in cases() if case.setting == "patience"]
+    assert (min(limits), max(limits)) == (pytest.approx(0.22, abs=0.005), pytest.approx(0.5, abs=0.01))
 
 
 def test_a_sweep_writes_rows_with_settings_and_group_latencies(tmp_path: Path) -> None:
-    chosen = [Case(Setup(), "adaptive", "patience", 1.3), Case(Setup(), "hedge", load=0.5)]
+    chosen = [Case(Setup(), "adaptive", "patience", 1.3), Case(Setup(), "hedge", load=0.5), Case(Setup(), "collage")]
     file = sweep(tmp_path / "sim.json", chosen, 10, 1)
     rows = json.loads(file.read_text())["rows"]
-    assert [(row["policy"], row["setting"], row["value"], row["load"]) for row in rows] == [
+    assert [(row["policy"], row.get("setting"), row.get("value"), row["load"]) for row in rows] == [
         ("adaptive", "patience", 1.3, None),
         ("hedge", None, None, 0.5),
+        ("collage", None, None, None),
     ]
-    assert [row["groups"] for row in rows] == [10] * 2
+    assert [row["groups"] for row in rows] == [10] * 3
+    assert [list(row) for row in rows] == [[*COLUMNS, "setting", "value"], COLUMNS, COLUMNS]
     lines = [json.loads(line) for line in file.with_suffix(".jsonl").read_text().splitlines()]
-    assert {(line["n"], line["policy"]) for line in lines} == {(n, policy) for n in (9, 16, 25) for policy in DENSITY}
-    assert len(lines) == 3 * len(DENSITY) * 10
+    assert [(line["n"], line["policy"], line["group"]) for line in lines] == [(9, "collage", i) for i in range(10)]
+    assert np.quantile([line["latency_s"] for line in lines], 0.5) == pytest.approx(rows[2]["group_p50_s"])
+    (run,) = read([file], [file.with_suffix(".jsonl")])[1]
+    assert run.usage.groups == 10
+    assert run.usage.answers == pytest.approx(90 * rows[2]["coded_share"])
+
+
+def test_larger_clusters_are_simulated_at_the_same_cost(tmp_path: Path) -> None:
+    rows = json.loads(scale(tmp_path / "scale.json", 900, clusters=(20, 100)).read_text())["rows"]
+    assert {(row["workers"], row["redundant"], row["frontends"]) for row in rows} == {
+        (workers, workers // 10, frontends) for workers in (20, 100) for frontends in (1, 4)
+    }
+    assert all(row["requests"] >= 3 * 0.9 * row["workers"] for row in rows)
+    assert all(row["us_per_request"] == pytest.approx(1e6 * row["cpu_s"] / row["requests"]) for row in rows)
+    assert max(row["collage_load"] for row in rows if row["policy"] == "none") == 0
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ import io
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from bench.cluster import ROOT
-from bench.load import Sample, closed_groups, load_samples, random_groups, slug
+from bench.load import Sample, closed_groups, load_samples, open_loop, random_groups, slug
 from collage.client import Client
 from tests.bench.fakes import FakePredictService, serving
 
@@ -49,6 +50,49 @@ async def test_failures_are_recorded_and_do_not_stop_the_run() -> None:
     assert (slow.source, slow.prediction, slow.right) == (None, None, False)
     assert slow.latency_s >= 0.29
     assert [record.right for record in rest] == [True, True, False]
+
+
+async def test_an_open_loop_does_not_wait_and_counts_from_the_intended_start() -> None:
+    service = FakePredictService()
+    slow = Sample("slow", "bag", b"\x01slow")
+    groups = [[slow, GROUP[0], GROUP[1]], [GROUP[2], GROUP[0], GROUP[1]]]
+    times = np.array([0.0, 0.0, 0.01, 0.02, 0.02, 0.03])
+    finished = []
+
+    def done() -> None:
+        finished.append(len(service.requests))
+        if len(finished) == 5:
+            service.released.set()  # all the others were answered while the first one was open
+
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        records = await open_loop(client, groups, times, done=done)
+    assert [record.request_id for record in records] == [f"g000{g}-{m}" for g in range(2) for m in range(3)]
+    assert [record.started_s for record in records] == times.tolist()
+    assert all(record.error is None for record in records)
+    ends = [record.started_s + record.latency_s for record in records]
+    assert max(ends) == ends[0]
+    assert ends[0] >= times[-1]
+    assert len(finished) == 6
+
+
+async def test_an_open_loop_that_falls_behind_counts_the_delay_and_bounds_what_is_open() -> None:
+    service = FakePredictService()
+    slow = [Sample(str(i), "bag", b"\x01slow") for i in range(4)]
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        first, second, *rest = await open_loop(
+            client, [slow], np.array([-0.25, 0.0, 0.0, 0.0]), most=2, timeout_s=0.3, prefix="w"
+        )
+    assert len(service.requests) == 2
+    assert first.latency_s >= second.latency_s + 0.2  # it should have been sent before the start
+    assert [record.error for record in rest] == ["not sent: too many are open"] * 2
+    assert [record.latency_s for record in rest] == [0.3] * 2
+    assert not any(record.right for record in rest)
+
+
+async def test_as_many_times_as_samples_are_needed() -> None:
+    async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(ValueError, match="3 samples need as many times"):
+            await open_loop(client, [GROUP], np.array([0.0, 0.0]))
 
 
 def test_random_groups_use_every_sample_before_any_again() -> None:

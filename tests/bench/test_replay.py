@@ -12,37 +12,7 @@ from bench.__main__ import main
 from bench.replay import COMPARED, mean_of, simulate
 from bench.simulate import Setup
 from bench.workload import REGIMES
-
-FIELDS = [
-    "source",
-    "regime",
-    "offered",
-    "load",
-    "n",
-    "redundant",
-    "policy",
-    "seed",
-    "groups",
-    "p50_s",
-    "p95_s",
-    "p99_s",
-    "p999_s",
-    "mean_s",
-    "std_s",
-    "group_p50_s",
-    "group_p95_s",
-    "group_p99_s",
-    "group_p999_s",
-    "group_std_s",
-    "coded_share",
-    "unsure_share",
-    "coded_accuracy",
-    "accuracy",
-    "accuracy_available",
-    "collage_load",
-    "replica_load",
-    "busy_s",
-]
+from tests.bench.columns import COLUMNS
 
 
 @pytest.fixture
@@ -60,7 +30,7 @@ def test_a_users_latencies_become_figures(latencies: Path, tmp_path: Path, capsy
     printed = capsys.readouterr().out
     assert all(policy in printed for policy in COMPARED)
     content = json.loads((tmp_path / "out" / "replay.json").read_text())
-    assert [list(row) for row in content["rows"]] == [FIELDS] * 2 * len(COMPARED)
+    assert [list(row) for row in content["rows"]] == [COLUMNS] * 2 * len(COMPARED)
     rows = {row["policy"]: row for row in content["rows"] if row["seed"] == 1}
     assert {row["regime"] for row in rows.values()} == {"mine.csv"}
     assert rows["none"]["group_p99_s"] == pytest.approx(0.09, rel=0.05)

@@ -11,7 +11,7 @@ import pytest
 from bench.figures import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.simulate import Setup, Simulation
 from bench.workload import REGIMES, Model, Outage, Regime, poisson
-from frontend.policy import Rules
+from frontend.rules import Rules
 from worker.slowdown import Slowdown
 
 P95 = 0.2149
@@ -125,6 +125,32 @@ def test_a_crashed_worker_loses_its_calls_and_comes_back() -> None:
     done = Simulation(Setup(2, 1), Rules.named("none"), crashing).open(np.array([0.0, 0.01]), warm_up=0)
     assert done.source.tolist() == [REPLICA, S_CNN]
     assert done.latency_s[0] == pytest.approx(0.05 + 0.06 + 0.1)  # it queues behind the other one
+
+
+def test_a_frozen_worker_answers_when_it_goes_on_and_looks_busy_until_then() -> None:
+    class Freezing(Script):
+        def outages(self, count: int, seed: int):  # type: ignore[no-untyped-def]
+            yield Outage(0.05, 0.5, 0, frozen=True)
+
+    freezing = Freezing({("g0003-0", 0): 0.2})
+    alone = Simulation(Setup(1, 1), Rules.named("none"), freezing)
+    done = alone.open(np.array([0.0, 0.1, 0.3, 0.6]), warm_up=0)
+    np.testing.assert_allclose(done.latency_s, [0.5, 0.5, 0.4, 0.3])  # one by one from 0.5 on
+    assert (done.source == S_CNN).all()
+    two = Simulation(Setup(2, 1), Rules.named("replicate", deadline=0.25, extra_load=1.0), Freezing({}))
+    done = two.open(np.array([0.0, 0.01, 0.3, 0.31]), warm_up=0)
+    balancer = two.frontends[0].s_cnn
+    assert sorted(done.source[:2].tolist()) == [S_CNN, REPLICA]
+    assert max(done.latency_s[:2]) == pytest.approx(0.35)
+    assert done.source[2:].tolist() == [S_CNN, S_CNN]  # a cancelled call that is not acknowledged keeps others away
+    assert sum(balancer.outstanding(name) for name in "01") <= 1
+
+
+def test_what_is_lost_on_the_way_to_the_caller_counts() -> None:
+    setup = Setup(1, 1, caller_s=0.25)
+    done = Simulation(setup, Rules.named("none"), ONE_SECOND).closed(2, warm_up=0)
+    np.testing.assert_allclose(done.latency_s, [1.25, 1.25])
+    assert done.busy_s == pytest.approx(2.0)
 
 
 # Distributions

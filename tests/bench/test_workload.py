@@ -52,6 +52,10 @@ def test_workers_fail_in_turn_in_one_regime_only() -> None:
     assert np.diff([outage.at for outage in outages]).mean() == pytest.approx(20, rel=0.15)
     assert {outage.index for outage in outages} == set(range(10))
     assert all(outage.until > outage.at for outage in outages)
+    assert [outage.frozen for outage in outages] == [False, True] * 250
+    for index in range(10):
+        mine = [outage for outage in outages if outage.index == index]
+        assert all(first.until <= second.at for first, second in itertools.pairwise(mine))
 
 
 def test_poisson_arrivals() -> None:

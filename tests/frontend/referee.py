@@ -30,7 +30,8 @@ from frontend.events import (
     Straggles,
     Timer,
 )
-from frontend.policy import Policy, Rules
+from frontend.policy import Policy
+from frontend.rules import Rules
 
 End = Answer | AnswerCoded | Fail | Gone
 
@@ -73,6 +74,7 @@ class Referee:
         gone: set[int] = set()
         expired: set[int] = set()
         late: set[int] = set()
+        collage_late: set[int] = set()
         impatient: set[int] = set()
         now = max((event.at for event in batch), default=0.0)
         failed: set[int] = set()
@@ -104,6 +106,8 @@ class Referee:
                     impatient.add(request)
                 case Due(_, Timer.DEADLINE, request):
                     late.add(request)
+                case Due(_, Timer.LATE, request):
+                    collage_late.add(request)
         self.workers, self.cells = room[-1]
         pending = set(self.flying)  # also those that are cancelled below
 
@@ -168,7 +172,9 @@ class Referee:
                     assert not is_expired or request in expired
                     self._end(ends, request, action)
                 case Straggles(request):
-                    assert request in late | failed
+                    assert request in late | failed | {
+                        each for each in collage_late & self.open.keys() if self._flies(each)
+                    }
                     assert not self.open[request].straggles
                     self.open[request].straggles = True
                 case SetTimer(at, Timer.DEADLINE, request):

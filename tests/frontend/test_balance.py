@@ -122,6 +122,44 @@ def test_chance_ejects_nobody() -> None:
     assert workers.ejections == 0
 
 
+def served(workers: Balancer, name: str, count: int, waiting: int, seconds: float) -> None:
+    """So many calls, one behind the other, with ``waiting`` others in line all the time."""
+    for _ in range(waiting + 1):
+        workers.started(name)
+    for _ in range(count):
+        workers.started(name)
+        workers.released(name)
+        workers.succeeded(name, 1.0, (waiting + 1) * seconds)
+    workers.released(name, waiting + 1)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "seconds", "out"), [(1, 0.1, 0), (4, 0.1, 0), (0, 0.7, 1), (1, 0.7, 1), (4, 0.7, 1)]
+)
+def test_waiting_in_line_is_no_slowness_but_a_slow_worker_with_a_line_is_slow(
+    waiting: int, seconds: float, out: int
+) -> None:
+    """Workers are not ejected for their load: that would be shared by fewer."""
+    workers = balancer(9, Ejection())
+    for number in range(8):
+        served(workers, f"w{number}", 40, 0, 0.1)
+    served(workers, "w8", 20, waiting, seconds)
+    assert workers.ejected == out
+
+
+def test_a_cancelled_call_that_waited_in_line_proves_nothing() -> None:
+    workers = balancer(9, Ejection())
+    for number in range(8):
+        served(workers, f"w{number}", 40, 0, 0.1)
+    for _ in range(2):
+        workers.started("w8")
+    for _ in range(20):
+        workers.started("w8")
+        workers.cancelled("w8", 1.0, 0.25)  # more than 1.5 medians, less than 1.5 for each of three calls
+        workers.released("w8")
+    assert workers.ejected == 0
+
+
 def test_never_more_than_the_stated_share() -> None:
     workers = balancer(9, Ejection())
     rng = random.Random(5)

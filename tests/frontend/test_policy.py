@@ -25,7 +25,7 @@ from frontend.events import (
     Straggles,
     Timer,
 )
-from frontend.policy import Rules
+from frontend.rules import Rules
 from tests.frontend.referee import exact
 from tests.frontend.virtual import (
     CAREFUL,

@@ -22,7 +22,8 @@ from frontend.events import (
     Straggles,
     Timer,
 )
-from frontend.policy import POLICIES, Policy, Rules
+from frontend.policy import Policy
+from frontend.rules import POLICIES, Rules
 from tests.frontend.referee import exact
 from tests.frontend.virtual import (
     CAREFUL,
@@ -265,6 +266,63 @@ def test_a_group_closes_so_early_that_its_collage_can_be_back_by_the_deadline(
     waits = [t.at - (t.id - 1) for t in cluster.ordered(SetTimer) if t.timer is Timer.CLOSE]
     assert waits[0] == 0.234375
     assert waits[-1] == pytest.approx(wait, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("thrifty", "collage", "replica_at", "end"),
+    [
+        (False, Seen(0.125), 0.25, ended(0.3125, AnswerCoded(1000, 101, 0))),
+        (True, Seen(0.125), None, ended(0.3125, AnswerCoded(1000, 101, 0))),
+        (True, Seen(0.125, {}), 0.3125, ended(0.4375, Answer(1000, 1))),
+        (True, Broken(0.09375), 0.28125, ended(0.40625, Answer(1000, 1))),
+        (True, None, 0.1875 + 0.125, ended(0.4375, Answer(1000, 1))),
+    ],
+)
+def test_a_thrifty_straggler_waits_for_its_collage_until_that_is_late_itself(
+    thrifty: bool, collage: Seen | Broken | None, replica_at: float | None, end: object
+) -> None:
+    """Collages take 0.125 s; this one is sent 0.0625 s before the deadline of its first member."""
+    collages = dict.fromkeys(range(1, 101), Seen(0.125)) | {101: collage}
+    rules = replace(COLLAGE, thrifty=thrifty, group_wait=1.0)
+    cluster = Cluster(rules, {(1000, 0): None, (1000, 1): QUICK}, collages, usual=Reply(0.15625))
+    for group in range(100):
+        cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
+    cluster.arrive(1000, at=100.0)
+    cluster.arrive(1001, 1002, 1003, at=100.1875)
+    cluster.run()
+    at, kind, what = cluster.ends[1000]
+    assert (at - 100, kind, what) == (pytest.approx(end[0], abs=0.005), *end[1:])  # type: ignore[index]
+    assert (Send(1000, 1) in cluster.ordered(Send)) == (replica_at is not None)
+    if replica_at is not None:
+        assert cluster.when(Send(1000, 1)) - 100 == pytest.approx(replica_at, abs=0.005)
+
+
+@pytest.mark.parametrize(("thrifty", "replica_at"), [(False, 0.25), (True, 0.125)])
+def test_if_the_collage_is_late_first_its_members_straggle_at_once(thrifty: bool, replica_at: float) -> None:
+    collages = dict.fromkeys(range(1, 101), Seen(0.125)) | {101: None}
+    rules = replace(COLLAGE, thrifty=thrifty)
+    cluster = Cluster(rules, {(1000, 0): None, (1000, 1): QUICK}, collages, usual=Reply(0.15625))
+    for group in range(100):
+        cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
+    cluster.arrive(1000, 1001, 1002, 1003, at=100.0)
+    cluster.run()
+    assert cluster.when(Send(1000, 1)) - 100 == pytest.approx(replica_at, abs=0.005)
+    assert not {Send(id, 1) for id in range(400)} & set(cluster.ordered(Send))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_collage_that_is_never_seen_to_end_is_late_after_two_medians(known: bool) -> None:
+    """However long ago the last one came back: all that is known of those of a frozen worker is that they take long."""
+    rules = replace(COLLAGE, thrifty=True, group_wait=1.0, extra_load=2.0)
+    frozen = 400
+    collages: Collages = dict.fromkeys(range(1, 101), Seen(0.125)) if known else {}
+    cluster = Cluster(rules, {(id, 0): None for id in range(4 * frozen)}, collages, usual=QUICK)
+    for group in range(frozen):
+        cluster.arrive(4 * group, at=float(group))
+        cluster.arrive(*range(4 * group + 1, 4 * group + 4), at=group + 0.1875)
+    cluster.run()
+    waits = [cluster.when(Send(4 * group, 1)) - group for group in range(100, frozen)]
+    assert max(waits) <= (0.1875 + 0.25 + 0.01 if known else 0.25)
 
 
 # Other policies

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from frontend.events import Answer, AnswerCoded, Cancel, Fail, Send, SendCollage, Straggles
-from frontend.policy import Budget, Rules
+from frontend.rules import Budget, Rules
 from tests.frontend.virtual import (
     CAREFUL,
     COLLAGE,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontend.events import Send, SendCollage
-from frontend.policy import POLICIES, Budget, Rules
+from frontend.rules import POLICIES, Budget, Rules
 from tests.frontend.virtual import Broken, Cluster, Collages, Replies, Reply, Seen, Window
 
 
@@ -146,7 +146,7 @@ def test_long_runs_of_likely_traffic(seed: int, policy: str, per_second: float, 
     replicas, collages = len(cluster.ordered(Send)) - count, len(cluster.ordered(SendCollage))
     assert replicas + collages <= 1 + rules.extra_load * count + broken.sum()
     if per_second < 10:
-        assert replicas > 10 * collages  # at low traffic the budget buys replicas, at high traffic collages
+        assert replicas > 5 * collages  # at low traffic the budget buys replicas, at high traffic collages
     else:
         assert collages > count / cells / 2
         assert ends["AnswerCoded"] > 20

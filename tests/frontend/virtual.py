@@ -32,7 +32,8 @@ from frontend.events import (
     SendCollage,
     SetTimer,
 )
-from frontend.policy import Policy, Rules
+from frontend.policy import Policy
+from frontend.rules import Rules
 from tests.frontend.referee import End, Referee
 
 Ordered = TypeVar("Ordered", bound=Action)
