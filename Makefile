@@ -1,6 +1,8 @@
 # Every target makes the environment it needs on first use: .venv to serve and to run the demo, .venv-dev to develop.
 PYTHON ?= python3
-DATA ?= data/fashion-mnist
+DATA ?= data
+MODELS ?= models/zoo
+MODEL ?= models/zoo/fashion-mnist
 RUNS ?= runs
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine))))
 BASE ?= python:3.12-slim
@@ -9,16 +11,16 @@ TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DEMO := .venv
 DEV := .venv-dev
 STUBS := proto
-PROTOS = $(wildcard proto/collage/v1/*.proto)
-IMAGES := frontend s-cnn collage-cnn
-MODELS := s-cnn collage-2x2 collage-3x3
+PROTOS = $(wildcard proto/collage/v1/*.proto proto/inference/*.proto)
+IMAGES := frontend s-cnn collage-cnn load
+PIECES := sim transient cells regimes open report
 
 # ONNX Runtime's packages report usage to their maker unless told otherwise; ours tell it too, where they import it first.
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up bench bench-full test check proto k8s-validate train export evaluate images clean
+.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test check proto audit k8s-validate monitoring data zoo evaluate cards images clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,20 +39,42 @@ $(DEMO)/ready $(DEV)/ready: pyproject.toml constraints.txt
 demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (under 4 minutes)
 	$(DEMO)/bin/python -m bench.demo
 
-up: $(DEMO)/ready ## Start a local cluster and say how to call it; Ctrl-C ends it
-	$(DEMO)/bin/python -m bench.cluster up
+up: $(DEMO)/ready ## Start a local cluster of MODEL's s-cnn and 3 x 3 collage-cnn; Ctrl-C ends it
+	$(DEMO)/bin/python -m bench.cluster up --s-cnn $(MODEL)-s-cnn.onnx --collage $(MODEL)-collage-3x3.onnx
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
-	$(DEV)/bin/python -m bench.experiment --policies none,replicate,hedge,collage,adaptive --groups 250 --seeds 3 --scale 0.5
+	rm -rf out/bench
+	$(DEV)/bin/python -m bench.experiment --policies none,replicate,hedge,collage,adaptive --groups 200 --seeds 3 --scale 0.5
 
-bench-full: $(DEV)/ready ## The same at full length and in all regimes, with the simulator's sweeps and a report (hours)
-	$(DEV)/bin/python -m bench.experiment --policies none,hedge,collage,adaptive --groups 2000 --seeds 3 --scale 1 \
-		--target bench-full
-	$(DEV)/bin/python -m bench.experiment --policies none,ejection,collage,adaptive --groups 500 --seeds 3 --scale 1 \
-		--regimes persistent,mixture --target bench-regimes
-	$(DEV)/bin/python -m bench.comparison sweep --out out/bench-sim.json
-	$(DEV)/bin/python -m bench.comparison out/bench-full.json out/bench-regimes.json out/bench-sim.json \
-		--out docs/results/bench-full
+# Pieces add up in out/bench-full and go on where they were interrupted; all but the first need the cores for themselves.
+FULL = $(DEV)/bin/python -m bench.experiment --target bench-full --seeds 3
+
+bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (6 hours; resumes)
+
+bench-full-sim: out/bench-full/runs/sweep-usual.json out/bench-full/runs/sweep-long.json out/bench-scale.json
+
+out/bench-full/runs/sweep-%.json: | $(DEV)/ready
+	$(DEV)/bin/python -m bench.comparison sweep $* --out $@
+
+out/bench-scale.json: | $(DEV)/ready
+	$(DEV)/bin/python -m bench.comparison sweep scale --out $@
+
+bench-full-transient: $(DEV)/ready
+	$(FULL) --policies none,replicate,hedge,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 1
+
+bench-full-cells: $(DEV)/ready
+	$(FULL) --policies none,hedge,collage,adaptive --drawn 16 --groups 1000 --scale 1
+
+bench-full-regimes: $(DEV)/ready
+	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 500 --scale 0.5
+
+bench-full-open: $(DEV)/ready
+	$(FULL) --policies none,hedge,collage,adaptive --loads 0.1,0.5,0.8 --groups 200 --scale 0.5
+
+bench-full-report: $(DEV)/ready
+	$(FULL) --collect
+	$(DEV)/bin/python -m bench.comparison out/bench-full/runs out/bench-scale.json --out docs/results/bench-full
+	cp out/bench-full.json out/bench-scale.json docs/results/
 
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest
@@ -61,35 +85,35 @@ check: $(DEV)/ready ## Lint, types, import rules, tests: what has to pass before
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 	$(DEV)/bin/python -m pytest
+	$(MAKE) audit
+
+audit: $(DEV)/ready ## Look for known vulnerabilities in the pinned dependencies; skipped offline
+	@if $(DEV)/bin/python -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/json", timeout=5)' 2>/dev/null; \
+	then $(DEV)/bin/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off; \
+	else echo "audit skipped: the advisory service cannot be reached"; fi
 
 k8s-validate: $(DEV)/ready ## Render the manifests, check them against Kubernetes' schemas and against the code
 	$(DEV)/bin/python -m pytest tests/k8s
+
+monitoring: $(DEV)/ready ## Watch a cluster with a real Prometheus; try every dashboard and alert query (2 minutes)
+	$(DEV)/bin/python -m bench.monitoring --pictures docs/dashboards
 
 proto: $(DEV)/ready ## Generate the committed stubs from the .proto files
 	$(DEV)/bin/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy_grpc=$(DEV)/bin/protoc-gen-mypy_grpc \
 		--python_out=$(STUBS) --pyi_out=$(STUBS) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(PROTOS)
 
-# The recipes of the shipped Fashion-MNIST models. A run resumes where it was interrupted.
-RECIPE.s-cnn := --model resnet34 --stem small --epochs 10
-RECIPE.collage-2x2 := --model collage-resnet --k 2 --widths 80 192 384 --muon-lr 0.1 --epochs 12
-RECIPE.collage-3x3 := --model collage-resnet --k 3 --widths 48 128 256 --muon-lr 0.1 --epochs 25
+data: $(DEV)/ready ## Get the public data sets into DATA, or say what to place there
+	$(DEV)/bin/python -m models.fetch --data $(DATA)
 
-train: $(MODELS:%=train-%) ## Train the shipped models on DATA (a folder with Fashion-MNIST's IDX files)
+zoo: $(DEV)/ready ## Train, export and calibrate every model that DATA has data for, then evaluate (a day; resumes)
+	$(DEV)/bin/python -m models.zoo --data $(DATA) --runs $(RUNS) --out $(MODELS)
+	$(MAKE) evaluate cards
 
-train-%: $(DEV)/ready
-	$(DEV)/bin/python -m models.train --data $(DATA) $(RECIPE.$*) --out $(RUNS)/fashion-mnist-$*.pt
+evaluate: $(DEMO)/ready ## Measure the models on the test images in DATA; tables, out/evaluate.json and pictures
+	$(DEMO)/bin/python -m models.evaluate --data $(DATA) --models $(MODELS) $(wildcard $(RUNS)/zoo)
 
-export: $(MODELS:%=export-%) ## Export the trained models to models/zoo and calibrate the collage-cnns
-	$(DEV)/bin/python -m models.calibrate --data $(DATA) --s-cnn models/zoo/fashion-mnist-s-cnn.onnx \
-		--collage models/zoo/fashion-mnist-collage-2x2.onnx models/zoo/fashion-mnist-collage-3x3.onnx
-
-export-%: $(DEV)/ready
-	$(DEV)/bin/python -m models.export $(RUNS)/fashion-mnist-$*.pt --data $(DATA) --storage int8 \
-		--out models/zoo/fashion-mnist-$*.onnx
-
-evaluate: $(DEMO)/ready ## Measure accuracy and latency of the shipped models on the test images of DATA
-	$(DEMO)/bin/python -m models.evaluate --data $(DATA) --s-cnn models/zoo/fashion-mnist-s-cnn.onnx \
-		--collage models/zoo/fashion-mnist-collage-2x2.onnx models/zoo/fashion-mnist-collage-3x3.onnx
+cards: $(DEMO)/ready ## Write the model cards of MODELS from out/evaluate.json
+	$(DEMO)/bin/python -m models.cards --models $(MODELS) --figures out/evaluate.json
 
 images: $(IMAGES:%=image-%) ## Build the container images with ENGINE (docker, podman or buildah) on BASE
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -10,15 +12,20 @@ from contextlib import asynccontextmanager
 from prometheus_client import CollectorRegistry
 
 from collage.model_info import ModelKind
+from collage.security import SecurityError
 from collage.serving import Server, load_settings
 from collage.v1 import predict_pb2, predict_pb2_grpc
-from frontend.balance import Ejection
 from frontend.config import FrontendSettings
+from frontend.discovery import server_name
 from frontend.dispatch import Dispatcher
+from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
 from frontend.server import PredictServicer
-from frontend.workers import CollageTransport, Pool, SCnnTransport
+from frontend.transport import CollageTransport, SCnnTransport
+from frontend.workers import Pool
+from inference import open_inference_pb2_grpc
+from inference.service import SERVICE as OPEN_INFERENCE
 
 SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 
@@ -27,21 +34,32 @@ SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     """A started frontend; SERVING while an s-cnn worker is ready. On exit, requests in flight finish first."""
     registry = CollectorRegistry()
-    metrics = FrontendMetrics(registry)
+    metrics = FrontendMetrics(registry, settings.slo_s)
     rules = settings.rules()
-    ejection = Ejection() if rules.eject else None
-    server = Server(settings, registry, [SERVICE])
+    ejection = settings.ejection()
+    security = settings.worker_security()
+    server = Server(settings, registry, [SERVICE, OPEN_INFERENCE])
     s_cnn = Pool(
         ModelKind.S_CNN,
         settings.s_cnn_workers,
-        lambda address: SCnnTransport(address, settings.max_message_bytes),
+        functools.partial(
+            SCnnTransport,
+            max_message_bytes=settings.max_message_bytes,
+            security=security,
+            name=server_name(settings.s_cnn_workers),
+        ),
         settings.resolve_every_s,
         ejection,
     )
     collage = Pool(
         ModelKind.COLLAGE_CNN,
         settings.collage_workers if rules.collage else "",
-        lambda address: CollageTransport(address, settings.max_message_bytes),
+        functools.partial(
+            CollageTransport,
+            max_message_bytes=settings.max_message_bytes,
+            security=security,
+            name=server_name(settings.collage_workers),
+        ),
         settings.resolve_every_s,
         ejection,
     )
@@ -56,13 +74,25 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         policy = Policy(rules)
         metrics.deadline.set_function(lambda: policy.deadline)
         dispatcher = Dispatcher(
-            policy, s_cnn, collage, metrics, executor, settings.max_in_flight, settings.detection_threshold
+            policy,
+            s_cnn,
+            collage,
+            metrics,
+            executor,
+            settings.max_in_flight,
+            settings.detection_threshold,
+            settings.default_label,
         )
         s_cnn.listeners.append(s_cnn_changed)
+        metrics.watch_tasks()
         metrics.watch_workers("s_cnn", s_cnn)
         metrics.watch_workers("collage", collage)
         servicer = PredictServicer(dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight)
         predict_pb2_grpc.add_PredictServiceServicer_to_server(servicer, server.grpc)
+        open_inference = FrontendInference(
+            server, dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight
+        )
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server.grpc)
         await server.start()
         await s_cnn.start()
         await collage.start()
@@ -81,10 +111,16 @@ async def serve(settings: FrontendSettings) -> None:
         await server.run_until_signal()
 
 
-def main() -> None:
-    """Read the settings and run."""
-    asyncio.run(serve(load_settings(FrontendSettings)))
+def main() -> int:
+    """Exit code 0 after draining, 2 if the frontend cannot start; then standard error says why in one line."""
+    settings = load_settings(FrontendSettings)
+    try:
+        asyncio.run(serve(settings))
+    except (SecurityError, OSError) as error:
+        print(f"frontend: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from collage.security import ClientSecurity
 from collage.serving import ServerSettings
 from encoder.image import MAX_PIXELS
-from frontend.policy import Rules
+from frontend import discovery
+from frontend.balance import Ejection
+from frontend.rules import Rules
 
 
 class FrontendSettings(ServerSettings):
     """How to find workers, and what to do about stragglers. All times are in seconds."""
 
     s_cnn_workers: str = Field(
-        description="s-cnn workers: host:port,host:port,... or dns:///name:port, resolved again and again"
+        description="s-cnn workers: host:port,host:port,... or dns:///name:port or file:///path with one host:port a "
+        "line; names are resolved and files read again and again"
     )
     collage_workers: str = Field("", description="collage-cnn workers, in the same form; empty for none")
-    resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and workers are asked")
+    resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and files are read")
+    worker_ca: Path | None = Field(
+        None, description="CA certificates of the workers, PEM; turns on TLS towards them (to DNS names as given)"
+    )
+    worker_cert: Path | None = Field(None, description="certificate shown to workers (mutual TLS), PEM")
+    worker_key: Path | None = Field(None, description="private key of worker-cert, PEM")
+    worker_token_file: Path | None = Field(None, description="file whose first line is the bearer token for workers")
     policy: Literal["none", "ejection", "replicate", "hedge", "collage-only", "collage", "adaptive"] = Field(
         "adaptive", description="what to do about stragglers"
     )
@@ -33,8 +44,12 @@ class FrontendSettings(ServerSettings):
     )
     shortest_deadline_s: float = Field(0.001, gt=0, description="hedge, adaptive: bound of the deadline")
     longest_deadline_s: float = Field(10.0, gt=0, le=60, description="hedge, adaptive: bound of the deadline")
-    group_wait_s: float = Field(
-        0.05, ge=0, le=60, description="how long an open group may wait for members before it closes with empty cells"
+    group_wait_s: float | None = Field(
+        None,
+        ge=0,
+        le=60,
+        description="how long an open group may wait for members before it closes with empty cells; if not given, "
+        "0.05, or as long as its collage can be back by the deadline (adaptive)",
     )
     detection_threshold: float | None = Field(
         None, ge=0, le=1, description="detections below this confidence are dropped; the model's own if not given"
@@ -47,7 +62,7 @@ class FrontendSettings(ServerSettings):
         "the model's own (adaptive) or 0 (others)",
     )
     patience: float = Field(
-        1.15, ge=1, description="adaptive: a straggler gets an unsure coded answer after this many deadlines"
+        1.1, ge=1, le=100, description="adaptive: a straggler gets an unsure coded answer after this many deadlines"
     )
     extra_load: float = Field(
         0.25, ge=0, le=2, description="budget: redundant requests sent per ordinary one, collages and replicas together"
@@ -55,14 +70,57 @@ class FrontendSettings(ServerSettings):
     audit_share: float = Field(
         0.0, ge=0, le=1, description="share of coded answers whose late s-cnn is let finish, to compare"
     )
+    eject_factor: float = Field(
+        1.5, gt=1, le=100, description="ejection, adaptive: a call is slow if it takes longer than this many medians"
+    )
+    eject_slow_share: float = Field(
+        0.5, gt=0, lt=1, description="a worker of whose last calls more than this share were slow is left out"
+    )
+    eject_failures: int = Field(3, ge=1, le=1000, description="so is one that fails so often in a row")
+    eject_most: float = Field(
+        0.34, ge=0, le=0.5, description="never more than this share of the workers is left out (panic threshold)"
+    )
+    eject_rest_s: float = Field(
+        5.0, gt=0, le=3600, description="how long a worker is left out at first; doubled with every relapse"
+    )
+    eject_longest_s: float = Field(300.0, gt=0, le=86400, description="the longest that it is left out")
+    eject_probes: int = Field(
+        3, ge=1, le=100, description="good calls, one at a time, after which it is used like any other again"
+    )
     timeout_s: float = Field(10.0, gt=0, le=600, description="longest a request may take; a caller's shorter one wins")
     max_in_flight: int = Field(1024, ge=1, description="requests admitted at once; more are refused")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest image accepted, width times height")
     image_threads: int = Field(2, ge=1, le=64, description="threads that decode images and build collages")
+    default_label: str = Field(
+        "", description="answered, as source DEFAULT, when a request's time runs out; DEADLINE_EXCEEDED if empty"
+    )
+    slo_s: float | None = Field(
+        None, gt=0, le=600, description="latency objective: becomes a bucket edge of collage_request_seconds"
+    )
+
+    @field_validator("s_cnn_workers", "collage_workers")
+    @classmethod
+    def _workers_have_addresses(cls, target: str) -> str:
+        return discovery.check(target)
+
+    @model_validator(mode="after")
+    def _worker_tls_is_complete(self) -> Self:
+        if bool(self.worker_cert) != bool(self.worker_key):
+            raise ValueError("--worker-cert and --worker-key belong together: give both or neither")
+        if self.worker_cert and not self.worker_ca:
+            raise ValueError("--worker-cert needs --worker-ca as well")
+        return self
+
+    def worker_security(self) -> ClientSecurity:
+        """How to connect to workers."""
+        return ClientSecurity(
+            ca=self.worker_ca, cert=self.worker_cert, key=self.worker_key, token_file=self.worker_token_file
+        )
 
     def rules(self) -> Rules:
         """The rules of the chosen policy, with these limits."""
-        own = {} if self.accept_threshold is None else {"accept": self.accept_threshold}
+        own = {"accept": self.accept_threshold, "group_wait": self.group_wait_s}
+        own = {name: value for name, value in own.items() if value is not None}
         if self.policy == "adaptive":
             own["patience"] = self.patience
         return Rules.named(
@@ -71,8 +129,21 @@ class FrontendSettings(ServerSettings):
             quantile=self.deadline_quantile,
             shortest=self.shortest_deadline_s,
             longest=self.longest_deadline_s,
-            group_wait=self.group_wait_s,
             extra_load=self.extra_load,
             audit=self.audit_share,
             **own,
+        )
+
+    def ejection(self) -> Ejection | None:
+        """When workers are left out; None if the policy leaves out none."""
+        if not self.rules().eject:
+            return None
+        return Ejection(
+            factor=self.eject_factor,
+            slow_share=self.eject_slow_share,
+            failures=self.eject_failures,
+            share=self.eject_most,
+            rest=self.eject_rest_s,
+            longest=self.eject_longest_s,
+            probes=self.eject_probes,
         )

@@ -11,23 +11,25 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
-from encoder.code import Prediction
 from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
 from frontend import events as e
+from frontend.admission import Admission
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
-from frontend.workers import Pool, Reply, WorkerFailure
+from frontend.transport import Reply, WorkerFailure
+from frontend.workers import Pool
 
 logger = logging.getLogger("collage.frontend")
+
+SHORTEST_RETRY_S = 0.01
 
 
 class Source(StrEnum):
@@ -36,6 +38,7 @@ class Source(StrEnum):
     S_CNN = "s_cnn"
     COLLAGE = "collage"
     REPLICA = "replica"
+    DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,22 @@ class Outcome:
     inference_s: float
     total_s: float
 
+    @property
+    def degraded(self) -> bool:
+        """Whether it is an approximation."""
+        return self.source in (Source.COLLAGE, Source.DEFAULT)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a worker said, and the model that said so: another one may be in use by the time it is told."""
+
+    probabilities: NDArray[np.float32]
+    model: ModelInfo
+    queue_s: float
+    inference_s: float
+    confidence: float | None = None
+
 
 @dataclass(slots=True)
 class _Job:
@@ -62,22 +81,24 @@ class _Job:
     name: str
     admitted_at: float
     expires: float
+    model: ModelInfo  # the s-cnn that the image was prepared for
     image: Pixels
     cell_image: Pixels | None
     future: asyncio.Future[Outcome]
     tried: dict[int, str] = field(default_factory=dict)  # attempt: address
-    replies: dict[int, Reply[NDArray[np.float32]]] = field(default_factory=dict)
-    coded: tuple[Prediction, Reply[Detections]] | None = None
+    answers: dict[int, _Answer] = field(default_factory=dict)
+    coded: _Answer | None = None
     group: tuple[int, int] | None = None
     audited: bool = False  # answered from the code, and the s-cnn's answer is awaited to compare
-    error: str = "no s-cnn worker is ready: try again"
+    error: ServiceError = field(default_factory=lambda: Unavailable("no s-cnn worker is ready: try again"))
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
 class Dispatcher:
     """Serves requests with a policy, a pool of s-cnn workers and a pool of collage workers.
 
-    ``executor`` runs image work; ``max_in_flight`` bounds how many requests are admitted at once.
+    ``executor`` runs image work; ``max_in_flight`` bounds how many requests are admitted at once. ``default_label`` is
+    the answer to a request whose time runs out; without one, or if the model has no such label, it fails.
     """
 
     def __init__(
@@ -89,13 +110,15 @@ class Dispatcher:
         executor: Executor,
         max_in_flight: int = 1024,
         detection_threshold: float | None = None,
+        default_label: str = "",
     ) -> None:
         self.policy, self.s_cnn, self.collage, self.metrics = policy, s_cnn, collage, metrics
         self.code: CollageCode | None = None
         self._executor = executor
-        self._max_in_flight = max_in_flight
+        self._admission = Admission(max_in_flight)
         self._detection_threshold = detection_threshold
-        self._in_flight = 0
+        self._default_label = default_label
+        self._in_flight = self._preparing = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, _Job] = {}
@@ -117,9 +140,7 @@ class Dispatcher:
         """
         loop = asyncio.get_running_loop()
         admitted_at = loop.time()
-        if self._in_flight >= self._max_in_flight:
-            self.metrics.requests.labels("RESOURCE_EXHAUSTED").inc()
-            raise ResourceExhausted(f"{self._in_flight} requests are in flight already: try again later")
+        self._admit(timeout_s)
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
         code = "INTERNAL"
@@ -140,6 +161,24 @@ class Dispatcher:
         self.metrics.latency.labels(outcome.source).observe(outcome.total_s)
         return outcome
 
+    def _admit(self, timeout_s: float) -> None:
+        """Refuse what would only wait in vain: now, while the caller can still do something else."""
+        queue = self.s_cnn.balancer.shortest_queue + self._preparing / max(1, self.s_cnn.ready)
+        if self._in_flight >= self._admission.most:
+            reason, told = "count", f"{self._in_flight} requests are in flight already"
+            retry_after_s = queue * self._admission.service
+        else:
+            remaining = timeout_s - self.policy.rules.margin
+            retry_after_s = self._admission.excess(self._preparing, queue, remaining)
+            if retry_after_s <= 0:
+                return
+            reason, told = "deadline", f"the queue is too long for an answer within {timeout_s:.3g} s"
+        self.metrics.refused.labels(reason).inc()
+        self.metrics.requests.labels("RESOURCE_EXHAUSTED").inc()
+        raise ResourceExhausted(
+            f"{told}: try again later", max(retry_after_s, self._admission.service, SHORTEST_RETRY_S)
+        )
+
     async def _serve(
         self, prepare: Callable[[int], Pixels], request_id: str, admitted_at: float, expires: float
     ) -> Outcome:
@@ -154,13 +193,25 @@ class Dispatcher:
                 image = prepare(model.size)
                 return image, code.prepare(image, cell) if code else None
 
+        before = self._preparing
+        self._preparing += 1
         try:
             image, cell_image = await loop.run_in_executor(self._executor, make)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
+        finally:
+            self._preparing -= 1
+        self._admission.prepared(loop.time() - admitted_at, before)
         id = next(self._ids)
         job = _Job(
-            id, request_id or f"{self._prefix}-{id}", admitted_at, expires, image, cell_image, loop.create_future()
+            id,
+            request_id or f"{self._prefix}-{id}",
+            admitted_at,
+            expires,
+            model,
+            image,
+            cell_image,
+            loop.create_future(),
         )
         self._jobs[id] = job
         self._feed(e.Arrived(loop.time(), id, expires))
@@ -188,7 +239,14 @@ class Dispatcher:
         if s_cnn is None:
             return ""  # what it should protect is not known yet
         if info.labels != s_cnn.labels:
-            return f"its labels are not those of the s-cnn {s_cnn.name}"
+            return f"its labels are not those of the s-cnn {s_cnn.name} {s_cnn.version}"
+        if info.k < 2:
+            return f"its grid is {info.k} x {info.k}: a collage has at least 2 x 2 cells"
+        if info.size < info.k or max(Grid(info.k, info.size).cell_size(0)) > s_cnn.size:
+            return (
+                f"{info.k} x {info.k} cells in {info.size} pixels do not go with the s-cnn {s_cnn.name} "
+                f"{s_cnn.version} of {s_cnn.size} pixels"
+            )
         return None
 
     def _collage_workers_changed(self) -> None:
@@ -245,52 +303,43 @@ class Dispatcher:
             case e.AnswerCoded(request):
                 self._answer_coded(request)
             case e.Fail(request, expired):
-                if (job := self._jobs.get(request)) and not job.future.done():
-                    error = DeadlineExceeded("no answer came in time") if expired else Unavailable(job.error)
-                    job.future.set_exception(error)
+                if job := self._jobs.get(request):
+                    self._fail(job, expired)
 
     def _answer(self, request: int, attempt: int) -> None:
-        job = self._jobs.get(request)
-        if not job or job.future.done():
-            return
-        reply = job.replies[attempt]
-        exponents = np.exp(reply.output - reply.output.max())
-        source = Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA
-        self._resolve(job, exponents / exponents.sum(), source, self.s_cnn.info, None, reply)
+        if job := self._jobs.get(request):
+            self._resolve(job, job.answers[attempt], Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA)
 
     def _answer_coded(self, request: int) -> None:
         job = self._jobs.get(request)
-        if job and not job.future.done() and job.coded:
-            prediction, reply = job.coded
-            if prediction.confidence < self.policy.accept:
+        if job and job.coded:
+            if (job.coded.confidence or 0.0) < self.policy.accept:
                 self.metrics.unsure.inc()
-            model = self.collage.info
-            self._resolve(job, prediction.probabilities, Source.COLLAGE, model, prediction.confidence, reply)
+            self._resolve(job, job.coded, Source.COLLAGE)
 
-    def _resolve(
-        self,
-        job: _Job,
-        probabilities: NDArray[np.float32],
-        source: Source,
-        model: ModelInfo | None,
-        confidence: float | None,
-        reply: Reply[Any],
-    ) -> None:
+    def _fail(self, job: _Job, expired: bool) -> None:
+        if expired and self._default_label in job.model.labels:
+            labels = np.array(job.model.labels) == self._default_label
+            self._resolve(job, _Answer(labels.astype(np.float32), job.model, 0.0, 0.0), Source.DEFAULT)
+        elif not job.future.done():
+            job.future.set_exception(DeadlineExceeded("no answer came in time") if expired else job.error)
+
+    def _resolve(self, job: _Job, answer: _Answer, source: Source) -> None:
+        if job.future.done():
+            return
         group, cell = job.group if job.group else (None, None)
-        total_s = asyncio.get_running_loop().time() - job.admitted_at
-        assert model is not None  # noqa: S101 - a pool that answered has a model
         job.future.set_result(
             Outcome(
                 request_id=job.name,
-                probabilities=probabilities,
+                probabilities=answer.probabilities,
                 source=source,
-                model=model,
-                confidence=confidence,
+                model=answer.model,
+                confidence=answer.confidence,
                 group_id="" if group is None else f"{self._prefix}-{group}",
                 cell=cell,
-                queue_s=reply.queue_s,
-                inference_s=reply.inference_s,
-                total_s=total_s,
+                queue_s=answer.queue_s,
+                inference_s=answer.inference_s,
+                total_s=asyncio.get_running_loop().time() - job.admitted_at,
             )
         )
 
@@ -303,42 +352,47 @@ class Dispatcher:
         at = asyncio.get_running_loop().time()
         running = [address for number, address in job.tried.items() if (request, number) in self._calls]
         worker = self.s_cnn.pick(job.tried.values()) or self.s_cnn.pick(running)
-        if worker is None:
+        if worker is None or worker.info is None:
             self._feed(e.Failed(at, request, attempt))
             return
         job.tried[attempt] = worker.address
         self.metrics.sent.labels("s_cnn" if attempt == e.PRIMARY else "replica").inc()
         call = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at))
         self._calls[request, attempt] = call
-        call.add_done_callback(functools.partial(self._call_ended, job, attempt))
+        call.add_done_callback(functools.partial(self._call_ended, job, attempt, worker.info))
 
-    def _call_ended(self, job: _Job, attempt: int, call: asyncio.Task[Reply[NDArray[np.float32]]]) -> None:
+    def _call_ended(
+        self, job: _Job, attempt: int, model: ModelInfo, call: asyncio.Task[Reply[NDArray[np.float32]]]
+    ) -> None:
         del self._calls[job.id, attempt]
         if call.cancelled():
             return
         at = asyncio.get_running_loop().time()
         failure = call.exception()
-        if failure is None and not self._makes_sense(call.result().output):
+        if failure is None and not _makes_sense(call.result().output, model):
             failure = WorkerFailure("GARBAGE", "its scores are not one finite number per label")
         match failure:
             case None:
-                job.replies[attempt] = call.result()
+                reply = call.result()
+                self._admission.served(reply.inference_s)
+                exponents = np.exp(reply.output - reply.output.max())
+                probabilities = exponents / exponents.sum()
+                job.answers[attempt] = _Answer(probabilities, model, reply.queue_s, reply.inference_s)
                 if job.audited and job.coded:
-                    agree = job.coded[0].probabilities.argmax() == call.result().output.argmax()
+                    agree = job.coded.probabilities.argmax() == probabilities.argmax()
                     self.metrics.audits.labels("agree" if agree else "differ").inc()
                 self._feed(e.Answered(at, job.id, attempt))
             case WorkerFailure():
                 self._count_failure("s_cnn" if attempt == e.PRIMARY else "replica", failure)
-                job.error = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
+                told = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
+                full = failure.code == "RESOURCE_EXHAUSTED"
+                job.error = ResourceExhausted(told, self._admission.service) if full else Unavailable(told)
                 self._feed(e.Failed(at, job.id, attempt, failure.unreachable))
             case _:
-                logger.error("calling an s-cnn worker failed unexpectedly", exc_info=failure)
+                logger.error(
+                    "calling an s-cnn worker failed unexpectedly", exc_info=failure, extra={"request_id": job.name}
+                )
                 self._feed(e.Failed(at, job.id, attempt, unreachable=False))
-
-    def _makes_sense(self, numbers: NDArray[np.float32]) -> bool:
-        """Whether the last axis has one number per label, all of them finite."""
-        model = self.s_cnn.info
-        return model is not None and numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
 
     def _count_failure(self, attempt: str, failure: WorkerFailure) -> None:
         self.metrics.failures.labels(attempt, failure.code).inc()
@@ -370,10 +424,11 @@ class Dispatcher:
             collage = await loop.run_in_executor(self._executor, encode)
             # Chosen now, not before: groups that close together would all see the same idle worker.
             worker = self.collage.pick()
-            if worker is None:
+            model = worker.info if worker else None
+            if worker is None or model is None or Grid(model.k, model.size) != code.grid:
                 raise WorkerFailure("UNAVAILABLE", "no collage worker is ready")
             reply = await worker.call(collage, name, 0, max(0.0, expires - loop.time()))
-            if not self._makes_sense(reply.output.class_probabilities):
+            if not _makes_sense(reply.output.class_probabilities, model):
                 raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")
         except WorkerFailure as failure:
             self._count_failure("collage", failure)
@@ -384,10 +439,17 @@ class Dispatcher:
             predictions = code.decode([reply.output], [cell in jobs for cell in range(code.members)])
         confidences = {}
         for cell, job in jobs.items():
-            if prediction := predictions[cell]:
-                job.coded = prediction, reply
+            if (prediction := predictions[cell]) and model.labels == job.model.labels:
+                job.coded = _Answer(
+                    prediction.probabilities, model, reply.queue_s, reply.inference_s, prediction.confidence
+                )
                 confidences[cell] = prediction.confidence
         self._feed(e.Decoded(at, group, confidences))
+
+
+def _makes_sense(numbers: NDArray[np.float32], model: ModelInfo) -> bool:
+    """Whether the last axis has one number per label, all of them finite."""
+    return numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
 
 
 def _cell_image(job: _Job | None, code: CollageCode, cell: int) -> Pixels | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from frontend.workers import Pool
 
@@ -16,16 +17,20 @@ STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 
 
 class FrontendMetrics:
-    """Everything the frontend reports; see the README for what each one is for."""
+    """Everything the frontend reports; docs/metrics.md lists it. ``slo_s`` becomes a bucket edge of the latency."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, slo_s: float | None = None) -> None:
         self.latency = Histogram(
-            "collage_request_seconds", "From admission to the answer", ["source"], buckets=LATENCY_BUCKETS,
-            registry=registry,
+            "collage_request_seconds", "From admission to the answer", ["source"],
+            buckets=sorted({*LATENCY_BUCKETS, *([slo_s] if slo_s else [])}), registry=registry,
         )  # fmt: skip
         self.requests = Counter(
             "collage_requests_total", "Finished requests by gRPC status", ["code"], registry=registry
         )
+        self.refused = Counter(
+            "collage_refused_total", "Requests refused on arrival: too many (count), or no answer in time (deadline)",
+            ["reason"], registry=registry,
+        )  # fmt: skip
         self.answers = Counter("collage_answers_total", "Answers by who gave them", ["source"], registry=registry)
         self.in_flight = Gauge("collage_in_flight", "Requests admitted and not yet answered", registry=registry)
         self.stragglers = Counter(
@@ -58,10 +63,24 @@ class FrontendMetrics:
             "collage_unsure_answers_total", "Coded answers given below the accept threshold", registry=registry
         )
         self.deadline = Gauge("collage_deadline_seconds", "When a request becomes a straggler", registry=registry)
-        self.workers = Gauge("collage_workers", "Known workers by state", ["role", "state"], registry=registry)
+        self.workers = Gauge(
+            "collage_workers",
+            "Workers by state: known; ready to be used; refused, for a model not in use; ejected for being slow",
+            ["role", "state"], registry=registry,
+        )  # fmt: skip
+        self.tasks = Gauge(
+            "collage_tasks", "Tasks of the event loop; what does not return was leaked", registry=registry
+        )
+        ProcessCollector(registry=registry)
+
+    def watch_tasks(self) -> None:
+        """Report the number of the running loop's tasks whenever the metrics are read."""
+        loop = asyncio.get_running_loop()
+        self.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def watch_workers(self, role: str, pool: Pool[Any]) -> None:
         """Report how many workers of a role (s_cnn or collage) there are whenever the metrics are read."""
         self.workers.labels(role, "known").set_function(lambda: len(pool.workers))
         self.workers.labels(role, "ready").set_function(lambda: pool.ready)
+        self.workers.labels(role, "refused").set_function(lambda: pool.refused)
         self.workers.labels(role, "ejected").set_function(lambda: pool.balancer.ejected)

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
-from collage.serving import InvalidArgument, boundary, status_of
+from collage.serving import AlreadyExists, InvalidArgument, boundary, status_of
 from collage.tensors import image_from_tensor
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.image import Pixels, decode
@@ -19,6 +20,7 @@ _WIRE_SOURCES = {
     Source.S_CNN: predict_pb2.SOURCE_S_CNN,
     Source.COLLAGE: predict_pb2.SOURCE_COLLAGE,
     Source.REPLICA: predict_pb2.SOURCE_REPLICA,
+    Source.DEFAULT: predict_pb2.SOURCE_DEFAULT,
 }
 
 
@@ -39,39 +41,53 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         return await self._predict(request, self._remaining(context))
 
     @boundary
+    @boundary
     async def PredictStream(  # type: ignore[override]  # writes instead of yielding
         self, request_iterator: AsyncIterator[predict_pb2.PredictStreamRequest], context: Any
     ) -> None:
         """Classify images as they come; every response is written when it is ready."""
+        garbled = False
+        unanswered: set[str] = set()
         slots = asyncio.Semaphore(self._max_in_flight)
         writing = asyncio.Lock()
 
-        async def answer(message: predict_pb2.PredictStreamRequest) -> None:
+        async def answer(message: predict_pb2.PredictStreamRequest, twice: bool) -> None:
             try:
-                response = await self._stream_response(message, self._remaining(context))
+                response = await self._stream_response(message, self._remaining(context), twice)
+                if not twice:
+                    unanswered.discard(response.request_id)
                 async with writing:
                     await context.write(response)
             finally:
                 slots.release()
 
         async with asyncio.TaskGroup() as answers:
-            async for message in request_iterator:
-                await slots.acquire()
-                answers.create_task(answer(message))
+            try:
+                async for message in request_iterator:
+                    await slots.acquire()
+                    id = message.request.request_id
+                    answers.create_task(answer(message, id in unanswered))
+                    unanswered.add(id)
+            except DecodeError:  # the others are answered first: to cancel their writes could leave the call hanging
+                garbled = True
+        if garbled:
+            raise InvalidArgument("a message of the stream is no PredictStreamRequest: nothing was read after it")
 
     async def _stream_response(
-        self, message: predict_pb2.PredictStreamRequest, remaining_s: float
+        self, message: predict_pb2.PredictStreamRequest, remaining_s: float, twice: bool
     ) -> predict_pb2.PredictStreamResponse:
         id = message.request.request_id
         timeout_s = min(remaining_s, message.timeout_s) if message.timeout_s > 0 else remaining_s
         try:
             if not id:
                 raise InvalidArgument("a request in a stream needs a request_id")
+            if twice:
+                raise AlreadyExists("a request with this request_id is unanswered yet: this one was not looked at")
             return predict_pb2.PredictStreamResponse(
                 request_id=id, response=await self._predict(message.request, timeout_s)
             )
         except Exception as error:
-            code, text = status_of(error)
+            code, text = status_of(error, id)
             failure = predict_pb2.PredictError(code=code.value[0], message=text)
             return predict_pb2.PredictStreamResponse(request_id=id, error=failure)
 
@@ -103,7 +119,7 @@ def to_response(outcome: Outcome, top_k: int) -> predict_pb2.PredictResponse:
         ],
         provenance=predict_pb2.Provenance(
             source=_WIRE_SOURCES[outcome.source],
-            degraded=outcome.source is Source.COLLAGE,
+            degraded=outcome.degraded,
             coded_confidence=outcome.confidence,
             group_id=outcome.group_id,
             cell=outcome.cell,

@@ -5,137 +5,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import socket
-from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
-
-import grpc
-import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from numpy.typing import NDArray
+from collections.abc import Callable, Collection
+from typing import Generic
 
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import channel_options
-from collage.tensors import TensorError, floats_from_tensor, to_tensor
-from collage.v1 import worker_pb2, worker_pb2_grpc
-from encoder.collage import Detections
 from encoder.image import Pixels
 from frontend.balance import Balancer, Ejection
+from frontend.discovery import addresses
+from frontend.transport import Output, Reply, Transport, WorkerFailure
 
 logger = logging.getLogger("collage.frontend")
 
-Output = TypeVar("Output", covariant=True)
-PING_TIMEOUT_S = 1.0
 RETRY_S = 0.25
-
-
-@dataclass(frozen=True)
-class Reply(Generic[Output]):
-    """What a worker answered, and how long it waited and computed, in seconds."""
-
-    output: Output
-    queue_s: float
-    inference_s: float
-
-
-class WorkerFailure(Exception):
-    """A call to a worker failed. ``unreachable`` if it never ran, as far as anyone knows."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.unreachable = code == "UNAVAILABLE"
-
-
-class Transport(Protocol[Output]):
-    """How to talk to one worker. Failures are raised as ``WorkerFailure``."""
-
-    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Coroutine[Any, Any, Reply[Output]]:
-        """Send one image or collage and wait for the answer."""
-        ...
-
-    async def ping(self) -> ModelInfo:
-        """Ask for the model, which a living worker answers at once."""
-        ...
-
-    async def watch(self, changed: Callable[[bool], None]) -> None:
-        """Report whether the worker is SERVING, now and on every change, until it is not or the connection breaks."""
-        ...
-
-    async def close(self) -> None:
-        """Hang up."""
-        ...
-
-
-class _GrpcTransport:
-    def __init__(self, address: str, max_message_bytes: int) -> None:
-        self.channel = grpc.aio.insecure_channel(address, channel_options(max_message_bytes))
-        self._models = worker_pb2_grpc.ModelInfoServiceStub(self.channel)
-        self._health = health_pb2_grpc.HealthStub(self.channel)
-
-    async def ping(self) -> ModelInfo:
-        try:
-            response = await self._models.GetModelInfo(worker_pb2.GetModelInfoRequest(), timeout=PING_TIMEOUT_S)
-            return ModelInfo.from_proto(response)
-        except grpc.aio.AioRpcError as error:
-            raise _failure(error) from None
-
-    async def watch(self, changed: Callable[[bool], None]) -> None:
-        try:
-            async for update in self._health.Watch(health_pb2.HealthCheckRequest()):
-                serving = update.status == health_pb2.HealthCheckResponse.SERVING
-                changed(serving)
-                if not serving:  # a draining worker waits for its calls to end, and this is one
-                    return
-        except grpc.aio.AioRpcError as error:
-            raise _failure(error) from None
-
-    async def close(self) -> None:
-        await self.channel.close()
-
-
-class SCnnTransport(_GrpcTransport):
-    """Calls ClassifierService; the output is logits, float32 ``[classes]``."""
-
-    def __init__(self, address: str, max_message_bytes: int) -> None:
-        super().__init__(address, max_message_bytes)
-        self._stub = worker_pb2_grpc.ClassifierServiceStub(self.channel)
-
-    async def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Reply[NDArray[np.float32]]:
-        """Score one image, uint8 ``[size, size, 3]``."""
-        request = worker_pb2.ClassifyRequest(image=to_tensor(image), request_id=request_id, attempt=attempt)
-        try:
-            response = await self._stub.Classify(request, timeout=timeout_s)
-            return Reply(floats_from_tensor(response.scores, [-1]), response.queue_s, response.inference_s)
-        except (grpc.aio.AioRpcError, TensorError) as error:
-            raise _failure(error) from None
-
-
-class CollageTransport(_GrpcTransport):
-    """Calls CollageService; the output is detections."""
-
-    def __init__(self, address: str, max_message_bytes: int) -> None:
-        super().__init__(address, max_message_bytes)
-        self._stub = worker_pb2_grpc.CollageServiceStub(self.channel)
-
-    async def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Reply[Detections]:
-        """Look through one collage, uint8 ``[size, size, 3]``."""
-        request = worker_pb2.DetectRequest(collage=to_tensor(image), request_id=request_id, attempt=attempt)
-        try:
-            response = await self._stub.Detect(request, timeout=timeout_s)
-            boxes = floats_from_tensor(response.boxes, [-1, 4])
-            confidences = floats_from_tensor(response.confidences, [len(boxes)])
-            found = Detections(boxes, confidences, floats_from_tensor(response.class_probabilities, [len(boxes), -1]))
-            return Reply(found, response.queue_s, response.inference_s)
-        except (grpc.aio.AioRpcError, TensorError) as error:
-            raise _failure(error) from None
-
-
-def _failure(error: grpc.aio.AioRpcError | TensorError) -> WorkerFailure:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return WorkerFailure(error.code().name, error.details() or "")
-    return WorkerFailure("GARBAGE", f"the worker's answer is not what was asked for: {error}")
 
 
 class Worker(Generic[Output]):
@@ -147,6 +28,7 @@ class Worker(Generic[Output]):
         self.serving = False  # says the worker
         self.ready = False  # says the pool: serving, and the model fits
         self._transport, self._balancer = transport, balancer
+        self._running: set[asyncio.Task[Reply[Output]]] = set()
         self._unacknowledged = 0
         self._pinging: asyncio.Task[None] | None = None
 
@@ -158,10 +40,12 @@ class Worker(Generic[Output]):
         """
         self._balancer.started(self.address)
         task = asyncio.create_task(self._transport.run(image, request_id, attempt, timeout_s))
+        self._running.add(task)
         task.add_done_callback(functools.partial(self._ended, asyncio.get_running_loop().time()))
         return task
 
     def _ended(self, started_at: float, call: asyncio.Task[Reply[Output]]) -> None:
+        self._running.discard(call)
         at = asyncio.get_running_loop().time()
         if call.cancelled():
             self._balancer.cancelled(self.address, at, at - started_at)
@@ -191,8 +75,13 @@ class Worker(Generic[Output]):
     async def follow(self, changed: Callable[[], None]) -> None:
         """Keep ``info`` and ``serving`` true to the worker, for ever."""
 
+        told = ""
+
         def update(serving: bool) -> None:
+            nonlocal told
             self.serving = serving
+            if serving:
+                told = ""
             changed()
 
         while True:
@@ -200,23 +89,36 @@ class Worker(Generic[Output]):
                 self.info = await self._transport.ping()
                 await self._transport.watch(update)
             except (WorkerFailure, ValueError) as failure:
-                logger.debug("worker %s: %s", self.address, failure)
+                if str(failure) != told:
+                    logger.warning("worker %s cannot be used: %s", self.address, failure)
+                told = str(failure)
             update(False)
             await asyncio.sleep(RETRY_S)
 
+    async def retire(self) -> None:
+        """Close when the calls that it has have ended: it is off the list, yet may well finish them."""
+        self.ready = False
+        try:
+            while self._running:
+                await asyncio.wait(self._running)
+        finally:
+            await self.close()
+
     async def close(self) -> None:
-        """Stop using the worker."""
+        """Stop using the worker; calls that it still has fail."""
         self.ready = False
         if self._pinging:
             self._pinging.cancel()
+            await asyncio.wait([self._pinging])
         await self._transport.close()
 
 
 class Pool(Generic[Output]):
-    """The workers of one kind, found in a static list or by DNS. All must serve the same model.
+    """The workers of one kind, found as ``discovery.addresses`` says.
 
-    ``target`` is ``host:port,host:port`` or ``dns:///name:port``, whose addresses are looked up every
-    ``resolve_every_s`` seconds (a Kubernetes headless Service lists its pods there).
+    Only one model is in use at a time: of those that fit, the one that most workers serve, and at a tie the one in use.
+    So a rolling update moves all traffic at once when half of the workers are new; until then the new ones wait, and
+    from then on the old ones.
     """
 
     def __init__(
@@ -230,18 +132,16 @@ class Pool(Generic[Output]):
     ) -> None:
         self.kind = kind
         self.balancer = Balancer(ejection, seed)
-        self.info: ModelInfo | None = None
+        self.info: ModelInfo | None = None  # the model in use, or the last one that was
+        self.ready = self.refused = 0  # workers that may be used, and workers that serve a model not in use
         self.listeners: list[Callable[[], None]] = []  # called after every change of who is ready
         self.fits: Callable[[ModelInfo], str | None] = lambda info: None  # what is wrong with a model; empty: wait
         self.workers: dict[str, Worker[Output]] = {}
         self._target, self._connect, self._resolve_every_s = target, connect, resolve_every_s
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._complaints: dict[str, str] = {}
-
-    @property
-    def ready(self) -> int:
-        """How many workers may be used."""
-        return sum(worker.ready for worker in self.workers.values())
+        self._finding: asyncio.Task[None] | None = None
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._complaints: set[tuple[str, str]] = set()
 
     def pick(self, avoid: Collection[str] = ()) -> Worker[Output] | None:
         """A ready worker that is not in ``avoid``, as the balancer chooses."""
@@ -250,71 +150,69 @@ class Pool(Generic[Output]):
 
     async def start(self) -> None:
         """Find workers and follow them until ``close``."""
-        if self._target.startswith("dns:///"):
-            self._tasks["dns"] = asyncio.create_task(self._resolve_for_ever(self._target.removeprefix("dns:///")))
-        else:
-            self._set_addresses({address.strip() for address in self._target.split(",") if address.strip()})
+        self._finding = asyncio.create_task(self._find())
 
     async def close(self) -> None:
         """Let go of all workers."""
-        tasks = list(self._tasks.values())
+        tasks = [*([self._finding] if self._finding else []), *self._following.values(), *self._retiring]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._following.clear()
         for address in list(self.workers):
             await self.workers.pop(address).close()
 
-    async def _resolve_for_ever(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                found = await loop.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-            except OSError as error:
-                logger.warning("cannot resolve %s: %s", target, error)
-            else:
-                self._set_addresses({_join(entry[4]) for entry in found})
-            await asyncio.sleep(self._resolve_every_s)
+    async def _find(self) -> None:
+        async for found in addresses(self._target, self._resolve_every_s):
+            self._set_addresses(found)
 
-    def _set_addresses(self, addresses: set[str]) -> None:
-        for address in sorted(addresses - self.workers.keys()):
+    def _set_addresses(self, found: set[str]) -> None:
+        for address in sorted(found - self.workers.keys()):
             worker = self.workers[address] = Worker(address, self._connect(address), self.balancer)
-            self._tasks[address] = asyncio.create_task(worker.follow(self.review))
-        for address in sorted(self.workers.keys() - addresses):
-            self._tasks.pop(address).cancel()
+            self._following[address] = asyncio.create_task(worker.follow(self.review))
+        for address in sorted(self.workers.keys() - found):
+            self._following.pop(address).cancel()
             self.balancer.remove(address)
-            closing = self._tasks[f"close {address}"] = asyncio.create_task(self.workers.pop(address).close())
-            closing.add_done_callback(functools.partial(self._closed, f"close {address}"))
+            retiring = asyncio.create_task(self.workers.pop(address).retire())
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
             self.review()
-
-    def _closed(self, key: str, _: asyncio.Task[None]) -> None:
-        self._tasks.pop(key, None)
 
     def review(self) -> None:
         """Decide again which workers may be used; for whenever something changed that this depends on."""
+        models: list[tuple[ModelInfo, list[Worker[Output]]]] = []
         for worker in self.workers.values():
-            worker.ready = worker.serving and worker.info is not None and self._accepts(worker.info)
+            if worker.serving and worker.info:
+                same = next((workers for info, workers in models if info == worker.info), None)
+                if same is None:
+                    models.append((worker.info, same := []))
+                same.append(worker)
+        problems = [self._problem(info) for info, _ in models]
+        fitting = [model for model, problem in zip(models, problems, strict=True) if problem is None]
+        chosen, used = max(fitting, key=lambda model: (len(model[1]), model[0] == self.info), default=(self.info, []))
+        if used and chosen != self.info:
+            self._complaints.clear()
+            logger.info("%s workers: using %s of %d", self.kind, _title(chosen), len(used))
+        self.info, self.ready, self.refused = chosen, len(used), 0
+        for (info, workers), problem in zip(models, problems, strict=True):
+            if workers is not used and problem != "":
+                self.refused += len(workers)
+                self._complain(info, problem or f"more workers serve {_title(chosen)}")
+        ready = set(map(id, used))
+        for worker in self.workers.values():
+            worker.ready = id(worker) in ready
             self.balancer.set_ready(worker.address, worker.ready)
         for listener in self.listeners:
             listener()
 
-    def _accepts(self, info: ModelInfo) -> bool:
-        complaint = self._complaint(info)
-        if complaint is None:
-            self.info = info
-        elif complaint and self._complaints.get(info.name) != complaint:
-            logger.error("refusing model %s %s: %s", info.name, info.version, complaint)
-            self._complaints[info.name] = complaint
-        return complaint is None
+    def _problem(self, info: ModelInfo) -> str | None:
+        return f"it is a {info.kind}, expected a {self.kind}" if info.kind != self.kind else self.fits(info)
 
-    def _complaint(self, info: ModelInfo) -> str | None:
-        if info.kind != self.kind:
-            return f"it is a {info.kind}, expected a {self.kind}"
-        if self.ready and self.info and (info.name, info.version) != (self.info.name, self.info.version):
-            return f"other workers serve {self.info.name} {self.info.version}"
-        return self.fits(info)
+    def _complain(self, info: ModelInfo, problem: str) -> None:
+        if (_title(info), problem) not in self._complaints:
+            self._complaints.add((_title(info), problem))
+            logger.error("no requests for workers with %s: %s", _title(info), problem)
 
 
-def _join(address: tuple[object, ...]) -> str:
-    host, port = str(address[0]), address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _title(info: ModelInfo | None) -> str:
+    return f"{info.name} {info.version}" if info else "no model"

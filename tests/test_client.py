@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
 from collage.client import Classification, Client, ClientError, Prediction, main
+from collage.serving import ResourceExhausted, boundary
+from collage.v1 import predict_pb2
 from tests.bench.fakes import FakePredictService, serving
 
 NOBODY = "127.0.0.1:1"
@@ -71,6 +74,48 @@ async def test_failures_carry_the_status_and_its_text() -> None:
     async with Client(NOBODY) as client:
         with pytest.raises(ClientError, match=f"nothing answers at {NOBODY}"):
             await client.predict(b"\x00")
+
+
+class Busy(FakePredictService):
+    """Refuses the first requests, and says when to come again."""
+
+    def __init__(self, refusals: int, retry_after_s: float) -> None:
+        super().__init__()
+        self.refusals, self.retry_after_s = refusals, retry_after_s
+        self.came: list[float] = []
+
+    @boundary
+    async def Predict(self, request: predict_pb2.PredictRequest, context: Any) -> predict_pb2.PredictResponse:
+        self.came.append(asyncio.get_running_loop().time())
+        if len(self.came) <= self.refusals:
+            raise ResourceExhausted("the queue is full", self.retry_after_s)
+        return await self._answer(request)
+
+
+async def test_a_refused_request_comes_again_when_the_server_says_so() -> None:
+    service = Busy(refusals=2, retry_after_s=0.3)
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        assert (await client.predict(b"\x01")).label == "Bag"
+    first, second, third = service.came
+    assert second - first >= 0.29
+    assert third - second >= 0.29
+
+
+@pytest.mark.parametrize(("attempts", "came"), [(3, 3), (1, 1)])
+async def test_retries_end(attempts: int, came: int) -> None:
+    service = Busy(refusals=100, retry_after_s=0.02)
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}", attempts=attempts) as client:
+        with pytest.raises(ClientError, match="RESOURCE_EXHAUSTED: the queue is full"):
+            await client.predict(b"\x01")
+    assert len(service.came) == came
+
+
+async def test_retries_never_outlive_the_callers_time() -> None:
+    service = Busy(refusals=100, retry_after_s=30.0)
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(ClientError):
+            await client.predict(b"\x01", timeout_s=0.2)
+    assert len(service.came) == 1
 
 
 async def test_a_stream_yields_in_completion_order_and_survives_bad_images() -> None:

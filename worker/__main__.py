@@ -7,6 +7,7 @@ import sys
 
 from prometheus_client import REGISTRY
 
+from collage.security import SecurityError
 from collage.serving import load_settings
 from worker.config import WorkerSettings
 from worker.model import ModelError
@@ -15,7 +16,7 @@ from worker.slowdown import SlowdownError
 
 
 async def serve(settings: WorkerSettings) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Raises ModelError, SlowdownError, or OSError if a port is taken."""
+    """Run until SIGTERM or SIGINT, then drain. Raises ModelError, SlowdownError, SecurityError, or OSError."""
     worker = Worker(settings, REGISTRY)
     try:
         await worker.start()
@@ -29,7 +30,7 @@ def main() -> int:
     settings = load_settings(WorkerSettings)
     try:
         asyncio.run(serve(settings))
-    except (ModelError, SlowdownError, OSError) as error:
+    except (ModelError, SlowdownError, SecurityError, OSError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
     return 0

@@ -14,8 +14,9 @@ OUTCOMES = ("ok", "rejected", "dropped", "cancelled", "failed", "invalid")
 class WorkerMetrics:
     """Everything a worker reports.
 
-    Outcomes: ``ok``; ``rejected`` by a full queue; ``dropped`` before its inference started, because the caller was
-    gone or its time was over; ``cancelled`` while it ran; ``failed`` in the model; ``invalid`` tensor.
+    Outcomes: ``ok``; ``rejected`` by a queue that is full, or too long for the time remaining; ``dropped`` before its
+    inference started, because the caller was gone or its time was over; ``cancelled`` while it ran; ``failed`` in the
+    model; ``invalid`` tensor.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -15,10 +15,15 @@ from collage.model_info import ModelInfo, ModelKind
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Server, ServiceError, boundary
 from collage.tensors import TensorError, image_from_tensor, to_tensor
 from collage.v1 import tensor_pb2, worker_pb2, worker_pb2_grpc
+from inference import open_inference_pb2_grpc
+from inference.service import SERVICE as OPEN_INFERENCE
 from worker.config import WorkerSettings
+from worker.inference import WorkerInference
 from worker.metrics import WorkerMetrics
 from worker.model import Floats, Model
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
+
+_SMOOTHING = 0.1  # of the running mean
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Engine:
         self._metrics = metrics
         self._slot = asyncio.Lock()
         self._admitted = 0
+        self._busy_s = 0.0  # a running mean of how long a call takes the slot, up to its cancellation if it is
+        self._runs = 0
 
     async def warm_up(self) -> None:
         """Make the first calls as fast as the later ones; raises ModelError."""
@@ -64,15 +71,11 @@ class Engine:
     ) -> Inference:
         """Wait for the slot and run; ``time_remaining`` is the caller's, in seconds, None for no limit.
 
-        Raises ResourceExhausted at once when the queue is full, and DeadlineExceeded when the time is over before the
-        inference could start.
+        Raises ResourceExhausted at once when the queue is full or, as things are, too long for the time remaining, and
+        DeadlineExceeded when the time is over before the inference could start.
         """
         arrived = _now()
-        if self._admitted > self._queue_size:
-            self._metrics.requests.labels("rejected").inc()
-            raise ResourceExhausted(
-                f"{self._queue_size} calls are waiting here already: send to another worker, or try again later"
-            )
+        self._admit(time_remaining)
         self._admitted += 1
         outcome = "dropped"
         try:
@@ -100,6 +103,18 @@ class Engine:
         self._metrics.inference.observe(finished - started)
         return Inference(outputs, queue_s=started - arrived, inference_s=finished - started)
 
+    def _admit(self, time_remaining: float | None) -> None:
+        """Refuse what would only wait in vain; a call that finds nobody before it is always taken."""
+        wait = self._admitted * self._busy_s
+        if self._admitted > self._queue_size:
+            reason = f"{self._queue_size} calls are waiting here already"
+        elif self._admitted and time_remaining is not None and wait + self._busy_s > time_remaining:
+            reason = f"the queue takes {wait:.3f} s, which leaves no time for this call"
+        else:
+            return
+        self._metrics.requests.labels("rejected").inc()
+        raise ResourceExhausted(f"{reason}: send to another worker, or try again later", self._busy_s)
+
     async def _serve(
         self, image: NDArray[np.uint8], request_id: str, attempt: int, started: float
     ) -> tuple[Floats, ...]:
@@ -111,7 +126,10 @@ class Engine:
             outputs = await self.model.run(image)
             await asyncio.sleep(started + draw - _now())
         finally:
-            self._metrics.busy.inc(_now() - started)
+            busy = _now() - started
+            self._metrics.busy.inc(busy)
+            self._runs += 1
+            self._busy_s += max(_SMOOTHING, 1 / self._runs) * (busy - self._busy_s)
         return outputs
 
 
@@ -195,11 +213,15 @@ class Worker:
         self.engine = Engine(model, slowdown, settings.queue_size, WorkerMetrics(registry))
         names = ("CollageService" if collage else "ClassifierService", "ModelInfoService")
         services = [worker_pb2.DESCRIPTOR.services_by_name[name].full_name for name in names]
+        if not collage:
+            services.append(OPEN_INFERENCE)
         self.server = Server(settings, registry, services)
         if collage:
             worker_pb2_grpc.add_CollageServiceServicer_to_server(CollageServicer(self.engine), self.server.grpc)
         else:
             worker_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(self.engine), self.server.grpc)
+            open_inference = WorkerInference(self.server, self.engine)
+            open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, self.server.grpc)
         worker_pb2_grpc.add_ModelInfoServiceServicer_to_server(ModelInfoServicer(model.info), self.server.grpc)
 
     async def start(self) -> None:

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
+from collage.security import PLAINTEXT, ClientSecurity, SecurityError
 from collage.serving import MAX_MESSAGE_BYTES, channel_options
 from collage.tensors import to_tensor
 from collage.v1 import predict_pb2, predict_pb2_grpc, worker_pb2, worker_pb2_grpc
@@ -80,15 +81,28 @@ class Prediction:
 class Client:
     """A connection to a frontend: ``async with Client("host:port") as client: await client.predict(image)``.
 
-    Every method raises ``ClientError`` when the call fails; ``health`` works with any process of the cluster.
+    Every method raises ``ClientError`` when the call fails; ``health`` works with any process of the cluster. An
+    overloaded frontend says when to come again, and ``predict`` obeys that up to ``attempts - 1`` times within its time
+    limit. ``security`` holds certificates and a token: ``ClientSecurity(ca=Path("ca.pem"), token="...")``.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        *,
+        security: ClientSecurity = PLAINTEXT,
+        attempts: int = 3,
+    ) -> None:
         self.address = address
-        self._options = channel_options(max_message_bytes)
+        self._security = security
+        self._options: list[tuple[str, Any]] = [
+            *channel_options(max_message_bytes),
+            ("grpc.service_config", _retries(attempts)),
+        ]
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self.address, options=self._options)
+        self._channel = self._security.channel(self.address, self._options)
         self._stub = predict_pb2_grpc.PredictServiceStub(self._channel)
         return self
 
@@ -101,7 +115,9 @@ class Client:
         """Classify one image; ``timeout_s`` None leaves the time limit to the server."""
         started = time.monotonic()
         try:
-            response = await self._stub.Predict(_request(image, top_k, request_id), timeout=timeout_s)
+            response = await self._stub.Predict(
+                _request(image, top_k, request_id), timeout=timeout_s, metadata=self._security.metadata()
+            )
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
         return _prediction(response, time.monotonic() - started)
@@ -130,7 +146,7 @@ class Client:
                 broken.append(error)
                 raise
 
-        call = self._stub.PredictStream(requests())
+        call = self._stub.PredictStream(requests(), metadata=self._security.metadata())
         try:
             async for message in call:
                 latency = time.monotonic() - started.pop(message.request_id, time.monotonic())
@@ -162,7 +178,9 @@ class Client:
         """The model that a worker serves; None for a process that serves none."""
         try:
             stub = worker_pb2_grpc.ModelInfoServiceStub(self._channel)
-            return ModelInfo.from_proto(await stub.GetModelInfo(worker_pb2.GetModelInfoRequest(), timeout=timeout_s))
+            request = worker_pb2.GetModelInfoRequest()
+            metadata = self._security.metadata()
+            return ModelInfo.from_proto(await stub.GetModelInfo(request, timeout=timeout_s, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None
@@ -171,10 +189,32 @@ class Client:
     def _failure(self, error: grpc.aio.AioRpcError) -> ClientError:
         message = " ".join((error.details() or "no reason given").split())
         if error.code() is grpc.StatusCode.UNAVAILABLE and message.startswith("failed to connect"):
-            message = f"nothing answers at {self.address}: is the cluster up (make up), and the address right?"
+            message = self._unconnected(message)
         elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
             message = f"no answer from {self.address} in time"
         return ClientError(error.code(), message)
+
+    def _unconnected(self, details: str) -> str:
+        if "handshake failed" in details:
+            reason = details.partition("OPENSSL_internal:")[2].removesuffix(": OK") or details
+            return f"no TLS connection to {self.address}: {reason}"
+        if any(sign in details for sign in ("Socket closed", "reset", "Broken pipe", "EOF")):
+            wanted = "another client certificate" if self._security.encrypted else "TLS"
+            return f"{self.address} closed the connection: does it want {wanted}?"
+        return f"nothing answers at {self.address}: is the cluster up (make up), and the address right?"
+
+
+def _retries(attempts: int) -> str:
+    """gRPC's own retries: they obey the server's pushback, and stop while most calls fail (retryThrottling)."""
+    if attempts < 2:
+        return "{}"
+    policy = {
+        "maxAttempts": min(attempts, 5),
+        **{"initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2},
+        "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+    }
+    method = {"name": [{"service": "collage.v1.PredictService", "method": "Predict"}], "retryPolicy": policy}
+    return json.dumps({"methodConfig": [method], "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1}})
 
 
 def _request(image: Image, top_k: int, request_id: str) -> predict_pb2.PredictRequest:
@@ -255,7 +295,7 @@ async def _predict(args: argparse.Namespace) -> int:
             except (ClientError, OSError) as error:
                 return error
 
-    async with Client(args.address) as client, asyncio.TaskGroup() as group:
+    async with Client(args.address, security=_security(args)) as client, asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(client, file)) for file in args.files]
     results = [(file, task.result()) for file, task in zip(args.files, tasks, strict=True)]
     errors = [(file, result) for file, result in results if isinstance(result, Exception)]
@@ -307,9 +347,10 @@ def _processes(args: argparse.Namespace) -> list[dict[str, str]]:
 
 async def _health(args: argparse.Namespace) -> int:
     processes = _processes(args)
+    security = _security(args)
 
     async def one(address: str) -> tuple[str, str]:
-        async with Client(address) as client:
+        async with Client(address, security=security) as client:
             try:
                 model = await client.model()
                 return await client.health(), f"{model.name} {model.version}" if model else ""
@@ -329,18 +370,36 @@ async def _health(args: argparse.Namespace) -> int:
     return 0 if all(status == "SERVING" for status, _ in states) else 1
 
 
+def _security(args: argparse.Namespace) -> ClientSecurity:
+    return ClientSecurity(
+        tls=args.tls,
+        ca=args.ca,
+        cert=args.cert,
+        key=args.key,
+        token=os.environ.get("COLLAGE_TOKEN", ""),
+        token_file=args.token_file,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the ``collage`` command: 0 if all went well, 1 if something failed, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="collage", description="Classify images with a collage cluster.")
+    secure = argparse.ArgumentParser(add_help=False)
+    group = secure.add_argument_group("security")
+    group.add_argument("--tls", action="store_true", help="connect by TLS, trusting the system's CAs")
+    group.add_argument("--ca", type=Path, metavar="FILE", help="connect by TLS, trusting these CAs (PEM)")
+    group.add_argument("--cert", type=Path, metavar="FILE", help="own certificate, for mutual TLS (PEM)")
+    group.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM)")
+    group.add_argument("--token-file", type=Path, metavar="FILE", help="bearer token; else the variable COLLAGE_TOKEN")
     commands = parser.add_subparsers(dest="command", required=True)
-    predict = commands.add_parser("predict", help="classify image files")
+    predict = commands.add_parser("predict", help="classify image files", parents=[secure])
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JPEG, PNG, WebP or BMP")
     predict.add_argument("--address", default=DEFAULT_ADDRESS, help="the frontend, host:port (%(default)s)")
     predict.add_argument("--top-k", type=int, default=1, metavar="N", help="classes per image (%(default)s)")
     predict.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds per image (%(default)s)")
     predict.add_argument("--json", action="store_true", help="one JSON object per line and file, errors included")
     predict.set_defaults(run=_predict)
-    health = commands.add_parser("health", help="show whether every process serves")
+    health = commands.add_parser("health", help="show whether every process serves", parents=[secure])
     health.add_argument("addresses", nargs="*", metavar="ADDRESS", help=f"host:port; else all of {CLUSTER_FILE}")
     health.add_argument("--address", help=f"the frontend, host:port ({DEFAULT_ADDRESS} without such a file)")
     health.set_defaults(run=_health)
@@ -350,6 +409,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Coroutine[Any, Any, int] = args.run(args)
     try:
         return asyncio.run(run)
+    except SecurityError as error:
+        _complain(str(error))
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read our output has left, like head

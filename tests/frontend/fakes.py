@@ -15,7 +15,8 @@ from collage.model_info import ModelInfo, ModelKind
 from encoder.collage import Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
-from frontend.workers import Pool, Reply
+from frontend.transport import Reply
+from frontend.workers import Pool
 
 Output = TypeVar("Output")
 LABELS = tuple("abcdefghij")

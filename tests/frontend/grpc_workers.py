@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -67,9 +67,11 @@ class _Worker(
 
 
 @asynccontextmanager
-async def worker(info: ModelInfo, slowness: Slowness | None = None, port: int = 0) -> AsyncIterator[Server]:
+async def worker(
+    info: ModelInfo, slowness: Slowness | None = None, port: int = 0, **settings: Any
+) -> AsyncIterator[Server]:
     """A worker process's services, in this process."""
-    server = Server(ServerSettings(**{**LOCAL, "port": port, "drain_s": 0}), CollectorRegistry(), [])
+    server = Server(ServerSettings(**{**LOCAL, "port": port, "drain_s": 0, **settings}), CollectorRegistry(), [])
     servicer = _Worker(info, slowness or Slowness())
     worker_pb2_grpc.add_ModelInfoServiceServicer_to_server(servicer, server.grpc)
     if info.kind is ModelKind.S_CNN:
@@ -86,12 +88,17 @@ async def worker(info: ModelInfo, slowness: Slowness | None = None, port: int = 
 
 @asynccontextmanager
 async def cluster(
-    s_cnn: int = 2, slowness: Slowness | None = None, collage: ModelInfo = COLLAGE, **settings: Any
+    s_cnn: int = 2,
+    slowness: Slowness | None = None,
+    collage: ModelInfo = COLLAGE,
+    worker_settings: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[predict_pb2_grpc.PredictServiceStub, Server, grpc.aio.Channel]]:
     """A frontend over fake workers; yields a stub, the frontend's server and the stub's channel."""
     async with AsyncExitStack() as stack:
-        ports = [(await stack.enter_async_context(worker(S_CNN, slowness))).port for _ in range(s_cnn)]
-        redundant = await stack.enter_async_context(worker(collage, slowness))
+        behind = worker_settings or {}
+        ports = [(await stack.enter_async_context(worker(S_CNN, slowness, **behind))).port for _ in range(s_cnn)]
+        redundant = await stack.enter_async_context(worker(collage, slowness, **behind))
         chosen = FrontendSettings(
             **{
                 **LOCAL,
@@ -107,7 +114,7 @@ async def cluster(
         )
         expected = {
             ("s_cnn", "ready"): s_cnn,
-            ("collage", "ready"): int(chosen.policy == "collage" and collage is COLLAGE and s_cnn > 0),
+            ("collage", "ready"): int(chosen.rules().collage and collage is COLLAGE and s_cnn > 0),
         }
         async with asyncio.timeout(10):
             for (role, state), count in expected.items():

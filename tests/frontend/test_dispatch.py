@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from encoder.collage import Detections
 from frontend.dispatch import Dispatcher, Outcome, Source
 from frontend.metrics import FrontendMetrics
-from frontend.policy import Policy, Rules
-from frontend.workers import WorkerFailure
+from frontend.policy import Policy
+from frontend.rules import Rules
+from frontend.transport import WorkerFailure
 from tests.frontend.fakes import (
     COLLAGE,
     S_CNN,
     Call,
     FakeTransport,
     InlineExecutor,
+    classify,
     collage_after,
     image,
     pool,
@@ -61,6 +64,7 @@ async def rig(
     s_cnn: list[Behaviour],
     collage: Callable[[Call], Awaitable[Detections]] | None = None,
     max_in_flight: int = 100,
+    default_label: str = "",
     more_collage: dict[str, FakeTransport[Detections]] | None = None,
     **limits: float,
 ) -> AsyncIterator[Rig]:
@@ -71,7 +75,15 @@ async def rig(
     collage_pool = await pool(ModelKind.COLLAGE_CNN, {"c0": redundant, **(more_collage or {})} if collage else {})
     rules = Rules.named(policy, **{"deadline": 0.2, "group_wait": 0.05, **limits})
     metrics = FrontendMetrics(registry)
-    dispatcher = Dispatcher(Policy(rules), s_cnn_pool, collage_pool, metrics, InlineExecutor(), max_in_flight)
+    dispatcher = Dispatcher(
+        Policy(rules),
+        s_cnn_pool,
+        collage_pool,
+        metrics,
+        InlineExecutor(),
+        max_in_flight,
+        default_label=default_label,
+    )
     await s_cnn_pool.start()
     await collage_pool.start()
     await asyncio.sleep(0.01)
@@ -85,6 +97,18 @@ async def rig(
 
 def straggling(*stragglers: str, fast: float = 0.1, slow: float = 3.0) -> Behaviour:
     return s_cnn_after(lambda call: slow if call.request_id in stragglers and call.attempt == 0 else fast)
+
+
+def one_by_one(seconds: float) -> Behaviour:
+    """An s-cnn with one slot."""
+    slot = asyncio.Lock()
+
+    async def behave(call: Call) -> NDArray[np.float32]:
+        async with slot:
+            await asyncio.sleep(seconds)
+        return classify(call.image)
+
+    return behave
 
 
 async def test_without_stragglers_every_answer_is_the_s_cnns() -> None:
@@ -238,6 +262,48 @@ async def test_admission_is_bounded() -> None:
         assert cluster.metric("collage_in_flight") == 0
 
 
+async def test_what_cannot_be_in_time_is_refused_at_once_and_told_when_to_come_again() -> None:
+    async with rig("none", [one_by_one(0.1), one_by_one(0.1)]) as cluster:
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(cluster.ask(1), cluster.ask(1))
+        started = loop.time()
+        asked = [asyncio.create_task(cluster.ask(1, timeout_s=0.5)) for _ in range(20)]
+        refused = []
+        for task in asked:
+            try:
+                await task
+            except ResourceExhausted as error:
+                refused.append(error)
+        assert len(refused) == 20 - 2 * 4  # four in a row take .4 s, five would take .5
+        assert loop.time() - started == pytest.approx(0.4)
+        assert [error.retry_after_s for error in refused] == pytest.approx([0.1] * 12)
+        assert "too long for an answer within 0.5 s: try again later" in str(refused[0])
+        assert cluster.metric("collage_refused_total", reason="deadline") == 12
+        assert cluster.metric("collage_requests_total", code="RESOURCE_EXHAUSTED") == 12
+        assert cluster.metric("collage_requests_total", code="OK") == 2 + 8
+
+
+async def test_full_workers_mean_try_again_later() -> None:
+    async def full(call: Call) -> NDArray[np.float32]:
+        raise WorkerFailure("RESOURCE_EXHAUSTED", "16 calls are waiting here already")
+
+    async with rig("replicate", [full, full]) as cluster:
+        with pytest.raises(ResourceExhausted, match="16 calls are waiting") as caught:
+            await cluster.ask(1)
+        assert caught.value.retry_after_s is not None
+
+
+async def test_the_default_answers_when_time_runs_out() -> None:
+    async with rig("none", [s_cnn_after(9.0)], default_label="d") as cluster:
+        outcome = await cluster.ask(1, timeout_s=1.0)
+        assert (outcome.source, int(outcome.probabilities.argmax()), outcome.degraded) == (Source.DEFAULT, 3, True)
+        assert outcome.total_s == pytest.approx(0.98)
+        assert cluster.metric("collage_answers_total", source="default") == 1
+    async with rig("none", [s_cnn_after(9.0)], default_label="no such label") as cluster:
+        with pytest.raises(DeadlineExceeded):
+            await cluster.ask(1, timeout_s=1.0)
+
+
 async def test_a_bad_image_is_the_callers_fault() -> None:
     def bad(size: int) -> Any:
         raise ValueError("not an image")
@@ -282,3 +348,35 @@ async def test_a_partial_group_shows_empty_cells_as_black() -> None:
         collage = cluster.collage.calls[0].image
         assert not collage[8:].any()
         assert cluster.metric("collage_group_fill_ratio_sum") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"labels": S_CNN.labels[::-1]}, "its labels are not those of the s-cnn s 1"),
+        ({"k": 1, "size": 8}, "its grid is 1 x 1: a collage has at least 2 x 2 cells"),
+        ({"size": 18}, "2 x 2 cells in 18 pixels do not go with the s-cnn s 1 of 8 pixels"),
+        ({"k": 3, "size": 2}, "3 x 3 cells in 2 pixels do not go with"),
+    ],
+)
+async def test_a_collage_cnn_that_does_not_go_with_the_s_cnn_is_not_used(
+    changes: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = FakeTransport(dataclasses.replace(COLLAGE, name="odd", **changes), collage_after(0.05))
+    async with rig("collage", [straggling("r1")] * 5, collage_after(0.05), more_collage={"c1": odd}) as cluster:
+        assert [outcome.source for outcome in await cluster.group()][1] == Source.COLLAGE
+        assert odd.calls == []
+        assert (cluster.dispatcher.collage.ready, cluster.dispatcher.collage.refused) == (1, 1)
+        assert f"no requests for workers with odd 1: {told}" in caplog.text
+
+
+async def test_an_answer_names_the_model_that_gave_it_though_another_one_is_in_use_by_then() -> None:
+    newer = dataclasses.replace(S_CNN, version="2")
+    async with rig("none", [s_cnn_after(1.0)]) as cluster:
+        asked = asyncio.create_task(cluster.ask(3))
+        await asyncio.sleep(0.5)
+        pool = cluster.dispatcher.s_cnn
+        pool.workers["s0"].info = newer
+        pool.review()
+        assert pool.info is newer
+        assert (await asked).model is S_CNN

@@ -242,3 +242,29 @@ async def test_workers_found_by_dns_come_and_go() -> None:
 
 def test_the_fakes_agree() -> None:
     assert (COLLAGE.labels, COLLAGE.size) == (S_CNN.labels, COLLAGE.k * S_CNN.size)
+
+
+async def test_a_request_id_that_is_unanswered_yet_is_refused_alone() -> None:
+    async with cluster(slowness=Slowness(twice=0.3), policy="none") as (stub, _, _):
+        first = predict_pb2.PredictStreamRequest(request=PredictRequest(request_id="twice", tensor=to_tensor(image(3))))
+        second = predict_pb2.PredictStreamRequest(
+            request=PredictRequest(request_id="twice", tensor=to_tensor(image(4)))
+        )
+        call = stub.PredictStream(iter([first, second, first]), timeout=10)
+        answers = [message async for message in call]
+    assert [message.error.code for message in answers[:2]] == [grpc.StatusCode.ALREADY_EXISTS.value[0]] * 2
+    assert [message.response.classes[0].label for message in answers[2:]] == ["d"]
+
+
+async def test_a_refusal_carries_when_to_come_again() -> None:
+    slowness = Slowness(slow=60.0)
+    async with cluster(slowness=slowness, policy="none", max_in_flight=1) as (stub, _, _):
+        slow = stub.Predict(PredictRequest(request_id="slow", tensor=to_tensor(image(3))), timeout=60)
+        async with asyncio.timeout(10):
+            while not slowness.running:
+                await asyncio.sleep(0.01)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Predict(PredictRequest(tensor=to_tensor(image(3))), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"]) >= 1
+        slow.cancel()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,3 +94,96 @@ async def test_listeners_hear_of_every_change() -> None:
     await asyncio.sleep(0.01)
     assert heard[-1] == 1
     await pool.close()
+
+
+def workers_of(pool: Pool[NDArray[np.float32]]) -> dict[str, bool]:
+    return {address: worker.ready for address, worker in pool.workers.items()}
+
+
+def update(pool: Pool[NDArray[np.float32]], address: str, info: ModelInfo | None) -> None:
+    """A worker stops serving (None), or begins to serve this model."""
+    worker = pool.workers[address]
+    worker.info, worker.serving = info or worker.info, info is not None
+    pool.review()
+
+
+async def test_a_rolling_update_converges_without_ever_mixing_versions(caplog: pytest.LogCaptureFixture) -> None:
+    """One worker after the other: the old version serves while more workers have it, then all traffic moves at once."""
+    caplog.set_level("INFO")
+    newer = dataclasses.replace(S_CNN, version="2")
+    async with started(transports(*[S_CNN] * 5)) as pool:
+        ready = []
+        for i in range(5):
+            update(pool, f"w{i}", None)
+            update(pool, f"w{i}", newer)
+            used = [worker.info for worker in pool.workers.values() if worker.ready]
+            assert used == [pool.info] * pool.ready
+            assert pool.ready + pool.refused == 5
+            ready.append((pool.ready, pool.info))
+        assert ready == [(4, S_CNN), (3, S_CNN), (3, newer), (4, newer), (5, newer)]
+        assert pool.refused == 0
+        assert caplog.text.count("using s 2 of 3") == 1
+        assert "no requests for workers with s 2: more workers serve s 1" in caplog.text
+        assert "no requests for workers with s 1: more workers serve s 2" in caplog.text
+
+
+async def test_a_tie_changes_nothing() -> None:
+    newer = dataclasses.replace(S_CNN, version="2")
+    async with started(transports(*[S_CNN] * 4)) as pool:
+        update(pool, "w0", newer)
+        update(pool, "w1", newer)
+        assert (pool.info, pool.ready, pool.refused) == (S_CNN, 2, 2)
+        update(pool, "w2", None)
+        assert (pool.info, pool.ready, pool.refused) == (newer, 2, 1)
+
+
+async def test_the_same_version_with_other_labels_is_another_model() -> None:
+    relabelled = dataclasses.replace(S_CNN, labels=S_CNN.labels[::-1])
+    async with started(transports(S_CNN, S_CNN, relabelled)) as pool:
+        assert workers_of(pool) == {"w0": True, "w1": True, "w2": False}
+
+
+@dataclasses.dataclass
+class Starting(FakeTransport[NDArray[np.float32]]):
+    """A worker that listens, and serves later."""
+
+    warm: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+    async def watch(self, changed: Callable[[bool], None]) -> None:
+        changed(False)
+        await self.warm.wait()
+        await super().watch(changed)
+
+
+async def test_a_worker_gets_traffic_only_when_it_serves() -> None:
+    cold = Starting(S_CNN, s_cnn_after(1.0))
+    async with started({"w0": cold}) as pool:
+        assert (pool.ready, pool.pick()) == (0, None)
+        cold.warm.set()
+        await asyncio.sleep(0.01)
+        assert pool.pick() is pool.workers["w0"]
+
+
+async def test_workers_come_and_go_and_what_they_have_is_finished(tmp_path: Path) -> None:
+    workers = transports(S_CNN, S_CNN, S_CNN)
+    file = tmp_path / "workers"
+    file.write_text("w0:1\nw1:1")
+    pool = Pool(ModelKind.S_CNN, f"file://{file}", lambda address: workers[address[:2]], resolve_every_s=0.5, seed=0)
+    await pool.start()
+    await poll(lambda: pool.ready == 2)
+    leaving = pool.workers["w0:1"]
+    call = leaving.call(image(1), "", 0, 5.0)
+    file.write_text("w1:1\nw2:1")
+    await poll(lambda: workers_of(pool) == {"w1:1": True, "w2:1": True})
+    assert not leaving.ready
+    assert pool.pick(["w1:1", "w2:1"]) is None
+    assert (await call).output.argmax() == 1
+    await pool.close()
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def poll(condition: Callable[[], bool]) -> None:
+    """Files are read by real threads, for which virtual time does not wait: many short waits."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)

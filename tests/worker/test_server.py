@@ -66,8 +66,9 @@ async def test_reflection_lists_only_the_services_that_fit_the_model(launch: Lau
     call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     names = {service.name for service in (await call.read()).list_services_response.service}
     call.cancel()
+    classifies = {"collage.v1.ClassifierService", "inference.GRPCInferenceService"}
     assert names == {
-        "collage.v1.ClassifierService" if kind == "s-cnn" else "collage.v1.CollageService",
+        *(classifies if kind == "s-cnn" else {"collage.v1.CollageService"}),
         "collage.v1.ModelInfoService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
@@ -144,6 +145,30 @@ async def test_a_full_queue_refuses_at_once(launch: Launch, s_cnn: Path) -> None
     await until(lambda: client.waiting == 2)
     for call in waiting:
         call.cancel()
+
+
+async def test_a_queue_too_long_for_the_callers_deadline_refuses_at_once(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, slowdown="fixed:0.2")
+    await client.classify()  # so that it is known how long one takes
+    waiting = [client.classify() for _ in range(3)]
+    await until(lambda: client.waiting == 2)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify(timeout=0.5)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "leaves no time for this call: send to another worker" in str(caught.value.details())
+    pushback = dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"]
+    assert 200 <= int(pushback) < 1000 * BOUND_S
+    assert (client.count("rejected"), client.waiting) == (1, 2)
+    for call in waiting:
+        await call
+
+
+async def test_an_idle_worker_takes_whatever_comes(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, slowdown="fixed:0.2")
+    await client.classify()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.classify(timeout=0.05)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_a_queue_of_size_0_lets_nobody_wait(launch: Launch, s_cnn: Path) -> None:

@@ -1,0 +1,81 @@
+"""Where workers are: a fixed list, a DNS name, or a file, the last two looked at again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+logger = logging.getLogger("collage.frontend")
+
+DNS, FILE = "dns:///", "file://"
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):\d{1,5}")
+
+
+class TargetError(ValueError):
+    """A list of workers that cannot be understood; the message names the part."""
+
+
+def parse(text: str) -> set[str]:
+    """Addresses in lines or between commas, without what follows a ``#``."""
+    lines = (line.partition("#")[0] for line in text.splitlines())
+    return {part for line in lines for part in re.split(r"[\s,]+", line) if part}
+
+
+def check(target: str) -> str:
+    """The target itself; raises TargetError if it can never name a worker."""
+    if target.startswith(FILE):
+        return target
+    for address in [target.removeprefix(DNS)] if target.startswith(DNS) else parse(target):
+        if not _ADDRESS.fullmatch(address):
+            raise TargetError(f"expected host:port, got {address!r}")
+    return target
+
+
+def server_name(target: str) -> str | None:
+    """The name on the workers' certificates if it is not their address: that of the DNS entry which lists them."""
+    return target.removeprefix(DNS).rpartition(":")[0] if target.startswith(DNS) else None
+
+
+async def addresses(target: str, every_s: float) -> AsyncIterator[set[str]]:
+    """What ``target`` names, now and again every ``every_s`` seconds if that can change.
+
+    ``host:port,...``, ``dns:///name:port`` (a Kubernetes headless Service lists its pods there), or ``file:///path``.
+    A name that does not resolve, or a file that is missing, empty or malformed, changes nothing: losing the list is
+    no reason to lose the workers.
+    """
+    if not target.startswith((DNS, FILE)):
+        yield parse(target)
+        return
+    complaint = None
+    while True:
+        try:
+            found = await (_resolve if target.startswith(DNS) else _read)(target)
+            if not found:
+                raise TargetError("it names no worker")
+        except (OSError, ValueError) as error:
+            if complaint != str(error):
+                logger.warning("no list of workers from %s: %s", target, error)
+            complaint = str(error)
+        else:
+            complaint = None
+            yield found
+        await asyncio.sleep(every_s)
+
+
+async def _resolve(target: str) -> set[str]:
+    host, _, port = target.removeprefix(DNS).rpartition(":")
+    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    return {_join(entry[4]) for entry in found}
+
+
+async def _read(target: str) -> set[str]:
+    return parse(check(await asyncio.to_thread(Path(target.removeprefix(FILE)).read_text)))
+
+
+def _join(address: tuple[object, ...]) -> str:
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

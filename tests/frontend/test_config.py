@@ -1,0 +1,64 @@
+"""The frontend's settings become the rules of the policy and of ejection."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from frontend.balance import Ejection
+from frontend.config import FrontendSettings
+from frontend.rules import POLICIES, Rules
+
+
+def settings(**chosen: Any) -> FrontendSettings:
+    return FrontendSettings(s_cnn_workers="127.0.0.1:1", **chosen)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_is_not_set_is_as_the_policy_has_it(policy: Any) -> None:
+    rules = settings(policy=policy).rules()
+    named = Rules.named(policy, longest=10.0)
+    assert rules == named
+    assert rules.group_wait == (math.inf if policy == "adaptive" else 0.05)
+
+
+def test_limits_are_passed_on() -> None:
+    rules = settings(policy="collage", group_wait_s=0.1, accept_threshold=0.4, deadline_s=0.3, patience=2.0).rules()
+    assert (rules.group_wait, rules.accept, rules.deadline) == (0.1, 0.4, 0.3)
+    assert rules.patience == math.inf  # adaptive's only
+    assert settings(patience=2.0).rules().patience == 2.0
+
+
+def test_only_policies_that_eject_have_limits_of_ejection() -> None:
+    assert [policy for policy in POLICIES if settings(policy=policy).ejection()] == ["ejection", "adaptive"]
+    assert settings().ejection() == Ejection()
+    chosen = settings(
+        eject_factor=3.0, eject_slow_share=0.25, eject_failures=5, eject_most=0.1, eject_rest_s=1.0,
+        eject_longest_s=60.0, eject_probes=1,
+    )  # fmt: skip
+    assert chosen.ejection() == Ejection(
+        factor=3.0, slow_share=0.25, failures=5, share=0.1, rest=1.0, longest=60.0, probes=1
+    )
+
+
+@pytest.mark.parametrize(
+    "unsafe",
+    [
+        {"eject_factor": 1.0},
+        {"eject_most": 0.6},
+        {"eject_slow_share": 0.0},
+        {"eject_failures": 0},
+        {"eject_rest_s": 0.0},
+        {"eject_probes": 0},
+        {"patience": 0.9},
+        {"extra_load": 3.0},
+        {"deadline_quantile": 0.3},
+        {"group_wait_s": -1.0},
+    ],
+)
+def test_unsafe_limits_are_refused(unsafe: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        settings(**unsafe)
