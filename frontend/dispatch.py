@@ -9,8 +9,6 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +20,7 @@ from encoder.grid import Grid
 from encoder.image import Pixels
 from frontend import events as e
 from frontend.admission import Admission
+from frontend.jobs import Answer, Job, Outcome, Source, makes_sense
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
 from frontend.transport import Reply, WorkerFailure
@@ -30,68 +29,6 @@ from frontend.workers import Pool
 logger = logging.getLogger("collage.frontend")
 
 SHORTEST_RETRY_S = 0.01
-
-
-class Source(StrEnum):
-    """Who produced an answer."""
-
-    S_CNN = "s_cnn"
-    COLLAGE = "collage"
-    REPLICA = "replica"
-    DEFAULT = "default"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """An answer: class probabilities float32 ``[classes]`` and where they came from. Times in seconds."""
-
-    request_id: str
-    probabilities: NDArray[np.float32]
-    source: Source
-    model: ModelInfo
-    confidence: float | None
-    group_id: str
-    cell: int | None
-    queue_s: float
-    inference_s: float
-    total_s: float
-
-    @property
-    def degraded(self) -> bool:
-        """Whether it is an approximation."""
-        return self.source in (Source.COLLAGE, Source.DEFAULT)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What a worker said, and the model that said so: another one may be in use by the time it is told."""
-
-    probabilities: NDArray[np.float32]
-    model: ModelInfo
-    queue_s: float
-    inference_s: float
-    confidence: float | None = None
-
-
-@dataclass(slots=True)
-class _Job:
-    """A request being served."""
-
-    id: int
-    name: str
-    admitted_at: float
-    expires: float
-    model: ModelInfo  # the s-cnn that the image was prepared for
-    image: Pixels
-    cell_image: Pixels | None
-    future: asyncio.Future[Outcome]
-    tried: dict[int, str] = field(default_factory=dict)  # attempt: address
-    answers: dict[int, _Answer] = field(default_factory=dict)
-    coded: _Answer | None = None
-    group: tuple[int, int] | None = None
-    audited: bool = False  # answered from the code, and the s-cnn's answer is awaited to compare
-    error: ServiceError = field(default_factory=lambda: Unavailable("no s-cnn worker is ready: try again"))
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
 class Dispatcher:
@@ -121,7 +58,7 @@ class Dispatcher:
         self._in_flight = self._preparing = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._calls: dict[tuple[int, int], asyncio.Task[Reply[NDArray[np.float32]]]] = {}
         self._collages: dict[int, asyncio.Task[None]] = {}
         self._events: list[e.Event] = []
@@ -203,7 +140,7 @@ class Dispatcher:
             self._preparing -= 1
         self._admission.prepared(loop.time() - admitted_at, before)
         id = next(self._ids)
-        job = _Job(
+        job = Job(
             id,
             request_id or f"{self._prefix}-{id}",
             admitted_at,
@@ -308,40 +245,21 @@ class Dispatcher:
 
     def _answer(self, request: int, attempt: int) -> None:
         if job := self._jobs.get(request):
-            self._resolve(job, job.answers[attempt], Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA)
+            job.answer(job.answers[attempt], Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA)
 
     def _answer_coded(self, request: int) -> None:
         job = self._jobs.get(request)
         if job and job.coded:
             if (job.coded.confidence or 0.0) < self.policy.accept:
                 self.metrics.unsure.inc()
-            self._resolve(job, job.coded, Source.COLLAGE)
+            job.answer(job.coded, Source.COLLAGE)
 
-    def _fail(self, job: _Job, expired: bool) -> None:
+    def _fail(self, job: Job, expired: bool) -> None:
         if expired and self._default_label in job.model.labels:
             labels = np.array(job.model.labels) == self._default_label
-            self._resolve(job, _Answer(labels.astype(np.float32), job.model, 0.0, 0.0), Source.DEFAULT)
+            job.answer(Answer(labels.astype(np.float32), job.model, 0.0, 0.0), Source.DEFAULT)
         elif not job.future.done():
             job.future.set_exception(DeadlineExceeded("no answer came in time") if expired else job.error)
-
-    def _resolve(self, job: _Job, answer: _Answer, source: Source) -> None:
-        if job.future.done():
-            return
-        group, cell = job.group if job.group else (None, None)
-        job.future.set_result(
-            Outcome(
-                request_id=job.name,
-                probabilities=answer.probabilities,
-                source=source,
-                model=answer.model,
-                confidence=answer.confidence,
-                group_id="" if group is None else f"{self._prefix}-{group}",
-                cell=cell,
-                queue_s=answer.queue_s,
-                inference_s=answer.inference_s,
-                total_s=asyncio.get_running_loop().time() - job.admitted_at,
-            )
-        )
 
     # Calls to workers
 
@@ -362,14 +280,14 @@ class Dispatcher:
         call.add_done_callback(functools.partial(self._call_ended, job, attempt, worker.info))
 
     def _call_ended(
-        self, job: _Job, attempt: int, model: ModelInfo, call: asyncio.Task[Reply[NDArray[np.float32]]]
+        self, job: Job, attempt: int, model: ModelInfo, call: asyncio.Task[Reply[NDArray[np.float32]]]
     ) -> None:
         del self._calls[job.id, attempt]
         if call.cancelled():
             return
         at = asyncio.get_running_loop().time()
         failure = call.exception()
-        if failure is None and not _makes_sense(call.result().output, model):
+        if failure is None and not makes_sense(call.result().output, model):
             failure = WorkerFailure("GARBAGE", "its scores are not one finite number per label")
         match failure:
             case None:
@@ -377,7 +295,7 @@ class Dispatcher:
                 self._admission.served(reply.inference_s)
                 exponents = np.exp(reply.output - reply.output.max())
                 probabilities = exponents / exponents.sum()
-                job.answers[attempt] = _Answer(probabilities, model, reply.queue_s, reply.inference_s)
+                job.answers[attempt] = Answer(probabilities, model, reply.queue_s, reply.inference_s)
                 if job.audited and job.coded:
                     agree = job.coded.probabilities.argmax() == probabilities.argmax()
                     self.metrics.audits.labels("agree" if agree else "differ").inc()
@@ -411,10 +329,10 @@ class Dispatcher:
             self._feed(e.CollageFailed(loop.time(), group))
             return
         for cell, job in jobs.items():
-            job.group = group, cell
+            job.group = f"{self._prefix}-{group}", cell
         name = f"collage:{jobs[min(jobs)].name}"
         expires = max(job.expires for job in jobs.values())
-        images = [_cell_image(jobs.get(cell), code, cell) for cell in range(code.members)]
+        images = [job.cell(code, cell) if (job := jobs.get(cell)) else None for cell in range(code.members)]
 
         def encode() -> Pixels:
             with self.metrics.encode.time():
@@ -428,7 +346,7 @@ class Dispatcher:
             if worker is None or model is None or Grid(model.k, model.size) != code.grid:
                 raise WorkerFailure("UNAVAILABLE", "no collage worker is ready")
             reply = await worker.call(collage, name, 0, max(0.0, expires - loop.time()))
-            if not _makes_sense(reply.output.class_probabilities, model):
+            if not makes_sense(reply.output.class_probabilities, model):
                 raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")
         except WorkerFailure as failure:
             self._count_failure("collage", failure)
@@ -440,23 +358,8 @@ class Dispatcher:
         confidences = {}
         for cell, job in jobs.items():
             if (prediction := predictions[cell]) and model.labels == job.model.labels:
-                job.coded = _Answer(
+                job.coded = Answer(
                     prediction.probabilities, model, reply.queue_s, reply.inference_s, prediction.confidence
                 )
                 confidences[cell] = prediction.confidence
         self._feed(e.Decoded(at, group, confidences))
-
-
-def _makes_sense(numbers: NDArray[np.float32], model: ModelInfo) -> bool:
-    """Whether the last axis has one number per label, all of them finite."""
-    return numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
-
-
-def _cell_image(job: _Job | None, code: CollageCode, cell: int) -> Pixels | None:
-    """What was made ahead of time if it has the cell's size, else the whole input, to be reduced when encoding."""
-    if job is None:
-        return None
-    width, height = code.grid.cell_size(cell)
-    if job.cell_image is not None and job.cell_image.shape[:2] == (height, width):
-        return job.cell_image
-    return job.image

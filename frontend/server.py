@@ -13,7 +13,8 @@ from collage.serving import AlreadyExists, InvalidArgument, boundary, status_of
 from collage.tensors import image_from_tensor
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.image import Pixels, decode
-from frontend.dispatch import Dispatcher, Outcome, Source
+from frontend.dispatch import Dispatcher
+from frontend.jobs import Outcome, Source
 
 MAX_ID_BYTES = 128
 _WIRE_SOURCES = {

@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 from collage.model_info import ModelKind
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 from encoder.collage import Detections
-from frontend.dispatch import Dispatcher, Outcome, Source
+from frontend.dispatch import Dispatcher
+from frontend.jobs import Outcome, Source
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
 from frontend.rules import Rules

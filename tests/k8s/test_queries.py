@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from frontend.config import FrontendSettings
-from frontend.dispatch import Source
+from frontend.jobs import Source
 from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics
 from tests.k8s.conftest import ROOT, SETTINGS, render, settings_of
 from worker.metrics import OUTCOMES, WorkerMetrics

@@ -1,0 +1,109 @@
+"""Requests on their way through the frontend, and their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collage.model_info import ModelInfo
+from collage.serving import ServiceError, Unavailable
+from encoder.collage import CollageCode
+from encoder.image import Pixels
+
+
+class Source(StrEnum):
+    """Who produced an answer."""
+
+    S_CNN = "s_cnn"
+    COLLAGE = "collage"
+    REPLICA = "replica"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An answer: class probabilities float32 ``[classes]`` and where they came from. Times in seconds."""
+
+    request_id: str
+    probabilities: NDArray[np.float32]
+    source: Source
+    model: ModelInfo
+    confidence: float | None
+    group_id: str
+    cell: int | None
+    queue_s: float
+    inference_s: float
+    total_s: float
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it is an approximation."""
+        return self.source in (Source.COLLAGE, Source.DEFAULT)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker said, and the model that said so: another one may be in use by the time it is told."""
+
+    probabilities: NDArray[np.float32]
+    model: ModelInfo
+    queue_s: float
+    inference_s: float
+    confidence: float | None = None
+
+
+@dataclass(slots=True)
+class Job:
+    """A request being served."""
+
+    id: int
+    name: str
+    admitted_at: float
+    expires: float
+    model: ModelInfo  # the s-cnn that the image was prepared for
+    image: Pixels
+    cell_image: Pixels | None
+    future: asyncio.Future[Outcome]
+    tried: dict[int, str] = field(default_factory=dict)  # attempt: address
+    answers: dict[int, Answer] = field(default_factory=dict)
+    coded: Answer | None = None
+    group: tuple[str, int] | None = None  # its id and the cell
+    audited: bool = False  # answered from the code, and the s-cnn's answer is awaited to compare
+    error: ServiceError = field(default_factory=lambda: Unavailable("no s-cnn worker is ready: try again"))
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    def answer(self, answer: Answer, source: Source) -> None:
+        """Tell the caller, unless that is done."""
+        if self.future.done():
+            return
+        group_id, cell = self.group if self.group else ("", None)
+        self.future.set_result(
+            Outcome(
+                request_id=self.name,
+                probabilities=answer.probabilities,
+                source=source,
+                model=answer.model,
+                confidence=answer.confidence,
+                group_id=group_id,
+                cell=cell,
+                queue_s=answer.queue_s,
+                inference_s=answer.inference_s,
+                total_s=asyncio.get_running_loop().time() - self.admitted_at,
+            )
+        )
+
+    def cell(self, code: CollageCode, cell: int) -> Pixels:
+        """What was made ahead of time if it has the cell's size, else the whole input, to be reduced when encoding."""
+        width, height = code.grid.cell_size(cell)
+        if self.cell_image is not None and self.cell_image.shape[:2] == (height, width):
+            return self.cell_image
+        return self.image
+
+
+def makes_sense(numbers: NDArray[np.float32], model: ModelInfo) -> bool:
+    """Whether the last axis has one number per label, all of them finite."""
+    return numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
