@@ -12,25 +12,44 @@ from encoder.grid import Grid
 
 
 def augment(
-    images: NDArray[np.uint8], size: int, rng: np.random.Generator, *, shift: int, crop: float, flip: bool
+    images: NDArray[np.uint8],
+    size: int,
+    rng: np.random.Generator,
+    *,
+    shift: int,
+    crop: float,
+    flip: bool,
+    cutout: int = 0,
 ) -> tuple[Tensor, NDArray[np.bool_]]:
     """Random flips, with shifts (black borders) or crops, of uint8 ``[B, H, W, 3]``.
 
     Shifts are by up to ``shift`` pixels; with ``crop`` > 0 they are replaced by resized crops of at least that share of
-    the area.
+    the area. A square of ``cutout`` pixels is blackened somewhere, partly outside perhaps (DeVries and Taylor,
+    "Improved Regularization of Convolutional Neural Networks with Cutout").
 
     Returns uint8 ``[B, size, size, 3]``, and which images were flipped.
     """
     batch, height, width, _ = images.shape
     flipped: NDArray[np.bool_] = rng.random(batch) < np.full(batch, 0.5 if flip else 0.0)
     if crop:
-        return random_crops(torch.from_numpy(images), size, crop, flipped, rng), flipped
+        return cut_out(random_crops(torch.from_numpy(images), size, crop, flipped, rng), cutout, rng), flipped
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
     rows = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(height)
     columns = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(width)
     columns = np.where(flipped[:, None], columns[:, ::-1], columns)
     moved = padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return torch.from_numpy(moved), flipped
+    return cut_out(torch.from_numpy(moved), cutout, rng), flipped
+
+
+def cut_out(images: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """Blacken a square of ``side`` pixels, centred anywhere, in each of uint8 ``[B, H, W, 3]``; 0 blackens nothing."""
+    if not side:
+        return images
+    batch, height, width, _ = images.shape
+    top, left = rng.integers(0, height, (batch, 1)) - side // 2, rng.integers(0, width, (batch, 1)) - side // 2
+    rows, columns = np.arange(height) - top, np.arange(width) - left
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
+    return images * torch.from_numpy(~inside)[..., None]
 
 
 def random_crops(

@@ -24,10 +24,12 @@ class Family:
     recipes: dict[str, str]
 
 
+PRETRAINED = "pretrained"
+"""Roles that start with it are only for other models to start from."""
 TEACHER = "--teacher {run}-s-cnn.pt"
 SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
-_CIFAR_COLLAGE = f"--model collage-resnet --muon-lr 0.1 {TEACHER}"
+_CIFAR_COLLAGE = f"--model collage-resnet --muon-lr 0.1 --cutout 10 {TEACHER}"
 _PHOTOS = "--crop 0.35 --batch 108"
 _PHOTO_COLLAGE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS} {TEACHER}"
 _FINE_TUNE = "--init {run}-collage-3x3.pt"
@@ -40,12 +42,14 @@ FAMILIES = (
         (*SHIPPED, "s-cnn-resnet32", "collage-3x3-paper"),
         {
             S_CNN: "--model resnet34 --stem small --epochs 24",
-            "collage-3x3": f"{_CIFAR_COLLAGE} --k 3 --widths 48 128 256 --epochs 40",
+            f"{PRETRAINED}-3x3": "--model collage-resnet --k 3 --widths 48 128 256 --muon-lr 0.1 --epochs 40",
+            "collage-3x3": f"{_CIFAR_COLLAGE} --k 3 --widths 48 128 256 --blocks 1 2 2 --epochs 25 "
+            f"--init {{run}}-{PRETRAINED}-3x3.pt",
             "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 80 192 384 --epochs 30",
             "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 48 96 192 --epochs 40",
             "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 32 80 160 --epochs 40",
             "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --epochs 30 {TEACHER}",
-            "s-cnn-resnet32": "--model resnet32 --epochs 40",
+            "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "rival-student": f"--model resnet18 --stem small --widths 32 64 128 256 --epochs 30 {TEACHER}",
             "rival-mobilenet": f"--model mobilenetv2 --stem small --epochs 20 {TEACHER}",
@@ -85,8 +89,8 @@ FAMILIES = (
             S_CNN: "--model resnet34 --stem small --epochs 10",
             "collage-3x3": "--model collage-resnet --k 3 --widths 48 128 256 --muon-lr 0.1 --epochs 25",
             "collage-2x2": "--model collage-resnet --k 2 --widths 80 192 384 --muon-lr 0.1 --epochs 12",
-            "collage-4x4": "--model collage-resnet --k 4 --widths 48 96 192 --muon-lr 0.1 --epochs 20",
-            "collage-5x5": "--model collage-resnet --k 5 --widths 32 80 160 --muon-lr 0.1 --epochs 20",
+            "collage-4x4": "--model collage-resnet --k 4 --widths 48 96 192 --muon-lr 0.1 --epochs 10",
+            "collage-5x5": "--model collage-resnet --k 5 --widths 32 80 160 --muon-lr 0.1 --epochs 10",
         },
     ),
 )

@@ -43,6 +43,7 @@ class Recipe:
     shift: int = 3  # pixels
     flip: bool = True
     crop: float = 0.0  # smallest share of an image's area in a random crop; 0: shift instead
+    cutout: int = 0  # side of a square that is blackened, pixels
     blank: float = 0.02  # share of empty cells in training collages
     distil: float = 0.5  # weight of the teacher's answer in the target, if there is a teacher
     small_size: int = 0  # train the first part of the run with images (or cells) of this side ...
@@ -158,7 +159,7 @@ class Trainer:
     def epoch(self, number: int) -> float:
         """Train one epoch (or what is left of the last one); returns the mean loss."""
         recipe = self.recipe
-        variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip}
+        variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip, "cutout": recipe.cutout}
         rng = np.random.default_rng([recipe.seed, number])
         order = self._order(rng)
         first = number * self.steps_per_epoch

@@ -22,7 +22,16 @@ from PIL import Image
 from models import calibrate, train
 from models.data import IMAGE_SUFFIXES, find
 from models.export import export
-from models.recipes import FAMILIES, LEARNING_CURVE, LEARNING_CURVE_COLLAGES, OWN_PHOTOS, OWN_SMALL, S_CNN, Family
+from models.recipes import (
+    FAMILIES,
+    LEARNING_CURVE,
+    LEARNING_CURVE_COLLAGES,
+    OWN_PHOTOS,
+    OWN_SMALL,
+    PRETRAINED,
+    S_CNN,
+    Family,
+)
 
 ZOO = Path(__file__).parent / "zoo"
 CURVE = "curve"
@@ -78,7 +87,7 @@ def build(entry: Entry, s_cnn: Path, extra: Sequence[str]) -> None:
         print(f"training {entry.checkpoint.stem}: {entry.recipe}", flush=True)
         command = ["--data", str(entry.data), *shlex.split(entry.recipe), "--out", str(entry.checkpoint), *extra]
         train.main(command)
-    if entry.role.startswith(CURVE):
+    if entry.role.startswith((CURVE, PRETRAINED)):
         return
     if entry.onnx.exists() and entry.onnx.stat().st_mtime > entry.checkpoint.stat().st_mtime:
         return

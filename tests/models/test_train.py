@@ -67,6 +67,17 @@ def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path, data: Dataset) -
         trainer(data, "collage-resnet", seed=1).resume(tmp_path / "run.pt")
 
 
+def test_collages_of_a_fixed_set_come_again_and_fresh_ones_do_not(data: Dataset) -> None:
+    def groups(collages: int) -> set[tuple[int, ...]]:
+        run = trainer(data, "collage-resnet", collages=collages)
+        orders = [run._order(np.random.default_rng(epoch)).reshape(-1, 4) for epoch in range(10)]
+        assert {order.shape for order in orders} == {(len(data.train) // 4, 4)}
+        return {tuple(group) for order in orders for group in order.tolist()}
+
+    assert len(groups(5)) == 5
+    assert len(groups(0)) == 10 * (len(data.train) // 4)
+
+
 def test_the_command_trains_saves_and_resumes(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "runs" / "collage.pt"
     arguments = ["--data", str(folder), "--model", "collage-resnet", "--widths", "8", "16", "16", "--size", "16"]
@@ -121,6 +132,18 @@ def test_augmented_images_are_shifted_and_mirrored_originals() -> None:
         flips += mirrored
     assert 8 < flips < 32
     np.testing.assert_array_equal(augment(images, 8, rng, shift=0, crop=0, flip=False)[0].numpy(), images)
+
+
+def test_a_square_of_every_image_is_cut_out() -> None:
+    images = np.full((200, 12, 12, 3), 9, np.uint8)
+    cut, _ = augment(images, 12, np.random.default_rng(0), shift=0, crop=0, flip=False, cutout=4)
+    black = (cut.numpy() == 0).all(-1)
+    assert (black.any((1, 2))).all()
+    for rows, columns in zip(black.any(2), black.any(1), strict=True):
+        assert 1 <= rows.sum() <= 4
+        assert 1 <= columns.sum() <= 4
+    np.testing.assert_array_equal(black.sum((1, 2)), black.any(2).sum(1) * black.any(1).sum(1))
+    assert black.any(0).all(), "every place is cut out in some image"
 
 
 def test_crops_show_parts_of_their_own_image() -> None:
