@@ -1,4 +1,4 @@
-"""``python -m bench replay | simulate | overload | soak``; see ``bench.replay`` and the modules of these names."""
+"""``python -m bench replay | simulate | overload | soak | speed``; see their modules."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import functools
 import sys
 from collections.abc import Callable
 
-from bench import overload, replay, soak
+from bench import overload, replay, soak, speed
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "replay": functools.partial(replay.main, "replay"),
     "simulate": functools.partial(replay.main, "simulate"),
     "overload": overload.main,
     "soak": soak.main,
+    "speed": speed.main,
 }
 
 

@@ -143,12 +143,12 @@ class Balancer:
     def started(self, name: str) -> None:
         """A call was made."""
         if worker := self._workers.get(name):
-            self._change(worker, outstanding=worker.outstanding + 1)
+            self._count(worker, worker.outstanding + 1)
 
     def released(self, name: str, count: int = 1) -> None:
         """A worker is done with calls, or known to have dropped them."""
         if worker := self._workers.get(name):
-            self._change(worker, outstanding=max(0, worker.outstanding - count))
+            self._count(worker, max(0, worker.outstanding - count))
 
     def succeeded(self, name: str, at: float, latency: float) -> None:
         """A call was answered after ``latency`` seconds, and released."""
@@ -219,6 +219,14 @@ class Balancer:
         self._unshelve(worker)
         for name, value in values.items():
             setattr(worker, name, value)
+        self._shelve(worker)
+
+    def _count(self, worker: _Worker, outstanding: int) -> None:
+        self._unshelve(worker)
+        worker.outstanding = outstanding
+        self._shelve(worker)
+
+    def _shelve(self, worker: _Worker) -> None:
         if worker.eligible:
             while len(self._shelves) <= worker.outstanding:
                 self._shelves.append([])

@@ -7,8 +7,9 @@ import functools
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +21,19 @@ from encoder.grid import Grid
 from encoder.image import Pixels
 from frontend import events as e
 from frontend.admission import Admission
-from frontend.jobs import Answer, Job, Outcome, Source, makes_sense
+from frontend.jobs import Answer, Job, Outcome, Source, makes_sense, softmax
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
-from frontend.transport import Reply, WorkerFailure
+from frontend.streams import Reply, WorkerFailure
+from frontend.timers import Timers
 from frontend.workers import Pool
 
 logger = logging.getLogger("collage.frontend")
 
+NONE_READY = "no s-cnn worker is ready: try again later"
 SHORTEST_RETRY_S = 0.01
+QUICK_SIZE = 64
+"""Pixels of a side up to which making a cell takes less than handing it to a thread (both about 60 us)."""
 
 
 class Dispatcher:
@@ -50,6 +55,7 @@ class Dispatcher:
         default_label: str = "",
     ) -> None:
         self.policy, self.s_cnn, self.collage, self.metrics = policy, s_cnn, collage, metrics
+        self._loop = asyncio.get_running_loop()
         self.code: CollageCode | None = None
         self._executor = executor
         self._admission = Admission(max_in_flight)
@@ -59,7 +65,9 @@ class Dispatcher:
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, Job] = {}
-        self._calls: dict[tuple[int, int], asyncio.Task[Reply[NDArray[np.float32]]]] = {}
+        self._timers = Timers(self._feed, lambda due: due.timer is e.Timer.CLOSE or due.id in self._jobs)
+        metrics.in_flight.set_function(lambda: self._in_flight)
+        self._calls: dict[tuple[int, int], asyncio.Future[Reply[NDArray[np.float32]]]] = {}
         self._collages: dict[int, asyncio.Task[None]] = {}
         self._events: list[e.Event] = []
         collage.fits = self._collage_fits
@@ -68,21 +76,21 @@ class Dispatcher:
 
     # Requests
 
-    async def predict(self, prepare: Callable[[int], Pixels], request_id: str, timeout_s: float) -> Outcome:
+    async def predict(
+        self, prepare: Callable[[int], Pixels], request_id: str, timeout_s: float, decoded: bool = False
+    ) -> Outcome:
         """Serve one request.
 
-        ``prepare`` makes the s-cnn's input for a given size and runs in the executor; it may raise ValueError for a
-        bad image. Raises a ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable
-        or DeadlineExceeded.
+        ``prepare`` makes the s-cnn's input for a given size; it may raise ValueError for a bad image. It runs in the
+        executor unless the image is ``decoded`` already, so that there is next to nothing to do. Raises a
+        ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
         """
-        loop = asyncio.get_running_loop()
-        admitted_at = loop.time()
+        admitted_at = self._loop.time()
         self._admit(timeout_s)
         self._in_flight += 1
-        self.metrics.in_flight.set(self._in_flight)
         code = "INTERNAL"
         try:
-            outcome = await self._serve(prepare, request_id, admitted_at, admitted_at + timeout_s)
+            outcome = await self._serve(prepare, request_id, admitted_at, admitted_at + timeout_s, decoded)
             code = "OK"
         except ServiceError as error:
             code = error.code.name
@@ -92,7 +100,6 @@ class Dispatcher:
             raise
         finally:
             self._in_flight -= 1
-            self.metrics.in_flight.set(self._in_flight)
             self.metrics.requests.labels(code).inc()
         self.metrics.answers.labels(outcome.source).inc()
         self.metrics.latency.labels(outcome.source).observe(outcome.total_s)
@@ -117,12 +124,11 @@ class Dispatcher:
         )
 
     async def _serve(
-        self, prepare: Callable[[int], Pixels], request_id: str, admitted_at: float, expires: float
+        self, prepare: Callable[[int], Pixels], request_id: str, admitted_at: float, expires: float, decoded: bool
     ) -> Outcome:
-        loop = asyncio.get_running_loop()
         model = self.s_cnn.info
         if model is None:
-            raise Unavailable("no s-cnn worker is ready: try again later")
+            raise Unavailable(NONE_READY)
         code, cell = self.code, self.policy.groups.next_cell
 
         def make() -> tuple[Pixels, Pixels | None]:
@@ -133,12 +139,15 @@ class Dispatcher:
         before = self._preparing
         self._preparing += 1
         try:
-            image, cell_image = await loop.run_in_executor(self._executor, make)
+            if decoded and model.size <= QUICK_SIZE:
+                image, cell_image = make()
+            else:
+                image, cell_image = await self._loop.run_in_executor(self._executor, make)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
         finally:
             self._preparing -= 1
-        self._admission.prepared(loop.time() - admitted_at, before)
+        self._admission.prepared(self._loop.time() - admitted_at, before)
         id = next(self._ids)
         job = Job(
             id,
@@ -148,26 +157,25 @@ class Dispatcher:
             model,
             image,
             cell_image,
-            loop.create_future(),
+            self._loop.create_future(),
         )
         self._jobs[id] = job
-        self._feed(e.Arrived(loop.time(), id, expires))
+        self._feed_now(e.Arrived(self._loop.time(), id, expires))
         try:
             return await job.future
         except asyncio.CancelledError:
-            self._feed(e.Gone(loop.time(), id))
+            self._feed(e.Gone(self._loop.time(), id))
             raise
         finally:
             del self._jobs[id]
-            for timer in job.timers:
-                timer.cancel()
 
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""
-        tasks = [*self._calls.values(), *self._collages.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._timers.close()
+        running: list[asyncio.Future[Any]] = [*self._calls.values(), *self._collages.values()]
+        for call in running:
+            call.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     # Collage workers
 
@@ -195,35 +203,47 @@ class Dispatcher:
         if self.code is None or self.code.grid != grid:
             threshold = self._detection_threshold
             self.code = CollageCode(grid, info.detection_threshold if threshold is None else threshold)
-        self._feed(
-            e.CollageWorkers(asyncio.get_running_loop().time(), self.collage.ready, grid.cells, info.accept_threshold)
-        )
+        self._feed(e.CollageWorkers(self._loop.time(), self.collage.ready, grid.cells, info.accept_threshold))
 
     # Events in, actions out
 
     def _feed(self, event: e.Event) -> None:
+        """Tell the policy with all else that happens in this turn of the event loop."""
         if not self._events:
-            asyncio.get_running_loop().call_soon(self._drain)
+            self._loop.call_soon(self._drain)
         self._events.append(event)
+
+    def _feed_now(self, event: e.Arrived | e.Answered) -> None:
+        """Tell the policy at once: another turn of the event loop costs more than all that the policy does.
+
+        Answers may overtake what is waiting to be told, as they come first in any batch.
+        """
+        if self._events and isinstance(event, e.Arrived):
+            self._events.append(event)
+        else:
+            self._handle([event])
 
     def _drain(self) -> None:
         events, self._events = self._events, []
+        self._handle(events)
+
+    def _handle(self, events: Sequence[e.Event]) -> None:
         for action in self.policy.handle(events):
             self._perform(action)
 
     def _perform(self, action: e.Action) -> None:
-        match action:
+        match action:  # the usual ones first
+            case e.SetTimer(at, timer, id):
+                self._timers.set(at, timer, id)
             case e.Send(request, attempt):
                 self._send(request, attempt)
+            case e.Answer(request, attempt):
+                self._answer(request, attempt)
             case e.SendCollage(group, members):
                 self.metrics.sent.labels("collage").inc()
                 self.metrics.group_fill.observe(len(members) / self.policy.groups.cells)
                 collage = self._collages[group] = asyncio.create_task(self._run_collage(group, members))
                 collage.add_done_callback(functools.partial(self._collage_ended, group))
-            case e.SetTimer(at, timer, id):
-                handle = asyncio.get_running_loop().call_at(at, self._feed, e.Due(at, timer, id))
-                if timer is not e.Timer.CLOSE and (job := self._jobs.get(id)):
-                    job.timers.append(handle)
             case e.Audit(request):
                 if job := self._jobs.get(request):
                     job.audited = True
@@ -235,8 +255,6 @@ class Dispatcher:
             case e.CancelCollage(group):
                 if sent := self._collages.get(group):
                     sent.cancel()
-            case e.Answer(request, attempt):
-                self._answer(request, attempt)
             case e.AnswerCoded(request):
                 self._answer_coded(request)
             case e.Fail(request, expired):
@@ -245,21 +263,25 @@ class Dispatcher:
 
     def _answer(self, request: int, attempt: int) -> None:
         if job := self._jobs.get(request):
-            job.answer(job.answers[attempt], Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA)
+            job.answer(
+                job.answers[attempt], Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA, self._loop.time()
+            )
 
     def _answer_coded(self, request: int) -> None:
         job = self._jobs.get(request)
         if job and job.coded:
             if (job.coded.confidence or 0.0) < self.policy.accept:
                 self.metrics.unsure.inc()
-            job.answer(job.coded, Source.COLLAGE)
+            job.answer(job.coded, Source.COLLAGE, self._loop.time())
 
     def _fail(self, job: Job, expired: bool) -> None:
         if expired and self._default_label in job.model.labels:
             labels = np.array(job.model.labels) == self._default_label
-            job.answer(Answer(labels.astype(np.float32), job.model, 0.0, 0.0), Source.DEFAULT)
+            job.answer(Answer(labels.astype(np.float32), job.model, 0.0, 0.0), Source.DEFAULT, self._loop.time())
         elif not job.future.done():
-            job.future.set_exception(DeadlineExceeded("no answer came in time") if expired else job.error)
+            job.future.set_exception(
+                DeadlineExceeded("no answer came in time") if expired else job.error or Unavailable(NONE_READY)
+            )
 
     # Calls to workers
 
@@ -267,7 +289,7 @@ class Dispatcher:
         job = self._jobs.get(request)
         if job is None:
             return
-        at = asyncio.get_running_loop().time()
+        at = self._loop.time()
         running = [address for number, address in job.tried.items() if (request, number) in self._calls]
         worker = self.s_cnn.pick(job.tried.values()) or self.s_cnn.pick(running)
         if worker is None or worker.info is None:
@@ -280,37 +302,39 @@ class Dispatcher:
         call.add_done_callback(functools.partial(self._call_ended, job, attempt, worker.info))
 
     def _call_ended(
-        self, job: Job, attempt: int, model: ModelInfo, call: asyncio.Task[Reply[NDArray[np.float32]]]
+        self, job: Job, attempt: int, model: ModelInfo, call: asyncio.Future[Reply[NDArray[np.float32]]]
     ) -> None:
         del self._calls[job.id, attempt]
         if call.cancelled():
             return
-        at = asyncio.get_running_loop().time()
         failure = call.exception()
-        if failure is None and not makes_sense(call.result().output, model):
-            failure = WorkerFailure("GARBAGE", "its scores are not one finite number per label")
-        match failure:
-            case None:
-                reply = call.result()
+        if failure is None:
+            reply = call.result()
+            probabilities = softmax(reply.output, len(model.labels))
+            if probabilities is not None:
+                at = self._loop.time()
                 self._admission.served(reply.inference_s)
-                exponents = np.exp(reply.output - reply.output.max())
-                probabilities = exponents / exponents.sum()
                 job.answers[attempt] = Answer(probabilities, model, reply.queue_s, reply.inference_s)
                 if job.audited and job.coded:
                     agree = job.coded.probabilities.argmax() == probabilities.argmax()
                     self.metrics.audits.labels("agree" if agree else "differ").inc()
-                self._feed(e.Answered(at, job.id, attempt))
-            case WorkerFailure():
-                self._count_failure("s_cnn" if attempt == e.PRIMARY else "replica", failure)
-                told = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
-                full = failure.code == "RESOURCE_EXHAUSTED"
-                job.error = ResourceExhausted(told, self._admission.service) if full else Unavailable(told)
-                self._feed(e.Failed(at, job.id, attempt, failure.unreachable))
-            case _:
-                logger.error(
-                    "calling an s-cnn worker failed unexpectedly", exc_info=failure, extra={"request_id": job.name}
-                )
-                self._feed(e.Failed(at, job.id, attempt, unreachable=False))
+                self._feed_now(e.Answered(at, job.id, attempt))
+                return
+            failure = WorkerFailure("GARBAGE", "its scores are not one finite number per label")
+        self._attempt_failed(job, attempt, failure)
+
+    def _attempt_failed(self, job: Job, attempt: int, failure: BaseException) -> None:
+        unreachable = False
+        if isinstance(failure, WorkerFailure):
+            unreachable = failure.unreachable
+            self._count_failure("s_cnn" if attempt == e.PRIMARY else "replica", failure)
+            told = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
+            full = failure.code == "RESOURCE_EXHAUSTED"
+            job.error = ResourceExhausted(told, self._admission.service) if full else Unavailable(told)
+        else:
+            told = "calling an s-cnn worker failed unexpectedly"
+            logger.error(told, exc_info=failure, extra={"request_id": job.name})
+        self._feed(e.Failed(self._loop.time(), job.id, attempt, unreachable))
 
     def _count_failure(self, attempt: str, failure: WorkerFailure) -> None:
         self.metrics.failures.labels(attempt, failure.code).inc()
@@ -319,14 +343,13 @@ class Dispatcher:
         del self._collages[group]
         if not task.cancelled() and (error := task.exception()):
             logger.error("a collage failed unexpectedly", exc_info=error)
-            self._feed(e.CollageFailed(asyncio.get_running_loop().time(), group))
+            self._feed(e.CollageFailed(self._loop.time(), group))
 
     async def _run_collage(self, group: int, members: Mapping[int, int]) -> None:
-        loop = asyncio.get_running_loop()
         jobs = {cell: job for cell, request in members.items() if (job := self._jobs.get(request))}
         code = self.code
         if code is None or not jobs:
-            self._feed(e.CollageFailed(loop.time(), group))
+            self._feed(e.CollageFailed(self._loop.time(), group))
             return
         for cell, job in jobs.items():
             job.group = f"{self._prefix}-{group}", cell
@@ -339,20 +362,23 @@ class Dispatcher:
                 return code.encode(images)[0]
 
         try:
-            collage = await loop.run_in_executor(self._executor, encode)
+            if all(job.prepared(code, cell) for cell, job in jobs.items()):
+                collage = encode()  # which only copies
+            else:
+                collage = await self._loop.run_in_executor(self._executor, encode)
             # Chosen now, not before: groups that close together would all see the same idle worker.
             worker = self.collage.pick()
             model = worker.info if worker else None
             if worker is None or model is None or Grid(model.k, model.size) != code.grid:
                 raise WorkerFailure("UNAVAILABLE", "no collage worker is ready")
-            reply = await worker.call(collage, name, 0, max(0.0, expires - loop.time()))
+            reply = await worker.call(collage, name, 0, max(0.0, expires - self._loop.time()))
             if not makes_sense(reply.output.class_probabilities, model):
                 raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")
         except WorkerFailure as failure:
             self._count_failure("collage", failure)
-            self._feed(e.CollageFailed(loop.time(), group))
+            self._feed(e.CollageFailed(self._loop.time(), group))
             return
-        at = loop.time()
+        at = self._loop.time()
         with self.metrics.decode.time():
             predictions = code.decode([reply.output], [cell in jobs for cell in range(code.members)])
         confidences = {}

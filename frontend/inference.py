@@ -55,7 +55,7 @@ class FrontendInference(InferenceServicer):
             image = images.row(row)
             return decode(image, size, self._max_pixels) if isinstance(image, bytes) else image
 
-        outcome = await self._dispatcher.predict(prepare, id, timeout_s)
+        outcome = await self._dispatcher.predict(prepare, id, timeout_s, decoded=images.datatype != "BYTES")
         return Answer(
             probabilities=outcome.probabilities,
             source=outcome.source.name,

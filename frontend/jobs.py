@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
-from collage.serving import ServiceError, Unavailable
+from collage.serving import ServiceError
 from encoder.collage import CollageCode
 from encoder.image import Pixels
 
@@ -24,8 +26,7 @@ class Source(StrEnum):
     DEFAULT = "default"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """An answer: class probabilities float32 ``[classes]`` and where they came from. Times in seconds."""
 
     request_id: str
@@ -45,8 +46,7 @@ class Outcome:
         return self.source in (Source.COLLAGE, Source.DEFAULT)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a worker said, and the model that said so: another one may be in use by the time it is told."""
 
     probabilities: NDArray[np.float32]
@@ -73,11 +73,10 @@ class Job:
     coded: Answer | None = None
     group: tuple[str, int] | None = None  # its id and the cell
     audited: bool = False  # answered from the code, and the s-cnn's answer is awaited to compare
-    error: ServiceError = field(default_factory=lambda: Unavailable("no s-cnn worker is ready: try again"))
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    error: ServiceError | None = None  # of the last attempt that failed
 
-    def answer(self, answer: Answer, source: Source) -> None:
-        """Tell the caller, unless that is done."""
+    def answer(self, answer: Answer, source: Source, at: float) -> None:
+        """Tell the caller at a time of the event loop, unless that is done."""
         if self.future.done():
             return
         group_id, cell = self.group if self.group else ("", None)
@@ -92,16 +91,27 @@ class Job:
                 cell=cell,
                 queue_s=answer.queue_s,
                 inference_s=answer.inference_s,
-                total_s=asyncio.get_running_loop().time() - self.admitted_at,
+                total_s=at - self.admitted_at,
             )
         )
 
-    def cell(self, code: CollageCode, cell: int) -> Pixels:
-        """What was made ahead of time if it has the cell's size, else the whole input, to be reduced when encoding."""
+    def prepared(self, code: CollageCode, cell: int) -> bool:
+        """Whether what was made ahead of time has the cell's size."""
         width, height = code.grid.cell_size(cell)
-        if self.cell_image is not None and self.cell_image.shape[:2] == (height, width):
-            return self.cell_image
-        return self.image
+        return self.cell_image is not None and self.cell_image.shape[:2] == (height, width)
+
+    def cell(self, code: CollageCode, cell: int) -> Pixels:
+        """What was made ahead of time if it fits, else the whole input, to be reduced when encoding."""
+        return self.cell_image if self.cell_image is not None and self.prepared(code, cell) else self.image
+
+
+def softmax(scores: NDArray[np.float32], labels: int) -> NDArray[np.float32] | None:
+    """Probabilities, float32 ``[labels]``; None for anything but one finite score per label (or minus infinity)."""
+    if scores.shape != (labels,) or not math.isfinite(top := scores.max()):
+        return None
+    exponents = np.exp(scores - top)
+    probabilities: NDArray[np.float32] = exponents / exponents.sum()
+    return probabilities
 
 
 def makes_sense(numbers: NDArray[np.float32], model: ModelInfo) -> bool:

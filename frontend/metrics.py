@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -72,6 +73,8 @@ class FrontendMetrics:
             "collage_tasks", "Tasks of the event loop; what does not return was leaked", registry=registry
         )
         ProcessCollector(registry=registry)
+        for metric in vars(self).values():  # to look children up costs more than to count
+            metric.labels = functools.cache(metric.labels)
 
     def watch_tasks(self) -> None:
         """Report the number of the running loop's tasks whenever the metrics are read."""

@@ -10,7 +10,7 @@ waits for the replica, redundant requests obey one budget, failures are straggle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from frontend.events import (
@@ -64,6 +64,11 @@ class _Flight:
     confidences: Mapping[int, float] | None = None
 
 
+def _turn(event: Event) -> tuple[int, float]:
+    """Its place in a batch."""
+    return 0 if isinstance(event, Answered) else 1 if isinstance(event, Decoded) else 2, event.at
+
+
 class Policy:
     """Turns events into actions. Every request ends once: in an Answer, AnswerCoded or Fail, or because it is Gone."""
 
@@ -92,15 +97,14 @@ class Policy:
         """Seconds after its arrival at which a request becomes a straggler, as things are."""
         return self._latency.value if self.rules.tracked else self.rules.deadline
 
-    def handle(self, events: Iterable[Event]) -> Sequence[Action]:
+    def handle(self, events: Sequence[Event]) -> Sequence[Action]:
         """Take a batch of events and return what to do, in order.
 
         Within a batch s-cnn answers come first, so that an exact answer in hand beats a coded one or a deadline; then
         collages, so that a coded answer in hand beats a replica.
         """
         self._actions = []
-        turn = {Answered: 0, Decoded: 1}
-        for event in sorted(events, key=lambda event: (turn.get(type(event), 2), event.at)):
+        for event in sorted(events, key=_turn) if len(events) > 1 else events:
             match event:
                 case Arrived():
                     self._arrived(event)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 LOWEST_S, HIGHEST_S, RATIO = 1e-4, 100.0, 1.02
+_LOG_RATIO = math.log(RATIO)
 _BINS = math.ceil(math.log(HIGHEST_S / LOWEST_S) / math.log(RATIO)) + 1
 _EDGES = LOWEST_S * RATIO ** np.arange(1, _BINS + 1)
 
@@ -50,7 +51,7 @@ class RunningQuantile:
         self._record(self._cut_off, elapsed)
 
     def _record(self, histogram: np.ndarray[tuple[int], np.dtype[np.float64]], seconds: float) -> None:
-        bin = int(math.log(max(seconds, LOWEST_S) / LOWEST_S) / math.log(RATIO))
+        bin = int(math.log(max(seconds, LOWEST_S) / LOWEST_S) / _LOG_RATIO)
         histogram[min(bin, _BINS - 1)] += self._weight
         self._weight *= self._growth
         self._count += 1

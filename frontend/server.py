@@ -42,7 +42,6 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         return await self._predict(request, self._remaining(context))
 
     @boundary
-    @boundary
     async def PredictStream(  # type: ignore[override]  # writes instead of yielding
         self, request_iterator: AsyncIterator[predict_pb2.PredictStreamRequest], context: Any
     ) -> None:
@@ -100,17 +99,23 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         if len(request.request_id.encode()) > MAX_ID_BYTES:
             raise InvalidArgument(f"request_id is longer than {MAX_ID_BYTES} bytes: send a shorter one")
 
+        decoded = request.WhichOneof("input") == "tensor"
+
         def prepare(size: int) -> Pixels:
-            if request.WhichOneof("input") == "tensor":
+            if decoded:
                 return image_from_tensor(request.tensor, size)
             return decode(request.image, size, self._max_pixels)
 
-        return to_response(await self._dispatcher.predict(prepare, request.request_id, timeout_s), request.top_k or 1)
+        outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, decoded)
+        return to_response(outcome, request.top_k or 1)
 
 
 def to_response(outcome: Outcome, top_k: int) -> predict_pb2.PredictResponse:
     """The wire's form of an answer, with its ``top_k`` most probable classes."""
-    best = np.argsort(-outcome.probabilities, kind="stable")[:top_k]
+    if top_k == 1:
+        best = [int(outcome.probabilities.argmax())]
+    else:
+        best = np.argsort(-outcome.probabilities, kind="stable")[:top_k].tolist()
     return predict_pb2.PredictResponse(
         classes=[
             predict_pb2.Classification(

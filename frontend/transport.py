@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -20,35 +19,21 @@ from collage.tensors import TensorError, floats_from_tensor, to_tensor
 from collage.v1 import worker_pb2, worker_pb2_grpc
 from encoder.collage import Detections
 from encoder.image import Pixels
+from frontend.streams import CallStream, Output, Reply, WorkerFailure
 
-Output = TypeVar("Output", covariant=True)
 _Response = TypeVar("_Response")
 PING_TIMEOUT_S = 1.0
-
-
-@dataclass(frozen=True)
-class Reply(Generic[Output]):
-    """What a worker answered, and how long it waited and computed, in seconds."""
-
-    output: Output
-    queue_s: float
-    inference_s: float
-
-
-class WorkerFailure(Exception):
-    """A call to a worker failed. ``unreachable`` if it never ran, as far as anyone knows."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.unreachable = code == "UNAVAILABLE"
 
 
 class Transport(Protocol[Output]):
     """How to talk to one worker. Failures are raised as ``WorkerFailure``."""
 
-    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Coroutine[Any, Any, Reply[Output]]:
-        """Send one image or collage and wait for the answer."""
+    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Awaitable[Reply[Output]]:
+        """Send one image or collage; the answer. Cancelling stops the call on the worker as well."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait until the worker has let go of all calls cancelled before, which a frozen one does not."""
         ...
 
     async def ping(self) -> ModelInfo:
@@ -64,8 +49,14 @@ class Transport(Protocol[Output]):
         ...
 
 
-class _GrpcTransport:
-    """``name`` is what the worker's certificate must be for, its host if None."""
+class _GrpcTransport(Generic[Output]):
+    """All calls go over one stream, opened when the worker serves, and anew after it broke.
+
+    ``name`` is what the worker's certificate must be for, its host if None.
+    """
+
+    _open: Callable[..., Any]  # the rpc
+    _message: type[Any]  # of its requests
 
     def __init__(
         self, address: str, max_message_bytes: int, security: ClientSecurity = PLAINTEXT, name: str | None = None
@@ -77,6 +68,7 @@ class _GrpcTransport:
     def _connect(self) -> None:
         self._files = self._security.stamp()
         self.channel = self._dial()
+        self._stream: CallStream[Output] | None = None
         self._models = worker_pb2_grpc.ModelInfoServiceStub(self.channel)
         self._health = health_pb2_grpc.HealthStub(self.channel)
 
@@ -94,52 +86,82 @@ class _GrpcTransport:
     async def _renew(self) -> None:
         """Connect anew if the certificates have changed since: a channel cannot take up others."""
         if self._security.stamp() != self._files:
-            old = self.channel
+            channel, stream = self.channel, self._stream
             self._connect()
-            await old.close()
+            if stream:
+                await stream.close()
+            await channel.close()
 
     async def watch(self, changed: Callable[[bool], None]) -> None:
         try:
             async for update in self._health.Watch(health_pb2.HealthCheckRequest()):
                 serving = update.status == health_pb2.HealthCheckResponse.SERVING
+                if serving:
+                    self._calls()
                 changed(serving)
                 if not serving:  # a draining worker waits for its calls to end, and this is one
                     return
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
 
+    def _calls(self) -> CallStream[Output]:
+        """The stream in use; a new one if there is none."""
+        if self._stream is None or self._stream.ended:
+            rpc = self._open(metadata=self._security.metadata())
+            self._stream = CallStream(rpc, self._message, self._read)
+        return self._stream
+
+    def _read(self, response: Any) -> Reply[Output]:
+        raise NotImplementedError
+
+    async def settle(self) -> None:
+        if self._stream:
+            await self._stream.settle()
+
     async def close(self) -> None:
+        if self._stream:
+            await self._stream.close()
         await self.channel.close()
 
 
-class SCnnTransport(_GrpcTransport):
+class SCnnTransport(_GrpcTransport[NDArray[np.float32]]):
     """Calls ClassifierService; the output is logits, float32 ``[classes]``."""
+
+    _message = worker_pb2.ClassifyStreamRequest
 
     def _connect(self) -> None:
         super()._connect()
-        self._stub = worker_pb2_grpc.ClassifierServiceStub(self.channel)
+        self._open = worker_pb2_grpc.ClassifierServiceStub(self.channel).ClassifyStream
 
-    async def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Reply[NDArray[np.float32]]:
+    def run(
+        self, image: Pixels, request_id: str, attempt: int, timeout_s: float
+    ) -> asyncio.Future[Reply[NDArray[np.float32]]]:
         """Score one image, uint8 ``[size, size, 3]``."""
         request = worker_pb2.ClassifyRequest(image=to_tensor(image), request_id=request_id, attempt=attempt)
-        response = await _answer(self._stub.Classify(request, timeout=timeout_s, metadata=self._security.metadata()))
+        return self._calls().call(request, timeout_s)
+
+    def _read(self, response: worker_pb2.ClassifyResponse) -> Reply[NDArray[np.float32]]:
         try:
             return Reply(floats_from_tensor(response.scores, [-1]), response.queue_s, response.inference_s)
         except TensorError as error:
             raise _failure(error) from None
 
 
-class CollageTransport(_GrpcTransport):
+class CollageTransport(_GrpcTransport[Detections]):
     """Calls CollageService; the output is detections."""
+
+    _message = worker_pb2.DetectStreamRequest
 
     def _connect(self) -> None:
         super()._connect()
-        self._stub = worker_pb2_grpc.CollageServiceStub(self.channel)
+        self._open = worker_pb2_grpc.CollageServiceStub(self.channel).DetectStream
 
-    async def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Reply[Detections]:
+    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> asyncio.Future[Reply[Detections]]:
         """Look through one collage, uint8 ``[size, size, 3]``."""
         request = worker_pb2.DetectRequest(collage=to_tensor(image), request_id=request_id, attempt=attempt)
-        response = await _answer(self._stub.Detect(request, timeout=timeout_s, metadata=self._security.metadata()))
+        return self._calls().call(request, timeout_s)
+
+    def _read(self, response: worker_pb2.DetectResponse) -> Reply[Detections]:
         try:
             boxes = floats_from_tensor(response.boxes, [-1, 4])
             confidences = floats_from_tensor(response.confidences, [len(boxes)])

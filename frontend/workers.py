@@ -12,7 +12,8 @@ from collage.model_info import ModelInfo, ModelKind
 from encoder.image import Pixels
 from frontend.balance import Balancer, Ejection
 from frontend.discovery import addresses
-from frontend.transport import Output, Reply, Transport, WorkerFailure
+from frontend.streams import Output, Reply, WorkerFailure
+from frontend.transport import Transport
 
 logger = logging.getLogger("collage.frontend")
 
@@ -28,30 +29,29 @@ class Worker(Generic[Output]):
         self.serving = False  # says the worker
         self.ready = False  # says the pool: serving, and the model fits
         self._transport, self._balancer = transport, balancer
-        self._running: set[asyncio.Task[Reply[Output]]] = set()
-        self._unacknowledged = 0
-        self._pinging: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Future[Reply[Output]]] = set()
+        self._cancelled = 0
+        self._settling: asyncio.Task[None] | None = None
 
-    def call(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> asyncio.Task[Reply[Output]]:
+    def call(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> asyncio.Future[Reply[Output]]:
         """Start to run one image; counts as outstanding from now on, until the worker is done with it.
 
-        A cancelled call stays outstanding until the worker has answered a ping sent after the cancellation: a frozen
-        worker must not look idle.
+        A cancelled call stays outstanding until the worker has let go of it: a frozen worker must not look idle.
         """
         self._balancer.started(self.address)
-        task = asyncio.create_task(self._transport.run(image, request_id, attempt, timeout_s))
-        self._running.add(task)
-        task.add_done_callback(functools.partial(self._ended, asyncio.get_running_loop().time()))
-        return task
+        call = asyncio.ensure_future(self._transport.run(image, request_id, attempt, timeout_s))
+        self._running.add(call)
+        call.add_done_callback(functools.partial(self._ended, call.get_loop().time()))
+        return call
 
-    def _ended(self, started_at: float, call: asyncio.Task[Reply[Output]]) -> None:
+    def _ended(self, started_at: float, call: asyncio.Future[Reply[Output]]) -> None:
         self._running.discard(call)
-        at = asyncio.get_running_loop().time()
+        at = call.get_loop().time()
         if call.cancelled():
             self._balancer.cancelled(self.address, at, at - started_at)
-            self._unacknowledged += 1
-            if self._pinging is None:
-                self._pinging = asyncio.create_task(self._acknowledge())
+            self._cancelled += 1
+            if self._settling is None:
+                self._settling = asyncio.create_task(self._settle())
             return
         self._balancer.released(self.address)
         if call.exception():
@@ -59,18 +59,16 @@ class Worker(Generic[Output]):
         else:
             self._balancer.succeeded(self.address, at, at - started_at)
 
-    async def _acknowledge(self) -> None:
-        while self._unacknowledged:
-            covered = self._unacknowledged
+    async def _settle(self) -> None:
+        while self._cancelled:
+            covered = self._cancelled
             try:
-                await self._transport.ping()
-            except WorkerFailure as failure:
-                if not failure.unreachable:  # no answer in time: perhaps frozen, so ask again
-                    continue
+                await self._transport.settle()
+            except WorkerFailure:
                 await asyncio.sleep(RETRY_S)  # the connection broke, and with it the cancelled calls
-            self._unacknowledged -= covered
+            self._cancelled -= covered
             self._balancer.released(self.address, covered)
-        self._pinging = None
+        self._settling = None
 
     async def follow(self, changed: Callable[[], None]) -> None:
         """Keep ``info`` and ``serving`` true to the worker, for ever."""
@@ -107,9 +105,9 @@ class Worker(Generic[Output]):
     async def close(self) -> None:
         """Stop using the worker; calls that it still has fail."""
         self.ready = False
-        if self._pinging:
-            self._pinging.cancel()
-            await asyncio.wait([self._pinging])
+        if self._settling:
+            self._settling.cancel()
+            await asyncio.wait([self._settling])
         await self._transport.close()
 
 

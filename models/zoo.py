@@ -104,7 +104,8 @@ def learning_curve(runs: Path) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         points.append({"collages": content["recipe"]["collages"], "validation": content["log"][-1]["validation"]})
     points.sort(key=lambda point: point["collages"] or float("inf"))
-    (runs / "learning-curve.json").write_text(json.dumps(points, indent=2) + "\n")
+    if points:
+        (runs / "learning-curve.json").write_text(json.dumps(points, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -22,6 +24,7 @@ from worker.inference import WorkerInference
 from worker.metrics import WorkerMetrics
 from worker.model import Floats, Model
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
+from worker.streams import CallStream
 
 _SMOOTHING = 0.1  # of the running mean
 
@@ -140,9 +143,9 @@ def _now() -> float:
 class ClassifierServicer(worker_pb2_grpc.ClassifierServiceServicer):
     """Scores single images."""
 
-    def __init__(self, engine: Engine) -> None:
-        """``engine`` runs an s-cnn."""
-        self._engine = engine
+    def __init__(self, engine: Engine, draining: asyncio.Event) -> None:
+        """``engine`` runs an s-cnn; streams end when the process is ``draining``."""
+        self._engine, self._draining = engine, draining
 
     @boundary
     async def Classify(
@@ -151,8 +154,21 @@ class ClassifierServicer(worker_pb2_grpc.ClassifierServiceServicer):
         context: grpc.aio.ServicerContext[worker_pb2.ClassifyRequest, worker_pb2.ClassifyResponse],
     ) -> worker_pb2.ClassifyResponse:
         """See worker.proto."""
+        return await self._classify(request, context.time_remaining())
+
+    @boundary
+    async def ClassifyStream(  # type: ignore[override]  # writes instead of yielding
+        self, request_iterator: AsyncIterator[worker_pb2.ClassifyStreamRequest], context: Any
+    ) -> None:
+        """See worker.proto."""
+        stream = CallStream(self._classify, worker_pb2.ClassifyStreamResponse, self._draining)
+        await stream.serve(request_iterator, context)
+
+    async def _classify(
+        self, request: worker_pb2.ClassifyRequest, time_remaining: float | None
+    ) -> worker_pb2.ClassifyResponse:
         image = self._engine.image(request.image)
-        done = await self._engine.infer(image, request.request_id, request.attempt, context.time_remaining())
+        done = await self._engine.infer(image, request.request_id, request.attempt, time_remaining)
         return worker_pb2.ClassifyResponse(
             scores=to_tensor(done.outputs[0]), queue_s=done.queue_s, inference_s=done.inference_s
         )
@@ -161,9 +177,9 @@ class ClassifierServicer(worker_pb2_grpc.ClassifierServiceServicer):
 class CollageServicer(worker_pb2_grpc.CollageServiceServicer):
     """Finds the objects of collages."""
 
-    def __init__(self, engine: Engine) -> None:
-        """``engine`` runs a collage-cnn."""
-        self._engine = engine
+    def __init__(self, engine: Engine, draining: asyncio.Event) -> None:
+        """``engine`` runs a collage-cnn; streams end when the process is ``draining``."""
+        self._engine, self._draining = engine, draining
 
     @boundary
     async def Detect(
@@ -172,8 +188,21 @@ class CollageServicer(worker_pb2_grpc.CollageServiceServicer):
         context: grpc.aio.ServicerContext[worker_pb2.DetectRequest, worker_pb2.DetectResponse],
     ) -> worker_pb2.DetectResponse:
         """See worker.proto."""
+        return await self._detect(request, context.time_remaining())
+
+    @boundary
+    async def DetectStream(  # type: ignore[override]  # writes instead of yielding
+        self, request_iterator: AsyncIterator[worker_pb2.DetectStreamRequest], context: Any
+    ) -> None:
+        """See worker.proto."""
+        stream = CallStream(self._detect, worker_pb2.DetectStreamResponse, self._draining)
+        await stream.serve(request_iterator, context)
+
+    async def _detect(
+        self, request: worker_pb2.DetectRequest, time_remaining: float | None
+    ) -> worker_pb2.DetectResponse:
         collage = self._engine.image(request.collage)
-        done = await self._engine.infer(collage, request.request_id, request.attempt, context.time_remaining())
+        done = await self._engine.infer(collage, request.request_id, request.attempt, time_remaining)
         boxes, confidences, class_probabilities = (to_tensor(output) for output in done.outputs)
         return worker_pb2.DetectResponse(
             boxes=boxes,
@@ -216,10 +245,13 @@ class Worker:
         if not collage:
             services.append(OPEN_INFERENCE)
         self.server = Server(settings, registry, services)
+        draining = self.server.draining
         if collage:
-            worker_pb2_grpc.add_CollageServiceServicer_to_server(CollageServicer(self.engine), self.server.grpc)
+            detector = CollageServicer(self.engine, draining)
+            worker_pb2_grpc.add_CollageServiceServicer_to_server(detector, self.server.grpc)
         else:
-            worker_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(self.engine), self.server.grpc)
+            classifier = ClassifierServicer(self.engine, draining)
+            worker_pb2_grpc.add_ClassifierServiceServicer_to_server(classifier, self.server.grpc)
             open_inference = WorkerInference(self.server, self.engine)
             open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, self.server.grpc)
         worker_pb2_grpc.add_ModelInfoServiceServicer_to_server(ModelInfoServicer(model.info), self.server.grpc)

@@ -154,7 +154,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Awaitable[Any]])
 
 
 def boundary(method: _Method) -> _Method:
-    """Turn exceptions of a unary servicer method into gRPC statuses.
+    """Turn exceptions of a servicer method into gRPC statuses.
 
     A cancellation that is not the caller's must not leak, or the caller would wait forever without a status.
     """
@@ -175,7 +175,8 @@ def boundary(method: _Method) -> _Method:
 
 
 async def _abort(context: Any, error: BaseException, request: object) -> NoReturn:
-    code, text = status_of(error, getattr(request, "request_id", ""))
+    id = getattr(request, "request_id", "") or getattr(request, "id", "")  # "id" in the Open Inference Protocol
+    code, text = status_of(error, id)
     await context.abort(code, text, pushback(error))
     raise AssertionError("abort returned")
 
@@ -267,6 +268,7 @@ class Server:
         """
         self.settings = settings
         self.registry = registry
+        self.draining = asyncio.Event()  # set from when on new calls are refused; streams are to end themselves
         interceptors = [TokenCheck(Tokens(settings.token_file))] if settings.token_file else []
         self.grpc = grpc.aio.server(interceptors=interceptors, options=server_options(settings.max_message_bytes))
         self._credentials: grpc.ServerCredentials | None = None
@@ -319,6 +321,7 @@ class Server:
     async def _drain(self) -> None:
         self._health.set(False, closed=True)
         await asyncio.sleep(self.settings.drain_delay_s)
+        self.draining.set()
         await self.grpc.stop(self.settings.drain_s)
         if self._probes:
             await self._probes.stop(None)

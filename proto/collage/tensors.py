@@ -16,6 +16,7 @@ _TO_WIRE: dict[np.dtype[Any], tensor_pb2.DataType] = {
     np.dtype(np.float32): tensor_pb2.DATA_TYPE_FLOAT32,
 }
 _FROM_WIRE = {value: dtype.newbyteorder("<") for dtype, value in _TO_WIRE.items()}
+_UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype("<f4")
 
 
 class TensorError(ValueError):
@@ -29,27 +30,31 @@ def to_tensor(array: NDArray[np.uint8] | NDArray[np.float32]) -> tensor_pb2.Tens
 
 def image_from_tensor(tensor: tensor_pb2.Tensor, size: int) -> NDArray[np.uint8]:
     """Unpack an RGB image: uint8 ``[size, size, 3]``, read-only and sharing the message's memory."""
-    image: NDArray[np.uint8] = _unpack(tensor, np.dtype(np.uint8), (size, size, 3))
+    image: NDArray[np.uint8] = _unpack(tensor, _UINT8, (size, size, 3))
     return image
 
 
 def floats_from_tensor(tensor: tensor_pb2.Tensor, shape: Sequence[int]) -> NDArray[np.float32]:
     """Unpack float32 of the given shape; -1 stands for any extent."""
-    array: NDArray[np.float32] = _unpack(tensor, np.dtype("<f4"), shape)
+    array: NDArray[np.float32] = _unpack(tensor, _FLOAT32, shape)
     return array
 
 
 def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype, shape: Sequence[int]) -> NDArray:  # type: ignore[type-arg]
-    found = _FROM_WIRE.get(tensor.data_type)
     actual = tuple(tensor.shape)
-    matches = len(actual) == len(shape) and all(want in (-1, have) for want, have in zip(shape, actual, strict=True))
-    if found != dtype or not matches:
+    if tensor.data_type != _TO_WIRE[dtype] or (actual != shape and not _fits(actual, shape)):
+        found = _FROM_WIRE.get(tensor.data_type)
         wanted = ", ".join("any" if extent == -1 else str(extent) for extent in shape)
         raise TensorError(
             f"expected a {dtype.name} tensor of shape [{wanted}], "
             f"got {found.name if found else 'no data type'} of shape {list(actual)}"
         )
     expected = math.prod(actual) * dtype.itemsize
-    if len(tensor.data) != expected:
-        raise TensorError(f"a {dtype.name} tensor of shape {list(actual)} has {expected} bytes, got {len(tensor.data)}")
-    return np.frombuffer(tensor.data, dtype).reshape(actual)
+    data = tensor.data
+    if len(data) != expected:
+        raise TensorError(f"a {dtype.name} tensor of shape {list(actual)} has {expected} bytes, got {len(data)}")
+    return np.frombuffer(data, dtype).reshape(actual)
+
+
+def _fits(actual: Sequence[int], shape: Sequence[int]) -> bool:
+    return len(actual) == len(shape) and all(want in (-1, have) for want, have in zip(shape, actual, strict=True))

@@ -15,7 +15,7 @@ from collage.model_info import ModelInfo, ModelKind
 from encoder.collage import Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
-from frontend.transport import Reply
+from frontend.streams import Reply
 from frontend.workers import Pool
 
 Output = TypeVar("Output")
@@ -57,7 +57,6 @@ class FakeTransport(Generic[Output]):
     cancelled: list[str] = field(default_factory=list)
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
     frozen: bool = False
-    pings: int = 0
 
     async def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Reply[Output]:
         call = Call(asyncio.get_running_loop().time(), request_id, attempt, image)
@@ -68,10 +67,11 @@ class FakeTransport(Generic[Output]):
             self.cancelled.append(request_id)
             raise
 
-    async def ping(self) -> ModelInfo:
-        self.pings += 1
+    async def settle(self) -> None:
         if self.frozen:
             await self.thawed.wait()
+
+    async def ping(self) -> ModelInfo:
         return self.info
 
     async def watch(self, changed: Callable[[bool], None]) -> None:

@@ -17,6 +17,7 @@ from collage.v1 import predict_pb2_grpc, worker_pb2, worker_pb2_grpc
 from frontend.__main__ import running
 from frontend.config import FrontendSettings
 from tests.frontend.fakes import COLLAGE, S_CNN, classify, detect
+from worker.streams import CallStream
 
 LOCAL: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
 
@@ -42,17 +43,35 @@ class _Worker(
     worker_pb2_grpc.CollageServiceServicer,
     worker_pb2_grpc.ModelInfoServiceServicer,
 ):
-    def __init__(self, info: ModelInfo, slowness: Slowness) -> None:
-        self.info, self.slowness = info, slowness
+    def __init__(self, info: ModelInfo, slowness: Slowness, draining: asyncio.Event) -> None:
+        self.info, self.slowness, self._draining = info, slowness, draining
 
     @boundary
     async def Classify(self, request: worker_pb2.ClassifyRequest, context: Any) -> worker_pb2.ClassifyResponse:
+        return await self._classify(request, None)
+
+    @boundary
+    async def ClassifyStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        stream = CallStream(self._classify, worker_pb2.ClassifyStreamResponse, self._draining)
+        await stream.serve(request_iterator, context)
+
+    async def _classify(
+        self, request: worker_pb2.ClassifyRequest, timeout_s: float | None
+    ) -> worker_pb2.ClassifyResponse:
         await self.slowness.wait(request.request_id, request.attempt)
         scores = classify(image_from_tensor(request.image, self.info.size))
         return worker_pb2.ClassifyResponse(scores=to_tensor(scores))
 
     @boundary
     async def Detect(self, request: worker_pb2.DetectRequest, context: Any) -> worker_pb2.DetectResponse:
+        return await self._detect(request, None)
+
+    @boundary
+    async def DetectStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        stream = CallStream(self._detect, worker_pb2.DetectStreamResponse, self._draining)
+        await stream.serve(request_iterator, context)
+
+    async def _detect(self, request: worker_pb2.DetectRequest, timeout_s: float | None) -> worker_pb2.DetectResponse:
         await self.slowness.wait(request.request_id, request.attempt)
         found = detect(image_from_tensor(request.collage, self.info.size))
         return worker_pb2.DetectResponse(
@@ -72,7 +91,7 @@ async def worker(
 ) -> AsyncIterator[Server]:
     """A worker process's services, in this process."""
     server = Server(ServerSettings(**{**LOCAL, "port": port, "drain_s": 0, **settings}), CollectorRegistry(), [])
-    servicer = _Worker(info, slowness or Slowness())
+    servicer = _Worker(info, slowness or Slowness(), server.draining)
     worker_pb2_grpc.add_ModelInfoServiceServicer_to_server(servicer, server.grpc)
     if info.kind is ModelKind.S_CNN:
         worker_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server.grpc)

@@ -22,7 +22,7 @@ from frontend.jobs import Outcome, Source
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
 from frontend.rules import Rules
-from frontend.transport import WorkerFailure
+from frontend.streams import WorkerFailure
 from tests.frontend.fakes import (
     COLLAGE,
     S_CNN,

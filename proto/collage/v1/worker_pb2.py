@@ -25,31 +25,41 @@ _sym_db = _symbol_database.Default()
 from collage.v1 import tensor_pb2 as collage_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ollage/v1/worker.proto\x12\ncollage.v1\x1a\x17\x63ollage/v1/tensor.proto\"Y\n\x0f\x43lassifyRequest\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\\\n\x10\x43lassifyResponse\x12\"\n\x06scores\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x0f\n\x07queue_s\x18\x02 \x01(\x01\x12\x13\n\x0binference_s\x18\x03 \x01(\x01\"Y\n\rDetectRequest\x12#\n\x07\x63ollage\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\xb3\x01\n\x0e\x44\x65tectResponse\x12!\n\x05\x62oxes\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\'\n\x0b\x63onfidences\x18\x02 \x01(\x0b\x32\x12.collage.v1.Tensor\x12/\n\x13\x63lass_probabilities\x18\x03 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x13\n\x0binference_s\x18\x05 \x01(\x01\"\x15\n\x13GetModelInfoRequest\"\xba\x01\n\x14GetModelInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.collage.v1.ModelKind\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x0c\n\x04size\x18\x05 \x01(\r\x12\t\n\x01k\x18\x06 \x01(\r\x12\x1b\n\x13\x64\x65tection_threshold\x18\x07 \x01(\x02\x12\x18\n\x10\x61\x63\x63\x65pt_threshold\x18\x08 \x01(\x02*p\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_KIND_S_CNN\x10\x01\x12\x1a\n\x16MODEL_KIND_COLLAGE_CNN\x10\x02\x12\x15\n\x11MODEL_KIND_PARITY\x10\x03\x32Z\n\x11\x43lassifierService\x12\x45\n\x08\x43lassify\x12\x1b.collage.v1.ClassifyRequest\x1a\x1c.collage.v1.ClassifyResponse2Q\n\x0e\x43ollageService\x12?\n\x06\x44\x65tect\x12\x19.collage.v1.DetectRequest\x1a\x1a.collage.v1.DetectResponse2e\n\x10ModelInfoService\x12Q\n\x0cGetModelInfo\x12\x1f.collage.v1.GetModelInfoRequest\x1a .collage.v1.GetModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ollage/v1/worker.proto\x12\ncollage.v1\x1a\x17\x63ollage/v1/tensor.proto\"Y\n\x0f\x43lassifyRequest\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\\\n\x10\x43lassifyResponse\x12\"\n\x06scores\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x0f\n\x07queue_s\x18\x02 \x01(\x01\x12\x13\n\x0binference_s\x18\x03 \x01(\x01\"\x87\x01\n\x15\x43lassifyStreamRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12.\n\x07request\x18\x02 \x01(\x0b\x32\x1b.collage.v1.ClassifyRequestH\x00\x12\x10\n\x06\x63\x61ncel\x18\x03 \x01(\x08H\x00\x12\x11\n\ttimeout_s\x18\x04 \x01(\x01\x42\x08\n\x06\x61\x63tion\"\x8d\x01\n\x16\x43lassifyStreamResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.collage.v1.ClassifyResponseH\x00\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.collage.v1.CallErrorH\x00\x42\x08\n\x06result\"*\n\tCallError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"Y\n\rDetectRequest\x12#\n\x07\x63ollage\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\xb3\x01\n\x0e\x44\x65tectResponse\x12!\n\x05\x62oxes\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\'\n\x0b\x63onfidences\x18\x02 \x01(\x0b\x32\x12.collage.v1.Tensor\x12/\n\x13\x63lass_probabilities\x18\x03 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x13\n\x0binference_s\x18\x05 \x01(\x01\"\x83\x01\n\x13\x44\x65tectStreamRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x19.collage.v1.DetectRequestH\x00\x12\x10\n\x06\x63\x61ncel\x18\x03 \x01(\x08H\x00\x12\x11\n\ttimeout_s\x18\x04 \x01(\x01\x42\x08\n\x06\x61\x63tion\"\x89\x01\n\x14\x44\x65tectStreamResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.collage.v1.DetectResponseH\x00\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.collage.v1.CallErrorH\x00\x42\x08\n\x06result\"\x15\n\x13GetModelInfoRequest\"\xba\x01\n\x14GetModelInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.collage.v1.ModelKind\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x0c\n\x04size\x18\x05 \x01(\r\x12\t\n\x01k\x18\x06 \x01(\r\x12\x1b\n\x13\x64\x65tection_threshold\x18\x07 \x01(\x02\x12\x18\n\x10\x61\x63\x63\x65pt_threshold\x18\x08 \x01(\x02*p\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_KIND_S_CNN\x10\x01\x12\x1a\n\x16MODEL_KIND_COLLAGE_CNN\x10\x02\x12\x15\n\x11MODEL_KIND_PARITY\x10\x03\x32\xb7\x01\n\x11\x43lassifierService\x12\x45\n\x08\x43lassify\x12\x1b.collage.v1.ClassifyRequest\x1a\x1c.collage.v1.ClassifyResponse\x12[\n\x0e\x43lassifyStream\x12!.collage.v1.ClassifyStreamRequest\x1a\".collage.v1.ClassifyStreamResponse(\x01\x30\x01\x32\xa8\x01\n\x0e\x43ollageService\x12?\n\x06\x44\x65tect\x12\x19.collage.v1.DetectRequest\x1a\x1a.collage.v1.DetectResponse\x12U\n\x0c\x44\x65tectStream\x12\x1f.collage.v1.DetectStreamRequest\x1a .collage.v1.DetectStreamResponse(\x01\x30\x01\x32\x65\n\x10ModelInfoService\x12Q\n\x0cGetModelInfo\x12\x1f.collage.v1.GetModelInfoRequest\x1a .collage.v1.GetModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'collage.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELKIND']._serialized_start=734
-  _globals['_MODELKIND']._serialized_end=846
+  _globals['_MODELKIND']._serialized_start=1334
+  _globals['_MODELKIND']._serialized_end=1446
   _globals['_CLASSIFYREQUEST']._serialized_start=64
   _globals['_CLASSIFYREQUEST']._serialized_end=153
   _globals['_CLASSIFYRESPONSE']._serialized_start=155
   _globals['_CLASSIFYRESPONSE']._serialized_end=247
-  _globals['_DETECTREQUEST']._serialized_start=249
-  _globals['_DETECTREQUEST']._serialized_end=338
-  _globals['_DETECTRESPONSE']._serialized_start=341
-  _globals['_DETECTRESPONSE']._serialized_end=520
-  _globals['_GETMODELINFOREQUEST']._serialized_start=522
-  _globals['_GETMODELINFOREQUEST']._serialized_end=543
-  _globals['_GETMODELINFORESPONSE']._serialized_start=546
-  _globals['_GETMODELINFORESPONSE']._serialized_end=732
-  _globals['_CLASSIFIERSERVICE']._serialized_start=848
-  _globals['_CLASSIFIERSERVICE']._serialized_end=938
-  _globals['_COLLAGESERVICE']._serialized_start=940
-  _globals['_COLLAGESERVICE']._serialized_end=1021
-  _globals['_MODELINFOSERVICE']._serialized_start=1023
-  _globals['_MODELINFOSERVICE']._serialized_end=1124
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=250
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=385
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=388
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=529
+  _globals['_CALLERROR']._serialized_start=531
+  _globals['_CALLERROR']._serialized_end=573
+  _globals['_DETECTREQUEST']._serialized_start=575
+  _globals['_DETECTREQUEST']._serialized_end=664
+  _globals['_DETECTRESPONSE']._serialized_start=667
+  _globals['_DETECTRESPONSE']._serialized_end=846
+  _globals['_DETECTSTREAMREQUEST']._serialized_start=849
+  _globals['_DETECTSTREAMREQUEST']._serialized_end=980
+  _globals['_DETECTSTREAMRESPONSE']._serialized_start=983
+  _globals['_DETECTSTREAMRESPONSE']._serialized_end=1120
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1122
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1143
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1146
+  _globals['_GETMODELINFORESPONSE']._serialized_end=1332
+  _globals['_CLASSIFIERSERVICE']._serialized_start=1449
+  _globals['_CLASSIFIERSERVICE']._serialized_end=1632
+  _globals['_COLLAGESERVICE']._serialized_start=1635
+  _globals['_COLLAGESERVICE']._serialized_end=1803
+  _globals['_MODELINFOSERVICE']._serialized_start=1805
+  _globals['_MODELINFOSERVICE']._serialized_end=1906
 # @@protoc_insertion_point(module_scope)

@@ -43,6 +43,11 @@ class ClassifierServiceStub:
                 request_serializer=collage_dot_v1_dot_worker__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=collage_dot_v1_dot_worker__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/collage.v1.ClassifierService/ClassifyStream',
+                request_serializer=collage_dot_v1_dot_worker__pb2.ClassifyStreamRequest.SerializeToString,
+                response_deserializer=collage_dot_v1_dot_worker__pb2.ClassifyStreamResponse.FromString,
+                _registered_method=True)
 
 
 class ClassifierServiceServicer:
@@ -59,6 +64,15 @@ class ClassifierServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyStream(self, request_iterator, context):
+        """The same for many images, cheaper for each: answers come in completion order and are matched by call_id. Every call
+        is answered once, with a response or an error; errors never end the stream. A draining worker finishes what it has,
+        refuses what still comes as UNAVAILABLE, and ends the stream. Ending it stops all inferences.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassifierServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +80,11 @@ def add_ClassifierServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=collage_dot_v1_dot_worker__pb2.ClassifyRequest.FromString,
                     response_serializer=collage_dot_v1_dot_worker__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
+                    request_deserializer=collage_dot_v1_dot_worker__pb2.ClassifyStreamRequest.FromString,
+                    response_serializer=collage_dot_v1_dot_worker__pb2.ClassifyStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -109,6 +128,33 @@ class ClassifierService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/collage.v1.ClassifierService/ClassifyStream',
+            collage_dot_v1_dot_worker__pb2.ClassifyStreamRequest.SerializeToString,
+            collage_dot_v1_dot_worker__pb2.ClassifyStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class CollageServiceStub:
     """Runs a collage model. Served by collage-cnn workers, called by the frontend.
@@ -125,6 +171,11 @@ class CollageServiceStub:
                 request_serializer=collage_dot_v1_dot_worker__pb2.DetectRequest.SerializeToString,
                 response_deserializer=collage_dot_v1_dot_worker__pb2.DetectResponse.FromString,
                 _registered_method=True)
+        self.DetectStream = channel.stream_stream(
+                '/collage.v1.CollageService/DetectStream',
+                request_serializer=collage_dot_v1_dot_worker__pb2.DetectStreamRequest.SerializeToString,
+                response_deserializer=collage_dot_v1_dot_worker__pb2.DetectStreamResponse.FromString,
+                _registered_method=True)
 
 
 class CollageServiceServicer:
@@ -138,6 +189,13 @@ class CollageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DetectStream(self, request_iterator, context):
+        """The same for many collages, as ClassifyStream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CollageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +203,11 @@ def add_CollageServiceServicer_to_server(servicer, server):
                     servicer.Detect,
                     request_deserializer=collage_dot_v1_dot_worker__pb2.DetectRequest.FromString,
                     response_serializer=collage_dot_v1_dot_worker__pb2.DetectResponse.SerializeToString,
+            ),
+            'DetectStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.DetectStream,
+                    request_deserializer=collage_dot_v1_dot_worker__pb2.DetectStreamRequest.FromString,
+                    response_serializer=collage_dot_v1_dot_worker__pb2.DetectStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +238,33 @@ class CollageService:
             '/collage.v1.CollageService/Detect',
             collage_dot_v1_dot_worker__pb2.DetectRequest.SerializeToString,
             collage_dot_v1_dot_worker__pb2.DetectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetectStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/collage.v1.CollageService/DetectStream',
+            collage_dot_v1_dot_worker__pb2.DetectStreamRequest.SerializeToString,
+            collage_dot_v1_dot_worker__pb2.DetectStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,11 @@ class ClassifierServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ClassifierServiceAsyncStub: ...
     Classify: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ClassifyRequest, _worker_pb2.ClassifyResponse]
     """Scores one image. Cancelling the call stops the inference."""
+    ClassifyStream: _grpc.StreamStreamMultiCallable[_worker_pb2.ClassifyStreamRequest, _worker_pb2.ClassifyStreamResponse]
+    """The same for many images, cheaper for each: answers come in completion order and are matched by call_id. Every call
+    is answered once, with a response or an error; errors never end the stream. A draining worker finishes what it has,
+    refuses what still comes as UNAVAILABLE, and ends the stream. Ending it stops all inferences.
+    """
 
 @_typing.type_check_only
 class ClassifierServiceAsyncStub(ClassifierServiceStub):
@@ -51,6 +56,11 @@ class ClassifierServiceAsyncStub(ClassifierServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Classify: _aio.UnaryUnaryMultiCallable[_worker_pb2.ClassifyRequest, _worker_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Scores one image. Cancelling the call stops the inference."""
+    ClassifyStream: _aio.StreamStreamMultiCallable[_worker_pb2.ClassifyStreamRequest, _worker_pb2.ClassifyStreamResponse]  # type: ignore[assignment]
+    """The same for many images, cheaper for each: answers come in completion order and are matched by call_id. Every call
+    is answered once, with a response or an error; errors never end the stream. A draining worker finishes what it has,
+    refuses what still comes as UNAVAILABLE, and ends the stream. Ending it stops all inferences.
+    """
 
 class ClassifierServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs a single-image model. Served by s-cnn workers, called by the frontend.
@@ -67,6 +77,17 @@ class ClassifierServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_worker_pb2.ClassifyResponse, _abc.Awaitable[_worker_pb2.ClassifyResponse]]:
         """Scores one image. Cancelling the call stops the inference."""
 
+    @_abc_1.abstractmethod
+    def ClassifyStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_pb2.ClassifyStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_pb2.ClassifyStreamResponse], _abc.AsyncIterator[_worker_pb2.ClassifyStreamResponse]]:
+        """The same for many images, cheaper for each: answers come in completion order and are matched by call_id. Every call
+        is answered once, with a response or an error; errors never end the stream. A draining worker finishes what it has,
+        refuses what still comes as UNAVAILABLE, and ends the stream. Ending it stops all inferences.
+        """
+
 def add_ClassifierServiceServicer_to_server(servicer: ClassifierServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class CollageServiceStub:
@@ -78,6 +99,8 @@ class CollageServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CollageServiceAsyncStub: ...
     Detect: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DetectRequest, _worker_pb2.DetectResponse]
     """Finds the objects of one collage. Cancelling the call stops the inference."""
+    DetectStream: _grpc.StreamStreamMultiCallable[_worker_pb2.DetectStreamRequest, _worker_pb2.DetectStreamResponse]
+    """The same for many collages, as ClassifyStream."""
 
 @_typing.type_check_only
 class CollageServiceAsyncStub(CollageServiceStub):
@@ -86,6 +109,8 @@ class CollageServiceAsyncStub(CollageServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Detect: _aio.UnaryUnaryMultiCallable[_worker_pb2.DetectRequest, _worker_pb2.DetectResponse]  # type: ignore[assignment]
     """Finds the objects of one collage. Cancelling the call stops the inference."""
+    DetectStream: _aio.StreamStreamMultiCallable[_worker_pb2.DetectStreamRequest, _worker_pb2.DetectStreamResponse]  # type: ignore[assignment]
+    """The same for many collages, as ClassifyStream."""
 
 class CollageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs a collage model. Served by collage-cnn workers, called by the frontend."""
@@ -97,6 +122,14 @@ class CollageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.DetectResponse, _abc.Awaitable[_worker_pb2.DetectResponse]]:
         """Finds the objects of one collage. Cancelling the call stops the inference."""
+
+    @_abc_1.abstractmethod
+    def DetectStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_pb2.DetectStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_pb2.DetectStreamResponse], _abc.AsyncIterator[_worker_pb2.DetectStreamResponse]]:
+        """The same for many collages, as ClassifyStream."""
 
 def add_CollageServiceServicer_to_server(servicer: CollageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -1,0 +1,78 @@
+"""Callers that ask, wait and ask again, and what they ask: for measuring speed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import numpy as np
+from PIL import Image
+
+from bench.processes import ProcessError
+from collage.v1 import predict_pb2, predict_pb2_grpc
+
+SIDE = 224  # of an image, pixels
+
+Load = Callable[[int, float], Awaitable[int]]
+"""Keeps so many requests in flight for so many seconds; returns how many were answered."""
+
+
+def unary(call: Callable[[], Awaitable[object]]) -> Load:
+    """Callers that ask, wait and ask again."""
+
+    async def load(in_flight: int, seconds: float) -> int:
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+
+        async def caller() -> int:
+            count = 0
+            while clock() < until:
+                await call()
+                count += 1
+            return count
+
+        return sum(await asyncio.gather(*(caller() for _ in range(in_flight))))
+
+    return load
+
+
+def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.PredictRequest) -> Load:
+    """The same over one stream."""
+
+    async def load(in_flight: int, seconds: float) -> int:
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        room = asyncio.Semaphore(in_flight)
+
+        async def requests() -> AsyncIterator[predict_pb2.PredictStreamRequest]:
+            number = 0
+            while clock() < until:
+                await room.acquire()
+                number += 1
+                message = predict_pb2.PredictStreamRequest(request=request)
+                message.request.request_id = str(number)
+                yield message
+
+        count = 0
+        async for response in stub.PredictStream(requests()):
+            if response.WhichOneof("result") != "response":
+                raise ProcessError(f"the frontend failed: {response.error.message}")
+            room.release()
+            count += 1
+        return count
+
+    return load
+
+
+def jpeg(kilobytes: float) -> bytes:
+    """A 224 x 224 JPEG of about this many KB: blobs under noise, and as much quality as that takes."""
+    draw = np.random.default_rng(0)
+    blobs = np.asarray(Image.fromarray(draw.integers(0, 256, (8, 8, 3), np.uint8)).resize((SIDE, SIDE)), np.float64)
+    best = b""
+    for noise, quality in ((12, 80), (12, 90), (25, 92), (60, 95), (60, 99), (80, 100)):
+        pixels = (blobs + draw.normal(0, noise, blobs.shape)).clip(0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0 if quality > 98 else 2)
+        best = min(best or buffer.getvalue(), buffer.getvalue(), key=lambda data: abs(len(data) - 1000 * kilobytes))
+    return best

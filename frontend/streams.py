@@ -1,0 +1,190 @@
+"""Calls to one worker over one stream: messages instead of HTTP/2 streams, matched by their ids."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import grpc
+
+Output = TypeVar("Output", covariant=True)
+_NAMES = {status.value[0]: status.name for status in grpc.StatusCode}
+
+
+class Reply(NamedTuple, Generic[Output]):
+    """What a worker answered, and how long it waited and computed, in seconds."""
+
+    output: Output
+    queue_s: float
+    inference_s: float
+
+
+class WorkerFailure(Exception):
+    """A call to a worker failed. ``unreachable`` if it never ran, as far as anyone knows."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.unreachable = code == "UNAVAILABLE"
+
+
+class _Call(asyncio.Future[Reply[Output]]):
+    """A call's answer to come; cancelling it tells the stream at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expires: float, cancelled: Callable[[], None]) -> None:
+        super().__init__(loop=loop)
+        self.expires = expires
+        self._cancelled = cancelled
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        done = super().cancel(msg)
+        if done:
+            self._cancelled()
+        return done
+
+
+class CallStream(Generic[Output]):
+    """One stream of ClassifyStream or DetectStream, from its opening to its end; it ends when the connection does.
+
+    ``rpc`` is the open call, ``request`` the type of its messages, ``read`` makes a reply of a response and may raise
+    WorkerFailure. When the stream ends, all its calls fail at once, as UNAVAILABLE if only the connection is to blame.
+    """
+
+    def __init__(self, rpc: Any, request: type[Any], read: Callable[[Any], Reply[Output]]) -> None:
+        self._rpc, self._request, self._read_reply = rpc, request, read
+        self._ids = itertools.count(1)
+        self._unanswered: dict[int, _Call[Output]] = {}  # cancelled ones as well
+        self._outbox: dict[int, Any] = {}
+        self._wake, self._answered = asyncio.Event(), asyncio.Event()
+        self.ended: WorkerFailure | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None  # one for all calls: hardly any lives to see its end
+        self._running = asyncio.create_task(self._run())
+
+    def call(self, request: Any, timeout_s: float) -> asyncio.Future[Reply[Output]]:
+        """Start a call. It fails with WorkerFailure; cancelling it stops it on the worker as well."""
+        id = next(self._ids)
+        expires = self._loop.time() + timeout_s
+        call: _Call[Output] = _Call(self._loop, expires, functools.partial(self._cancelled, id))
+        if self.ended:
+            call.set_exception(self.ended)
+            return call
+        self._unanswered[id] = call
+        self._post(id, self._request(call_id=id, request=request, timeout_s=timeout_s))
+        if self._timer is None or expires < self._timer.when():
+            self._set_timer(expires)
+        return call
+
+    async def settle(self) -> None:
+        """Wait until the worker has let go of the calls that were cancelled before; WorkerFailure if it cannot say."""
+        waiting = {id for id, call in self._unanswered.items() if call.cancelled()}
+        while waiting & self._unanswered.keys():
+            await self._answered.wait()
+        if self.ended and waiting:
+            raise self.ended
+
+    async def close(self) -> None:
+        """End the stream; calls that it still has fail."""
+        self._rpc.cancel()
+        await asyncio.wait((self._running,))
+
+    def _post(self, id: int, message: Any) -> None:
+        self._outbox[id] = message
+        self._wake.set()
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._expire, at)
+
+    def _expire(self, at: float) -> None:
+        self._timer = None
+        now = max(at, self._loop.time())  # the loop may be early, within its resolution
+        waiting = {id: call for id, call in self._unanswered.items() if not call.done()}
+        for id, call in waiting.items():
+            if call.expires <= now:
+                call.set_exception(WorkerFailure("DEADLINE_EXCEEDED", "no answer came in time"))
+                self._withdraw(id)
+        if left := [call.expires for call in waiting.values() if not call.done()]:
+            self._set_timer(min(left))
+
+    def _cancelled(self, id: int) -> None:
+        if id in self._unanswered and not self._withdraw(id):
+            self._post(id, self._request(call_id=id, cancel=True))
+
+    def _withdraw(self, id: int) -> bool:
+        """Forget a call if it was not sent yet."""
+        unsent = self._outbox.pop(id, None) is not None
+        if unsent:
+            self._forget(id)
+        return unsent
+
+    def _forget(self, id: int) -> _Call[Output] | None:
+        call = self._unanswered.pop(id, None)
+        if call and call.cancelled():
+            self._answered.set()
+            self._answered.clear()
+        return call
+
+    async def _run(self) -> None:
+        writing = asyncio.create_task(self._write())
+        failure = WorkerFailure("UNAVAILABLE", "the connection was closed")
+        try:
+            async for response in self._rpc:
+                if response is None:  # gRPC's way to say that it could not be parsed
+                    failure = WorkerFailure("GARBAGE", "the worker sent what is no answer")
+                    break
+                self._take(response)
+            else:
+                failure = WorkerFailure("UNAVAILABLE", "the worker ended the stream")
+        except grpc.aio.AioRpcError as error:
+            failure = WorkerFailure(error.code().name, error.details() or "")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task and task.cancelling():
+                raise
+        finally:
+            self._rpc.cancel()
+            writing.cancel()
+            self._end(failure)
+            await asyncio.wait((writing,))
+            if not writing.cancelled():
+                writing.exception()  # retrieved: the reader knows better why the stream ended
+
+    async def _write(self) -> None:
+        while True:
+            while self._outbox:
+                id = next(iter(self._outbox))
+                await self._rpc.write(self._outbox.pop(id))
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _take(self, response: Any) -> None:
+        call = self._forget(response.call_id)
+        if call is None or call.done():
+            return
+        match response.WhichOneof("result"):
+            case "response":
+                try:
+                    call.set_result(self._read_reply(response.response))
+                except WorkerFailure as failure:
+                    call.set_exception(failure)
+            case "error":
+                code = _NAMES.get(response.error.code, "UNKNOWN")
+                call.set_exception(WorkerFailure(code, response.error.message))
+            case _:
+                call.set_exception(WorkerFailure("GARBAGE", "the worker's answer is empty"))
+
+    def _end(self, failure: WorkerFailure) -> None:
+        self.ended = failure
+        if self._timer:
+            self._timer.cancel()
+        self._outbox.clear()
+        unanswered, self._unanswered = self._unanswered, {}
+        for call in unanswered.values():
+            if not call.done():
+                call.set_exception(failure)
+        self._answered.set()

@@ -1,0 +1,61 @@
+"""Many timers of which hardly any is ever due: one entry in the event loop for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+
+from frontend.events import Due, Timer
+
+SPARE = 1024  # entries of ended requests that may wait to be cleared away
+
+
+class Timers:
+    """Calls ``due`` when timers are, unless they are not ``wanted`` any more by then; nobody cancels them."""
+
+    def __init__(self, due: Callable[[Due], None], wanted: Callable[[Due], bool]) -> None:
+        self._due, self._wanted = due, wanted
+        self._heap: list[tuple[float, int, Due]] = []
+        self._order = itertools.count()
+        self._most = SPARE
+        self._next: asyncio.TimerHandle | None = None
+        self._next_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def set(self, at: float, timer: Timer, id: int) -> None:
+        """Add one, due ``at`` a time of the event loop."""
+        heapq.heappush(self._heap, (at, next(self._order), Due(at, timer, id)))
+        if len(self._heap) > self._most:
+            self._heap = [entry for entry in self._heap if self._wanted(entry[2])]
+            heapq.heapify(self._heap)
+            self._most = 2 * len(self._heap) + SPARE
+        if self._next is None or at < self._next_at:
+            self._arm()
+
+    def close(self) -> None:
+        """Forget all of them."""
+        self._heap.clear()
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._next:
+            self._next.cancel()
+            self._next = None
+        while self._heap and not self._wanted(self._heap[0][2]):
+            heapq.heappop(self._heap)
+        if self._heap:
+            self._next_at = self._heap[0][0]
+            self._next = asyncio.get_running_loop().call_at(self._next_at, self._ring)
+
+    def _ring(self) -> None:
+        now = max(self._next_at, asyncio.get_running_loop().time())  # the loop may be early, within its resolution
+        while self._heap and self._heap[0][0] <= now:
+            due = heapq.heappop(self._heap)[2]
+            if self._wanted(due):
+                self._due(due)
+        self._next = None
+        self._arm()
