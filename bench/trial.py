@@ -321,6 +321,7 @@ async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncI
     Gives a list of the busy seconds that the killed ones had counted, and forget.
     """
     lost_s: list[float] = []
+    down: set[int] = set()
     clock = asyncio.get_running_loop().time
     start = clock()
 
@@ -330,12 +331,14 @@ async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncI
             worker.freeze()
         else:
             lost_s.append(await _busy_s([worker]))
+            down.add(outage.index)
             await worker.kill()
         await asyncio.sleep(max(0.0, start + outage.until - clock()))
         if outage.frozen:
             worker.resume()
         else:
             await worker.start()
+            down.discard(outage.index)
 
     async def follow() -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -351,8 +354,9 @@ async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncI
         await asyncio.wait([following])
         for worker in workers:
             worker.resume()
-            if not worker.running:
-                await worker.start()
+        for index in down:
+            await workers[index].kill()  # it may be about to end, or half started
+            await workers[index].start()
     if not following.cancelled() and (error := following.exception()):
         raise error
 
