@@ -47,7 +47,9 @@ class Cluster:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=channel_options())
+        # A pool of its own: another test may have had this port, and its dying connection would be shared.
+        options = [*channel_options(), ("grpc.use_local_subchannel_pool", 1)]
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=options)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
     def classify(self, timeout: float = BOUND_S) -> grpc.aio.UnaryUnaryCall[Any, worker_pb2.ClassifyResponse]:
