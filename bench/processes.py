@@ -176,7 +176,7 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                os.kill(self._process.pid, number)  # send_signal() may reap it, and asyncio lose its exit code
 
     async def metrics(self) -> Metrics:
         """Scrape its metrics port."""
