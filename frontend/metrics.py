@@ -8,11 +8,15 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from frontend.jobs import Source
 from frontend.workers import Pool
 
 LATENCY_BUCKETS = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0,
     2.5, 5.0, 10.0,
+)  # fmt: skip
+CODES = (
+    "OK", "CANCELLED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE",
 )  # fmt: skip
 STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
@@ -75,6 +79,16 @@ class FrontendMetrics:
         ProcessCollector(registry=registry)
         for metric in vars(self).values():  # to look children up costs more than to count
             metric.labels = functools.cache(metric.labels)
+        for metric, values in (  # born at 0, or Prometheus would not see the first event
+            (self.answers, Source),
+            (self.latency, Source),
+            (self.requests, CODES),
+            (self.refused, ("count", "deadline")),
+            (self.sent, ("s_cnn", "replica", "collage")),
+            (self.audits, ("agree", "differ")),
+        ):
+            for value in values:
+                metric.labels(value)
 
     def watch_tasks(self) -> None:
         """Report the number of the running loop's tasks whenever the metrics are read."""

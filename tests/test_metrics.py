@@ -44,6 +44,14 @@ def test_the_objective_is_a_bucket_edge(slo_s: float | None, edges: int) -> None
     FrontendMetrics(registry, slo_s).latency.labels("s_cnn").observe(0.1)
     labels = {"source": "s_cnn", "le": str(slo_s or 0.25)}
     assert registry.get_sample_value("collage_request_seconds_bucket", labels) == 1
-    buckets = [sample for family in registry.collect() for sample in family.samples if "le" in sample.labels]
-    mine = [sample for sample in buckets if sample.name == "collage_request_seconds_bucket"]
+    samples = [sample for family in registry.collect() for sample in family.samples if "le" in sample.labels]
+    mine = [sample for sample in samples if sample.labels.get("source") == "s_cnn"]
     assert len(mine) == len(LATENCY_BUCKETS) + 1 + edges
+
+
+def test_what_is_counted_rarely_is_born_at_zero() -> None:
+    registry = CollectorRegistry()
+    FrontendMetrics(registry)
+    assert registry.get_sample_value("collage_answers_total", {"source": "default"}) == 0
+    assert registry.get_sample_value("collage_requests_total", {"code": "UNAVAILABLE"}) == 0
+    assert registry.get_sample_value("collage_refused_total", {"reason": "deadline"}) == 0
