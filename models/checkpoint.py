@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.collage_cnn import CollageResNet, CollageTiny, CollageYolo
+from models.collage_cnn import CollageResNet, CollageTiny, CollageVGG, CollageYolo
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
 
@@ -22,6 +22,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "collage-tiny": CollageTiny,
     "collage-yolo": CollageYolo,
     "collage-resnet": CollageResNet,
+    "collage-vgg": CollageVGG,
 }
 
 

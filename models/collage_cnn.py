@@ -1,11 +1,12 @@
 """Collage classifiers: one network, one pass, a prediction for every image of a K x K collage.
 
-Three architectures share one output layout, raw float32 ``[B, G, G, A, 5 + classes]`` with YOLO's parametrisation
+Four architectures share one output layout, raw float32 ``[B, G, G, A, 5 + classes]`` with YOLO's parametrisation
 (x, y, w, h, objectness, class scores; A anchors at each of G x G positions). The position that holds a cell's centre
 is responsible for its image:
 
 * ``CollageTiny``: the paper's ten convolutions (Collage inference, section 4.2), shaped like yolov3-tiny; G = K.
 * ``CollageYolo``: the same trunk with the head that the paper's authors released: G is the width of the feature map.
+* ``CollageVGG``: ours for small images, at full resolution, with the same embedding.
 * ``CollageResNet``: ours, a small residual network whose strides align with the cells and which is told where the
   cells are by a learned embedding that repeats in each of them; G = K.
 """
@@ -13,11 +14,13 @@ is responsible for its image:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.layers import Conv3x3
 from models.resnet import BasicBlock
 
 BOX, CONFIDENCE, CLASSES = slice(0, 4), 4, slice(5, None)
@@ -148,16 +151,59 @@ class CollageResNet(nn.Module):
         """Normalised collages float32 ``[B, 3, size, size]`` to raw outputs ``[B, K, K, 1, 5 + classes]``."""
         x = self.stem(x)
         for embedding, stage in zip(self.embeddings, self.stages, strict=True):
-            side = x.shape[-1] // self.k
-            cell = embedding
-            if side != embedding.shape[-1]:  # training at another resolution
-                cell = F.interpolate(embedding, (side, side), mode="bilinear", align_corners=False)
-            x = stage(x + cell.to(x.dtype).repeat(1, 1, self.k, self.k))
+            x = stage(_tell_cells(x, embedding, self.k))
         x = F.avg_pool2d(x, x.shape[-1] // self.k)
         return _layout(self.head(x), 1)
 
 
-CollageCNN = CollageTiny | CollageYolo | CollageResNet
+class CollageVGG(nn.Module):
+    """Our collage-cnn for cells of small images: plain stages of convolution, max-pool, convolution at full resolution.
+
+    Costs more per cell than ``CollageResNet`` and learns faster. ``widths`` are the channels of the stem and of each
+    stage, which halves the map; the rest is a max-pool over the cell and a linear 1 x 1 with one box per cell.
+    The stages are those of Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", section 3.1.
+    """
+
+    anchors = (1.0,)
+
+    def __init__(self, k: int, size: int, classes: int, widths: Sequence[int] = (24, 64, 192, 256)) -> None:
+        super().__init__()
+        self.k = k
+        cell, rest = divmod(size, k)
+        if rest or cell % (1 << (len(widths) - 1)):
+            raise ValueError(f"cells of {size}/{k} px cannot be halved {len(widths) - 1} times")
+        self.stem = nn.Sequential(Conv3x3(3, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        self.stages, self.embeddings = nn.ModuleList(), nn.ParameterList()
+        for inputs, outputs in pairwise(widths):
+            self.embeddings.append(nn.Parameter(torch.zeros(1, inputs, cell, cell)))
+            self.stages.append(
+                nn.Sequential(
+                    *(Conv3x3(inputs, outputs), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()),
+                    *(Conv3x3(outputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU()),
+                )
+            )
+            cell //= 2
+        self.head = nn.Conv2d(widths[-1], 5 + classes, 1)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised collages float32 ``[B, 3, size, size]`` to raw outputs ``[B, K, K, 1, 5 + classes]``."""
+        x = self.stem(x)
+        for embedding, stage in zip(self.embeddings, self.stages, strict=True):
+            x = stage(_tell_cells(x, embedding, self.k))
+        return _layout(self.head(F.max_pool2d(x, x.shape[-1] // self.k)), 1)
+
+
+def _tell_cells(x: Tensor, embedding: Tensor, k: int) -> Tensor:
+    """Add what is learned for one cell to each of K x K."""
+    side = x.shape[-1] // k
+    if side != embedding.shape[-1]:  # training at another resolution
+        embedding = F.interpolate(embedding, (side, side), mode="bilinear", align_corners=False)
+    cells = x.view(*x.shape[:2], k, side, k, side)  # to broadcast: files are to hold one cell's, not K * K
+    return (cells + embedding.to(x.dtype)[:, :, None, :, None, :]).view(x.shape)
+
+
+CollageCNN = CollageTiny | CollageYolo | CollageResNet | CollageVGG
 
 
 def _layout(raw: Tensor, anchors: int) -> Tensor:

@@ -59,7 +59,7 @@ class Served(nn.Module):
 
 
 def to_onnx(served: Served) -> onnx.ModelProto:
-    """The float32 graph, batch norm folded into the convolutions, batch size free, nothing of this machine in it."""
+    """The float32 graph, batch norm folded into convolutions, batch size free, nothing of this machine in it."""
     spec = served.spec
     example = torch.zeros(2, spec.size, spec.size, 3, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses a torchvision that is not needed
@@ -78,8 +78,9 @@ def to_onnx(served: Served) -> onnx.ModelProto:
         raise ExportError("torch made no graph")
     model: onnx.ModelProto = program.model_proto
     graph = model.graph
-    if any(node.op_type == "BatchNormalization" for node in graph.node):
-        raise ExportError("batch norm is left in the graph")
+    convolved = {name for node in graph.node if node.op_type == "Conv" for name in node.output}
+    if any(node.op_type == "BatchNormalization" and node.input[0] in convolved for node in graph.node):
+        raise ExportError("batch norm is left behind a convolution")
     described: list[Any] = [*graph.node, *graph.input, *graph.output, graph, model]
     for entry in described:
         del entry.metadata_props[:]  # the exporter's source paths and stack traces

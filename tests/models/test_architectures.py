@@ -15,6 +15,7 @@ from models.checkpoint import ModelSpec
 from models.collage_cnn import (
     CollageResNet,
     CollageTiny,
+    CollageVGG,
     CollageYolo,
     cell_scores,
     collage_loss,
@@ -217,12 +218,24 @@ def test_cell_scores_are_those_of_the_surer_anchor() -> None:
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 5])
-def test_collage_resnet_shapes(k: int) -> None:
-    model = CollageResNet(k, 32 * k, 10, widths=(4, 8, 8))
+@pytest.mark.parametrize("architecture", [CollageResNet, CollageVGG])
+def test_shapes_of_our_own(architecture: type[CollageResNet | CollageVGG], k: int) -> None:
+    model = architecture(k, 32 * k, 10, widths=(4, 8, 8))
     assert model(torch.zeros(2, 3, 32 * k, 32 * k)).shape == (2, k, k, 1, 15)
     assert model(torch.zeros(2, 3, 16 * k, 16 * k)).shape == (2, k, k, 1, 15)  # trained at another resolution
-    with pytest.raises(ValueError, match="do not align"):
-        CollageResNet(k, 32 * k + 4 * k, 10)
+    with pytest.raises(ValueError, match=r"do not align|cannot be halved"):
+        architecture(k, 34 * k, 10)
+
+
+@pytest.mark.parametrize("architecture", [CollageResNet, CollageVGG])
+def test_every_cell_is_told_where_it_lies(architecture: type[CollageResNet | CollageVGG]) -> None:
+    model = architecture(2, 32, 3, widths=(4, 8, 8)).eval()
+    nn.init.normal_(model.head.weight)
+    cells = model(torch.zeros(1, 3, 32, 32))[0, 1, 1].clone()
+    with torch.no_grad():
+        for embedding in model.embeddings:
+            nn.init.normal_(embedding)
+    assert (model(torch.zeros(1, 3, 32, 32))[0, 1, 1] - cells).abs().max() > 1e-3
 
 
 def test_detections_geometry() -> None:
@@ -251,18 +264,25 @@ def one_hot(labels: torch.Tensor) -> torch.Tensor:
     return nn.functional.one_hot(labels.clamp(0), 3).float()
 
 
-@pytest.mark.parametrize("make", [lambda: CollageResNet(2, 32, 3, widths=(8, 8, 16)), lambda: CollageTiny(2, 64, 3)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CollageResNet(2, 32, 3, widths=(8, 8, 16)),
+        lambda: CollageVGG(2, 32, 3, widths=(8, 8, 16)),
+        lambda: CollageTiny(2, 64, 3),
+    ],
+)
 def test_loss_falls_until_collages_are_known(make) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     model = make()
-    size = 32 if isinstance(model, CollageResNet) else 64
+    size = 64 if isinstance(model, CollageTiny) else 32
     collages = torch.randn(4, 3, size, size)
     labels = torch.randint(0, 3, (4, 4))
     labels[0, 1] = -1
     boxes = torch.from_numpy(Grid(2, size).boxes.copy())
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
-    for _ in range(60 if size == 32 else 15):
+    for _ in range(120 if size == 32 else 15):
         loss = collage_loss(model(collages), one_hot(labels), labels >= 0, boxes)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -321,6 +341,7 @@ SMALL: dict[str, tuple[int, int, dict[str, Any]]] = {
     "resnet18": (32, 1, {"stem": "small"}),
     "resnet32": (32, 1, {}),
     "collage-resnet": (64, 2, {"widths": [8, 16, 16]}),
+    "collage-vgg": (64, 2, {"widths": [8, 16, 16]}),
     "mobilenetv2": (32, 1, {"stem": "small"}),
     "collage-tiny": (96, 3, {}),
     "collage-yolo": (96, 3, {"pools": 4}),

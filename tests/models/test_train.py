@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,10 @@ def test_a_teachers_answers_and_a_warm_start(tmp_path: Path, folder: Path, data:
     answers = teach(tmp_path / "teacher.pt", folder, "cpu")
     assert answers.shape == (2, len(data.train), 10)
     np.testing.assert_allclose(answers.sum(-1), 1, rtol=1e-3)
+    np.save(tmp_path / "teacher.npy", answers + 1)
+    np.testing.assert_array_equal(teach(tmp_path / "teacher.pt", folder, "cpu"), answers + 1)  # not worked out again
+    os.utime(tmp_path / "teacher.pt", (time.time() + 9, time.time() + 9))
+    np.testing.assert_array_equal(teach(tmp_path / "teacher.pt", folder, "cpu"), answers)  # it has learned since
     other = trainer(data, "resnet32", seed=5)
     assert warm_start(other.model, tmp_path / "teacher.pt") == len(source.model.state_dict())
     for name, weight in source.model.state_dict().items():
