@@ -20,10 +20,10 @@ from models.recipes import FAMILIES, Family
 INTRODUCTION = """# Model zoo
 
 Written by `make cards` from each file's own description and from the measurements in `docs/results/evaluate.json`
-({machine}). Every file holds int8 weights and computes in float32; its description travels in its metadata. Epochs,
-widths and thresholds were chosen on validation images cut from the training data; test images served for the figures
-below and nothing else, three random placements of each for a collage-cnn. `make zoo` builds these files, and the models
-of the evaluation that are not kept here.
+({machine}). Weights are stored as each card says and computed in float32; the description travels in the file's
+metadata. Epochs, widths and thresholds were chosen on validation images cut from the training data; test images served
+for the figures below and nothing else, three random placements of each for a collage-cnn. `make zoo` builds these
+files, and the models of the evaluation that are not kept here.
 """
 
 
@@ -43,8 +43,8 @@ def card(info: ModelInfo, row: Row, family: Family | None, role: str) -> str:
         f"- Recipe: `python -m models.train {recipe}`; seed {extra['seed']}, {extra['epochs']} epochs, "
         f"{extra['training_s'] / 60:.0f} minutes on the machine above while it had other work.",
         f"- Accuracy: {_percent(row['top1'])} top-1 on {row['images']:,} test images, "
-        f"{_percent(extra['validation_accuracy'])} on validation images; int8 weights changed the latter by "
-        f"{100 * extra['accuracy_change']:+.2f} points.",
+        f"{_percent(extra['validation_accuracy'])} on validation images; {extra['storage']} weights changed the latter "
+        f"by {100 * extra['accuracy_change']:+.2f} points.",
     ]
     if collage:
         found = extra["calibration"]
