@@ -29,7 +29,7 @@ PRETRAINED = "pretrained"
 TEACHER = "--teacher {run}-s-cnn.pt"
 SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
-_CIFAR_COLLAGE = f"--model collage-vgg --muon-lr 0.1 --cutout 10 --teacher {{run}}-{PRETRAINED}-s-cnn-full.pt"
+_CIFAR_COLLAGE = f"--model collage-vgg --teacher {{run}}-{PRETRAINED}-s-cnn-full.pt"
 _PHOTOS = "--crop 0.35 --batch 108"
 _PHOTO_COLLAGE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS} {TEACHER}"
 _FINE_TUNE = "--init {run}-collage-3x3.pt"
@@ -46,10 +46,12 @@ FAMILIES = (
             f"--init {{run}}-{PRETRAINED}-s-cnn.pt",
             S_CNN: f"--model resnet34 --stem cifar --cutout 10 --epochs 4 --muon-lr 0.05 "
             f"--init {{run}}-{PRETRAINED}-s-cnn-full.pt",
-            "collage-3x3": f"{_CIFAR_COLLAGE} --k 3 --widths 24 64 192 256 --epochs 14",
-            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 24 64 256 384 --epochs 12",
-            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 128 192 --epochs 16",
-            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 96 160 --epochs 16",
+            f"{PRETRAINED}-3x3": f"{_CIFAR_COLLAGE} --k 3 --widths 24 64 192 256 --muon-lr 0.1 --cutout 10 --epochs 14",
+            "collage-3x3": f"{_CIFAR_COLLAGE} --k 3 --widths 24 64 192 256 --muon-lr 0.04 --sgd-lr 0.02 --epochs 8 "
+            f"--init {{run}}-{PRETRAINED}-3x3.pt",
+            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 24 64 256 384 --muon-lr 0.1 --sgd-lr 0.02 --epochs 20",
+            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 128 192 --muon-lr 0.1 --sgd-lr 0.02 --epochs 20",
+            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 96 160 --muon-lr 0.1 --sgd-lr 0.02 --epochs 20",
             "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
