@@ -14,11 +14,13 @@ from collage.v1 import predict_pb2, predict_pb2_grpc
 
 SIDE = 224  # of an image, pixels
 
+Call = Callable[[], Awaitable[object]]
+"""Asks once."""
 Load = Callable[[int, float], Awaitable[int]]
 """Keeps so many requests in flight for so many seconds; returns how many were answered."""
 
 
-def unary(call: Callable[[], Awaitable[object]]) -> Load:
+def unary(call: Call) -> Load:
     """Callers that ask, wait and ask again."""
 
     async def load(in_flight: int, seconds: float) -> int:

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import grpc.aio
 import numpy as np
+from google.protobuf.message import Message
 
-from bench.callers import Load, jpeg, stream, unary
+from bench.callers import Call, Load, jpeg, stream, unary
 from bench.cluster import until_serving
 from bench.instant import ADDRESSES
 from bench.processes import HOST, LOGS, Child, ProcessError, ProcessGroup
@@ -34,6 +35,7 @@ from collage.serving import channel_options
 from collage.tensors import to_tensor
 from collage.v1 import predict_pb2, predict_pb2_grpc, worker_pb2, worker_pb2_grpc
 from encoder.image import decode, shrink
+from models.measure import medians
 
 SIZE = 32  # of the s-cnn's input: 3 KB
 LARGE = 224  # of the other s-cnn's: 150 KB
@@ -173,9 +175,7 @@ def rows(cases: Sequence[Case], samples: dict[str, list[Sample]]) -> list[dict[s
     return lines
 
 
-async def added_latency(
-    bare: Callable[[], Awaitable[object]], ours: Callable[[], Awaitable[object]], count: int
-) -> dict[str, Scalar]:
+async def added_latency(bare: Call, ours: Call, count: int) -> dict[str, Scalar]:
     """Medians of single requests, one after the other in turn, nothing else running."""
     waited: tuple[list[float], list[float]] = ([], [])
     for _ in range(count):
@@ -183,18 +183,13 @@ async def added_latency(
             started = time.perf_counter()
             await call()
             times.append(time.perf_counter() - started)
-    medians = [statistics.median(times[count // 10 :]) for times in waited]
-    return {"case": "latency", "bare_p50_s": medians[0], "p50_s": medians[1], "added_p50_s": medians[1] - medians[0]}
+    bare_s, ours_s = (statistics.median(times[count // 10 :]) for times in waited)
+    return {"case": "latency", "bare_p50_s": bare_s, "p50_s": ours_s, "added_p50_s": ours_s - bare_s}
 
 
-def step(name: str, work: Callable[[], object], count: int = 200) -> dict[str, Scalar]:
-    """The median time of one step of the frontend, alone in this process."""
-    times = []
-    for _ in range(count):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return {"case": name, "p50_s": statistics.median(times)}
+def asking(method: Callable[..., Awaitable[object]], message: type[Message], **fields: object) -> Call:
+    """Calls that send a new message with these fields each."""
+    return lambda: method(message(**fields), timeout=10)
 
 
 async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scalar]]:
@@ -212,18 +207,8 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
         decoded = predict_pb2_grpc.PredictServiceStub(await bench.channel(bare)).Predict
         stub = predict_pb2_grpc.PredictServiceStub(await bench.channel(ours))
 
-        def predict(data: bytes) -> Callable[[], Awaitable[object]]:
-            return lambda: stub.Predict(predict_pb2.PredictRequest(image=data), timeout=10)
-
-        def through(data: bytes) -> Callable[[], Awaitable[object]]:
-            return lambda: decoded(predict_pb2.PredictRequest(image=data), timeout=10)
-
-        def bare_call() -> Awaitable[object]:
-            return classify(worker_pb2.ClassifyRequest(image=tensor), timeout=10)
-
-        def our_call() -> Awaitable[object]:
-            return stub.Predict(predict_pb2.PredictRequest(tensor=tensor), timeout=10)
-
+        bare_call = asking(classify, worker_pb2.ClassifyRequest, image=tensor)
+        our_call = asking(stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
         cases = []
         if "tensors" in args.parts:
             cases += [
@@ -240,9 +225,11 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
         if "jpegs" in args.parts:
             for data in (small, large):
                 size = f"{round(len(data) / 1000)} KB JPEG"
+                through = asking(decoded, predict_pb2.PredictRequest, image=data)
+                predict = asking(stub.Predict, predict_pb2.PredictRequest, image=data)
                 cases += [
-                    Case(f"decoding proxy, {size}", bare, unary(through(data))),
-                    Case(f"frontend, {size}", ours, unary(predict(data)), f"decoding proxy, {size}", 0.6),
+                    Case(f"decoding proxy, {size}", bare, unary(through)),
+                    Case(f"frontend, {size}", ours, unary(predict), f"decoding proxy, {size}", 0.6),
                 ]
         found += rows(cases, await rounds(cases, args.rounds, args.in_flight, args.seconds))
         if "large" in args.parts:
@@ -255,12 +242,12 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
                 Case(
                     "bare proxy, 150 KB",
                     bare_large,
-                    unary(lambda: classify_large(worker_pb2.ClassifyRequest(image=big), timeout=10)),
+                    unary(asking(classify_large, worker_pb2.ClassifyRequest, image=big)),
                 ),
                 Case(
                     "frontend, 150 KB",
                     ours_large,
-                    unary(lambda: stub_large.Predict(predict_pb2.PredictRequest(tensor=big), timeout=10)),
+                    unary(asking(stub_large.Predict, predict_pb2.PredictRequest, tensor=big)),
                     "bare proxy, 150 KB",
                 ),
             ]
@@ -268,21 +255,20 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
         if "latency" in args.parts:
             found.append(await added_latency(bare_call, our_call, args.rounds * 200))
             pixels = decode(small, LARGE)
-            found += [
-                step("decode 20 KB JPEG to 32 x 32", lambda: decode(small, SIZE)),
-                step("decode 20 KB JPEG to 224 x 224", lambda: decode(small, LARGE)),
-                step("cell, 224 to 32 pixels", lambda: shrink(pixels, SIZE, SIZE)),
-            ]
+            steps: dict[str, Callable[[int], object]] = {
+                "decode 20 KB JPEG to 32 x 32": lambda _: decode(small, SIZE),
+                "decode 20 KB JPEG to 224 x 224": lambda _: decode(small, LARGE),
+                "cell, 224 to 32 pixels": lambda _: shrink(pixels, SIZE, SIZE),
+            }
+            times = medians(list(steps.values()), 200)
+            found += [{"case": name, "p50_s": seconds} for name, seconds in zip(steps, times, strict=True)]
         if "scale" in args.parts:
             cases = []
             many = await bench.workers("many", max(MANY), SIZE)
             for count in MANY:
                 frontend = await bench.frontend("many", many[:count])
                 wide = predict_pb2_grpc.PredictServiceStub(await bench.channel(frontend))
-
-                def ask(wide: predict_pb2_grpc.PredictServiceAsyncStub = wide) -> Awaitable[object]:
-                    return wide.Predict(predict_pb2.PredictRequest(tensor=tensor), timeout=10)
-
+                ask = asking(wide.Predict, predict_pb2.PredictRequest, tensor=tensor)
                 baseline = "" if count == MANY[0] else f"{MANY[0]} workers"
                 cases.append(Case(f"{count} workers", frontend, unary(ask), baseline, 0.9 if baseline else None))
             found += rows(cases, await rounds(cases, args.rounds, args.in_flight, args.seconds))

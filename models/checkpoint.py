@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,18 @@ class ModelSpec:
         return make(self.k, self.size, len(self.labels), **self.options)
 
 
-def save(path: Path, spec: ModelSpec, model: nn.Module, **extra: Any) -> None:
-    """Write a checkpoint so that a crash never leaves half a file."""
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Where to write what becomes ``path`` if all went well: a crash never leaves half a file there."""
     partial = path.with_suffix(".partial")
-    torch.save({"spec": asdict(spec), "model": model.state_dict(), **extra}, partial)
+    yield partial
     partial.replace(path)
+
+
+def save(path: Path, spec: ModelSpec, model: nn.Module, **extra: Any) -> None:
+    """Write a checkpoint, whole or not at all."""
+    with written(path) as partial:
+        torch.save({"spec": asdict(spec), "model": model.state_dict(), **extra}, partial)
 
 
 def load(path: Path) -> tuple[ModelSpec, nn.Module, dict[str, Any]]:

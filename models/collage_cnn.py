@@ -6,9 +6,9 @@ is responsible for its image:
 
 * ``CollageTiny``: the paper's ten convolutions (Collage inference, section 4.2), shaped like yolov3-tiny; G = K.
 * ``CollageYolo``: the same trunk with the head that the paper's authors released: G is the width of the feature map.
-* ``CollageVGG``: ours for small images, at full resolution, with the same embedding.
 * ``CollageResNet``: ours, a small residual network whose strides align with the cells and which is told where the
   cells are by a learned embedding that repeats in each of them; G = K.
+* ``CollageVGG``: ours for small images, at full resolution, with the same embedding; G = K.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ PRETRAINED = "pretrained"
 TEACHER = "--teacher {run}-s-cnn.pt"
 SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
+_CIFAR_3X3 = "--k 3 --widths 24 64 192 256"
 _CIFAR_COLLAGE = f"--model collage-vgg --teacher {{run}}-{PRETRAINED}-s-cnn-full.pt"
 _PHOTOS = "--crop 0.35 --batch 108"
 _PHOTO_COLLAGE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS} {TEACHER}"
@@ -46,8 +47,8 @@ FAMILIES = (
             f"--init {{run}}-{PRETRAINED}-s-cnn.pt",
             S_CNN: f"--model resnet34 --stem cifar --cutout 10 --epochs 4 --muon-lr 0.05 "
             f"--init {{run}}-{PRETRAINED}-s-cnn-full.pt",
-            f"{PRETRAINED}-3x3": f"{_CIFAR_COLLAGE} --k 3 --widths 24 64 192 256 --muon-lr 0.1 --cutout 10 --epochs 14",
-            "collage-3x3": f"{_CIFAR_COLLAGE} --k 3 --widths 24 64 192 256 --muon-lr 0.04 --sgd-lr 0.02 --epochs 8 "
+            f"{PRETRAINED}-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.1 --cutout 10 --epochs 14",
+            "collage-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.04 --sgd-lr 0.02 --epochs 8 "
             f"--init {{run}}-{PRETRAINED}-3x3.pt",
             "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 24 64 256 384 --muon-lr 0.1 --sgd-lr 0.02 --epochs 20",
             "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 128 192 --muon-lr 0.1 --sgd-lr 0.02 --epochs 20",
@@ -117,6 +118,6 @@ OWN_PHOTOS = Family(
     {role: FAMILIES[1].recipes[role] for role in (S_CNN, "collage-3x3")},
 )
 
-LEARNING_CURVE = "--model collage-vgg --k 3 --widths 24 64 192 256 --muon-lr 0.1 --epochs 5 --collages {collages}"
+LEARNING_CURVE = f"--model collage-vgg {_CIFAR_3X3} --muon-lr 0.1 --epochs 5 --collages {{collages}}"
 """Our 3 x 3 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
 LEARNING_CURVE_COLLAGES = (1000, 5000, 25000, 0)

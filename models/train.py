@@ -248,30 +248,31 @@ def describe(data: Dataset, architecture: str, size: int, k: int, options: dict[
 
 
 @torch.no_grad()
-def teach(teacher: Path, data: Path, device: str) -> NDArray[np.float32]:
-    """A trained s-cnn's answers to the training images, as they are and flipped: float32 ``[2, N, classes]``.
+def teach(teacher: Path, data: Path, device: str, count: int) -> NDArray[np.float32]:
+    """A trained s-cnn's answers to the ``count`` training images, as they are and flipped.
 
-    They are kept beside it, ``<teacher>.npy``, for the other models that learn from it.
+    Returns float32 ``[2, count, classes]``, kept beside it as ``<teacher>.npy`` for others that learn from it.
     """
     spec, model, _ = checkpoint.load(teacher)
     if spec.kind != "s-cnn":
         raise ValueError(f"{teacher} is a {spec.kind}: a teacher is an s-cnn")
-    images = load(data, spec.size).train.images
-    answers = np.empty((2, len(images), len(spec.labels)), np.float32)
+    answers = np.empty((2, count, len(spec.labels)), np.float32)
     kept = teacher.with_suffix(".npy")
     if kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime:
         known: NDArray[np.float32] = np.load(kept)
         if known.shape == answers.shape:
             return known
+    images = load(data, spec.size).train.images
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = default_precision(device) == "bf16"
-    for start in range(0, len(images), 250):
+    for start in range(0, count, 250):
         batch = normalise(torch.from_numpy(images[start : start + 250]).to(device), spec)
         for flipped, x in enumerate((batch, batch.flip(-1))):
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
                 scores = model(x.contiguous(memory_format=torch.channels_last))
             answers[flipped, start : start + 250] = scores.float().softmax(-1).cpu().numpy()
-    np.save(kept, answers)
+    with checkpoint.written(kept) as partial, partial.open("wb") as file:
+        np.save(file, answers)
     return answers
 
 
@@ -353,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     spec = describe(data, args.model, collage_size, k, options)
     precision = args.precision or default_precision(args.device)
     try:
-        teacher = teach(args.teacher, args.data, args.device) if args.teacher else None
+        teacher = teach(args.teacher, args.data, args.device, len(data.train)) if args.teacher else None
         trainer = Trainer(spec, data, recipe, args.device, precision, teacher)
         if args.init:
             print(f"{warm_start(trainer.model, args.init)} tensors from {args.init}")

@@ -183,20 +183,24 @@ def test_a_teacher_is_part_of_the_target(data: Dataset) -> None:
 def test_a_teachers_answers_and_a_warm_start(tmp_path: Path, folder: Path, data: Dataset) -> None:
     source = trainer(data, "resnet32")
     source.save(tmp_path / "teacher.pt")
-    answers = teach(tmp_path / "teacher.pt", folder, "cpu")
+    answers = teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train))
     assert answers.shape == (2, len(data.train), 10)
     np.testing.assert_allclose(answers.sum(-1), 1, rtol=1e-3)
     np.save(tmp_path / "teacher.npy", answers + 1)
-    np.testing.assert_array_equal(teach(tmp_path / "teacher.pt", folder, "cpu"), answers + 1)  # not worked out again
+    np.testing.assert_array_equal(
+        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train)), answers + 1
+    )  # not worked out again
     os.utime(tmp_path / "teacher.pt", (time.time() + 9, time.time() + 9))
-    np.testing.assert_array_equal(teach(tmp_path / "teacher.pt", folder, "cpu"), answers)  # it has learned since
+    np.testing.assert_array_equal(
+        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train)), answers
+    )  # it has learned since
     other = trainer(data, "resnet32", seed=5)
     assert warm_start(other.model, tmp_path / "teacher.pt") == len(source.model.state_dict())
     for name, weight in source.model.state_dict().items():
         torch.testing.assert_close(other.model.state_dict()[name], weight, msg=name)
     trainer(data, "collage-resnet").save(tmp_path / "collage.pt")
     with pytest.raises(ValueError, match="a teacher is an s-cnn"):
-        teach(tmp_path / "collage.pt", folder, "cpu")
+        teach(tmp_path / "collage.pt", folder, "cpu", len(data.train))
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1(data: Dataset) -> None:
