@@ -42,6 +42,7 @@ class CallStream:
 
         Cancellation (the caller is gone) stops all calls.
         """
+        await context.send_initial_metadata(())  # else the caller's gRPC keeps a task until the first answer
         reader = asyncio.create_task(self._read(requests))
         writer = asyncio.create_task(self._write(context))
         drained = asyncio.create_task(self._draining.wait())

@@ -76,6 +76,11 @@ async def test_every_call_gets_its_answer(launch: Launch, s_cnn: Path) -> None:
         assert await stream.rpc.code() is grpc.StatusCode.OK
 
 
+async def test_a_stream_is_open_before_its_first_call(launch: Launch, s_cnn: Path) -> None:
+    async with opened(await launch(s_cnn)) as stream:
+        await stream.rpc.initial_metadata()
+
+
 async def test_collages_go_over_streams_as_well(launch: Launch, tmp_path: Path) -> None:
     client = await launch(onnx_models.save_collage_cnn(tmp_path / "collage.onnx", k=2, cell=4))
     rpc = worker_pb2_grpc.CollageServiceStub(client.channel).DetectStream(timeout=BOUND_S)
