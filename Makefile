@@ -44,10 +44,10 @@ up: $(DEMO)/ready ## Start a local cluster of MODEL's s-cnn and 3 x 3 collage-cn
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench
-	$(DEV)/bin/python -m bench.experiment --policies none,replicate,hedge,collage,adaptive --groups 200 --seeds 3 --scale 0.5
+	$(DEV)/bin/python -m bench.experiment --policies none,replicate,hedge,collage,adaptive --groups 200 --scale 0.5
 
 # Pieces add up in out/bench-full and go on where they were interrupted; all but the first need the cores for themselves.
-FULL = $(DEV)/bin/python -m bench.experiment --target bench-full --seeds 3
+FULL = $(DEV)/bin/python -m bench.experiment --target bench-full
 
 bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (6 hours; resumes)
 

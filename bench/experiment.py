@@ -48,12 +48,12 @@ from models import data
 FEWEST_OPEN = 0.1  # of capacity; below that an open loop takes for ever
 
 
-def cases(policies: Sequence[str], seeds: int, loads: Sequence[float | None]) -> Iterator[Case]:
+def cases(policies: Sequence[str], seeds: Sequence[int], loads: Sequence[float | None]) -> Iterator[Case]:
     """Every policy with every seed; those together that share a cluster: of one seed, with the same workers."""
     limited = [_limited(policy) for policy in policies]
     for equal in (False, True):
         chosen = [each for each in limited if (each[0] == EQUAL_RESOURCES) == equal]
-        for seed in range(seeds):
+        for seed in seeds:
             for load in loads:
                 yield from (Case(policy, seed, load, setting, value) for policy, setting, value in chosen)
 
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of {', '.join(COMPARED)}; one limit may be set, as in hedge:quantile=0.9 ({', '.join(LIMITS)})",
     )  # fmt: skip
     parser.add_argument("--groups", type=int, default=500, help="groups per policy and seed (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--seeds", default="0,1,2", help="which draws (%(default)s)")
     parser.add_argument("--loads", default="", help="open loop: shares of capacity, as 0.1,0.5,0.8 (closed groups)")
     parser.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
     parser.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
@@ -167,17 +167,18 @@ def main() -> int:
     folder = OUT / args.target
     runs = folder / "runs"
     try:
+        seeds = [int(seed) for seed in args.seeds.split(",")]
         loads = [float(load) for load in args.loads.split(",")] if args.loads else [None]
         if unknown := set(regimes) - set(REGIMES):
             raise ValueError(f"there is no regime {min(unknown)!r}")
-        chosen = list(cases(policies, args.seeds, loads))
+        chosen = list(cases(policies, seeds, loads))
         if (
             args.groups < 1
-            or args.seeds < 1
+            or min(seeds) < 0
             or args.scale <= 0
             or any(x is not None and x < FEWEST_OPEN for x in loads)
         ):
-            raise ValueError(f"groups, seeds and scale must be above 0, loads at least {FEWEST_OPEN}")
+            raise ValueError(f"groups and scale must be above 0, seeds not below, loads at least {FEWEST_OPEN}")
         if args.drawn is not None and (args.drawn < 4 or round(args.drawn**0.5) ** 2 != args.drawn):
             raise ValueError("--drawn takes a square: 4, 9, 16, 25")
         answers: Answers = Drawn(args.drawn) if args.drawn else Shipped(S_CNN, COLLAGE, _samples(args.data, 32))

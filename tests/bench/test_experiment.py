@@ -75,7 +75,7 @@ def test_what_shipped_models_say_is_painted_and_known_to_the_simulator(tmp_path:
 
 def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
     trial = drawn_trial(tmp_path)
-    names = {trial.name(case) for case in cases(["none", "adaptive", "equal-resources"], 3, [None, 0.5])}
+    names = {trial.name(case) for case in cases(["none", "adaptive", "equal-resources"], range(3), [None, 0.5])}
     assert len(names) == 18
     assert trial.name(Case("none", 0)).startswith("transient-4-closed-none-seed0-")
     others = (
@@ -89,7 +89,7 @@ def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
 
 
 def test_those_who_share_a_cluster_come_together() -> None:
-    found = list(cases(["none", "equal-resources", "hedge"], 2, [0.1, 0.5]))
+    found = list(cases(["none", "equal-resources", "hedge"], range(2), [0.1, 0.5]))
     keys = [(case.policy == "equal-resources", case.seed) for case in found]
     assert len(found) == 12
     assert sum(a != b for a, b in pairwise(keys)) == 3
