@@ -49,7 +49,7 @@ bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (a
 # Pieces add up in out/bench-full and go on where they were interrupted; all but the first need the cores for themselves.
 FULL = $(DEV)/bin/python -m bench.experiment --target bench-full
 
-bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (6 hours; resumes)
+bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (5 hours; resumes)
 
 bench-full-sim: out/bench-full/runs/sweep-usual.json out/bench-full/runs/sweep-long.json out/bench-scale.json
 
@@ -60,7 +60,7 @@ out/bench-scale.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench.comparison sweep scale --out $@
 
 bench-full-transient: $(DEV)/ready
-	$(FULL) --policies none,replicate,hedge,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 1
+	$(FULL) --policies none,replicate,hedge,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.75
 
 bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge,collage,adaptive --drawn 16 --groups 1000 --scale 1

@@ -56,6 +56,7 @@ class Report:
         self.rows = [row for row in rows if "workers" not in row]
         self.scaled = [row for row in rows if "workers" in row]
         self.runs, self.folder = runs, folder
+        self._commands: dict[str, int] = {}  # that made the figures, numbered
 
     def text(self) -> str:
         """Draw the pictures and return the report."""
@@ -81,6 +82,8 @@ class Report:
                 "Extra load counts collages and replicas per request.",
                 *(f"## {title}\n\n{section}" for title, section in done.items() if section),
                 *([f"Left out for want of data: {'; '.join(missing)}."] if missing else []),
+                "## Runs",
+                *(f"{number}. {made}" for made, number in self._commands.items()),
             ]
         )
 
@@ -105,7 +108,7 @@ class Report:
         )
         headings = ("paper", "std: none / collage", "replicate / collage", "p99: none / collage", "replicate / collage")
         paper = _table(headings, ([f"{n} + 1", *ratios] for n, ratios in PAPER_FIGURE_7.items()))
-        return f"{self._image('figure-7')}\n\n{paper}\n\n{_made(run.made for run in runs)}"
+        return f"{self._image('figure-7')}\n\n{paper}\n\n{self._made(run.made for run in runs)}"
 
     def usage(self) -> str:
         """Tables 1 and 2; of an adaptive policy early answers count as well."""
@@ -131,7 +134,7 @@ class Report:
         }
         table = [[title, *(show(usage) for usage in columns.values())] for title, show in lines.items()]
         note = "The adaptive policy gives coded answers early: its first lines count these too.\n\n"
-        return f"{_table(['', *columns], table)}\n\n{note}{_made(run.made for run in ours)}"
+        return f"{_table(['', *columns], table)}\n\n{note}{self._made(run.made for run in ours)}"
 
     def ratios(self) -> str:
         """One table for each case of closed groups that has policy none."""
@@ -161,7 +164,9 @@ class Report:
                 }
                 lines.append(line)
             table = _table(list(lines[0]), (line.values() for line in lines))
-            tables.append(f"### {_case(case)}, {len(none)} seeds\n\n{table}\n\n{_made(row['made'] for row in rows)}")
+            tables.append(
+                f"### {_case(case)}, {len(none)} seeds\n\n{table}\n\n{self._made(row['made'] for row in rows)}"
+            )
         rule = (
             "The best rival is the setting of replicate or hedge with the lowest group p99 among those with an extra "
             f"load of at most {RIVAL_LOAD} r / N ({RIVAL_LOAD / 9:.0%} at 9 + 1). Ratios are of means over seeds."
@@ -174,7 +179,7 @@ class Report:
         if not runs:
             return ""
         pictures.tails(self.folder / "tails.png", _panels(runs, "group") | _panels(runs, "request"))
-        return f"{self._image('tails')}\n\n{_made(run.made for run in runs)}"
+        return f"{self._image('tails')}\n\n{self._made(run.made for run in runs)}"
 
     def extra_load(self) -> str:
         """All policies and settings at 9 + 1 in closed groups, with the real ones as markers."""
@@ -189,7 +194,7 @@ class Report:
         return (
             f"{self._image('extra-load')}\n\nReplicate and collage at several deadlines, hedge at several quantiles, "
             "adaptive with several budgets, and with several second limits (patience).\n\n"
-            f"{_made(row['made'] for row in rows)}"
+            f"{self._made(row['made'] for row in rows)}"
         )
 
     def patience(self) -> str:
@@ -209,7 +214,7 @@ class Report:
         return (
             f"{self._image('patience')}\n\nPatience of {limits} deadlines; the deadline is the tracked p95, about "
             f"{deadline:.0f} ms.\n\n"
-            f"{_made(row['made'] for row in rows)}"
+            f"{self._made(row['made'] for row in rows)}"
         )
 
     def offered_load(self) -> str:
@@ -242,7 +247,7 @@ class Report:
         return (
             f"{self._image('offered-load')}\n\nPoisson arrivals, latency from the intended start. Beaten: lower p99 "
             f"and less extra load, both beyond the intervals. The budget is {Rules().extra_load:.0%} of extra load.\n\n"
-            f"{_table(headings.split('|'), lines)}\n\n{_made(row['made'] for row in rows)}"
+            f"{_table(headings.split('|'), lines)}\n\n{self._made(row['made'] for row in rows)}"
         )
 
     def agreement(self) -> str:
@@ -268,7 +273,7 @@ class Report:
         note = (
             f"Overhead as calibrated without injected slowness, real times: {'; '.join(values)}.\n\n" if still else ""
         )
-        return f"{note}{_table(['case', 'policy', *headings], lines)}\n\n{_made(row['made'] for row in used)}"
+        return f"{note}{_table(['case', 'policy', *headings], lines)}\n\n{self._made(row['made'] for row in used)}"
 
     def clusters(self) -> str:
         """What ``scale`` found."""
@@ -286,7 +291,7 @@ class Report:
             for row in self.scaled
         )
         note = "Simulated, one seed; microseconds of one core per request. Several frontends fill groups more slowly."
-        return f"{note}\n\n{_table(headings.split('|'), lines)}\n\n{_made(row['made'] for row in self.scaled)}"
+        return f"{note}\n\n{_table(headings.split('|'), lines)}\n\n{self._made(row['made'] for row in self.scaled)}"
 
     def _curves(self, rows: Iterable[Row], x: str, y: str, scale: float = 1000) -> dict[str, NDArray[np.float64]]:
         """A curve for each policy, and one for each limit of the adaptive one; real runs apart."""
@@ -303,6 +308,10 @@ class Report:
             if (found := mean_of(same, y)) is not None:
                 points.append((x_scale * mean(same, x), y_scale * found[0], y_scale * found[1]))
         return np.array(sorted(points)).reshape(-1, 3)
+
+    def _made(self, origins: Iterable[str]) -> str:
+        numbers = {self._commands.setdefault(made, len(self._commands) + 1) for made in origins}
+        return f"*Runs: {', '.join(map(str, sorted(numbers)))}.*"
 
     def _image(self, name: str) -> str:
         return f"![{name}]({self.folder.name}/{name}.png)"
@@ -337,10 +346,6 @@ def _panels(runs: Iterable[Recorded], of: str) -> dict[str, dict[str, NDArray[np
         seconds = run.groups_s if of == "group" else run.requests_s
         panel[run.policy] = np.concatenate((panel.get(run.policy, np.empty(0)), seconds))
     return panels
-
-
-def _made(origins: Iterable[str]) -> str:
-    return "".join(f"*Made by {made}.*\n" for made in dict.fromkeys(origins)).rstrip()
 
 
 def _table(headings: Sequence[str], lines: Iterable[Iterable[object]]) -> str:

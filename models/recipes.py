@@ -30,6 +30,7 @@ TEACHER = "--teacher {run}-s-cnn.pt"
 SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
 _CIFAR_3X3 = "--k 3 --widths 24 64 192 256"
+_CIFAR_LONG = "--muon-lr 0.1 --sgd-lr 0.02 --cutout 8 --epochs 20"
 _CIFAR_COLLAGE = f"--model collage-vgg --teacher {{run}}-{PRETRAINED}-s-cnn-full.pt"
 _PHOTOS = "--crop 0.35 --batch 108"
 _PHOTO_COLLAGE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS} {TEACHER}"
@@ -45,14 +46,14 @@ FAMILIES = (
             f"{PRETRAINED}-s-cnn": "--model resnet34 --stem small --epochs 24",
             f"{PRETRAINED}-s-cnn-full": f"--model resnet34 --stem cifar --cutout 10 --epochs 6 "
             f"--init {{run}}-{PRETRAINED}-s-cnn.pt",
-            S_CNN: f"--model resnet34 --stem cifar --cutout 10 --epochs 4 --muon-lr 0.05 "
+            S_CNN: "--model resnet34 --stem cifar --cutout 10 --epochs 6 --muon-lr 0.03 --sgd-lr 0.02 "
             f"--init {{run}}-{PRETRAINED}-s-cnn-full.pt",
             f"{PRETRAINED}-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.1 --cutout 10 --epochs 14",
             "collage-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.04 --sgd-lr 0.02 --epochs 8 "
             f"--init {{run}}-{PRETRAINED}-3x3.pt",
-            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 24 64 256 384 --muon-lr 0.1 --sgd-lr 0.02 --epochs 20",
-            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 128 192 --muon-lr 0.1 --sgd-lr 0.02 --epochs 20",
-            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 96 160 --muon-lr 0.1 --sgd-lr 0.02 --epochs 20",
+            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 24 64 256 384 {_CIFAR_LONG}",
+            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 128 192 {_CIFAR_LONG}",
+            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 96 160 {_CIFAR_LONG}",
             "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",

@@ -94,11 +94,13 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
     assert main([str(experiment), str(simulated), "--out", str(out)]) == 0
     text = (tmp_path / "docs" / "full.md").read_text()
     sections = text.split("\n## ")[1:]
-    assert len(sections) == 10
+    assert len(sections) == 11
     assert "Left out" not in text
+    *sections, runs = sections
     for section in sections[1:]:
-        assert "*Made by `make " in section
-        assert "Abacus, 2 cores" in section
+        assert "*Runs: 1" in section
+    assert "1. `make " in runs
+    assert "Abacus, 2 cores" in runs
     names = {"figure-2", "figure-7", "tails", "extra-load", "patience", "offered-load"}
     assert {file.stem for file in out.iterdir()} == names
     for name in names:
