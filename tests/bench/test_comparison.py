@@ -98,7 +98,7 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
     assert "Left out" not in text
     *sections, runs = sections
     for section in sections[1:]:
-        assert "*Runs: 1" in section
+        assert "*Runs: " in section
     assert "1. `make " in runs
     assert "Abacus, 2 cores" in runs
     names = {"figure-2", "figure-7", "tails", "extra-load", "patience", "offered-load"}
