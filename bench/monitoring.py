@@ -48,12 +48,7 @@ BROKEN_IMAGES = 20
 MAY_BE_EMPTY = {
     "Replicas wasted": "no replica was sent",
     "What redundant calls give: per replica": "no replica was sent, or none gave an answer",
-    "Replicas: sent": "no replica was sent",
-    "Replicas: answered": "no replica gave an answer",
-    "Requests refused or failed: {{code}}": "no request was refused or failed",
-    "Requests refused or failed: refused: {{reason}}": "no request was refused",
     "Failed calls to workers: {{attempt}} {{code}}": "no call failed",
-    "CollageRequestsFail": "no request has failed by the cluster's fault since it started",
 }
 """Queries that return nothing in a healthy cluster, by panel and legend or by alert, and why."""
 
