@@ -49,7 +49,7 @@ bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (a
 # Pieces add up in out/bench-full and go on where they were interrupted; all but the first need the cores for themselves.
 FULL = $(DEV)/bin/python -m bench.experiment --target bench-full
 
-bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (5 hours; resumes)
+bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (8 hours; resumes)
 
 bench-full-sim: out/bench-full/runs/sweep-usual.json out/bench-full/runs/sweep-long.json out/bench-scale.json
 
@@ -66,7 +66,7 @@ bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge,collage,adaptive --drawn 16 --groups 1000 --scale 1
 
 bench-full-regimes: $(DEV)/ready
-	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 500 --scale 0.5
+	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 500 --scale 1
 
 bench-full-open: $(DEV)/ready
 	$(FULL) --policies none,hedge,collage,adaptive --loads 0.1,0.5,0.8 --groups 200 --scale 0.5
