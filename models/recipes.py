@@ -29,12 +29,29 @@ PRETRAINED = "pretrained"
 TEACHER = "--teacher {run}-s-cnn.pt"
 SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
-_CIFAR_3X3 = "--k 3 --widths 24 64 192 256"
-_CIFAR_LONG = "--muon-lr 0.1 --sgd-lr 0.02 --cutout 8 --epochs 20"
+_CIFAR_SHAPES = {
+    "2x2": "--k 2 --widths 24 64 256 384",
+    "3x3": "--k 3 --widths 24 64 192 256",
+    "4x4": "--k 4 --widths 16 48 128 192",
+    "5x5": "--k 5 --widths 16 32 96 160",
+}
 _CIFAR_COLLAGE = f"--model collage-vgg --teacher {{run}}-{PRETRAINED}-s-cnn-full.pt"
+
+
+def _cifar_collage(grid: str, pretraining: str) -> dict[str, str]:
+    """Two runs: from nothing, at high rates, and then at low rates without cutout."""
+    start = f"{PRETRAINED}-{grid}"
+    return {
+        start: f"{_CIFAR_COLLAGE} {_CIFAR_SHAPES[grid]} {pretraining}",
+        f"collage-{grid}": f"{_CIFAR_COLLAGE} {_CIFAR_SHAPES[grid]} --muon-lr 0.04 --sgd-lr 0.02 --epochs 8 "
+        f"--init {{run}}-{start}.pt",
+    }
+
+
 _PHOTOS = "--crop 0.35 --batch 108"
-_PHOTO_COLLAGE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS} {TEACHER}"
-_FINE_TUNE = "--init {run}-collage-3x3.pt"
+_PHOTO_SHAPE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS}"
+_PHOTO_3X3 = f"{_PHOTO_SHAPE} --k 3 --stem 4 --strides 1 2 2 3"
+_FINE_TUNE = f"{TEACHER} --init {{run}}-collage-3x3.pt"
 
 FAMILIES = (
     Family(
@@ -48,12 +65,10 @@ FAMILIES = (
             f"--init {{run}}-{PRETRAINED}-s-cnn.pt",
             S_CNN: "--model resnet34 --stem cifar --cutout 10 --epochs 6 --muon-lr 0.03 --sgd-lr 0.02 "
             f"--init {{run}}-{PRETRAINED}-s-cnn-full.pt",
-            f"{PRETRAINED}-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.1 --cutout 10 --epochs 14",
-            "collage-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.04 --sgd-lr 0.02 --epochs 8 "
-            f"--init {{run}}-{PRETRAINED}-3x3.pt",
-            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 24 64 256 384 {_CIFAR_LONG}",
-            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 128 192 {_CIFAR_LONG}",
-            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 96 160 {_CIFAR_LONG}",
+            **_cifar_collage("3x3", "--muon-lr 0.1 --cutout 10 --epochs 14"),
+            **_cifar_collage("2x2", "--muon-lr 0.1 --sgd-lr 0.02 --cutout 8 --epochs 20"),
+            **_cifar_collage("4x4", "--muon-lr 0.06 --sgd-lr 0.02 --cutout 8 --epochs 20"),
+            **_cifar_collage("5x5", "--muon-lr 0.06 --sgd-lr 0.02 --cutout 6 --epochs 20"),
             "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
@@ -68,14 +83,17 @@ FAMILIES = (
         "Apache-2.0 (the selection); the photos are ImageNet's, for research and education",
         (*SHIPPED, "collage-3x3-paper"),
         {
-            S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 20 --small-size 128 --small-share 0.85",
-            "collage-3x3": f"{_PHOTO_COLLAGE} --k 3 --collage-size 432 --stem 4 --strides 1 2 2 3 --epochs 40 "
-            "--small-size 96 --small-share 0.6",
-            "collage-2x2": f"{_PHOTO_COLLAGE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 15 "
+            f"{PRETRAINED}-s-cnn": "--model resnet34 --size 112 --crop 0.35 --batch 96 --epochs 16",
+            S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 4 --muon-lr 0.03 --sgd-lr 0.05 "
+            f"--small-size 176 --small-share 1 --init {{run}}-{PRETRAINED}-s-cnn.pt",
+            f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --collage-size 288 --epochs 24",
+            "collage-3x3": f"{_PHOTO_3X3} --collage-size 432 --muon-lr 0.04 --sgd-lr 0.05 --epochs 12 {TEACHER} "
+            f"--init {{run}}-{PRETRAINED}-3x3.pt",
+            "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 15 "
             f"{_FINE_TUNE}",
-            "collage-4x4": f"{_PHOTO_COLLAGE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 20 "
+            "collage-4x4": f"{_PHOTO_SHAPE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 20 "
             f"{_FINE_TUNE}",
-            "collage-5x5": f"{_PHOTO_COLLAGE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 --epochs 25 "
+            "collage-5x5": f"{_PHOTO_SHAPE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 --epochs 25 "
             f"{_FINE_TUNE}",
             "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 {_PHOTOS} {TEACHER} --epochs 50",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 {_PHOTOS} {TEACHER} --epochs 50 "
@@ -116,9 +134,9 @@ OWN_PHOTOS = Family(
     "your own images, served at 224 px",
     "yours",
     (),
-    {role: FAMILIES[1].recipes[role] for role in (S_CNN, "collage-3x3")},
+    {role: FAMILIES[1].recipes[role] for role in (f"{PRETRAINED}-s-cnn", S_CNN, f"{PRETRAINED}-3x3", "collage-3x3")},
 )
 
-LEARNING_CURVE = f"--model collage-vgg {_CIFAR_3X3} --muon-lr 0.1 --epochs 5 --collages {{collages}}"
+LEARNING_CURVE = f"--model collage-vgg {_CIFAR_SHAPES['3x3']} --muon-lr 0.1 --epochs 5 --collages {{collages}}"
 """Our 3 x 3 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
 LEARNING_CURVE_COLLAGES = (1000, 5000, 25000, 0)
