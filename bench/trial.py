@@ -17,6 +17,7 @@ from PIL import Image
 from bench import figures, proxy
 from bench.cluster import Cluster
 from bench.demo import sent_between
+from bench.latency import LATENCY_TABLE
 from bench.load import Record, Sample, closed_groups, open_loop, random_groups
 from bench.processes import Child
 from bench.replay import EQUAL_RESOURCES, about, capacity, run
@@ -200,9 +201,8 @@ class Trial:
     def name(self, case: Case) -> str:
         """A run's name, the same for the same run only."""
         offered = "closed" if case.load is None else f"load{case.load:g}"
-        matters = repr(
-            (self.answers.version, self.groups, WARM_UP_GROUPS, self.scale, self.flags, self.regime.specification)
-        )
+        slowness = self.regime.specification.replace(str(LATENCY_TABLE), LATENCY_TABLE.name)  # in whatever folder
+        matters = repr((self.answers.version, self.groups, WARM_UP_GROUPS, self.scale, self.flags, slowness))
         digest = hashlib.blake2b(matters.encode(), digest_size=4).hexdigest()
         policy = f"{case.policy}-{case.setting}-{case.value:g}" if case.setting else case.policy
         return f"{self.regime.name}-{self.members}-{offered}-{policy}-seed{case.seed}-{digest}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from rich.console import Console
 from bench import experiment
 from bench.cluster import Cluster
 from bench.experiment import calibrate, cases, collect, compare, main
+from bench.latency import LATENCY_TABLE
 from bench.load import Record, Sample
 from bench.trial import Case, Drawn, Overhead, Shipped, Trial, failing, png
 from bench.workload import REGIMES, Model, Outage, Regime
@@ -86,6 +89,14 @@ def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
     )
     assert len({other.name(Case("none", 0)) for other in (trial, *others)}) == 5
     assert trial.seconds(Case("none", 0, 0.1)) > trial.seconds(Case("none", 0, 0.8))
+
+
+def test_a_run_keeps_its_name_where_the_repository_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = drawn_trial(tmp_path).name(Case("none", 0))
+    elsewhere = Path(shutil.copy(LATENCY_TABLE, tmp_path))
+    monkeypatch.setattr("bench.trial.LATENCY_TABLE", elsewhere)
+    moved = replace(REGIMES["transient"], specification=f"quantiles:{elsewhere}")
+    assert drawn_trial(tmp_path, moved).name(Case("none", 0)) == here
 
 
 def test_those_who_share_a_cluster_come_together() -> None:
