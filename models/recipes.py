@@ -69,7 +69,8 @@ FAMILIES = (
             **_cifar_collage("2x2", "--muon-lr 0.1 --sgd-lr 0.02 --cutout 8 --epochs 20"),
             **_cifar_collage("4x4", "--muon-lr 0.06 --sgd-lr 0.02 --cutout 8 --epochs 20"),
             **_cifar_collage("5x5", "--muon-lr 0.06 --sgd-lr 0.02 --cutout 6 --epochs 20"),
-            "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --epochs 30 {TEACHER}",
+            "collage-3x3-paper": "--model collage-tiny --k 3 --muon-lr 0.1 --sgd-lr 0.02 --epochs 24 "
+            f"--teacher {{run}}-{PRETRAINED}-s-cnn-full.pt",
             "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "rival-student": f"--model resnet18 --stem small --widths 32 64 128 256 --epochs 30 {TEACHER}",
@@ -84,12 +85,12 @@ FAMILIES = (
         (*SHIPPED, "collage-3x3-paper"),
         {
             f"{PRETRAINED}-s-cnn": "--model resnet34 --size 112 --crop 0.35 --batch 96 --epochs 16",
-            S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 4 --muon-lr 0.03 --sgd-lr 0.05 "
+            S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 6 --muon-lr 0.03 --sgd-lr 0.05 "
             f"--small-size 176 --small-share 1 --init {{run}}-{PRETRAINED}-s-cnn.pt",
             f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --collage-size 288 --epochs 24",
             "collage-3x3": f"{_PHOTO_3X3} --collage-size 432 --muon-lr 0.04 --sgd-lr 0.05 --epochs 12 {TEACHER} "
             f"--init {{run}}-{PRETRAINED}-3x3.pt",
-            "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 15 "
+            "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 12 "
             f"{_FINE_TUNE}",
             "collage-4x4": f"{_PHOTO_SHAPE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 20 "
             f"{_FINE_TUNE}",
