@@ -136,7 +136,7 @@ class CollageResNet(nn.Module):
         width = widths[0]
         for outputs, count, stride in zip(widths, blocks, strides, strict=True):
             side = cell // reduction
-            self.embeddings.append(nn.Parameter(torch.zeros(1, width, side, side)))
+            self.embeddings.append(_embedding(width, side))
             stage = []
             for block in range(count):
                 stage.append(BasicBlock(width, outputs, stride if block == 0 else 1, pool=True))
@@ -175,7 +175,7 @@ class CollageVGG(nn.Module):
         self.stem = nn.Sequential(Conv3x3(3, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU())
         self.stages, self.embeddings = nn.ModuleList(), nn.ParameterList()
         for inputs, outputs in pairwise(widths):
-            self.embeddings.append(nn.Parameter(torch.zeros(1, inputs, cell, cell)))
+            self.embeddings.append(_embedding(inputs, cell))
             self.stages.append(
                 nn.Sequential(
                     *(Conv3x3(inputs, outputs), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()),
@@ -194,13 +194,23 @@ class CollageVGG(nn.Module):
         return _layout(self.head(F.max_pool2d(x, x.shape[-1] // self.k)), 1)
 
 
+def _embedding(width: int, side: int) -> nn.Parameter:
+    """What is learned for one cell, in the shape in which it is added to all: ``[1, width, 1, side, 1, side]``."""
+    return nn.Parameter(torch.zeros(1, width, 1, side, 1, side))
+
+
+def resized(embedding: Tensor, side: int) -> Tensor:
+    """The same for cells of another side, ``[1, width, 1, side, 1, side]``."""
+    plane = F.interpolate(embedding[:, :, 0, :, 0], (side, side), mode="bilinear", align_corners=False)
+    return plane[:, :, None, :, None]
+
+
 def _tell_cells(x: Tensor, embedding: Tensor, k: int) -> Tensor:
     """Add what is learned for one cell to each of K x K."""
     side = x.shape[-1] // k
     if side != embedding.shape[-1]:  # training at another resolution
-        embedding = F.interpolate(embedding, (side, side), mode="bilinear", align_corners=False)
-    cells = x.view(*x.shape[:2], k, side, k, side)  # to broadcast: files are to hold one cell's, not K * K
-    return (cells + embedding.to(x.dtype)[:, :, None, :, None, :]).view(x.shape)
+        embedding = resized(embedding, side)
+    return (x.view(*x.shape[:2], k, side, k, side) + embedding.to(x.dtype)).view(x.shape)
 
 
 CollageCNN = CollageTiny | CollageYolo | CollageResNet | CollageVGG

@@ -1,4 +1,4 @@
-"""A 3 x 3 convolution that trains fast on small feature maps on CPUs."""
+"""What trains fast on CPUs: a 3 x 3 convolution for small feature maps, and the precision."""
 
 from __future__ import annotations
 
@@ -60,3 +60,11 @@ class Conv3x3(nn.Conv2d):
         if self.training and small and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return _SmallMapConv.apply(x, self.weight)  # type: ignore[no-any-return,no-untyped-call]
         return super().forward(x)
+
+
+def default_precision(device: str) -> str:
+    """bfloat16 where the device computes in it (GPUs; CPUs with AMX or AVX512-BF16, 2 times as fast), else float32."""
+    if device != "cpu":
+        return "bf16"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"

@@ -20,11 +20,17 @@ from torch.nn import functional as F
 
 from encoder.grid import Grid
 from models import checkpoint
-from models.augment import augment, tile
+from models.augment import augment, normalise, tile
 from models.checkpoint import ModelSpec
 from models.collage_cnn import cell_scores, collage_loss
 from models.data import Dataset, Split, load, placements
+from models.layers import default_precision
 from models.optim import Muon
+from models.restore import EXPORTED, anchor
+from models.transfer import teach, warm_start
+
+ANCHORS = 500
+"""Images whose statistics an exported model gets for its batch norm, which export folds away."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,6 @@ class Recipe:
         """The paper's setting, with changes."""
         base = {"batch": 64, "muon_lr": 0.0, "sgd_lr": 0.001, "warmup": 0.0, "smoothing": 0.0, "blank": 0.0}
         return cls(**{**base, "decay": False, **changes})  # type: ignore[arg-type]
-
-
-def normalise(pixels: Tensor, spec: ModelSpec) -> Tensor:
-    """uint8 ``[B, H, W, 3]`` to the model's float32 ``[B, 3, H, W]``, channels last in memory."""
-    mean = torch.tensor(spec.mean, device=pixels.device)
-    std = torch.tensor(spec.std, device=pixels.device)
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 class Trainer:
@@ -138,6 +137,15 @@ class Trainer:
             optimiser.load_state_dict(state)
         self.log = content["log"]
 
+    def start_from(self, source: Path) -> int:
+        """Take over what fits of another model, see ``warm_start``; returns how many tensors that are."""
+        taken = warm_start(self.model, source)
+        if source.suffix == EXPORTED:
+            index = np.arange(min(ANCHORS, len(self.data.train)) // self.grid.cells * self.grid.cells)
+            images, _ = self._augmented(index, np.random.default_rng(self.recipe.seed))
+            anchor(self.model, normalise(self._tiled(images.to(self.device)), self.spec))
+        return taken
+
     @property
     def _images_per_step(self) -> int:
         cells = self.grid.cells
@@ -158,9 +166,7 @@ class Trainer:
 
     def epoch(self, number: int) -> float:
         """Train one epoch (or what is left of the last one); returns the mean loss."""
-        recipe = self.recipe
-        variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip, "cutout": recipe.cutout}
-        rng = np.random.default_rng([recipe.seed, number])
+        rng = np.random.default_rng([self.recipe.seed, number])
         order = self._order(rng)
         first = number * self.steps_per_epoch
         count = min(self.steps_per_epoch, self.steps - first)
@@ -169,7 +175,7 @@ class Trainer:
         for i in range(count):
             self._schedule(first + i)
             index = order[i * self._images_per_step : (i + 1) * self._images_per_step]
-            images, flipped = augment(self.data.train.images[index], self._image_size, rng, **variations)
+            images, flipped = self._augmented(index, rng)
             targets = self._targets(index, flipped).to(self.device)
             total += self._step(images.to(self.device), targets, rng, (first + i) / self.steps)
             if i % 50 == 49:
@@ -177,6 +183,14 @@ class Trainer:
                 left = (self.steps - first - i) * speed / 60
                 print(f"  step {first + i + 1}/{self.steps} loss {total / (i + 1):.4f} {left:.1f} min left", flush=True)
         return total / max(1, count)
+
+    def _augmented(self, index: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, NDArray[np.bool_]]:
+        recipe = self.recipe
+        variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip, "cutout": recipe.cutout}
+        return augment(self.data.train.images[index], self._image_size, rng, **variations)
+
+    def _tiled(self, images: Tensor) -> Tensor:
+        return tile(images, self.grid) if self.spec.kind == "collage-cnn" else images
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The images of one epoch, group by group: each once, or those of collages out of a fixed set."""
@@ -199,7 +213,7 @@ class Trainer:
         recipe = self.recipe
         filled = torch.from_numpy(rng.random(len(targets)) >= recipe.blank).to(self.device)
         if self.spec.kind == "collage-cnn":
-            images = tile(images * filled[:, None, None, None], self.grid)
+            images = self._tiled(images * filled[:, None, None, None])
         x = normalise(images, self.spec)
         if done < recipe.small_share:
             side = recipe.small_size * self.spec.k
@@ -229,10 +243,8 @@ class Trainer:
             index = order[start : start + count]
             images = torch.from_numpy(split.images[index]).to(self.device)
             labels = torch.from_numpy(split.labels[index]).to(self.device)
-            if self.spec.kind == "collage-cnn":
-                images = tile(images, self.grid)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                out = self.model(normalise(images, self.spec)).float()
+                out = self.model(normalise(self._tiled(images), self.spec)).float()
             if self.spec.kind == "collage-cnn":
                 out = cell_scores(out, self.boxes).reshape(len(index), -1)
             right += int((out.argmax(-1) == labels).sum())
@@ -247,63 +259,6 @@ def describe(data: Dataset, architecture: str, size: int, k: int, options: dict[
     return ModelSpec(architecture, data.name, data.labels, size, k, mean, std, options=options)
 
 
-@torch.no_grad()
-def teach(teacher: Path, data: Path, device: str, count: int) -> NDArray[np.float32]:
-    """A trained s-cnn's answers to the ``count`` training images, as they are and flipped.
-
-    Returns float32 ``[2, count, classes]``, kept beside it as ``<teacher>.npy`` for others that learn from it.
-    """
-    spec, model, _ = checkpoint.load(teacher)
-    if spec.kind != "s-cnn":
-        raise ValueError(f"{teacher} is a {spec.kind}: a teacher is an s-cnn")
-    answers = np.empty((2, count, len(spec.labels)), np.float32)
-    kept = teacher.with_suffix(".npy")
-    if kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime:
-        known: NDArray[np.float32] = np.load(kept)
-        if known.shape == answers.shape:
-            return known
-    images = load(data, spec.size).train.images
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bfloat16 = default_precision(device) == "bf16"
-    for start in range(0, count, 250):
-        batch = normalise(torch.from_numpy(images[start : start + 250]).to(device), spec)
-        for flipped, x in enumerate((batch, batch.flip(-1))):
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
-                scores = model(x.contiguous(memory_format=torch.channels_last))
-            answers[flipped, start : start + 250] = scores.float().softmax(-1).cpu().numpy()
-    with checkpoint.written(kept) as partial, partial.open("wb") as file:
-        np.save(file, answers)
-    return answers
-
-
-def warm_start(model: nn.Module, source: Path) -> int:
-    """Copy from a checkpoint every tensor that has the same name and shape; returns how many.
-
-    Filters and embeddings of another width and height are resized.
-    """
-    own = model.state_dict()
-    _, other, _ = checkpoint.load(source)
-    fitting = {}
-    for name, value in other.state_dict().items():
-        if name not in own:
-            continue
-        wanted = own[name].shape
-        if value.shape != wanted and value.dim() == 4 and value.shape[:2] == wanted[:2]:
-            value = F.interpolate(value, wanted[2:], mode="bilinear", align_corners=False)
-        if value.shape == wanted:
-            fitting[name] = value
-    model.load_state_dict(fitting, strict=False)
-    return len(fitting)
-
-
-def default_precision(device: str) -> str:
-    """bfloat16 where the device computes in it (GPUs; CPUs with AMX or AVX512-BF16, 2 times as fast), else float32."""
-    if device != "cpu":
-        return "bf16"
-    capabilities = torch.cpu.get_capabilities()
-    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
-
-
 def parser() -> argparse.ArgumentParser:
     """The command's arguments; every setting of ``Recipe`` that is a number is one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -313,8 +268,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=32, help="side of an image or of a cell, pixels")
     parser.add_argument("--k", type=int, default=3, help="grid of a collage-cnn")
     parser.add_argument("--collage-size", type=int, help="side of the collage, pixels (default: k times --size)")
-    parser.add_argument("--teacher", type=Path, help="checkpoint of an s-cnn whose answers are learnt as well")
-    parser.add_argument("--init", type=Path, help="checkpoint to start from: all weights that fit")
+    parser.add_argument("--teacher", type=Path, help="checkpoint or .onnx file whose answers are learnt as well")
+    parser.add_argument("--init", type=Path, help="checkpoint or .onnx file to start from: all that fits")
     parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet, resnet18)")
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks of each stage (collage-resnet)")
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
@@ -354,17 +309,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options["stem"] = int(args.stem)
     spec = describe(data, args.model, collage_size, k, options)
     precision = args.precision or default_precision(args.device)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        teacher = teach(args.teacher, args.data, args.device, len(data.train)) if args.teacher else None
+        answers = args.out.with_name(f"{args.teacher.stem}.npy") if args.teacher else None
+        teacher = teach(args.teacher, args.data, args.device, len(data.train), answers) if answers else None
         trainer = Trainer(spec, data, recipe, args.device, precision, teacher)
         if args.init:
-            print(f"{warm_start(trainer.model, args.init)} tensors from {args.init}")
+            print(f"{trainer.start_from(args.init)} tensors from {args.init}")
         if args.out.exists():
             trainer.resume(args.out)
             print(f"resuming after {len(trainer.log)} epochs")
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     parameters = sum(weight.numel() for weight in trainer.model.parameters())
     print(f"{args.model} on {data.name}: {parameters / 1e6:.2f} M parameters, {trainer.steps} steps, {recipe}")
     while not trainer.finished:

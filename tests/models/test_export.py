@@ -14,11 +14,11 @@ from torch import nn
 
 from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
 from models import checkpoint
+from models.augment import normalise
 from models.checkpoint import ModelSpec
 from models.data import FASHION_MNIST_LABELS
 from models.export import TOLERANCE, ExportError, Served, check, export, main, pack, probes, store, to_onnx
 from models.measure import OnnxModel
-from models.train import normalise
 from tests.models.datasets import write_folders, write_idx
 
 SPECS = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from models import checkpoint
-from models.augment import augment, tile
+from models.augment import augment, normalise, tile
 from models.data import Dataset, load
 from models.optim import Muon, orthogonalise
-from models.train import Recipe, Trainer, describe, main, normalise, teach, warm_start
+from models.train import Recipe, Trainer, describe, main
+from models.transfer import teach, warm_start
 from tests.models.datasets import write_idx
 
 SPECS = {"resnet32": (1, {}), "collage-resnet": (2, {"widths": [8, 16, 16]})}
@@ -183,24 +185,33 @@ def test_a_teacher_is_part_of_the_target(data: Dataset) -> None:
 def test_a_teachers_answers_and_a_warm_start(tmp_path: Path, folder: Path, data: Dataset) -> None:
     source = trainer(data, "resnet32")
     source.save(tmp_path / "teacher.pt")
-    answers = teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train))
+    kept = tmp_path / "kept.npy"
+    answers = teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept)
     assert answers.shape == (2, len(data.train), 10)
     np.testing.assert_allclose(answers.sum(-1), 1, rtol=1e-3)
-    np.save(tmp_path / "teacher.npy", answers + 1)
+    np.save(kept, answers + 1)
     np.testing.assert_array_equal(
-        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train)), answers + 1
+        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept), answers + 1
     )  # not worked out again
     os.utime(tmp_path / "teacher.pt", (time.time() + 9, time.time() + 9))
     np.testing.assert_array_equal(
-        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train)), answers
+        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept), answers
     )  # it has learned since
     other = trainer(data, "resnet32", seed=5)
     assert warm_start(other.model, tmp_path / "teacher.pt") == len(source.model.state_dict())
     for name, weight in source.model.state_dict().items():
         torch.testing.assert_close(other.model.state_dict()[name], weight, msg=name)
-    trainer(data, "collage-resnet").save(tmp_path / "collage.pt")
-    with pytest.raises(ValueError, match="a teacher is an s-cnn"):
-        teach(tmp_path / "collage.pt", folder, "cpu", len(data.train))
+
+
+def test_a_collage_cnn_can_be_a_teacher(tmp_path: Path, folder: Path, data: Dataset) -> None:
+    source = trainer(data, "collage-resnet")
+    source.run_epoch()
+    source.save(tmp_path / "collage.pt")
+    answers = teach(tmp_path / "collage.pt", folder, "cpu", len(data.train), tmp_path / "kept.npy")
+    mirrored = replace(data.train, images=data.train.images[:, :, ::-1].copy())
+    for given, split in zip(answers, (data.train, mirrored), strict=True):
+        np.testing.assert_allclose(given.sum(-1), 1, rtol=1e-3)
+        assert (given.argmax(-1) == split.labels).mean() == pytest.approx(source.accuracy(split))  # the same collages
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1(data: Dataset) -> None:

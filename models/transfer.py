@@ -1,0 +1,84 @@
+"""What a new model takes over from a trained one: its weights, or its answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from encoder.grid import Grid
+from models import checkpoint
+from models.augment import normalise, tile
+from models.checkpoint import ModelSpec
+from models.collage_cnn import cell_scores, resized
+from models.data import load, placements
+from models.layers import default_precision
+from models.restore import EXPORTED, restore
+
+
+def stored(path: Path) -> tuple[ModelSpec, nn.Module]:
+    """The model of a checkpoint, or of an exported file."""
+    return restore(path) if path.suffix == EXPORTED else checkpoint.load(path)[:2]
+
+
+@torch.no_grad()
+def teach(teacher: Path, data: Path, device: str, count: int, kept: Path) -> NDArray[np.float32]:
+    """A trained model's answers to the ``count`` training images, as they are and flipped; a collage-cnn is shown
+    random collages of them.
+
+    Returns float32 ``[2, count, classes]``, which are stored in ``kept`` for others that learn from the same teacher.
+    """
+    spec, model = stored(teacher)
+    answers = np.empty((2, count, len(spec.labels)), np.float32)
+    if kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime:
+        known: NDArray[np.float32] = np.load(kept)
+        if known.shape == answers.shape:
+            return known
+    grid = Grid(spec.k, spec.size)
+    boxes = torch.from_numpy(grid.boxes.copy()).to(device)
+    train = load(data, -(-spec.size // spec.k)).train
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bfloat16 = default_precision(device) == "bf16"
+    order = np.concatenate(list(placements(train, grid.cells, seed=0)))
+    step = max(1, 250 // grid.cells) * grid.cells
+    for start in range(0, count, step):
+        index = order[start : start + step]
+        images = torch.from_numpy(train.images[index]).to(device)
+        for flipped, batch in enumerate((images, images.flip(2))):
+            x = normalise(tile(batch, grid) if spec.kind == "collage-cnn" else batch, spec)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
+                scores = model(x.contiguous(memory_format=torch.channels_last)).float()
+            if spec.kind == "collage-cnn":
+                scores = cell_scores(scores, boxes).reshape(len(index), -1)
+            answers[flipped, index] = scores.softmax(-1).cpu().numpy()
+    with checkpoint.written(kept) as partial, partial.open("wb") as file:
+        np.save(file, answers)
+    return answers
+
+
+@torch.no_grad()
+def warm_start(model: nn.Module, source: Path) -> int:
+    """Copy from a checkpoint, or an exported file, every tensor of the same name and shape; returns how many.
+
+    Filters and embeddings of another width and height are resized.
+    """
+    own = model.state_dict()
+    _, other = stored(source)
+    fitting = {}
+    for name, value in other.state_dict().items():
+        if name not in own:
+            continue
+        wanted = own[name].shape
+        if value.shape != wanted and value.shape[:2] == wanted[:2]:
+            if value.dim() == 4:
+                value = F.interpolate(value, wanted[2:], mode="bilinear", align_corners=False)
+            elif value.dim() == 6:
+                value = resized(value, wanted[-1])
+        if value.shape == wanted:
+            fitting[name] = value
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoint
+from models.augment import normalise
+from models.export import Served, check, export, probes
+from models.measure import OnnxModel
+from models.restore import anchor, restore
+from models.train import main
+from tests.models.datasets import write_idx
+from tests.models.test_export import LOG, RECIPE, SPECS, trained
+from tests.onnx_models import save_plain, save_s_cnn
+
+
+@pytest.mark.parametrize("architecture", SPECS)
+def test_a_restored_model_is_the_one_that_is_served(tmp_path: Path, architecture: str) -> None:
+    spec, run, file = SPECS[architecture], tmp_path / "run.pt", tmp_path / "run.onnx"
+    checkpoint.save(run, spec, trained(spec), recipe=RECIPE, log=LOG)
+    export(run, file, "int8")
+    found, model = restore(file)
+    assert found == spec
+    assert not model.training
+    assert check(Served(spec, model), OnnxModel(file), probes(spec.size), "fp32") < 1e-5
+
+
+@pytest.mark.parametrize("architecture", SPECS)
+def test_an_anchored_model_computes_the_same_in_training_mode(architecture: str) -> None:
+    spec = SPECS[architecture]
+    model = trained(spec)
+    x = normalise(torch.from_numpy(probes(spec.size, 16)), spec)
+    with torch.no_grad():
+        before = model(x)
+        anchor(model, x)
+        torch.testing.assert_close(model(x), before, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(model.train()(x), before, rtol=1e-3, atol=1e-3)
+        assert (trained(spec).train()(x) - before).abs().max() > 0.05  # not so without
+
+
+def test_files_of_another_origin_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not exported from a checkpoint of ours"):
+        restore(save_plain(tmp_path / "plain.onnx"))
+    with pytest.raises(ValueError, match="does not tell its 'architecture'"):
+        restore(save_s_cnn(tmp_path / "described.onnx"))
+
+
+def test_training_goes_on_from_an_exported_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(write_idx(tmp_path / "data", train=80, test=20))
+    model = ["--data", data, "--model", "collage-resnet", "--widths", "8", "16", "16", "--size", "16", "--k", "2"]
+    model += ["--batch", "24", "--precision", "fp32"]
+    main([*model, "--epochs", "12", "--out", str(tmp_path / "first.pt")])
+    export(tmp_path / "first.pt", tmp_path / "first.onnx", "int8")
+    start = ["--init", str(tmp_path / "first.onnx"), "--teacher", str(tmp_path / "first.onnx")]
+    low = ["--muon-lr", "0.001", "--sgd-lr", "0.001", "--epochs", "1"]
+    main([*model, *start, *low, "--out", str(tmp_path / "second.pt")])
+    assert "tensors from" in capsys.readouterr().out
+    assert (tmp_path / "first.npy").exists()
+    first, second = (checkpoint.load(tmp_path / f"{name}.pt")[2]["log"] for name in ("first", "second"))
+    assert second[0]["loss"] < first[5]["loss"] < first[0]["loss"]
