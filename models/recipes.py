@@ -51,7 +51,7 @@ def _cifar_collage(grid: str, pretraining: str) -> dict[str, str]:
 _PHOTOS = "--crop 0.35 --batch 108"
 _PHOTO_SHAPE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS}"
 _PHOTO_3X3 = f"{_PHOTO_SHAPE} --k 3 --stem 4 --strides 1 2 2 3"
-_FINE_TUNE = f"{TEACHER} --init {{run}}-collage-3x3.pt"
+_FINE_TUNE = "--teacher {run}-collage-3x3.pt --init {run}-collage-3x3.pt"
 
 FAMILIES = (
     Family(
@@ -88,15 +88,16 @@ FAMILIES = (
             S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 6 --muon-lr 0.03 --sgd-lr 0.05 "
             f"--small-size 176 --small-share 1 --init {{run}}-{PRETRAINED}-s-cnn.pt",
             f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --collage-size 288 --epochs 24",
-            "collage-3x3": f"{_PHOTO_3X3} --collage-size 432 --muon-lr 0.04 --sgd-lr 0.05 --epochs 12 {TEACHER} "
+            "collage-3x3": f"{_PHOTO_3X3} --collage-size 432 --muon-lr 0.04 --sgd-lr 0.05 --epochs 12 "
             f"--init {{run}}-{PRETRAINED}-3x3.pt",
-            "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 12 "
+            "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 10 "
+            f"--muon-lr 0.04 --sgd-lr 0.05 {_FINE_TUNE}",
+            "collage-4x4": f"{_PHOTO_SHAPE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 14 "
             f"{_FINE_TUNE}",
-            "collage-4x4": f"{_PHOTO_SHAPE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 20 "
+            "collage-5x5": f"{_PHOTO_SHAPE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 --epochs 18 "
             f"{_FINE_TUNE}",
-            "collage-5x5": f"{_PHOTO_SHAPE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 --epochs 25 "
-            f"{_FINE_TUNE}",
-            "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 {_PHOTOS} {TEACHER} --epochs 50",
+            "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 {_PHOTOS} --epochs 40 "
+            "--teacher {run}-collage-3x3.pt",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 {_PHOTOS} {TEACHER} --epochs 50 "
             "--init {run}-collage-3x3-paper.pt",
             "rival-lowres": "--model resnet34 --size 144 --crop 0.35 --batch 96 --epochs 3 --init {run}-s-cnn.pt",
