@@ -87,8 +87,8 @@ FAMILIES = (
             f"{PRETRAINED}-s-cnn": "--model resnet34 --size 112 --crop 0.35 --batch 96 --epochs 16",
             S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 6 --muon-lr 0.03 --sgd-lr 0.05 "
             f"--small-size 176 --small-share 1 --init {{run}}-{PRETRAINED}-s-cnn.pt",
-            f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --collage-size 288 --epochs 24",
-            "collage-3x3": f"{_PHOTO_3X3} --collage-size 432 --muon-lr 0.04 --sgd-lr 0.05 --epochs 12 "
+            f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --collage-size 288 --epochs 40",
+            "collage-3x3": f"{_PHOTO_3X3} --collage-size 432 --muon-lr 0.04 --sgd-lr 0.05 --epochs 12 {TEACHER} "
             f"--init {{run}}-{PRETRAINED}-3x3.pt",
             "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 10 "
             f"--muon-lr 0.04 --sgd-lr 0.05 {_FINE_TUNE}",
