@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from collage.serving import AlreadyExists, InvalidArgument, boundary, status_of
+from collage.serving import AlreadyExists, InvalidArgument, ServiceError, boundary, status_of
 from collage.tensors import image_from_tensor
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.image import Pixels, decode
@@ -88,7 +88,8 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
             )
         except Exception as error:
             code, text = status_of(error, id)
-            failure = predict_pb2.PredictError(code=code.value[0], message=text)
+            retry_after_s = error.retry_after_s if isinstance(error, ServiceError) else None
+            failure = predict_pb2.PredictError(code=code.value[0], message=text, retry_after_s=retry_after_s)
             return predict_pb2.PredictStreamResponse(request_id=id, error=failure)
 
     def _remaining(self, context: Any) -> float:
