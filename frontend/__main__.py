@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -115,8 +114,6 @@ async def serve(settings: FrontendSettings) -> None:
 def main() -> int:
     """Exit code 0 after draining, 2 if the frontend cannot start; then standard error says why in one line."""
     settings = load_settings(FrontendSettings)
-    # gRPC's older poller hands less from thread to thread, which saves a tenth and more of the processor (docs/speed.md).
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
     try:
         asyncio.run(serve(settings))
     except (SecurityError, OSError) as error:
