@@ -80,6 +80,8 @@ async def rounds(cases: Sequence[Case], count: int, in_flight: int, seconds: flo
             cpu, started = cpu_seconds(case.process.pid), time.monotonic()
             done = await case.load(in_flight, seconds)
             cpu, elapsed = cpu_seconds(case.process.pid) - cpu, time.monotonic() - started
+            if not done:
+                raise ProcessError(f"{case.name}: no answer within {elapsed:.1f} s")
             samples[case.name].append(Sample(done / elapsed, cpu / done))
     return samples
 
@@ -128,19 +130,19 @@ def image(size: int) -> tensor_pb2.Tensor:
     return to_tensor(np.random.default_rng(1).integers(0, 256, (size, size, 3), np.uint8))
 
 
-def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor) -> list[Case]:
+def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Case]:
     """Raw tensors, by unary calls and by PredictStream."""
     bare = f"bare proxy, {size}"
     request = predict_pb2.PredictRequest(tensor=tensor)
     ask = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
     return [
         Case(bare, rig.bare, unary(asking(rig.classify, worker_pb2.ClassifyRequest, image=tensor))),
-        Case(f"frontend, {size}", rig.ours, unary(ask), bare, 0.7),
-        Case(f"frontend, {size}, PredictStream", rig.ours, stream(rig.stub, request), bare, 0.7),
+        Case(f"frontend, {size}", rig.ours, unary(ask), bare, bar),
+        Case(f"frontend, {size}, PredictStream", rig.ours, stream(rig.stub, request), bare, bar),
     ]
 
 
-def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Case]:
+def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float) -> list[Case]:
     """Raw tensors, by callers that cost next to nothing."""
     bare, classify = f"bare proxy, {size}, saturated", worker_pb2.ClassifyRequest(image=tensor)
     predict = saturating(rig.ours.address, PREDICT, predict_pb2.PredictRequest(tensor=tensor))
@@ -237,7 +239,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
         large = await bench.rig("large", LARGE) if args.mlserver or "large" in parts else None
         server = await bench.mlserver(args.mlserver) if args.mlserver else None
         if small and "tensors" in parts:
-            await run(tensors(small, "3 KB", image(SIZE)))
+            await run(tensors(small, "3 KB", image(SIZE), 0.7))
         if small and "jpegs" in parts:
             await run(jpegs(small))
         if large and "large" in parts:

@@ -119,9 +119,7 @@ def to_response(outcome: Outcome, top_k: int) -> predict_pb2.PredictResponse:
         best = np.argsort(-outcome.probabilities, kind="stable")[:top_k].tolist()
     response = predict_pb2.PredictResponse()  # filled in field by field, which takes half the time
     for index in best:
-        response.classes.add(
-            label=outcome.model.labels[index], index=index, probability=outcome.probabilities[index]
-        )
+        response.classes.add(label=outcome.model.labels[index], index=index, probability=outcome.probabilities[index])
     provenance = response.provenance
     provenance.source = _WIRE_SOURCES[outcome.source]
     provenance.degraded = outcome.degraded
