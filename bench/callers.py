@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
+import re
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
+import grpc.aio
 import numpy as np
+from google.protobuf.message import Message
 from PIL import Image
 
 from bench.processes import ProcessError
@@ -63,6 +70,39 @@ def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.
             room.release()
             count += 1
         return count
+
+    return load
+
+
+H2LOAD = shutil.which("h2load")
+"""A load generator in C (Debian's package nghttp2-client), which leaves the processor to what is measured."""
+
+
+def saturating(address: str, method: str, message: Message) -> Load:
+    """Unary calls by h2load, all with the same message; whole seconds.
+
+    It sees no gRPC status, only HTTP's, so a call of our own is made first: AioRpcError if that fails.
+    """
+    data = message.SerializeToString()
+    headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+
+    async def load(in_flight: int, seconds: float) -> int:
+        async with grpc.aio.insecure_channel(address) as channel:
+            call: Any = channel.unary_unary(f"/{method}")  # no serialisers: bytes
+            await call(data, timeout=10)
+        with tempfile.NamedTemporaryFile() as body:
+            body.write(bytes(1) + len(data).to_bytes(4, "big") + data)  # gRPC's frame: not compressed, length, message
+            body.flush()
+            amount = ("-c", "1", "-t", "1", "-m", str(in_flight), "-D", str(math.ceil(seconds)))
+            process = await asyncio.create_subprocess_exec(
+                *(H2LOAD or "h2load", *amount, *headers, "-d", body.name, f"http://{address}/{method}"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            printed, _ = await process.communicate()
+        found = re.search(rb"(\d+) succeeded, (\d+) failed", printed)
+        if found is None or found[2] != b"0":
+            raise ProcessError(f"h2load failed: {printed.decode()}")
+        return int(found[1])
 
     return load
 

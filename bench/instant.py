@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bench.processes import HOST
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import boundary, channel_options, server_options
+from collage.serving import boundary, channel_options, new_server, server_options
 from collage.tensors import image_from_tensor, to_tensor
 from collage.v1 import predict_pb2, tensor_pb2, worker_pb2, worker_pb2_grpc
 from encoder.grid import Grid
@@ -37,10 +37,10 @@ ADDRESSES = {ModelKind.S_CNN: "s-cnn", ModelKind.COLLAGE_CNN: "collage-cnn"}
 
 
 class Instant(Engine):
-    """Always the first class: alone, or in all K x K cells."""
+    """Always the first class: alone, or in all K x K cells. Answers after ``service_s`` seconds, any number at once."""
 
-    def __init__(self, info: ModelInfo) -> None:
-        self.info = info
+    def __init__(self, info: ModelInfo, service_s: float) -> None:
+        self.info, self._service_s = info, service_s
         self._outputs = _outputs(info)
 
     def image(self, tensor: tensor_pb2.Tensor) -> NDArray[np.uint8]:
@@ -50,7 +50,9 @@ class Instant(Engine):
     async def infer(
         self, image: NDArray[np.uint8], request_id: str = "", attempt: int = 0, time_remaining: float | None = None
     ) -> Inference:
-        """The answer, at once."""
+        """The answer, when it is due; no processor time is spent until then."""
+        if self._service_s:
+            await asyncio.sleep(self._service_s)
         return Inference(self._outputs, 0.0, 0.0)
 
 
@@ -62,10 +64,10 @@ def _outputs(info: ModelInfo) -> tuple[Floats, ...]:
     return grid.boxes, np.full(grid.cells, 0.95, np.float32), np.repeat(sure, grid.cells, axis=0)
 
 
-async def _worker(info: ModelInfo) -> tuple[grpc.aio.Server, str]:
+async def _worker(info: ModelInfo, service_s: float) -> tuple[grpc.aio.Server, str]:
     """A started worker, SERVING, and its address."""
-    server = grpc.aio.server(options=server_options())
-    engine = Instant(info)
+    server = new_server(server_options())
+    engine = Instant(info, service_s)
     if info.kind is ModelKind.S_CNN:
         worker_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(engine, asyncio.Event()), server)
     else:
@@ -79,7 +81,7 @@ async def _worker(info: ModelInfo) -> tuple[grpc.aio.Server, str]:
     return server, f"{HOST}:{port}"
 
 
-async def workers(s_cnn: int, collage: int, size: int, addresses: Path) -> list[grpc.aio.Server]:
+async def workers(s_cnn: int, collage: int, size: int, service_s: float, addresses: Path) -> list[grpc.aio.Server]:
     """Start them all, and write down where they are."""
     models = (
         (ModelInfo("instant", ModelKind.S_CNN, LABELS, size, version="1"), s_cnn),
@@ -87,7 +89,7 @@ async def workers(s_cnn: int, collage: int, size: int, addresses: Path) -> list[
     )
     servers = []
     for info, count in models:
-        started = [await _worker(info) for _ in range(count)]
+        started = [await _worker(info, service_s) for _ in range(count)]
         servers += [server for server, _ in started]
         (addresses / ADDRESSES[info.kind]).write_text("\n".join(address for _, address in started))
     return servers
@@ -138,7 +140,7 @@ async def proxy(addresses: Sequence[str], size: int, port: int) -> tuple[grpc.ai
 async def _run(args: argparse.Namespace) -> None:
     port = 0
     if args.command == "workers":
-        servers = await workers(args.s_cnn, args.collage, args.size, args.addresses)
+        servers = await workers(args.s_cnn, args.collage, args.size, args.service_s, args.addresses)
     else:
         server, port = await proxy(args.workers.read_text().split(), args.size, args.port)
         servers = [server]
@@ -156,6 +158,7 @@ def main() -> None:
     instant = commands.add_parser("workers")
     instant.add_argument("--s-cnn", type=int, default=9)
     instant.add_argument("--collage", type=int, default=1)
+    instant.add_argument("--service-s", type=float, default=0.0)
     instant.add_argument("--addresses", type=Path, required=True)
     bare = commands.add_parser("proxy")
     bare.add_argument("--workers", type=Path, required=True)

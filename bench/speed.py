@@ -3,45 +3,45 @@
 Workers that answer at once, on loopback, so that all there is to see is what lies between client and worker. Every
 case is measured in turn, round after round, and compared with its baseline within the round; the median of the rounds
 counts. What is measured runs on one core, all else (client, workers) on another, as far as there are two.
+
+Callers in Python cost as much as what they call and so hide some of it. Parts that need Debian's nghttp2-client have
+callers in C, and what they call is the only thing that is busy.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc.aio
 import numpy as np
 from google.protobuf.message import Message
 
-from bench.callers import Call, Load, jpeg, stream, unary
-from bench.cluster import until_serving
-from bench.instant import ADDRESSES
-from bench.processes import HOST, LOGS, Child, ProcessError, ProcessGroup
+from bench.callers import H2LOAD, Call, Load, jpeg, saturating, stream, unary
+from bench.processes import Child, Metrics, ProcessError
+from bench.rig import Bench, Rig, pin
 from collage.client import show
 from collage.figures import OUT, Scalar, write_figures
-from collage.model_info import ModelKind
-from collage.serving import channel_options
 from collage.tensors import to_tensor
-from collage.v1 import predict_pb2, predict_pb2_grpc, worker_pb2, worker_pb2_grpc
+from collage.v1 import predict_pb2, predict_pb2_grpc, tensor_pb2, worker_pb2
 from encoder.image import decode, shrink
+from frontend.metrics import CODES
+from inference import open_inference_pb2 as oip
 from models.measure import medians
 
 SIZE = 32  # of the s-cnn's input: 3 KB
 LARGE = 224  # of the other s-cnn's: 150 KB
-WORKERS = 9
 MANY = (9, 100, 400)
-CORES = sorted(os.sched_getaffinity(0))
+SERVICE_S, CODED_IN_FLIGHT = 0.01, 64  # so that groups fill before their members are answered
+CLASSIFY, PREDICT = "collage.v1.ClassifierService/Classify", "collage.v1.PredictService/Predict"
+MODEL_INFER = "inference.GRPCInferenceService/ModelInfer"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -70,75 +70,6 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep a process with all its threads on one core, where there are two."""
-    if len(CORES) > 1:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), {CORES[core]})
-
-
-class Bench(ProcessGroup):
-    """The processes: instant workers, proxies, frontends. ``folder`` takes the lists of addresses."""
-
-    def __init__(self, folder: Path, logs: Path = LOGS) -> None:
-        super().__init__(logs)
-        self.folder = folder
-        self._stack = AsyncExitStack()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-        await self.stop()
-
-    async def channel(self, child: Child) -> grpc.aio.Channel:
-        """To a child, closed in the end."""
-        channel = grpc.aio.insecure_channel(child.address, channel_options())
-        return await self._stack.enter_async_context(channel)
-
-    async def _launch(self, name: str, core: int, *command: str) -> Child:
-        child = self.add(name, name, (sys.executable, "-m", *command))
-        await child.start()
-        pin(child.pid, core)
-        return child
-
-    async def workers(self, name: str, s_cnn: int, size: int) -> list[str]:
-        """So many s-cnn workers and one collage worker, in one process; the addresses of the former."""
-        folder = self.folder / name
-        folder.mkdir()
-        flags = ("--s-cnn", str(s_cnn), "--size", str(size), "--addresses", str(folder))
-        await self._launch(f"workers-{name}", 1, "bench.instant", "workers", *flags)
-        return (folder / ADDRESSES[ModelKind.S_CNN]).read_text().split()
-
-    async def proxy(self, name: str, size: int) -> Child:
-        """In front of the s-cnn workers of this name."""
-        file = self.folder / name / ADDRESSES[ModelKind.S_CNN]
-        return await self._launch(
-            f"proxy-{name}", 0, "bench.instant", "proxy", "--workers", str(file), "--size", str(size)
-        )
-
-    async def frontend(self, name: str, s_cnn: Sequence[str], *flags: str) -> Child:
-        """With coding on, over these workers and the collage worker of this name; returns when all are ready."""
-        collage = self.folder / name / ADDRESSES[ModelKind.COLLAGE_CNN]
-        targets = ("--s-cnn-workers", ",".join(s_cnn), "--collage-workers", f"file://{collage}")
-        child = await self._launch(
-            f"frontend-{name}-{len(s_cnn)}",
-            0,
-            "frontend",
-            "--host",
-            HOST,
-            "--policy",
-            "adaptive",
-            *targets,
-            *flags,
-        )
-        await until_serving(child)
-        async with asyncio.timeout(60):
-            while (await child.metrics()).value("collage_workers", role="s_cnn", state="ready") < len(s_cnn):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
-        pin(child.pid, 0)  # the threads that have come since
-        return child
-
-
 async def rounds(cases: Sequence[Case], count: int, in_flight: int, seconds: float) -> dict[str, list[Sample]]:
     """Measure every case in turn, ``count`` times, after a short warm-up."""
     samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
@@ -149,6 +80,8 @@ async def rounds(cases: Sequence[Case], count: int, in_flight: int, seconds: flo
             cpu, started = cpu_seconds(case.process.pid), time.monotonic()
             done = await case.load(in_flight, seconds)
             cpu, elapsed = cpu_seconds(case.process.pid) - cpu, time.monotonic() - started
+            if not done:
+                raise ProcessError(f"{case.name}: no answer within {elapsed:.1f} s")
             samples[case.name].append(Sample(done / elapsed, cpu / done))
     return samples
 
@@ -192,86 +125,137 @@ def asking(method: Callable[..., Awaitable[object]], message: type[Message], **f
     return lambda: method(message(**fields), timeout=10)
 
 
+def image(size: int) -> tensor_pb2.Tensor:
+    """Noise, uint8 ``[size, size, 3]``."""
+    return to_tensor(np.random.default_rng(1).integers(0, 256, (size, size, 3), np.uint8))
+
+
+def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Case]:
+    """Raw tensors, by unary calls and by PredictStream."""
+    bare = f"bare proxy, {size}"
+    request = predict_pb2.PredictRequest(tensor=tensor)
+    ask = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
+    return [
+        Case(bare, rig.bare, unary(asking(rig.classify, worker_pb2.ClassifyRequest, image=tensor))),
+        Case(f"frontend, {size}", rig.ours, unary(ask), bare, bar),
+        Case(f"frontend, {size}, PredictStream", rig.ours, stream(rig.stub, request), bare, bar),
+    ]
+
+
+def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float) -> list[Case]:
+    """Raw tensors, by callers that cost next to nothing."""
+    bare, classify = f"bare proxy, {size}, saturated", worker_pb2.ClassifyRequest(image=tensor)
+    predict = saturating(rig.ours.address, PREDICT, predict_pb2.PredictRequest(tensor=tensor))
+    return [
+        Case(bare, rig.bare, saturating(rig.bare.address, CLASSIFY, classify)),
+        Case(f"frontend, {size}, saturated", rig.ours, predict, bare, bar),
+    ]
+
+
+def jpegs(rig: Rig) -> list[Case]:
+    """JPEGs of two sizes, to a proxy that only decodes."""
+    cases = []
+    for data in (jpeg(20), jpeg(150)):
+        size = f"{round(len(data) / 1000)} KB JPEG"
+        through = asking(rig.decoded, predict_pb2.PredictRequest, image=data)
+        predict = asking(rig.stub.Predict, predict_pb2.PredictRequest, image=data)
+        cases += [
+            Case(f"decoding proxy, {size}", rig.bare, unary(through)),
+            Case(f"frontend, {size}", rig.ours, unary(predict), f"decoding proxy, {size}", 0.6),
+        ]
+    return cases
+
+
+def to_mlserver(rig: Rig, server: Child, size: str, tensor: tensor_pb2.Tensor, bar: float) -> list[Case]:
+    """MLServer itself, and the frontend by our own protocol and by MLServer's."""
+
+    def infer(child: Child, model: str) -> Load:
+        shaped = oip.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=[1, *tensor.shape])
+        request = oip.ModelInferRequest(model_name=model, inputs=[shaped], raw_input_contents=[tensor.data])
+        return saturating(child.address, MODEL_INFER, request)
+
+    baseline = f"MLServer, {size}"
+    predict = saturating(rig.ours.address, PREDICT, predict_pb2.PredictRequest(tensor=tensor))
+    return [
+        Case(baseline, server, infer(server, "instant")),
+        Case(f"frontend, {size}, to MLServer", rig.ours, predict, baseline, bar),
+        Case(f"frontend, {size}, ModelInfer, to MLServer", rig.ours, infer(rig.ours, "instant"), baseline),
+    ]
+
+
+async def latency(rig: Rig, count: int) -> list[dict[str, Scalar]]:
+    """What a single request waits for, and the steps of a JPEG apart."""
+    tensor = image(SIZE)
+    bare = asking(rig.classify, worker_pb2.ClassifyRequest, image=tensor)
+    ours = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
+    found = [await added_latency(bare, ours, count)]
+    small = jpeg(20)
+    pixels = decode(small, LARGE)
+    steps: dict[str, Callable[[int], object]] = {
+        "decode 20 KB JPEG to 32 x 32": lambda _: decode(small, SIZE),
+        "decode 20 KB JPEG to 224 x 224": lambda _: decode(small, LARGE),
+        "cell, 224 to 32 pixels": lambda _: shrink(pixels, SIZE, SIZE),
+    }
+    times = medians(list(steps.values()), 200)
+    return found + [{"case": name, "p50_s": seconds} for name, seconds in zip(steps, times, strict=True)]
+
+
+async def scale(bench: Bench) -> list[Case]:
+    """More and more workers, of which no more are used than of few."""
+    cases: list[Case] = []
+    many = await bench.workers("many", max(MANY), SIZE)
+    for count in MANY:
+        frontend = await bench.frontend("many", many[:count])
+        stub = predict_pb2_grpc.PredictServiceStub(await bench.channel(frontend))
+        ask = asking(stub.Predict, predict_pb2.PredictRequest, tensor=image(SIZE))
+        baseline = f"{MANY[0]} workers" if cases else ""
+        cases.append(Case(f"{count} workers", frontend, unary(ask), baseline, 0.9 if cases else None))
+    return cases
+
+
+async def coded(rig: Rig, before: Metrics) -> dict[str, Scalar]:
+    """How much coding there was since; raises ProcessError if a request failed, which h2load would not see."""
+    now = await rig.ours.metrics()
+
+    def since(name: str, **labels: str) -> float:
+        return now.value(name, **labels) - before.value(name, **labels)
+
+    if failed := sum(since("collage_requests_total", code=code) for code in CODES if code not in ("OK", "CANCELLED")):
+        raise ProcessError(f"the frontend failed {failed:.0f} requests")  # h2load cancels what is left in the end
+    share = since("collage_sent_total", attempt="collage") / since("collage_sent_total", attempt="s_cnn")
+    return {"case": "collages per request", "share": share}
+
+
 async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scalar]]:
     """All rows."""
-    small, large = jpeg(20), jpeg(150)
-    rng = np.random.default_rng(1)
-    tensor = to_tensor(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8))
-    big = to_tensor(rng.integers(0, 256, (LARGE, LARGE, 3), np.uint8))
     found: list[dict[str, Scalar]] = []
-    async with Bench(folder) as bench:
-        addresses = await bench.workers("small", WORKERS, SIZE)
-        bare = await bench.proxy("small", SIZE)
-        ours = await bench.frontend("small", addresses)
-        classify = worker_pb2_grpc.ClassifierServiceStub(await bench.channel(bare)).Classify
-        decoded = predict_pb2_grpc.PredictServiceStub(await bench.channel(bare)).Predict
-        stub = predict_pb2_grpc.PredictServiceStub(await bench.channel(ours))
+    parts = set(args.parts)
 
-        bare_call = asking(classify, worker_pb2.ClassifyRequest, image=tensor)
-        our_call = asking(stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
-        cases = []
-        if "tensors" in args.parts:
-            cases += [
-                Case("bare proxy, 3 KB", bare, unary(bare_call)),
-                Case("frontend, 3 KB", ours, unary(our_call), "bare proxy, 3 KB", 0.7),
-                Case(
-                    "frontend, 3 KB, PredictStream",
-                    ours,
-                    stream(stub, predict_pb2.PredictRequest(tensor=tensor)),
-                    "bare proxy, 3 KB",
-                    0.7,
-                ),
-            ]
-        if "jpegs" in args.parts:
-            for data in (small, large):
-                size = f"{round(len(data) / 1000)} KB JPEG"
-                through = asking(decoded, predict_pb2.PredictRequest, image=data)
-                predict = asking(stub.Predict, predict_pb2.PredictRequest, image=data)
-                cases += [
-                    Case(f"decoding proxy, {size}", bare, unary(through)),
-                    Case(f"frontend, {size}", ours, unary(predict), f"decoding proxy, {size}", 0.6),
-                ]
-        found += rows(cases, await rounds(cases, args.rounds, args.in_flight, args.seconds))
-        if "large" in args.parts:
-            addresses_large = await bench.workers("large", WORKERS, LARGE)
-            bare_large = await bench.proxy("large", LARGE)
-            ours_large = await bench.frontend("large", addresses_large)
-            classify_large = worker_pb2_grpc.ClassifierServiceStub(await bench.channel(bare_large)).Classify
-            stub_large = predict_pb2_grpc.PredictServiceStub(await bench.channel(ours_large))
-            cases = [
-                Case(
-                    "bare proxy, 150 KB",
-                    bare_large,
-                    unary(asking(classify_large, worker_pb2.ClassifyRequest, image=big)),
-                ),
-                Case(
-                    "frontend, 150 KB",
-                    ours_large,
-                    unary(asking(stub_large.Predict, predict_pb2.PredictRequest, tensor=big)),
-                    "bare proxy, 150 KB",
-                ),
-            ]
-            found += rows(cases, await rounds(cases, args.rounds, args.in_flight, args.seconds))
-        if "latency" in args.parts:
-            found.append(await added_latency(bare_call, our_call, args.rounds * 200))
-            pixels = decode(small, LARGE)
-            steps: dict[str, Callable[[int], object]] = {
-                "decode 20 KB JPEG to 32 x 32": lambda _: decode(small, SIZE),
-                "decode 20 KB JPEG to 224 x 224": lambda _: decode(small, LARGE),
-                "cell, 224 to 32 pixels": lambda _: shrink(pixels, SIZE, SIZE),
-            }
-            times = medians(list(steps.values()), 200)
-            found += [{"case": name, "p50_s": seconds} for name, seconds in zip(steps, times, strict=True)]
-        if "scale" in args.parts:
-            cases = []
-            many = await bench.workers("many", max(MANY), SIZE)
-            for count in MANY:
-                frontend = await bench.frontend("many", many[:count])
-                wide = predict_pb2_grpc.PredictServiceStub(await bench.channel(frontend))
-                ask = asking(wide.Predict, predict_pb2.PredictRequest, tensor=tensor)
-                baseline = "" if count == MANY[0] else f"{MANY[0]} workers"
-                cases.append(Case(f"{count} workers", frontend, unary(ask), baseline, 0.9 if baseline else None))
-            found += rows(cases, await rounds(cases, args.rounds, args.in_flight, args.seconds))
+    async def run(cases: Sequence[Case], in_flight: int = args.in_flight) -> None:
+        found.extend(rows(cases, await rounds(cases, args.rounds, in_flight, args.seconds)))
+
+    async with Bench(folder) as bench:
+        small = await bench.rig("small", SIZE) if args.mlserver or parts & {"tensors", "jpegs", "latency"} else None
+        large = await bench.rig("large", LARGE) if args.mlserver or "large" in parts else None
+        server = await bench.mlserver(args.mlserver) if args.mlserver else None
+        if small and "tensors" in parts:
+            await run(tensors(small, "3 KB", image(SIZE), 0.7))
+        if small and "jpegs" in parts:
+            await run(jpegs(small))
+        if large and "large" in parts:
+            await run(tensors(large, "150 KB", image(LARGE))[:2])
+        if small and "latency" in parts:
+            found += await latency(small, args.rounds * 200)
+        if "scale" in parts:
+            await run(await scale(bench))
+        if "coding" in parts:
+            rig = await bench.rig("coding", SIZE, SERVICE_S)
+            before = await rig.ours.metrics()
+            await run(saturated(rig, "3 KB", image(SIZE), 0.7), CODED_IN_FLIGHT)
+            found.append(await coded(rig, before))
+        if small and large and server:
+            await run(to_mlserver(small, server, "3 KB", image(SIZE), 0.8))
+            await run(to_mlserver(large, server, "150 KB", image(LARGE), 1.5))
     return found
 
 
@@ -286,8 +270,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="per case and round (%(default)s)")
     parser.add_argument("--in-flight", type=int, default=16, help="requests at once (%(default)s)")
-    parts = ("tensors", "jpegs", "large", "latency", "scale")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what to measure (everything)")
+    parts = ["tensors", "jpegs", "large", "latency", "scale", *(["coding"] if H2LOAD else [])]
+    parser.add_argument("--parts", nargs="*", choices=parts, default=parts, help="what to measure (%(default)s)")
+    mlserver = "python of an environment with MLServer, to compare with that as well; needs h2load"
+    parser.add_argument("--mlserver", type=Path, help=mlserver)
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
     pin(os.getpid(), 1)
@@ -299,7 +285,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     write_figures("speed", found, directory=args.out)
     show(
-        ("case", "requests", "CPU each", "ratio", "CPU ratio", "bar", "p50", "added"),
+        ("case", "requests", "CPU each", "ratio", "CPU ratio", "bar", "p50", "added", "share"),
         [
             (
                 str(line["case"]),
@@ -310,6 +296,7 @@ def main(argv: Sequence[str]) -> int:
                 _cell(line, "bar", form=".2f"),
                 _cell(line, "p50_s", 1e3, ".3f", " ms"),
                 _cell(line, "added_p50_s", 1e3, ".3f", " ms"),
+                _cell(line, "share", form=".3f"),
             )
             for line in found
         ],

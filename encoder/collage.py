@@ -30,11 +30,16 @@ def overlaps(boxes: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[
     """Intersection over union of every box with every cell: ``[M, 4]`` and ``[N, 4]`` to float32 ``[M, N]``."""
     corner = np.maximum(boxes[:, None, :2], cells[None, :, :2])
     opposite = np.minimum(boxes[:, None, 2:], cells[None, :, 2:])
-    shared = np.maximum(opposite - corner, 0).prod(-1)
-    area = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(-1)
-    union = area[:, None] + (cells[:, 2:] - cells[:, :2]).prod(-1) - shared
+    shared = _area(np.maximum(opposite - corner, 0))
+    area = _area(np.maximum(boxes[:, 2:] - boxes[:, :2], 0))
+    union = area[:, None] + _area(cells[:, 2:] - cells[:, :2]) - shared
     result: NDArray[np.float32] = shared / union
     return result
+
+
+def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
+    area: NDArray[np.float32] = sides[..., 0] * sides[..., 1]
+    return area
 
 
 class CollageCode:
@@ -84,13 +89,12 @@ class CollageCode:
         if not len(candidates):
             return predictions
         overlap = overlaps(found.boxes[candidates], self.grid.boxes)
-        cells = overlap.argmax(-1)
-        order = np.argsort(-found.confidences[candidates], kind="stable")
-        order = order[overlap.max(-1)[order] > 0]
-        winning_cells, first = np.unique(cells[order], return_index=True)
-        for cell, winner in zip(winning_cells, candidates[order[first]], strict=True):
-            if filled[cell]:
-                probabilities = found.class_probabilities[winner]
-                confidence = float(found.confidences[winner] * probabilities.max())
+        cells, shares = overlap.argmax(-1).tolist(), overlap.max(-1).tolist()
+        rows = candidates.tolist()
+        for index in np.argsort(-found.confidences[candidates], kind="stable").tolist():
+            cell, row = cells[index], rows[index]
+            if shares[index] > 0 and filled[cell] and predictions[cell] is None:
+                probabilities = found.class_probabilities[row]
+                confidence = float(found.confidences[row] * probabilities.max())
                 predictions[cell] = Prediction(probabilities, confidence)
         return predictions

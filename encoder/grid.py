@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,12 @@ class Grid:
         """Pixel box ``(left, top, right, bottom)`` of a cell; right and bottom are exclusive."""
         if not 0 <= cell < self.cells:
             raise IndexError(f"cell {cell} is outside a {self.k} x {self.k} grid")
-        row, column = divmod(cell, self.k)
-        return self.edges[column], self.edges[row], self.edges[column + 1], self.edges[row + 1]
+        return self._pixel_boxes[cell]
+
+    @cached_property
+    def _pixel_boxes(self) -> tuple[tuple[int, int, int, int], ...]:
+        spans = list(pairwise(self.edges))
+        return tuple((left, top, right, bottom) for top, bottom in spans for left, right in spans)
 
     def cell_size(self, cell: int) -> tuple[int, int]:
         """Width and height of a cell in pixels."""

@@ -297,9 +297,8 @@ class Dispatcher:
             return
         job.tried[attempt] = worker.address
         self.metrics.sent.labels("s_cnn" if attempt == e.PRIMARY else "replica").inc()
-        call = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at))
-        self._calls[request, attempt] = call
-        call.add_done_callback(functools.partial(self._call_ended, job, attempt, worker.info))
+        ended = functools.partial(self._call_ended, job, attempt, worker.info)
+        self._calls[request, attempt] = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at), ended)
 
     def _call_ended(
         self, job: Job, attempt: int, model: ModelInfo, call: asyncio.Future[Reply[NDArray[np.float32]]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -34,15 +33,15 @@ class WorkerFailure(Exception):
 class _Call(asyncio.Future[Reply[Output]]):
     """A call's answer to come; cancelling it tells the stream at once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, expires: float, cancelled: Callable[[], None]) -> None:
-        super().__init__(loop=loop)
+    def __init__(self, stream: CallStream[Output], id: int, expires: float) -> None:
+        super().__init__(loop=stream.loop)
         self.expires = expires
-        self._cancelled = cancelled
+        self._stream, self._id = stream, id
 
     def cancel(self, msg: Any | None = None) -> bool:
         done = super().cancel(msg)
         if done:
-            self._cancelled()
+            self._stream.cancelled(self._id)
         return done
 
 
@@ -58,17 +57,18 @@ class CallStream(Generic[Output]):
         self._ids = itertools.count(1)
         self._unanswered: dict[int, _Call[Output]] = {}  # cancelled ones as well
         self._outbox: dict[int, Any] = {}
-        self._wake, self._answered = asyncio.Event(), asyncio.Event()
+        self._idle: asyncio.Future[None] | None = None  # what the writer waits for while there is nothing to send
+        self._answered = asyncio.Event()
         self.ended: WorkerFailure | None = None
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None  # one for all calls: hardly any lives to see its end
         self._running = asyncio.create_task(self._run())
 
     def call(self, request: Any, timeout_s: float) -> asyncio.Future[Reply[Output]]:
         """Start a call. It fails with WorkerFailure; cancelling it stops it on the worker as well."""
         id = next(self._ids)
-        expires = self._loop.time() + timeout_s
-        call: _Call[Output] = _Call(self._loop, expires, functools.partial(self._cancelled, id))
+        expires = self.loop.time() + timeout_s
+        call: _Call[Output] = _Call(self, id, expires)
         if self.ended:
             call.set_exception(self.ended)
             return call
@@ -93,16 +93,17 @@ class CallStream(Generic[Output]):
 
     def _post(self, id: int, message: Any) -> None:
         self._outbox[id] = message
-        self._wake.set()
+        if self._idle and not self._idle.done():
+            self._idle.set_result(None)
 
     def _set_timer(self, at: float) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._expire, at)
+        self._timer = self.loop.call_at(at, self._expire, at)
 
     def _expire(self, at: float) -> None:
         self._timer = None
-        now = max(at, self._loop.time())  # the loop may be early, within its resolution
+        now = max(at, self.loop.time())  # the loop may be early, within its resolution
         waiting = {id: call for id, call in self._unanswered.items() if not call.done()}
         for id, call in waiting.items():
             if call.expires <= now:
@@ -111,7 +112,8 @@ class CallStream(Generic[Output]):
         if left := [call.expires for call in waiting.values() if not call.done()]:
             self._set_timer(min(left))
 
-    def _cancelled(self, id: int) -> None:
+    def cancelled(self, id: int) -> None:
+        """Stop a call on the worker as well: its future was cancelled."""
         if id in self._unanswered and not self._withdraw(id):
             self._post(id, self._request(call_id=id, cancel=True))
 
@@ -159,8 +161,8 @@ class CallStream(Generic[Output]):
             while self._outbox:
                 id = next(iter(self._outbox))
                 await self._rpc.write(self._outbox.pop(id))
-            self._wake.clear()
-            await self._wake.wait()
+            self._idle = self.loop.create_future()
+            await self._idle
 
     def _take(self, response: Any) -> None:
         call = self._forget(response.call_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable, Collection
 from typing import Generic
@@ -33,18 +32,33 @@ class Worker(Generic[Output]):
         self._cancelled = 0
         self._settling: asyncio.Task[None] | None = None
 
-    def call(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> asyncio.Future[Reply[Output]]:
+    def call(
+        self,
+        image: Pixels,
+        request_id: str,
+        attempt: int,
+        timeout_s: float,
+        ended: Callable[[asyncio.Future[Reply[Output]]], None] | None = None,
+    ) -> asyncio.Future[Reply[Output]]:
         """Start to run one image; counts as outstanding from now on, until the worker is done with it.
 
         A cancelled call stays outstanding until the worker has let go of it: a frozen worker must not look idle.
+        ``ended`` is told the call when it is over; a callback of its own would cost another handle of the event loop.
         """
         self._balancer.started(self.address)
         call = asyncio.ensure_future(self._transport.run(image, request_id, attempt, timeout_s))
         self._running.add(call)
-        call.add_done_callback(functools.partial(self._ended, call.get_loop().time()))
+        started_at = call.get_loop().time()
+
+        def over(call: asyncio.Future[Reply[Output]]) -> None:
+            self._count(started_at, call)
+            if ended:
+                ended(call)
+
+        call.add_done_callback(over)
         return call
 
-    def _ended(self, started_at: float, call: asyncio.Future[Reply[Output]]) -> None:
+    def _count(self, started_at: float, call: asyncio.Future[Reply[Output]]) -> None:
         self._running.discard(call)
         at = call.get_loop().time()
         if call.cancelled():

@@ -21,6 +21,7 @@ from PIL import Image
 
 from collage.serving import channel_options
 from collage.v1 import predict_pb2, tensor_pb2, worker_pb2
+from inference import open_inference_pb2 as oip
 from tests.encoder.test_image import bomb
 from tests.frontend.fakes import SIZE, image
 from tests.frontend.grpc_workers import cluster
@@ -75,6 +76,60 @@ inputs = st.one_of(
     st.builds(predict_pb2.PredictRequest, image=broken_files()),
     st.builds(predict_pb2.PredictRequest, image=st.binary(max_size=2000)),
     st.builds(predict_pb2.PredictRequest, tensor=tensors, top_k=st.integers(0, 2**32 - 1), request_id=st.text()),
+)
+
+
+oip_parameters = st.dictionaries(
+    st.sampled_from(["classification", "binary_data", "timeout", "shared_memory_region", "other"]),
+    st.one_of(
+        st.builds(oip.InferParameter, int64_param=st.integers(-(2**63), 2**63 - 1)),
+        st.builds(oip.InferParameter, bool_param=st.booleans()),
+        st.builds(oip.InferParameter, string_param=st.text(max_size=9)),
+    ),
+    max_size=2,
+)
+oip_contents = st.one_of(
+    st.builds(oip.InferTensorContents, uint_contents=st.lists(st.integers(0, 2**32 - 1), max_size=9)),
+    st.builds(oip.InferTensorContents, uint_contents=st.just([9] * 3 * SIZE * SIZE)),
+    st.builds(oip.InferTensorContents, fp32_contents=st.lists(st.floats(width=32), max_size=9)),
+    st.builds(oip.InferTensorContents, fp32_contents=st.floats(width=32).map(lambda value: [value] * 3 * SIZE * SIZE)),
+    st.builds(oip.InferTensorContents, bytes_contents=st.lists(broken_files(), max_size=3)),
+)
+oip_inputs = st.builds(
+    oip.ModelInferRequest.InferInputTensor,
+    name=st.sampled_from(["image", "image", "image", "", "other"]),
+    datatype=st.sampled_from(["UINT8", "FP32", "BYTES", "", "INT64"]),
+    shape=st.one_of(
+        st.just([1, SIZE, SIZE, 3]),
+        st.integers(-1, 3).map(lambda rows: [rows]),
+        st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+    ),
+    parameters=oip_parameters,
+    contents=st.one_of(st.none(), oip_contents),
+)
+oip_requests = st.builds(
+    oip.ModelInferRequest,
+    model_name=st.sampled_from(["s", "s", "s", "", "other"]),
+    model_version=st.sampled_from(["", "1", "x"]),
+    id=st.text(max_size=200),
+    parameters=oip_parameters,
+    inputs=st.lists(oip_inputs, min_size=1, max_size=2),
+    outputs=st.lists(
+        st.builds(
+            oip.ModelInferRequest.InferRequestedOutputTensor,
+            name=st.sampled_from(["probabilities", "probabilities", "other"]),
+            parameters=oip_parameters,
+        ),
+        max_size=2,
+    ),
+    raw_input_contents=st.lists(
+        st.one_of(
+            st.just(bytes(3 * SIZE * SIZE)),
+            st.binary(max_size=40),
+            broken_files().map(lambda file: len(file).to_bytes(4, "little") + file),
+        ),
+        max_size=2,
+    ),
 )
 
 
@@ -154,11 +209,22 @@ def test_any_request_gets_a_status(target: Target, request: predict_pb2.PredictR
 
 
 @fuzz
+@given(request=oip_requests)
+def test_any_request_of_the_open_inference_protocol_gets_a_status(
+    target: Target, request: oip.ModelInferRequest
+) -> None:
+    method = "/inference.GRPCInferenceService/ModelInfer"
+    check(*target.call(target.frontend, method, request.SerializeToString()), TOLD | {"NOT_FOUND"})
+    assert target.alive()
+
+
+@fuzz
 @given(message=st.one_of(st.binary(max_size=300), inputs.map(lambda request: request.SerializeToString()[:-1])))
 def test_bytes_that_are_no_message_get_a_status(target: Target, message: bytes) -> None:
     """grpcio itself answers UNKNOWN to what cannot be parsed."""
     for channel, method in (
         (target.frontend, "/collage.v1.PredictService/Predict"),
+        (target.frontend, "/inference.GRPCInferenceService/ModelInfer"),
         (target.worker, "/collage.v1.ClassifierService/Classify"),
         (target.worker, "/collage.v1.ModelInfoService/GetModelInfo"),
         (target.frontend, "/grpc.health.v1.Health/Check"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.callers import jpeg
+from bench.callers import H2LOAD, jpeg
 from bench.processes import Child
 from bench.speed import Case, Sample, main, rows
 
@@ -45,3 +45,11 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert found["frontend, 3 KB, PredictStream"]["per_s"] > 0
     assert found["latency"]["p50_s"] > 0
     assert capsys.readouterr().out.startswith("case")
+
+
+@pytest.mark.skipif(H2LOAD is None, reason="h2load is missing: Debian's package nghttp2-client has it")
+def test_a_short_run_that_saturates(tmp_path: Path) -> None:
+    assert main(["--rounds", "1", "--seconds", "0.2", "--parts", "coding", "--out", str(tmp_path)]) == 0
+    found = {row["case"]: row for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}
+    assert found["frontend, 3 KB, saturated"]["ratio"] > 0
+    assert found["collages per request"]["share"] >= 0

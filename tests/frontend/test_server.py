@@ -267,4 +267,8 @@ async def test_a_refusal_carries_when_to_come_again() -> None:
             await stub.Predict(PredictRequest(tensor=to_tensor(image(3))), timeout=5)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"]) >= 1
+        request = predict_pb2.PredictStreamRequest(request=PredictRequest(request_id="a", tensor=to_tensor(image(3))))
+        (refused,) = [response async for response in stub.PredictStream(iter([request]), timeout=5)]
+        assert refused.error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        assert refused.error.retry_after_s > 0
         slow.cancel()
