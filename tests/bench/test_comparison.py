@@ -203,7 +203,7 @@ def test_every_case_of_the_sweep_can_be_simulated() -> None:
     assert {("hedge", "quantile"), ("replicate", "deadline"), ("adaptive", "extra_load")} <= settings
     assert len(set(cases())) == len(list(cases()))
     assert {(case.setup.n, case.policy) for case in cases() if case.recorded} == {
-        (n, policy) for n in (9, 16, 25) for policy in DENSITY
+        (n, policy) for n in (4, 9, 16, 25) for policy in DENSITY
     }
     assert {case.regime for case in cases()} == set(REGIMES)
     limits = [latency.load().quantile(0.95) * (case.value or 0) for case in cases() if case.setting == "patience"]
