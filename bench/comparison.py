@@ -143,7 +143,8 @@ class Report:
             none, rival = select(rows, policy="none"), best_rival(rows)
             if not none or none[0]["regime"] == "off":
                 continue
-            variants = grouped((*select(rows, setting=None), *(row for row in rival if row["setting"])), VARIANT)
+            special = (*select(rows, policy="adaptive", setting="quantile"), *(row for row in rival if row["setting"]))
+            variants = grouped((*select(rows, setting=None), *special), VARIANT)
             lines = []
             for mine in variants.values():
                 loss = [{"points": row["accuracy"] - row["accuracy_available"]} for row in mine]
@@ -220,6 +221,8 @@ class Report:
     def offered_load(self) -> str:
         """Open loop: request p99 and extra load until saturation; and whether a policy beats adaptive on both."""
         rows = select(self.rows, offered="open", regime=REGIME, setting=None)
+        short = {row["groups"] for row in rows if row["source"] == "real"}  # simulated for comparison only
+        rows = [row for row in rows if row["source"] == "real" or row["groups"] not in short]
         panels, lines = [], []
         for (n, redundant), mine in sorted(grouped(rows, ("n", "redundant")).items()):
             name, x = f"{n} + {redundant}", "offered load, % of capacity"

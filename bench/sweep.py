@@ -57,7 +57,12 @@ def cases() -> Iterator[Case]:
     def deadline(share: float) -> float:
         return float(np.quantile(REGIMES[REGIME].sample, share))
 
-    for n, times in ((4, 3), (9, 3), (16, 4), (25, 6)):  # more cells, fewer collages: their tail takes more groups to see
+    for n, times in (
+        (4, 3),
+        (9, 3),
+        (16, 4),
+        (25, 6),
+    ):  # more cells, fewer collages: their tail takes more groups to see
         setup = Setup(n, 1)
         shares = SHARES if n == 9 else NEAR
         yield from (Case(setup, policy, times=times) for policy in COMPARED)
@@ -76,7 +81,7 @@ def cases() -> Iterator[Case]:
 
 def long_cases() -> Iterator[Case]:
     """What a 99.9th percentile of groups takes."""
-    yield from (Case(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "hedge", "collage-only", "adaptive"))
+    yield from (Case(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "collage-only", "adaptive"))
 
 
 def sweep(out: Path, chosen: Iterable[Case], groups: int, seeds: int) -> Path:
