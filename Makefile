@@ -13,6 +13,7 @@ DEV := .venv-dev
 STUBS := proto
 PROTOS = $(wildcard proto/collage/v1/*.proto proto/inference/*.proto)
 IMAGES := frontend s-cnn collage-cnn load
+SWEEPS := usual budgets long
 PIECES := sim transient cells regimes open report
 
 # ONNX Runtime's packages report usage to their maker unless told otherwise; ours tell it too, where they import it first.
@@ -51,7 +52,7 @@ FULL = $(DEV)/bin/python -m bench.experiment --target bench-full
 
 bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (5 hours; resumes)
 
-bench-full-sim: out/bench-full/runs/sweep-usual.json out/bench-full/runs/sweep-long.json out/bench-scale.json
+bench-full-sim: $(SWEEPS:%=out/bench-full/runs/sweep-%.json) out/bench-scale.json
 
 out/bench-full/runs/sweep-%.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench.comparison sweep $* --out $@
@@ -60,7 +61,7 @@ out/bench-scale.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench.comparison sweep scale --out $@
 
 bench-full-transient: $(DEV)/ready
-	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.75
+	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.5
 
 bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.94,collage,adaptive --drawn 16 --groups 500 --scale 1

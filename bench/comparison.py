@@ -34,7 +34,7 @@ from bench.findings import (
     select,
 )
 from bench.replay import COMPARED, mean_of
-from bench.sweep import DENSITY, REGIME, cases, long_cases, scale, sweep
+from bench.sweep import DENSITY, REGIME, budget_cases, cases, long_cases, scale, sweep
 from bench.workload import REGIMES
 from collage.figures import command, machine
 from frontend.rules import Rules
@@ -361,9 +361,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.comparison", description=(__doc__ or "").partition("\n")[0])
     if argv[:1] == ["sweep"]:
         parser.prog += " sweep"
-        parser.add_argument(
-            "what", choices=("usual", "long", "scale"), nargs="?", default="usual", help="(%(default)s)"
-        )
+        sweeps = {"usual": cases, "budgets": budget_cases, "long": long_cases}
+        parser.add_argument("what", choices=(*sweeps, "scale"), nargs="?", default="usual", help="(%(default)s)")
         parser.add_argument("--groups", type=int, default=1000, help="closed groups per setting and seed (%(default)s)")
         parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
         parser.add_argument("--out", type=Path, default=Path("out/bench-sim.json"), help="(%(default)s)")
@@ -373,7 +372,7 @@ def main(argv: Sequence[str]) -> int:
         if args.what == "scale":
             file = scale(args.out, 1000 * args.groups)
         else:
-            file = sweep(args.out, cases() if args.what == "usual" else long_cases(), args.groups, args.seeds)
+            file = sweep(args.out, sweeps[args.what](), args.groups, args.seeds)
         print(f"figures: {file}")
         return 0
     parser.add_argument("figures", type=Path, nargs="+", help="JSON files of bench.experiment and of sweep, or folders")

@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """All that the report draws, but for ``long_cases``."""
+    """All that the report draws, but for ``budget_cases`` and ``long_cases``."""
 
     def deadline(share: float) -> float:
         return float(np.quantile(REGIMES[REGIME].sample, share))
@@ -72,11 +72,15 @@ def cases() -> Iterator[Case]:
             yield Case(setup, "adaptive", "quantile", SOONER, times=times)
     setup = Setup(9, 1)
     yield from (Case(setup, "collage", "deadline", deadline(share), times=3) for share in SHARES)
-    yield from (Case(setup, "adaptive", "extra_load", budget, times=3) for budget in BUDGETS)
     yield from (Case(setup, "adaptive", "patience", patience, times=3) for patience in PATIENCE)
     yield from (Case(setup, policy, regime=name, times=3) for name in REGIMES if name != REGIME for policy in COMPARED)
     for setup in (Setup(9, 1), Setup(36, 4)):
         yield from (Case(setup, policy, load=load) for policy in COMPARED for load in LOADS)
+
+
+def budget_cases() -> Iterator[Case]:
+    """The adaptive policy with less to spend, and with more."""
+    yield from (Case(Setup(9, 1), "adaptive", "extra_load", budget, times=3) for budget in BUDGETS)
 
 
 def long_cases() -> Iterator[Case]:

@@ -57,12 +57,24 @@ MUTANTS = [
         "",
     ),
     Mutant("budget ignored: by replicas", "policy", "self.budget.spend(force=nothing_left)", "True"),
-    Mutant("budget ignored: by collages", "policy", "if not self.budget.spend():", "if False:"),
+    Mutant("budget ignored: by collages", "policy", "if not self.budget.spend(leaving=self._reserve):", "if False:"),
     Mutant(
         "budget ignored: by groups that are not full",
         "policy",
-        "worker_idle and self.budget.allows",
+        "worker_idle and self.budget.allows(self._reserve)",
         "worker_idle",
+    ),
+    Mutant(
+        "budget ill spent: on some collages, where it is too small for all",
+        "policy",
+        "return self.budget.most / 2 if too_small and self.rules.thrifty else 0.0",
+        "return 0.0",
+    ),
+    Mutant(
+        "budget ill spent: spared for replicas where it is enough for all",
+        "policy",
+        "too_small = self.budget.rate * self.groups.cells < NEARLY_ALL",
+        "too_small = True",
     ),
     Mutant(
         "budget never earned back: debt without bound",
