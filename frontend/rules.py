@@ -30,11 +30,11 @@ class Rules:
     coded answer below ``accept`` (None: as the model says) is unsure: a straggler gets it only after ``patience``
     deadlines, or when its time runs out. If ``early``, a sure one is given as soon as it is there. If ``thrifty``, no
     replica is sent while the collage is in flight and not late itself; if it is late before the deadline, its members
-    are stragglers at once; and replicas come first if the budget is too small for a collage of every group. An open group waits ``group_wait`` for members, at most as long as its collage can be back
-    by the deadline. ``extra_load`` is the budget of redundant requests per ordinary one, ``attempts`` bounds how often
-    one request is sent in all, ``margin`` is kept of the caller's time for the answer's way back, ``audit`` is the
-    share of coded answers whose late s-cnn is let finish, to compare, and ``eject`` leaves out workers that stay slow
-    (the pool's business).
+    are stragglers at once; and replicas come first if the budget is too small for a collage of every group. An open
+    group waits ``group_wait`` for members, at most as long as its collage can be back by the deadline. ``extra_load``
+    is the budget of redundant requests per ordinary one, ``attempts`` bounds how often one request is sent in all,
+    ``margin`` is kept of the caller's time for the answer's way back, ``audit`` is the share of coded answers whose
+    late s-cnn is let finish, to compare, and ``eject`` leaves out workers that stay slow (the pool's business).
     """
 
     collage: bool = False
