@@ -61,7 +61,7 @@ out/bench-scale.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench.comparison sweep scale --out $@
 
 bench-full-transient: $(DEV)/ready
-	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.5
+	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.75
 
 bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.94,collage,adaptive --drawn 16 --groups 500 --scale 1
@@ -70,11 +70,12 @@ bench-full-regimes: $(DEV)/ready
 	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 400 --scale 0.75
 
 bench-full-open: $(DEV)/ready
-	$(FULL) --policies none,hedge,collage,adaptive --loads 0.2,0.5,0.8 --groups 150 --scale 0.5
+	$(FULL) --policies none,hedge,collage,adaptive --loads 0.3,0.5,0.8 --groups 150 --scale 0.5
 
 bench-full-report: $(DEV)/ready
 	$(FULL) --collect
-	$(DEV)/bin/python -m bench.comparison out/bench-full/runs out/bench-scale.json --out docs/results/bench-full
+	$(DEV)/bin/python -m bench.comparison out/bench-full/runs out/bench-scale.json docs/results/bench-full-xeon.json \
+		--out docs/results/bench-full
 	cp out/bench-full.json out/bench-scale.json docs/results/
 
 test: $(DEV)/ready ## Run all tests
