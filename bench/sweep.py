@@ -57,12 +57,8 @@ def cases() -> Iterator[Case]:
     def deadline(share: float) -> float:
         return float(np.quantile(REGIMES[REGIME].sample, share))
 
-    for n, times in (
-        (4, 3),
-        (9, 3),
-        (16, 4),
-        (25, 6),
-    ):  # more cells, fewer collages: their tail takes more groups to see
+    # More cells, fewer collages: their tail takes more groups to see.
+    for n, times in ((4, 3), (9, 3), (16, 4), (25, 6)):
         setup = Setup(n, 1)
         shares = SHARES if n == 9 else NEAR
         yield from (Case(setup, policy, times=times) for policy in COMPARED)
