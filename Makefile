@@ -13,6 +13,7 @@ DEV := .venv-dev
 STUBS := proto
 PROTOS = $(wildcard proto/collage/v1/*.proto proto/inference/*.proto)
 IMAGES := frontend s-cnn collage-cnn load
+SWEEPS := usual budgets long
 PIECES := sim transient cells regimes open report
 
 # ONNX Runtime's packages report usage to their maker unless told otherwise; ours tell it too, where they import it first.
@@ -44,14 +45,14 @@ up: $(DEMO)/ready ## Start a local cluster of MODEL's s-cnn and 3 x 3 collage-cn
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench
-	$(DEV)/bin/python -m bench.experiment --policies none,replicate,hedge,collage,adaptive --groups 200 --scale 0.5
+	$(DEV)/bin/python -m bench.experiment --policies none,replicate,hedge,collage,adaptive --groups 150 --scale 0.5
 
 # Pieces add up in out/bench-full and go on where they were interrupted; all but the first need the cores for themselves.
 FULL = $(DEV)/bin/python -m bench.experiment --target bench-full
 
-bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (8 hours; resumes)
+bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (5 hours; resumes)
 
-bench-full-sim: out/bench-full/runs/sweep-usual.json out/bench-full/runs/sweep-long.json out/bench-scale.json
+bench-full-sim: $(SWEEPS:%=out/bench-full/runs/sweep-%.json) out/bench-scale.json
 
 out/bench-full/runs/sweep-%.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench.comparison sweep $* --out $@
@@ -60,20 +61,21 @@ out/bench-scale.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench.comparison sweep scale --out $@
 
 bench-full-transient: $(DEV)/ready
-	$(FULL) --policies none,replicate,hedge,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.75
+	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.75
 
 bench-full-cells: $(DEV)/ready
-	$(FULL) --policies none,hedge,collage,adaptive --drawn 16 --groups 1000 --scale 1
+	$(FULL) --policies none,hedge:quantile=0.94,collage,adaptive --drawn 16 --groups 500 --scale 1
 
 bench-full-regimes: $(DEV)/ready
-	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 500 --scale 1
+	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 400 --scale 0.75
 
 bench-full-open: $(DEV)/ready
-	$(FULL) --policies none,hedge,collage,adaptive --loads 0.1,0.5,0.8 --groups 200 --scale 0.5
+	$(FULL) --policies none,hedge,collage,adaptive --loads 0.3,0.5,0.8 --groups 150 --scale 0.5
 
 bench-full-report: $(DEV)/ready
 	$(FULL) --collect
-	$(DEV)/bin/python -m bench.comparison out/bench-full/runs out/bench-scale.json --out docs/results/bench-full
+	$(DEV)/bin/python -m bench.comparison out/bench-full/runs out/bench-scale.json docs/results/bench-full-xeon.json \
+		--out docs/results/bench-full
 	cp out/bench-full.json out/bench-scale.json docs/results/
 
 test: $(DEV)/ready ## Run all tests

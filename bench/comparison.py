@@ -34,7 +34,7 @@ from bench.findings import (
     select,
 )
 from bench.replay import COMPARED, mean_of
-from bench.sweep import DENSITY, REGIME, cases, long_cases, scale, sweep
+from bench.sweep import DENSITY, REGIME, budget_cases, cases, long_cases, scale, sweep
 from bench.workload import REGIMES
 from collage.figures import command, machine
 from frontend.rules import Rules
@@ -143,7 +143,8 @@ class Report:
             none, rival = select(rows, policy="none"), best_rival(rows)
             if not none or none[0]["regime"] == "off":
                 continue
-            variants = grouped((*select(rows, setting=None), *(row for row in rival if row["setting"])), VARIANT)
+            special = (*select(rows, policy="adaptive", setting="quantile"), *(row for row in rival if row["setting"]))
+            variants = grouped((*select(rows, setting=None), *special), VARIANT)
             lines = []
             for mine in variants.values():
                 loss = [{"points": row["accuracy"] - row["accuracy_available"]} for row in mine]
@@ -220,6 +221,8 @@ class Report:
     def offered_load(self) -> str:
         """Open loop: request p99 and extra load until saturation; and whether a policy beats adaptive on both."""
         rows = select(self.rows, offered="open", regime=REGIME, setting=None)
+        short = {row["groups"] for row in rows if row["source"] == "real"}  # simulated for comparison only
+        rows = [row for row in rows if row["source"] == "real" or row["groups"] not in short]
         panels, lines = [], []
         for (n, redundant), mine in sorted(grouped(rows, ("n", "redundant")).items()):
             name, x = f"{n} + {redundant}", "offered load, % of capacity"
@@ -358,9 +361,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.comparison", description=(__doc__ or "").partition("\n")[0])
     if argv[:1] == ["sweep"]:
         parser.prog += " sweep"
-        parser.add_argument(
-            "what", choices=("usual", "long", "scale"), nargs="?", default="usual", help="(%(default)s)"
-        )
+        sweeps = {"usual": cases, "budgets": budget_cases, "long": long_cases}
+        parser.add_argument("what", choices=(*sweeps, "scale"), nargs="?", default="usual", help="(%(default)s)")
         parser.add_argument("--groups", type=int, default=1000, help="closed groups per setting and seed (%(default)s)")
         parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
         parser.add_argument("--out", type=Path, default=Path("out/bench-sim.json"), help="(%(default)s)")
@@ -370,7 +372,7 @@ def main(argv: Sequence[str]) -> int:
         if args.what == "scale":
             file = scale(args.out, 1000 * args.groups)
         else:
-            file = sweep(args.out, cases() if args.what == "usual" else long_cases(), args.groups, args.seeds)
+            file = sweep(args.out, sweeps[args.what](), args.groups, args.seeds)
         print(f"figures: {file}")
         return 0
     parser.add_argument("figures", type=Path, nargs="+", help="JSON files of bench.experiment and of sweep, or folders")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ def read(files: Iterable[Path], records: Iterable[Path]) -> tuple[list[Row], lis
         content = json.loads(file.read_text())
         if "rows" not in content:
             raise ValueError(f"{file} holds no rows")
-        made = f"`{content['command']}` on {describe(content['machine'])}, commit {str(content['commit'])[:7]}"
+        ran = re.sub(r"(--seeds) \d+", r"\1 ...", content["command"])  # side by side, each seed a run of its own
+        made = f"`{ran}` on {describe(content['machine'])}, commit {str(content['commit'])[:7]}"
         for row in content["rows"]:
             if "workers" in row:  # of ``scale``
                 rows[made, len(rows)] = {**row, "made": made}

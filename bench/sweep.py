@@ -18,13 +18,16 @@ from bench.workload import REGIMES
 from collage.figures import Scalar, write_figures
 
 REGIME = "transient"
-SHARES = (0.8, 0.85, 0.88, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)  # of first copies that end before the deadline
+SHARES = (0.8, 0.85, 0.88, 0.9, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)  # of first copies in time: the deadline
+NEAR = (0.93, 0.94, 0.95, 0.96, 0.97)  # what larger groups have: extra loads around that of their collages
+SOONER = 0.9  # a deadline quantile of the adaptive policy that costs larger groups little
 BUDGETS = (0.02, 0.05, 0.08, 0.11, 0.13, 0.16, 0.2)
 PATIENCE = (1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 1.7, 2.0, 2.3)  # times a deadline of .215 s: .22 to .5 s
 LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 DENSITY = ("none", "replicate", "hedge", "collage", "adaptive")
 FOR_P999 = 100  # times as many groups
 CLUSTERS = (100, 1_000, 10_000)  # workers, a tenth of them collage workers
+FULL_LOAD = 0.5  # simulated at full length with one frontend; other loads and several frontends at a tenth of it
 
 
 class Case(NamedTuple):
@@ -49,25 +52,36 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """All that the report draws, but for ``long_cases``."""
-    deadlines = [float(value) for value in np.quantile(REGIMES[REGIME].sample, SHARES)]
-    for n, times in ((9, 3), (16, 4), (25, 6)):  # more cells, fewer collages: their tail takes more groups to see
+    """All that the report draws, but for ``budget_cases`` and ``long_cases``."""
+
+    def deadline(share: float) -> float:
+        return float(np.quantile(REGIMES[REGIME].sample, share))
+
+    # More cells, fewer collages: their tail takes more groups to see.
+    for n, times in ((4, 3), (9, 3), (16, 4), (25, 6)):
         setup = Setup(n, 1)
+        shares = SHARES if n == 9 else NEAR
         yield from (Case(setup, policy, times=times) for policy in COMPARED)
-        yield from (Case(setup, "hedge", "quantile", share, times=times) for share in SHARES)
-        yield from (Case(setup, "replicate", "deadline", deadline, times=times) for deadline in deadlines)
+        yield from (Case(setup, "hedge", "quantile", share, times=times) for share in shares)
+        yield from (Case(setup, "replicate", "deadline", deadline(share), times=times) for share in shares)
+        if n > 9:
+            yield Case(setup, "adaptive", "quantile", SOONER, times=times)
     setup = Setup(9, 1)
-    yield from (Case(setup, "collage", "deadline", deadline, times=3) for deadline in deadlines)
-    yield from (Case(setup, "adaptive", "extra_load", budget, times=3) for budget in BUDGETS)
+    yield from (Case(setup, "collage", "deadline", deadline(share), times=3) for share in SHARES)
     yield from (Case(setup, "adaptive", "patience", patience, times=3) for patience in PATIENCE)
-    yield from (Case(setup, policy, regime=name) for name in REGIMES if name != REGIME for policy in COMPARED)
+    yield from (Case(setup, policy, regime=name, times=3) for name in REGIMES if name != REGIME for policy in COMPARED)
     for setup in (Setup(9, 1), Setup(36, 4)):
         yield from (Case(setup, policy, load=load) for policy in COMPARED for load in LOADS)
 
 
+def budget_cases() -> Iterator[Case]:
+    """The adaptive policy with less to spend, and with more."""
+    yield from (Case(Setup(9, 1), "adaptive", "extra_load", budget, times=3) for budget in BUDGETS)
+
+
 def long_cases() -> Iterator[Case]:
     """What a 99.9th percentile of groups takes."""
-    yield from (Case(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "hedge", "collage-only", "adaptive"))
+    yield from (Case(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "collage-only", "adaptive"))
 
 
 def sweep(out: Path, chosen: Iterable[Case], groups: int, seeds: int) -> Path:
@@ -119,7 +133,8 @@ def scale(out: Path, requests: int, clusters: Sequence[int] = CLUSTERS) -> Path:
     runs = [(*shape, policy, load) for shape in shapes for policy in ("none", "adaptive") for load in (0.3, 0.5, 0.8)]
     for workers, frontends, policy, load in track(runs, "scaling", console=Console(stderr=True), transient=True):
         setup = Setup(workers - workers // 10, workers // 10, frontends=frontends)
-        groups = max(3, requests // setup.n)
+        full = load == FULL_LOAD and frontends == 1
+        groups = max(3, -(-requests // setup.n) if full else requests // 10 // setup.n)
         began = time.process_time()
         done = run(setup, policy, REGIMES[REGIME], 0, groups, load, warm_up=1)
         cpu_s = time.process_time() - began

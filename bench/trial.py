@@ -231,7 +231,7 @@ class Trial:
             s_cnn_workers=count if equal_resources else self.members,
             collage_workers=0 if equal_resources else 1,
             worker_flags=flags,
-            logs=self._folder / "logs",
+            logs=self._folder / "logs" / f"seed{seed}",  # seeds may run side by side
         )
 
     def frontend_flags(self, case: Case) -> tuple[str, ...]:

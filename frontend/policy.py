@@ -41,6 +41,8 @@ from frontend.groups import Group, Groups
 from frontend.quantile import RunningQuantile
 from frontend.rules import Budget, Rules
 
+NEARLY_ALL = 0.95  # of the groups
+
 
 @dataclass(slots=True)
 class _Request:
@@ -306,12 +308,12 @@ class Policy:
     def _close_early(self, group: Group, at: float) -> None:
         """Close a group that is not full, if it is worth a collage, at least half full, and can have one at once."""
         worker_idle = self._in_flight < self._collage_workers
-        if 2 * len(group.members) >= group.cells and worker_idle and self.budget.allows:
+        if 2 * len(group.members) >= group.cells and worker_idle and self.budget.allows(self._reserve):
             self._close(group, at)
 
     def _close(self, group: Group, at: float) -> None:
         self.groups.close(group)
-        if not self.budget.spend():
+        if not self.budget.spend(leaving=self._reserve):
             return  # the group stays without a collage; its stragglers are replicated
         self._flights[group.id] = _Flight(at, dict(group.members))
         self._in_flight += 1
@@ -320,6 +322,16 @@ class Policy:
             late = at + self._collage_late_after
             members = (self._requests[member] for member in group.members.values())
             self._actions.extend(SetTimer(late, Timer.LATE, member.id) for member in members if late < member.deadline)
+
+    @property
+    def _reserve(self) -> float:
+        """Tokens that a collage has to leave for replicas: half a burst, where the budget is too small for all groups.
+
+        A collage costs a token whether it is needed or not, a replica is for stragglers only. Where nearly all groups
+        can have collages, the few others are better left without.
+        """
+        too_small = self.budget.rate * self.groups.cells < NEARLY_ALL
+        return self.budget.most / 2 if too_small and self.rules.thrifty else 0.0
 
     def _answer_coded(self, request: _Request, at: float) -> None:
         assert request.group is not None  # noqa: S101 - only members of a group have a confidence

@@ -30,11 +30,11 @@ class Rules:
     coded answer below ``accept`` (None: as the model says) is unsure: a straggler gets it only after ``patience``
     deadlines, or when its time runs out. If ``early``, a sure one is given as soon as it is there. If ``thrifty``, no
     replica is sent while the collage is in flight and not late itself; if it is late before the deadline, its members
-    are stragglers at once. An open group waits ``group_wait`` for members, at most as long as its collage can be back
-    by the deadline. ``extra_load`` is the budget of redundant requests per ordinary one, ``attempts`` bounds how often
-    one request is sent in all, ``margin`` is kept of the caller's time for the answer's way back, ``audit`` is the
-    share of coded answers whose late s-cnn is let finish, to compare, and ``eject`` leaves out workers that stay slow
-    (the pool's business).
+    are stragglers at once; and replicas come first if the budget is too small for a collage of every group. An open
+    group waits ``group_wait`` for members, at most as long as its collage can be back by the deadline. ``extra_load``
+    is the budget of redundant requests per ordinary one, ``attempts`` bounds how often one request is sent in all,
+    ``margin`` is kept of the caller's time for the answer's way back, ``audit`` is the share of coded answers whose
+    late s-cnn is let finish, to compare, and ``eject`` leaves out workers that stay slow (the pool's business).
     """
 
     collage: bool = False
@@ -77,17 +77,16 @@ class Budget:
         """Count an ordinary request."""
         self.tokens = min(self.most, self.tokens + self.rate)
 
-    @property
-    def allows(self) -> bool:
-        """Whether there is a token."""
-        return self.tokens >= 1.0 - 1e-9
+    def allows(self, leaving: float = 0.0) -> bool:
+        """Whether there is a token, and so many more beside it."""
+        return self.tokens >= 1.0 + leaving - 1e-9
 
-    def spend(self, *, force: bool = False) -> bool:
-        """Take one token if there is one; with ``force`` go into debt rather than refuse.
+    def spend(self, *, leaving: float = 0.0, force: bool = False) -> bool:
+        """Take one token if it ``allows`` that; with ``force`` go into debt rather than refuse.
 
         The debt is bounded as well: after an outage redundancy must be back within a few requests.
         """
-        if not self.allows and not force:
+        if not self.allows(leaving) and not force:
             return False
         self.tokens = max(self.tokens - 1.0, -self.most)
         return True

@@ -14,7 +14,7 @@ from bench import latency
 from bench.comparison import main
 from bench.findings import Row, Usage, below, best_rival, count_usage, ratio, read
 from bench.simulate import Setup
-from bench.sweep import DENSITY, Case, cases, long_cases, scale, sweep
+from bench.sweep import DENSITY, Case, budget_cases, cases, long_cases, scale, sweep
 from bench.workload import REGIMES
 from frontend.rules import Rules
 from tests.bench.columns import COLUMNS
@@ -193,17 +193,17 @@ def test_below_means_beyond_the_intervals() -> None:
 
 
 def test_every_case_of_the_sweep_can_be_simulated() -> None:
-    for case in (*cases(), *long_cases()):
+    for case in (*cases(), *budget_cases(), *long_cases()):
         assert case.regime in REGIMES
         assert case.setup.n % case.setup.redundant == 0
         if case.setting:
             limits: dict[str, float | None] = {case.setting: case.value}
             assert getattr(Rules.named(case.policy, **limits), case.setting) == case.value
-    settings = {(case.policy, case.setting) for case in cases()}
+    settings = {(case.policy, case.setting) for case in (*cases(), *budget_cases())}
     assert {("hedge", "quantile"), ("replicate", "deadline"), ("adaptive", "extra_load")} <= settings
     assert len(set(cases())) == len(list(cases()))
     assert {(case.setup.n, case.policy) for case in cases() if case.recorded} == {
-        (n, policy) for n in (9, 16, 25) for policy in DENSITY
+        (n, policy) for n in (4, 9, 16, 25) for policy in DENSITY
     }
     assert {case.regime for case in cases()} == set(REGIMES)
     limits = [latency.load().quantile(0.95) * (case.value or 0) for case in cases() if case.setting == "patience"]

@@ -5,6 +5,7 @@ Running deadlines, early and unsure coded answers, the model's own threshold, au
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from frontend.events import (
@@ -78,6 +79,21 @@ def test_the_deadline_does_not_drift_down_as_first_copies_are_cancelled() -> Non
     assert len(cluster.ordered(Straggles)) >= 90  # their first copies lose against replicas, and never report
     tail = deadlines(one_a_second(replace(rules, quantile=0.95), slow, 1000))[100:]
     assert min(tail) >= 0.25
+
+
+@pytest.mark.parametrize("start", [1 / 3, 3.0])
+def test_from_far_off_the_deadline_settles_on_the_true_quantile_though_stragglers_are_cancelled(start: float) -> None:
+    """Three in ten stragglers lose against a replica, and never report."""
+    rng = np.random.default_rng(0)
+    takes = 0.125 + rng.exponential(0.03125, 3000)
+    true = float(np.quantile(takes, 0.95))
+    replies: dict[tuple[int, int], Reply | None] = {(id, 0): Reply(seconds) for id, seconds in enumerate(takes)}
+    replies |= {(id, 1): Reply(0.0) for id in np.flatnonzero((takes > true) & (rng.random(3000) < 0.4)).tolist()}
+    replies = {(id, 1): None for id in range(3000)} | replies
+    cluster = one_a_second(Rules.named("hedge", deadline=start * true, extra_load=1.0), replies, 3000)
+    assert deadlines(cluster)[0] == pytest.approx(start * true)
+    assert deadlines(cluster)[-1] == pytest.approx(true, rel=0.1)
+    assert sum(cancel.attempt == 0 for cancel in cluster.ordered(Cancel)) > 0.25 * 150
 
 
 def four_a_second(rules: Rules, replies: Replies, collages: Collages) -> Cluster:

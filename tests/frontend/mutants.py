@@ -1,0 +1,319 @@
+"""Wrong versions of the policy, and which pure test notices each: ``python -m tests.frontend.mutants`` (10 minutes).
+
+Every mutant replaces one passage of one file in a copy of the repository, where the pure tests run until one fails.
+Writes ``docs/mutants.md``; the exit code is 1 if a mutant survives.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+TESTS = [
+    *(f"tests/frontend/test_policy{name}.py" for name in ("", "_adaptive", "_groups", "_limits", "_properties")),
+    *(f"tests/frontend/test_{name}.py" for name in ("quantile", "groups", "balance")),
+]
+
+
+class Mutant(NamedTuple):
+    """One passage that is replaced; nothing in its place means that it is left out."""
+
+    what: str
+    room: str
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant(
+        "deadline off by one event: events of a batch in order of time only",
+        "policy",
+        "return 0 if isinstance(event, Answered) else 1 if isinstance(event, Decoded) else 2, event.at",
+        "return 0, event.at",
+    ),
+    Mutant(
+        "deadline off by one event: a deadline in the same batch goes before a collage",
+        "policy",
+        "1 if isinstance(event, Decoded) else 2, event.at",
+        "2, event.at",
+    ),
+    Mutant(
+        "deadline too late: a tenth later",
+        "policy",
+        "event.request, event.at, event.at + self.deadline, event.expires",
+        "event.request, event.at, event.at + 1.1 * self.deadline, event.expires",
+    ),
+    Mutant(
+        "replica without cancel: losers run on",
+        "policy",
+        "self._actions.extend(Cancel(request.id, attempt) for attempt in sorted(request.outstanding))",
+        "",
+    ),
+    Mutant("budget ignored: by replicas", "policy", "self.budget.spend(force=nothing_left)", "True"),
+    Mutant("budget ignored: by collages", "policy", "if not self.budget.spend(leaving=self._reserve):", "if False:"),
+    Mutant(
+        "budget ignored: by groups that are not full",
+        "policy",
+        "worker_idle and self.budget.allows(self._reserve)",
+        "worker_idle",
+    ),
+    Mutant(
+        "budget ill spent: on some collages, where it is too small for all",
+        "policy",
+        "return self.budget.most / 2 if too_small and self.rules.thrifty else 0.0",
+        "return 0.0",
+    ),
+    Mutant(
+        "budget ill spent: spared for replicas where it is enough for all",
+        "policy",
+        "too_small = self.budget.rate * self.groups.cells < NEARLY_ALL",
+        "too_small = True",
+    ),
+    Mutant(
+        "budget never earned back: debt without bound",
+        "rules",
+        "max(self.tokens - 1.0, -self.most)",
+        "self.tokens - 1.0",
+    ),
+    Mutant(
+        "budget saved up for ever: no bound of a burst",
+        "rules",
+        "min(self.most, self.tokens + self.rate)",
+        "self.tokens + self.rate",
+    ),
+    Mutant(
+        "double answer: answers of attempts that are not outstanding count",
+        "policy",
+        "if request and event.attempt in request.outstanding:",
+        "if request:",
+    ),
+    Mutant(
+        "double answer: an answered request does not end",
+        "policy",
+        "self._actions.append(Answer(request.id, event.attempt))\n            self._end(request, event.at)",
+        "self._actions.append(Answer(request.id, event.attempt))",
+    ),
+    Mutant(
+        "censored quantile: cancelled first copies are not counted",
+        "policy",
+        "if PRIMARY in request.outstanding:\n            self._latency.cut_off(at - request.arrived)",
+        "",
+    ),
+    Mutant(
+        "censored quantile: cancelled first copies count as finished",
+        "quantile",
+        "self._record(self._cut_off, elapsed)",
+        "self._record(self._finished, elapsed)",
+    ),
+    Mutant(
+        "censored quantile: an audited first copy is not counted",
+        "policy",
+        "request.outstanding.discard(PRIMARY)\n            self._latency.cut_off(at - request.arrived)",
+        "request.outstanding.discard(PRIMARY)",
+    ),
+    Mutant(
+        "unsure answer taken early: when the collage is back",
+        "policy",
+        "elif self.rules.early and self._sure(request):",
+        "elif self.rules.early and self._confidence(request) is not None:",
+    ),
+    Mutant(
+        "unsure answer taken early: at the deadline",
+        "policy",
+        "if coded and (self._sure(request) or at >= unsure_from):",
+        "if coded:",
+    ),
+    Mutant(
+        "unsure answer taken early: patience ignored",
+        "policy",
+        "unsure_from = request.arrived + self.rules.patience * (request.deadline - request.arrived)",
+        "unsure_from = request.deadline",
+    ),
+    Mutant(
+        "unsure answer never taken: patience over or time out",
+        "policy",
+        "elif self._confidence(request) is not None:\n            self._answer_coded(request, at)\n"
+        "        elif timer is Timer.EXPIRY:",
+        "elif timer is Timer.EXPIRY:",
+    ),
+    Mutant(
+        "unsure answer lost: a request that nothing else can answer fails",
+        "policy",
+        "if self._confidence(request) is not None:\n            self._answer_coded(request, at)\n        else:",
+        "if True:",
+    ),
+    Mutant(
+        "failure not treated as a straggler: waits for its deadline",
+        "policy",
+        "if not request.straggles:\n                self._straggle(request, event.at)",
+        "if not request.straggles:\n                pass",
+    ),
+    Mutant(
+        "collage not cancelled: when its last member has ended",
+        "policy",
+        "self._actions.append(CancelCollage(group.id))",
+        "",
+    ),
+    Mutant(
+        "cell not freed: by a request that ends while its group is open",
+        "policy",
+        "self.groups.leave(group, request.cell)\n        elif flight",
+        "pass\n        elif flight",
+    ),
+    Mutant("cell not freed: of a collage in flight", "policy", "del flight.live[request.cell]", ""),
+    Mutant(
+        "nearly empty group closed: one member is enough",
+        "policy",
+        "2 * len(group.members) >= group.cells and worker_idle",
+        "worker_idle",
+    ),
+    Mutant(
+        "collage without an idle worker: a group that is not full",
+        "policy",
+        "worker_idle = self._in_flight < self._collage_workers",
+        "worker_idle = True",
+    ),
+    Mutant(
+        "group closes too late: its collage cannot be back by the deadline",
+        "policy",
+        "min(self.rules.group_wait, self.deadline - self._collage_time.value)",
+        "min(self.rules.group_wait, self.deadline)",
+    ),
+    Mutant(
+        "replica although the collage will do: thrift ignored",
+        "policy",
+        "if late is not None and at < late and not nothing_left:",
+        "if False and late is not None:",
+    ),
+    Mutant(
+        "late collage not noticed before the deadline: members are no stragglers",
+        "policy",
+        "elif self._collage_pending(request):\n                self._straggle(request, at)",
+        "",
+    ),
+    Mutant(
+        "late collage awaited for ever: of a frozen worker",
+        "policy",
+        "min(self._collage_late.value, 2 * self._collage_late.median)",
+        "self._collage_late.value",
+    ),
+    Mutant(
+        "useless replica: one that cannot be back before patience is over",
+        "policy",
+        "request.sent == 1 and not too_late",
+        "request.sent == 1",
+    ),
+    Mutant(
+        "threshold off by one: a confidence equal to it is unsure",
+        "policy",
+        "confidence is not None and confidence >= self.accept",
+        "confidence is not None and confidence > self.accept",
+    ),
+    Mutant(
+        "deadline of a slow minority: stretch ignored",
+        "quantile",
+        "found = min(found, self._stretch * self.median)",
+        "",
+    ),
+    Mutant(
+        "two members in one cell: after one has left",
+        "groups",
+        "next(cell for cell in range(self.cells) if cell not in self.members)",
+        "len(self.members)",
+    ),
+    Mutant(
+        "caller's time outlived: by the margin",
+        "policy",
+        "SetTimer(event.expires - self.rules.margin, Timer.EXPIRY",
+        "SetTimer(event.expires + self.rules.margin, Timer.EXPIRY",
+    ),
+    Mutant(
+        "audit without a share: every coded answer",
+        "policy",
+        "if self._audits >= 1 and PRIMARY",
+        "if self.rules.audit and PRIMARY",
+    ),
+    Mutant(
+        "panic threshold ignored: all workers may be ejected",
+        "balance",
+        "if self._ejected + 1 > rules.share * len(self._workers):\n            return",
+        "",
+    ),
+    Mutant(
+        "ejected for good: no probation",
+        "balance",
+        "self._change(worker, standing=_Standing.PROBATION, probes=0)",
+        "",
+    ),
+    Mutant(
+        "frozen worker looks idle: cancelled calls are not charged",
+        "balance",
+        "if self._slow(elapsed, self.outstanding(name)):\n            self._judge(name, at, elapsed, slow=True)",
+        "return",
+    ),
+]
+
+
+def caught_by(mutant: Mutant, copy: Path) -> str | None:
+    """The first test that fails with it, by name; None if all pass. Leaves ``copy`` as it was."""
+    file = copy / "frontend" / f"{mutant.room}.py"
+    source = file.read_text()
+    if source.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.what}: its passage is {source.count(mutant.old)} times in {file.name}")
+    file.write_text(source.replace(mutant.old, mutant.new or "pass"))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS]
+    environment = {**os.environ, "PYTHONPATH": f"{copy}{os.pathsep}{copy / 'proto'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    finally:
+        file.write_text(source)
+    failed = re.search(r"^(?:FAILED|ERROR) \S+?::(\w+)", run.stdout, re.MULTILINE)
+    if run.returncode == 1 and failed:
+        return failed[1]
+    if run.returncode:
+        raise ValueError(f"{mutant.what}: pytest ended with {run.returncode}\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return None
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(text.split())}`"
+
+
+def main() -> int:
+    """Try them all: 0 if each is caught, 1 if one survives."""
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "collage"
+        for room in ("collage", "encoder", "frontend", "tests", "proto", "pyproject.toml"):
+            if (ROOT / room).is_dir():
+                shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+            elif (ROOT / room).exists():
+                shutil.copy(ROOT / room, copy / room)
+        for mutant in MUTANTS:
+            found = caught_by(mutant, copy)
+            print(f"{mutant.what}: {found or 'SURVIVES'}", flush=True)
+            how = (
+                f"{_code(mutant.old)} becomes {_code(mutant.new)}" if mutant.new else f"{_code(mutant.old)} is left out"
+            )
+            lines.append((mutant.what, f"{mutant.room}.py", how, f"`{found}`" if found else "**nothing**"))
+    survivors = sum(caught == "**nothing**" for *_, caught in lines)
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    (ROOT / "docs" / "mutants.md").write_text(
+        "# Mutants of the policy\n\n"
+        f"Each line is one wrong version of a file in `frontend/`, and the first of the pure tests that fails with it "
+        f"(no network, no\nclock). Made by `python -m tests.frontend.mutants`; {survivors or 'none'} of {len(lines)} "
+        f"{'survives' if survivors < 2 else 'survive'}.\n\n"
+        f"| mutant | file | how it is made | caught by |\n| --- | --- | --- | --- |\n{rows}\n"
+    )
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
