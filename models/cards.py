@@ -27,12 +27,11 @@ files, and the models of the evaluation that are not kept here.
 """
 
 
-def card(info: ModelInfo, row: Row, family: Family | None, role: str) -> str:
+def card(info: ModelInfo, row: Row, family: Family | None) -> str:
     """One model's card, in Markdown."""
     extra: Mapping[str, Any] = info.extra
     collage = info.kind is ModelKind.COLLAGE_CNN
-    recipe = (family.recipes.get(role) if family else None) or "models.train's defaults"
-    recipe = recipe.format(run=f"runs/{extra['dataset']}")
+    settings = ", ".join(f"{name} {value}" for name, value in extra["recipe"].items() if value)
     lines = [
         f"## {info.name}",
         "",
@@ -40,8 +39,8 @@ def card(info: ModelInfo, row: Row, family: Family | None, role: str) -> str:
         + (f", {info.k} x {info.k} collages of {info.size} px" if collage else f", images of {info.size} px"),
         "",
         f"- Data: {extra['dataset']}{f': {family.source}. Licence: {family.licence}' if family else ''}.",
-        f"- Recipe: `python -m models.train {recipe}`; seed {extra['seed']}, {extra['epochs']} epochs, "
-        f"{extra['training_s'] / 60:.0f} minutes on the machine above while it had other work.",
+        f"- Recipe: its last run ended after {extra['epochs']} epochs and {extra['training_s'] / 60:.0f} minutes, with "
+        f"seed {extra['seed']}, on two cores that had other work. Settings of `models.train`: {settings}.",
         f"- Accuracy: {_percent(row['top1'])} top-1 on {row['images']:,} test images, "
         f"{_percent(extra['validation_accuracy'])} on validation images; {extra['storage']} weights changed the latter "
         f"by {100 * extra['accuracy_change']:+.2f} points.",
@@ -76,7 +75,7 @@ def write(zoo: Path, figures: Path) -> Path:
         for role, path in roles.items():
             info = OnnxModel(path).info
             if (row := measured.get(f"{dataset}-{role}")) and row["version"] == info.version:
-                text.append(card(info, row, family, role))
+                text.append(card(info, row, family))
     out = zoo / "README.md"
     out.write_text("\n".join(text))
     return out
