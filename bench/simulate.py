@@ -6,8 +6,10 @@ and acknowledge. What to do about it is decided by the code that runs in product
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +59,18 @@ class Setup:
     def cells(self) -> int:
         """N of one collage."""
         return self.n // self.redundant if self.redundant else 0
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A simulation leaves no cycles, and to look for them costs the more the more is under way."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @dataclass(slots=True, eq=False)
@@ -148,8 +162,9 @@ class Simulation:
         self._source = bytearray(self._left)
 
     def _run(self) -> Run:
-        while self._left:
-            self._agenda.step()
+        with _no_garbage_collection():
+            while self._left:
+                self._agenda.step()
         measured = slice(self._measured_from, None)
         source = np.frombuffer(self._source, np.uint8)
         right = np.where(source == COLLAGE, self._images.coded_right, self._images.s_cnn_right) & (source != NOBODY)

@@ -41,6 +41,7 @@ class Recipe:
     batch: int = 256  # images per step; a collage of N counts as N
     muon_lr: float = 0.06  # for convolutions; 0 trains everything with SGD
     sgd_lr: float = 0.2
+    bias_gain: float = 1.0  # rate of batch-norm biases and cell embeddings, in SGD's
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.1  # share of the run
@@ -91,8 +92,16 @@ class Trainer:
         ]
         chosen = {id(weight) for weight in convolutions}
         rest = [weight for weight in self.model.parameters() if id(weight) not in chosen]
+        groups = [{"params": rest, "gain": 1.0}]
+        if recipe.bias_gain != 1:
+            biases = _biases(self.model)
+            decay = recipe.weight_decay / recipe.bias_gain
+            groups = [
+                {"params": [weight for weight in rest if id(weight) not in biases], "gain": 1.0},
+                {"params": list(biases.values()), "gain": recipe.bias_gain, "weight_decay": decay},
+            ]
         sgd = torch.optim.SGD(
-            rest, recipe.sgd_lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.muon_lr > 0
+            groups, recipe.sgd_lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.muon_lr > 0
         )
         self.optimisers: list[torch.optim.Optimizer] = [sgd]
         if convolutions:
@@ -207,7 +216,7 @@ class Trainer:
         decay = min(1.0, (1 - done) / (1 - self.recipe.warmup)) if self.recipe.decay else 1.0
         for optimiser, peak in zip(self.optimisers, self.peaks, strict=False):
             for group in optimiser.param_groups:
-                group["lr"] = peak * min(warm, decay)
+                group["lr"] = peak * group.get("gain", 1.0) * min(warm, decay)
 
     def _step(self, images: Tensor, targets: Tensor, rng: np.random.Generator, done: float) -> float:
         recipe = self.recipe
@@ -249,6 +258,13 @@ class Trainer:
                 out = cell_scores(out, self.boxes).reshape(len(index), -1)
             right += int((out.argmax(-1) == labels).sum())
         return right / len(order)
+
+
+def _biases(model: nn.Module) -> dict[int, Tensor]:
+    """What batch norms add, and what collage-cnns add to each cell, by the tensors' ``id``."""
+    norms = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    embeddings = [weight for name, weight in model.named_parameters() if name.startswith("embeddings.")]
+    return {id(weight): weight for weight in (*norms, *embeddings)}
 
 
 def describe(data: Dataset, architecture: str, size: int, k: int, options: dict[str, object]) -> ModelSpec:

@@ -238,6 +238,14 @@ def test_every_cell_is_told_where_it_lies(architecture: type[CollageResNet | Col
     assert (model(torch.zeros(1, 3, 32, 32))[0, 1, 1] - cells).abs().max() > 1e-3
 
 
+def test_collage_vgg_starts_with_copies_of_its_channels() -> None:
+    model = CollageVGG(2, 64, 3, widths=(4, 8, 8))
+    for stage in model.stages:
+        for conv in (module for module in stage.modules() if isinstance(module, nn.Conv2d)):
+            x = torch.rand(1, conv.in_channels, 4, 4)
+            torch.testing.assert_close(conv(x)[:, : conv.in_channels], x)
+
+
 def test_detections_geometry() -> None:
     raw = torch.zeros(1, 2, 2, 2, 5 + 3)
     raw[0, 1, 0, 0, 4] = 10.0  # row 1, column 0, first anchor

@@ -44,6 +44,7 @@ def trainer(data: Dataset, architecture: str, precision: str = "fp32", **changes
         ("collage-resnet", "fp32", {}),
         ("collage-resnet", "bf16", {"muon_lr": 0.0}),
         ("resnet32", "fp32", {"small_size": 8, "small_share": 0.5}),
+        ("collage-resnet", "fp32", {"bias_gain": 8.0}),
     ],
 )
 def test_a_resumed_run_ends_with_the_same_weights(
@@ -102,6 +103,17 @@ def test_the_command_trains_saves_and_resumes(tmp_path: Path, folder: Path, caps
         main([*arguments, "--seed", "1"])
     with pytest.raises(SystemExit, match="choose a smaller batch"):
         main([*arguments, "--batch", "1000", "--out", str(tmp_path / "other.pt")])
+
+
+def test_biases_and_embeddings_learn_faster_and_decay_as_before(data: Dataset) -> None:
+    run = trainer(data, "collage-resnet", bias_gain=8.0, sgd_lr=0.1, warmup=0.0)
+    run._schedule(0)
+    groups = {id(weight): group for group in run.optimisers[0].param_groups for weight in group["params"]}
+    rates = {name: groups[id(weight)] for name, weight in run.model.named_parameters() if id(weight) in groups}
+    fast = {name for name, group in rates.items() if group["lr"] == pytest.approx(0.8)}
+    assert fast == {name for name in rates if name.endswith("bias") or name.startswith("embeddings")} - {"head.bias"}
+    assert all(rates[name]["lr"] == pytest.approx(0.1) for name in rates.keys() - fast)
+    assert all(group["lr"] * group["weight_decay"] == pytest.approx(0.1 * 5e-4) for group in rates.values())
 
 
 def test_the_papers_preset_is_plain_sgd() -> None:
