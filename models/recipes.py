@@ -29,24 +29,9 @@ PRETRAINED = "pretrained"
 TEACHER = "--teacher {run}-s-cnn.pt"
 SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
-_CIFAR_SHAPES = {
-    "2x2": "--k 2 --widths 24 64 256 384",
-    "3x3": "--k 3 --widths 24 64 192 256",
-    "4x4": "--k 4 --widths 16 48 128 192",
-    "5x5": "--k 5 --widths 16 32 96 160",
-}
-_CIFAR_COLLAGE = f"--model collage-vgg --teacher {{run}}-{PRETRAINED}-s-cnn-full.pt"
-
-
-def _cifar_collage(grid: str, pretraining: str) -> dict[str, str]:
-    """Two runs: from nothing, at high rates, and then at low rates without cutout."""
-    start = f"{PRETRAINED}-{grid}"
-    return {
-        start: f"{_CIFAR_COLLAGE} {_CIFAR_SHAPES[grid]} {pretraining}",
-        f"collage-{grid}": f"{_CIFAR_COLLAGE} {_CIFAR_SHAPES[grid]} --muon-lr 0.04 --sgd-lr 0.02 --epochs 8 "
-        f"--init {{run}}-{start}.pt",
-    }
-
+_CIFAR_ALONE = "--model collage-vgg --batch 500 --muon-lr 0.12 --sgd-lr 0.04 --bias-gain 32"
+_CIFAR_COLLAGE = f"{_CIFAR_ALONE} {TEACHER}"
+_CIFAR_3X3 = "--k 3 --widths 24 64 256 256"
 
 _PHOTOS = "--crop 0.35 --batch 108"
 _PHOTO_SHAPE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS}"
@@ -65,12 +50,11 @@ FAMILIES = (
             f"--init {{run}}-{PRETRAINED}-s-cnn.pt",
             S_CNN: "--model resnet34 --stem cifar --cutout 10 --epochs 6 --muon-lr 0.03 --sgd-lr 0.02 "
             f"--init {{run}}-{PRETRAINED}-s-cnn-full.pt",
-            **_cifar_collage("3x3", "--muon-lr 0.1 --cutout 10 --epochs 14"),
-            **_cifar_collage("2x2", "--muon-lr 0.1 --sgd-lr 0.02 --cutout 8 --epochs 20"),
-            **_cifar_collage("4x4", "--muon-lr 0.06 --sgd-lr 0.02 --cutout 8 --epochs 20"),
-            **_cifar_collage("5x5", "--muon-lr 0.06 --sgd-lr 0.02 --cutout 6 --epochs 20"),
-            "collage-3x3-paper": "--model collage-tiny --k 3 --muon-lr 0.1 --sgd-lr 0.02 --epochs 24 "
-            f"--teacher {{run}}-{PRETRAINED}-s-cnn-full.pt",
+            "collage-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --cutout 8 --epochs 18",
+            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 24 64 256 384 --cutout 8 --epochs 18",
+            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 160 256 --cutout 6 --epochs 20",
+            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 128 192 --cutout 6 --epochs 22",
+            "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --sgd-lr 0.02 --epochs 24 {TEACHER}",
             "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "rival-student": f"--model resnet18 --stem small --widths 32 64 128 256 --epochs 30 {TEACHER}",
@@ -139,6 +123,6 @@ OWN_PHOTOS = Family(
     {role: FAMILIES[1].recipes[role] for role in (f"{PRETRAINED}-s-cnn", S_CNN, f"{PRETRAINED}-3x3", "collage-3x3")},
 )
 
-LEARNING_CURVE = f"--model collage-vgg {_CIFAR_SHAPES['3x3']} --muon-lr 0.1 --epochs 5 --collages {{collages}}"
+LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_3X3} --epochs 5 --collages {{collages}}"
 """Our 3 x 3 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
 LEARNING_CURVE_COLLAGES = (1000, 5000, 25000, 0)
