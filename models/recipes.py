@@ -31,12 +31,13 @@ SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
 _CIFAR_ALONE = "--model collage-vgg --batch 500 --muon-lr 0.12 --sgd-lr 0.04 --bias-gain 32"
 _CIFAR_COLLAGE = f"{_CIFAR_ALONE} {TEACHER}"
-_CIFAR_3X3 = "--k 3 --widths 24 64 256 256"
+_CIFAR_3X3, _CIFAR_WIDE = "--k 3 --widths 24 64 192 256", "--widths 24 64 256 256"
 
-_PHOTOS = "--crop 0.35 --batch 108"
-_PHOTO_SHAPE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS}"
+_PHOTO_SHAPE = "--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 --batch 108"
 _PHOTO_3X3 = f"{_PHOTO_SHAPE} --k 3 --stem 4 --strides 1 2 2 3"
-_FINE_TUNE = "--teacher {run}-collage-3x3.pt --init {run}-collage-3x3.pt"
+_PHOTO_FULL = f"{PRETRAINED}-3x3-full"
+# Crops magnify: the last epochs see images nearly whole, as those to be classified are.
+_PHOTO_OTHERS = f"{_PHOTO_SHAPE} --crop 0.6 {TEACHER} --init {{run}}-{_PHOTO_FULL}.pt"
 
 FAMILIES = (
     Family(
@@ -50,10 +51,12 @@ FAMILIES = (
             f"--init {{run}}-{PRETRAINED}-s-cnn.pt",
             S_CNN: "--model resnet34 --stem cifar --cutout 10 --epochs 6 --muon-lr 0.03 --sgd-lr 0.02 "
             f"--init {{run}}-{PRETRAINED}-s-cnn-full.pt",
-            "collage-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --cutout 8 --epochs 18",
-            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 --widths 24 64 256 384 --cutout 8 --epochs 18",
+            f"{PRETRAINED}-3x3": f"{_CIFAR_COLLAGE} --k 3 {_CIFAR_WIDE} --cutout 8 --epochs 18",
+            "collage-3x3": f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --cutout 8 --epochs 30",
+            "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 {_CIFAR_WIDE} --cutout 8 --epochs 5 --muon-lr 0.04 --sgd-lr 0.02 "
+            f"--init {{run}}-{PRETRAINED}-3x3.pt",
             "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 160 256 --cutout 6 --epochs 20",
-            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 128 192 --cutout 6 --epochs 22",
+            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 128 192 --cutout 6 --epochs 16",
             "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --sgd-lr 0.02 --epochs 24 {TEACHER}",
             "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
@@ -71,19 +74,21 @@ FAMILIES = (
             f"{PRETRAINED}-s-cnn": "--model resnet34 --size 112 --crop 0.35 --batch 96 --epochs 16",
             S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 6 --muon-lr 0.03 --sgd-lr 0.05 "
             f"--small-size 176 --small-share 1 --init {{run}}-{PRETRAINED}-s-cnn.pt",
-            f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --collage-size 288 --epochs 40",
-            "collage-3x3": f"{_PHOTO_3X3} --collage-size 432 --muon-lr 0.04 --sgd-lr 0.05 --epochs 12 {TEACHER} "
-            f"--init {{run}}-{PRETRAINED}-3x3.pt",
-            "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 10 "
-            f"--muon-lr 0.04 --sgd-lr 0.05 {_FINE_TUNE}",
-            "collage-4x4": f"{_PHOTO_SHAPE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --epochs 14 "
-            f"{_FINE_TUNE}",
-            "collage-5x5": f"{_PHOTO_SHAPE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 --epochs 18 "
-            f"{_FINE_TUNE}",
-            "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 {_PHOTOS} --epochs 40 "
-            "--teacher {run}-collage-3x3.pt",
-            "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 {_PHOTOS} {TEACHER} --epochs 50 "
-            "--init {run}-collage-3x3-paper.pt",
+            f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --crop 0.35 --collage-size 288 --epochs 40 {TEACHER}",
+            _PHOTO_FULL: f"{_PHOTO_3X3} --crop 0.35 --collage-size 432 --muon-lr 0.03 --sgd-lr 0.05 --epochs 10 "
+            f"{TEACHER} --init {{run}}-{PRETRAINED}-3x3.pt",
+            "collage-3x3": f"{_PHOTO_3X3} --crop 0.8 --collage-size 432 --muon-lr 0.006 --sgd-lr 0.02 --epochs 3 "
+            f"{TEACHER} --init {{run}}-{_PHOTO_FULL}.pt",
+            "collage-2x2": f"{_PHOTO_OTHERS} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --muon-lr 0.02 "
+            "--sgd-lr 0.05 --epochs 7",
+            "collage-4x4": f"{_PHOTO_OTHERS} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --muon-lr 0.03 "
+            "--sgd-lr 0.05 --epochs 12",
+            "collage-5x5": f"{_PHOTO_OTHERS} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 --muon-lr 0.04 "
+            "--sgd-lr 0.1 --epochs 12",
+            "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 --crop 0.35 --batch 108 {TEACHER} "
+            "--epochs 40",
+            "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 --crop 0.35 --batch 108 {TEACHER} "
+            "--epochs 50 --init {run}-collage-3x3-paper.pt",
             "rival-lowres": "--model resnet34 --size 144 --crop 0.35 --batch 96 --epochs 3 --init {run}-s-cnn.pt",
             "rival-student": f"--model resnet18 --widths 32 80 160 320 --size 144 --crop 0.35 --batch 96 {TEACHER} "
             "--epochs 40",
@@ -120,7 +125,10 @@ OWN_PHOTOS = Family(
     "your own images, served at 224 px",
     "yours",
     (),
-    {role: FAMILIES[1].recipes[role] for role in (f"{PRETRAINED}-s-cnn", S_CNN, f"{PRETRAINED}-3x3", "collage-3x3")},
+    {
+        role: FAMILIES[1].recipes[role]
+        for role in (f"{PRETRAINED}-s-cnn", S_CNN, f"{PRETRAINED}-3x3", _PHOTO_FULL, "collage-3x3")
+    },
 )
 
 LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_3X3} --epochs 5 --collages {{collages}}"
