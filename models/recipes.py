@@ -36,8 +36,9 @@ _CIFAR_3X3, _CIFAR_WIDE = "--k 3 --widths 24 64 192 256", "--widths 24 64 256 25
 _PHOTO_SHAPE = "--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 --batch 108"
 _PHOTO_3X3 = f"{_PHOTO_SHAPE} --k 3 --stem 4 --strides 1 2 2 3"
 _PHOTO_FULL = f"{PRETRAINED}-3x3-full"
+_PHOTO_4X4 = f"{_PHOTO_SHAPE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 {TEACHER}"
+_PHOTO_5X5 = f"{_PHOTO_SHAPE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 {TEACHER}"
 # Crops magnify: the last epochs see images nearly whole, as those to be classified are.
-_PHOTO_OTHERS = f"{_PHOTO_SHAPE} --crop 0.6 {TEACHER} --init {{run}}-{_PHOTO_FULL}.pt"
 
 FAMILIES = (
     Family(
@@ -79,12 +80,16 @@ FAMILIES = (
             f"{TEACHER} --init {{run}}-{PRETRAINED}-3x3.pt",
             "collage-3x3": f"{_PHOTO_3X3} --crop 0.8 --collage-size 432 --muon-lr 0.006 --sgd-lr 0.02 --epochs 3 "
             f"{TEACHER} --init {{run}}-{_PHOTO_FULL}.pt",
-            "collage-2x2": f"{_PHOTO_OTHERS} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --muon-lr 0.02 "
-            "--sgd-lr 0.05 --epochs 7",
-            "collage-4x4": f"{_PHOTO_OTHERS} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 --muon-lr 0.03 "
-            "--sgd-lr 0.05 --epochs 12",
-            "collage-5x5": f"{_PHOTO_OTHERS} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 --muon-lr 0.04 "
-            "--sgd-lr 0.1 --epochs 12",
+            "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --crop 0.6 {TEACHER} "
+            f"--muon-lr 0.02 --sgd-lr 0.05 --epochs 7 --init {{run}}-{_PHOTO_FULL}.pt",
+            f"{PRETRAINED}-4x4": f"{_PHOTO_4X4} --crop 0.6 --muon-lr 0.03 --sgd-lr 0.05 --epochs 12 "
+            f"--init {{run}}-{_PHOTO_FULL}.pt",
+            "collage-4x4": f"{_PHOTO_4X4} --crop 0.8 --muon-lr 0.01 --sgd-lr 0.03 --epochs 5 "
+            f"--init {{run}}-{PRETRAINED}-4x4.pt",
+            f"{PRETRAINED}-5x5": f"{_PHOTO_5X5} --crop 0.6 --muon-lr 0.04 --sgd-lr 0.1 --epochs 12 "
+            f"--init {{run}}-{_PHOTO_FULL}.pt",
+            "collage-5x5": f"{_PHOTO_5X5} --crop 0.8 --muon-lr 0.015 --sgd-lr 0.03 --epochs 7 "
+            f"--init {{run}}-{PRETRAINED}-5x5.pt",
             "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 --crop 0.35 --batch 108 {TEACHER} "
             "--epochs 40",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 --crop 0.35 --batch 108 {TEACHER} "
