@@ -86,17 +86,8 @@ class Bench(ProcessGroup):
         """With coding on, over these workers and the collage worker of this name; returns when all are ready."""
         collage = self.folder / name / ADDRESSES[ModelKind.COLLAGE_CNN]
         targets = ("--s-cnn-workers", ",".join(s_cnn), "--collage-workers", f"file://{collage}")
-        child = await self._launch(
-            f"frontend-{name}-{len(s_cnn)}",
-            0,
-            "frontend",
-            "--host",
-            HOST,
-            "--policy",
-            "adaptive",
-            *targets,
-            *flags,
-        )
+        settings = ("--host", HOST, "--policy", "adaptive", *targets, *flags)
+        child = await self._launch(f"frontend-{name}-{len(s_cnn)}", 0, "frontend", *settings)
         await until_serving(child)
         async with asyncio.timeout(60):
             while (await child.metrics()).value("collage_workers", role="s_cnn", state="ready") < len(s_cnn):  # noqa: ASYNC110

@@ -85,6 +85,11 @@ def tile(cells: Tensor, grid: Grid) -> Tensor:
     return collages
 
 
+def tiled(images: Tensor, spec: ModelSpec, grid: Grid) -> Tensor:
+    """What a model takes of images: a collage-cnn their collages, see ``tile``, an s-cnn themselves."""
+    return tile(images, grid) if spec.kind == "collage-cnn" else images
+
+
 def normalise(pixels: Tensor, spec: ModelSpec) -> Tensor:
     """uint8 ``[B, H, W, 3]`` to the model's float32 ``[B, 3, H, W]``, channels last in memory."""
     mean = torch.tensor(spec.mean, device=pixels.device)

@@ -33,12 +33,13 @@ _CIFAR_ALONE = "--model collage-vgg --batch 500 --muon-lr 0.12 --sgd-lr 0.04 --b
 _CIFAR_COLLAGE = f"{_CIFAR_ALONE} {TEACHER}"
 _CIFAR_3X3, _CIFAR_WIDE = "--k 3 --widths 24 64 192 256", "--widths 24 64 256 256"
 
-_PHOTO_SHAPE = "--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 --batch 108"
-_PHOTO_3X3 = f"{_PHOTO_SHAPE} --k 3 --stem 4 --strides 1 2 2 3"
+_PHOTOS = f"--batch 108 {TEACHER}"
+_PHOTO_SHAPE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS}"
+_PHOTO_ALIGNED = f"{_PHOTO_SHAPE} --stem 4 --strides 1 2 2 3"
+_PHOTO_3X3 = f"{_PHOTO_ALIGNED} --k 3"
+_PHOTO_4X4 = f"{_PHOTO_ALIGNED} --k 4 --collage-size 384"
+_PHOTO_5X5 = f"{_PHOTO_SHAPE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2"
 _PHOTO_FULL = f"{PRETRAINED}-3x3-full"
-_PHOTO_4X4 = f"{_PHOTO_SHAPE} --k 4 --collage-size 384 --stem 4 --strides 1 2 2 3 {TEACHER}"
-_PHOTO_5X5 = f"{_PHOTO_SHAPE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2 {TEACHER}"
-# Crops magnify: the last epochs see images nearly whole, as those to be classified are.
 
 FAMILIES = (
     Family(
@@ -75,13 +76,14 @@ FAMILIES = (
             f"{PRETRAINED}-s-cnn": "--model resnet34 --size 112 --crop 0.35 --batch 96 --epochs 16",
             S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 6 --muon-lr 0.03 --sgd-lr 0.05 "
             f"--small-size 176 --small-share 1 --init {{run}}-{PRETRAINED}-s-cnn.pt",
-            f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --crop 0.35 --collage-size 288 --epochs 40 {TEACHER}",
+            f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --crop 0.35 --collage-size 288 --epochs 40",
             _PHOTO_FULL: f"{_PHOTO_3X3} --crop 0.35 --collage-size 432 --muon-lr 0.03 --sgd-lr 0.05 --epochs 10 "
-            f"{TEACHER} --init {{run}}-{PRETRAINED}-3x3.pt",
+            f"--init {{run}}-{PRETRAINED}-3x3.pt",
+            # Crops magnify: the last epochs see images nearly whole, as those to be classified are.
             "collage-3x3": f"{_PHOTO_3X3} --crop 0.8 --collage-size 432 --muon-lr 0.006 --sgd-lr 0.02 --epochs 3 "
-            f"{TEACHER} --init {{run}}-{_PHOTO_FULL}.pt",
-            "collage-2x2": f"{_PHOTO_SHAPE} --k 2 --collage-size 384 --stem 4 --strides 1 2 2 3 --crop 0.6 {TEACHER} "
-            f"--muon-lr 0.02 --sgd-lr 0.05 --epochs 7 --init {{run}}-{_PHOTO_FULL}.pt",
+            f"--init {{run}}-{_PHOTO_FULL}.pt",
+            "collage-2x2": f"{_PHOTO_ALIGNED} --k 2 --collage-size 384 --crop 0.6 --muon-lr 0.02 --sgd-lr 0.05 "
+            f"--epochs 7 --init {{run}}-{_PHOTO_FULL}.pt",
             f"{PRETRAINED}-4x4": f"{_PHOTO_4X4} --crop 0.6 --muon-lr 0.03 --sgd-lr 0.05 --epochs 12 "
             f"--init {{run}}-{_PHOTO_FULL}.pt",
             "collage-4x4": f"{_PHOTO_4X4} --crop 0.8 --muon-lr 0.01 --sgd-lr 0.03 --epochs 5 "
@@ -90,10 +92,9 @@ FAMILIES = (
             f"--init {{run}}-{_PHOTO_FULL}.pt",
             "collage-5x5": f"{_PHOTO_5X5} --crop 0.8 --muon-lr 0.015 --sgd-lr 0.03 --epochs 7 "
             f"--init {{run}}-{PRETRAINED}-5x5.pt",
-            "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 --crop 0.35 --batch 108 {TEACHER} "
-            "--epochs 40",
-            "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 --crop 0.35 --batch 108 {TEACHER} "
-            "--epochs 50 --init {run}-collage-3x3-paper.pt",
+            "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 --crop 0.35 {_PHOTOS} --epochs 40",
+            "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 --crop 0.35 {_PHOTOS} --epochs 50 "
+            "--init {run}-collage-3x3-paper.pt",
             "rival-lowres": "--model resnet34 --size 144 --crop 0.35 --batch 96 --epochs 3 --init {run}-s-cnn.pt",
             "rival-student": f"--model resnet18 --widths 32 80 160 320 --size 144 --crop 0.35 --batch 96 {TEACHER} "
             "--epochs 40",

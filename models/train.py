@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from encoder.grid import Grid
 from models import checkpoint
-from models.augment import augment, normalise, tile
+from models.augment import augment, normalise, tile, tiled
 from models.checkpoint import ModelSpec
-from models.collage_cnn import cell_scores, collage_loss
+from models.collage_cnn import collage_loss
 from models.data import Dataset, Split, load, placements
 from models.layers import default_precision
 from models.optim import Muon
 from models.restore import EXPORTED, anchor
-from models.transfer import teach, warm_start
+from models.transfer import scores, teach, warm_start
 
 ANCHORS = 500
 """Images whose statistics an exported model gets for its batch norm, which export folds away."""
@@ -92,12 +92,12 @@ class Trainer:
         ]
         chosen = {id(weight) for weight in convolutions}
         rest = [weight for weight in self.model.parameters() if id(weight) not in chosen]
-        groups = [{"params": rest, "gain": 1.0}]
+        groups: list[dict[str, Any]] = [{"params": rest}]
         if recipe.bias_gain != 1:
             biases = _biases(self.model)
             decay = recipe.weight_decay / recipe.bias_gain
             groups = [
-                {"params": [weight for weight in rest if id(weight) not in biases], "gain": 1.0},
+                {"params": [weight for weight in rest if id(weight) not in biases]},
                 {"params": list(biases.values()), "gain": recipe.bias_gain, "weight_decay": decay},
             ]
         sgd = torch.optim.SGD(
@@ -152,7 +152,7 @@ class Trainer:
         if source.suffix == EXPORTED:
             index = np.arange(min(ANCHORS, len(self.data.train)) // self.grid.cells * self.grid.cells)
             images, _ = self._augmented(index, np.random.default_rng(self.recipe.seed))
-            anchor(self.model, normalise(self._tiled(images.to(self.device)), self.spec))
+            anchor(self.model, normalise(tiled(images.to(self.device), self.spec, self.grid), self.spec))
         return taken
 
     @property
@@ -198,9 +198,6 @@ class Trainer:
         variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip, "cutout": recipe.cutout}
         return augment(self.data.train.images[index], self._image_size, rng, **variations)
 
-    def _tiled(self, images: Tensor) -> Tensor:
-        return tile(images, self.grid) if self.spec.kind == "collage-cnn" else images
-
     def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The images of one epoch, group by group: each once, or those of collages out of a fixed set."""
         count = len(self.data.train)
@@ -222,7 +219,7 @@ class Trainer:
         recipe = self.recipe
         filled = torch.from_numpy(rng.random(len(targets)) >= recipe.blank).to(self.device)
         if self.spec.kind == "collage-cnn":
-            images = self._tiled(images * filled[:, None, None, None])
+            images = tile(images * filled[:, None, None, None], self.grid)
         x = normalise(images, self.spec)
         if done < recipe.small_share:
             side = recipe.small_size * self.spec.k
@@ -252,10 +249,7 @@ class Trainer:
             index = order[start : start + count]
             images = torch.from_numpy(split.images[index]).to(self.device)
             labels = torch.from_numpy(split.labels[index]).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                out = self.model(normalise(self._tiled(images), self.spec)).float()
-            if self.spec.kind == "collage-cnn":
-                out = cell_scores(out, self.boxes).reshape(len(index), -1)
+            out = scores(self.model, self.spec, images, self.bfloat16)
             right += int((out.argmax(-1) == labels).sum())
         return right / len(order)
 
@@ -330,11 +324,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         answers = args.out.with_name(f"{args.teacher.stem}.npy") if args.teacher else None
         teacher = teach(args.teacher, args.data, args.device, len(data.train), answers) if answers else None
         trainer = Trainer(spec, data, recipe, args.device, precision, teacher)
-        if args.init:
-            print(f"{trainer.start_from(args.init)} tensors from {args.init}")
         if args.out.exists():
             trainer.resume(args.out)
             print(f"resuming after {len(trainer.log)} epochs")
+        elif args.init:
+            print(f"{trainer.start_from(args.init)} tensors from {args.init}")
     except ValueError as error:
         raise SystemExit(str(error)) from None
     parameters = sum(weight.numel() for weight in trainer.model.parameters())

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoder.grid import Grid
 from models import checkpoint
-from models.augment import normalise, tile
+from models.augment import normalise, tiled
 from models.checkpoint import ModelSpec
 from models.collage_cnn import cell_scores, resized
 from models.data import load, placements
@@ -23,6 +23,18 @@ from models.restore import EXPORTED, restore
 def stored(path: Path) -> tuple[ModelSpec, nn.Module]:
     """The model of a checkpoint, or of an exported file."""
     return restore(path) if path.suffix == EXPORTED else checkpoint.load(path)[:2]
+
+
+@torch.no_grad()
+def scores(model: nn.Module, spec: ModelSpec, images: Tensor, bfloat16: bool) -> Tensor:
+    """Class scores float32 ``[B, classes]`` of images uint8 ``[B, H, W, 3]``; a collage-cnn is shown collages of them,
+    so B must be a multiple of its cells. The model is in evaluation mode, where the images are."""
+    grid = Grid(spec.k, spec.size)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        out: Tensor = model(normalise(tiled(images, spec, grid), spec)).float()
+    if spec.kind == "collage-cnn":
+        out = cell_scores(out, torch.from_numpy(grid.boxes.copy()).to(out.device)).reshape(len(images), -1)
+    return out
 
 
 @torch.no_grad()
@@ -39,7 +51,6 @@ def teach(teacher: Path, data: Path, device: str, count: int, kept: Path) -> NDA
         if known.shape == answers.shape:
             return known
     grid = Grid(spec.k, spec.size)
-    boxes = torch.from_numpy(grid.boxes.copy()).to(device)
     train = load(data, -(-spec.size // spec.k)).train
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = default_precision(device) == "bf16"
@@ -49,12 +60,7 @@ def teach(teacher: Path, data: Path, device: str, count: int, kept: Path) -> NDA
         index = order[start : start + step]
         images = torch.from_numpy(train.images[index]).to(device)
         for flipped, batch in enumerate((images, images.flip(2))):
-            x = normalise(tile(batch, grid) if spec.kind == "collage-cnn" else batch, spec)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
-                scores = model(x.contiguous(memory_format=torch.channels_last)).float()
-            if spec.kind == "collage-cnn":
-                scores = cell_scores(scores, boxes).reshape(len(index), -1)
-            answers[flipped, index] = scores.softmax(-1).cpu().numpy()
+            answers[flipped, index] = scores(model, spec, batch, bfloat16).softmax(-1).cpu().numpy()
     with checkpoint.written(kept) as partial, partial.open("wb") as file:
         np.save(file, answers)
     return answers
