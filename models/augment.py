@@ -24,9 +24,9 @@ def augment(
 ) -> tuple[Tensor, NDArray[np.bool_]]:
     """Random flips, with shifts (black borders) or crops, of uint8 ``[B, H, W, 3]``.
 
-    Shifts are by up to ``shift`` pixels; with ``crop`` > 0 they are replaced by resized crops of at least that share of
-    the area. A square of ``cutout`` pixels is blackened somewhere, partly outside perhaps (DeVries and Taylor,
-    "Improved Regularization of Convolutional Neural Networks with Cutout").
+    Shifts are by up to ``shift`` pixels, and show a window of ``size`` pixels; with ``crop`` > 0 they are replaced by
+    resized crops of at least that share of the area. A square of ``cutout`` pixels is blackened somewhere, partly
+    outside perhaps (DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout").
 
     Returns uint8 ``[B, size, size, 3]``, and which images were flipped.
     """
@@ -35,8 +35,8 @@ def augment(
     if crop:
         return cut_out(random_crops(torch.from_numpy(images), size, crop, flipped, rng), cutout, rng), flipped
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
-    rows = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(height)
-    columns = rng.integers(0, 2 * shift + 1, (batch, 1)) + np.arange(width)
+    rows = rng.integers(0, 2 * shift + height - size + 1, (batch, 1)) + np.arange(size)
+    columns = rng.integers(0, 2 * shift + width - size + 1, (batch, 1)) + np.arange(size)
     columns = np.where(flipped[:, None], columns[:, ::-1], columns)
     moved = padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return cut_out(torch.from_numpy(moved), cutout, rng), flipped
@@ -51,6 +51,24 @@ def cut_out(images: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     rows, columns = np.arange(height) - top, np.arange(width) - left
     inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
     return images * torch.from_numpy(~inside)[..., None]
+
+
+def cut_mix(images: Tensor, targets: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Paste a box of another image into a ``share`` of uint8 ``[B, H, W, 3]``, and mix their ``targets`` by area.
+
+    The boxes' area is uniform between none and all, their centre is anywhere (Yun et al., "CutMix: Regularization
+    Strategy to Train Strong Classifiers with Localizable Features", section 3.1).
+    """
+    if not share:
+        return images, targets
+    batch, height, width, _ = images.shape
+    side = np.sqrt(rng.random((batch, 1))) * (rng.random((batch, 1)) < share) / 2
+    rows = np.abs(np.arange(height) + 0.5 - rng.random((batch, 1)) * height) < side * height
+    columns = np.abs(np.arange(width) + 0.5 - rng.random((batch, 1)) * width) < side * width
+    pasted = torch.from_numpy(rows[:, :, None] & columns[:, None, :]).to(images.device)
+    other = torch.from_numpy(rng.permutation(batch)).to(images.device)
+    portion = pasted.float().mean((1, 2))[:, None]
+    return torch.where(pasted[..., None], images[other], images), targets + portion * (targets[other] - targets)
 
 
 def random_crops(

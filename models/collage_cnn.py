@@ -151,7 +151,7 @@ class CollageResNet(nn.Module):
         """Normalised collages float32 ``[B, 3, size, size]`` to raw outputs ``[B, K, K, 1, 5 + classes]``."""
         x = self.stem(x)
         for embedding, stage in zip(self.embeddings, self.stages, strict=True):
-            x = stage(_tell_cells(x, embedding, self.k))
+            x = stage(_tell_cells(x, embedding, self.k, self.training))
         x = F.avg_pool2d(x, x.shape[-1] // self.k)
         return _layout(self.head(x), 1)
 
@@ -194,7 +194,7 @@ class CollageVGG(nn.Module):
         """Normalised collages float32 ``[B, 3, size, size]`` to raw outputs ``[B, K, K, 1, 5 + classes]``."""
         x = self.stem(x)
         for embedding, stage in zip(self.embeddings, self.stages, strict=True):
-            x = stage(_tell_cells(x, embedding, self.k))
+            x = stage(_tell_cells(x, embedding, self.k, self.training))
         return _layout(self.head(F.max_pool2d(x, x.shape[-1] // self.k)), 1)
 
 
@@ -209,11 +209,14 @@ def resized(embedding: Tensor, side: int) -> Tensor:
     return plane[:, :, None, :, None]
 
 
-def _tell_cells(x: Tensor, embedding: Tensor, k: int) -> Tensor:
-    """Add what is learned for one cell to each of K x K."""
+def _tell_cells(x: Tensor, embedding: Tensor, k: int, training: bool) -> Tensor:
+    """Add what is learned for one cell to each of K x K; in ``training`` in a way whose gradient is quick to sum."""
     side = x.shape[-1] // k
     if side != embedding.shape[-1]:  # training at another resolution
         embedding = resized(embedding, side)
+    if training:
+        whole = embedding.to(x.dtype).expand(-1, -1, k, -1, k, -1).reshape(1, -1, *x.shape[2:])
+        return x + whole.contiguous(memory_format=torch.channels_last)
     return (x.view(*x.shape[:2], k, side, k, side) + embedding.to(x.dtype)).view(x.shape)
 
 

@@ -1,7 +1,9 @@
-"""What trains fast on CPUs: a 3 x 3 convolution for small feature maps, and the precision."""
+"""What trains fast on CPUs: a 3 x 3 convolution for small feature maps, the precision, and memory that stays."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import Any
 
 import torch
@@ -68,3 +70,16 @@ def default_precision(device: str) -> str:
         return "bf16"
     capabilities = torch.cpu.get_capabilities()
     return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
+
+
+def keep_memory() -> None:
+    """Let the process keep the memory it frees, on Linux with glibc.
+
+    By default large tensors go back to the kernel, which hands out zeroed pages for the next: a seventh of the time of
+    a training step of ``CollageVGG``.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        trim_threshold, mmap_max = -1, -4  # malloc.h
+        mallopt(trim_threshold, -1)
+        mallopt(mmap_max, 0)

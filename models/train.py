@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from encoder.grid import Grid
 from models import checkpoint
-from models.augment import augment, normalise, tile, tiled
+from models.augment import augment, cut_mix, normalise, tile, tiled
 from models.checkpoint import ModelSpec
 from models.collage_cnn import collage_loss
 from models.data import Dataset, Split, load, placements
-from models.layers import default_precision
+from models.layers import default_precision, keep_memory
 from models.optim import Muon
 from models.restore import EXPORTED, anchor
 from models.transfer import scores, teach, warm_start
@@ -50,7 +50,9 @@ class Recipe:
     shift: int = 3  # pixels
     flip: bool = True
     crop: float = 0.0  # smallest share of an image's area in a random crop; 0: shift instead
+    window: int = 0  # side of the part of an image that is seen, pixels; 0: all of it
     cutout: int = 0  # side of a square that is blackened, pixels
+    mix: float = 0.0  # share of images into which a box of another is pasted
     blank: float = 0.02  # share of empty cells in training collages
     distil: float = 0.5  # weight of the teacher's answer in the target, if there is a teacher
     small_size: int = 0  # train the first part of the run with images (or cells) of this side ...
@@ -82,6 +84,8 @@ class Trainer:
         self.spec, self.data, self.recipe = spec, data, recipe
         self.device = torch.device(device)
         self.bfloat16 = precision == "bf16"
+        if recipe.window > spec.size or (recipe.window and spec.kind == "collage-cnn"):
+            raise ValueError(f"a window of {recipe.window} pixels: only for an s-cnn, and no larger than its images")
         self.grid = Grid(spec.k, spec.size)
         self.boxes = torch.from_numpy(self.grid.boxes.copy()).to(self.device)
         self.model = spec.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -196,7 +200,7 @@ class Trainer:
     def _augmented(self, index: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, NDArray[np.bool_]]:
         recipe = self.recipe
         variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip, "cutout": recipe.cutout}
-        return augment(self.data.train.images[index], self._image_size, rng, **variations)
+        return augment(self.data.train.images[index], recipe.window or self._image_size, rng, **variations)
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The images of one epoch, group by group: each once, or those of collages out of a fixed set."""
@@ -217,6 +221,7 @@ class Trainer:
 
     def _step(self, images: Tensor, targets: Tensor, rng: np.random.Generator, done: float) -> float:
         recipe = self.recipe
+        images, targets = cut_mix(images, targets, recipe.mix, rng)
         filled = torch.from_numpy(rng.random(len(targets)) >= recipe.blank).to(self.device)
         if self.spec.kind == "collage-cnn":
             images = tile(images * filled[:, None, None, None], self.grid)
@@ -299,6 +304,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     args = parser().parse_args(arguments)
+    keep_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     chosen = {

@@ -12,7 +12,7 @@ import torch
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from models import checkpoint
-from models.augment import augment, normalise, tile
+from models.augment import augment, cut_mix, normalise, tile
 from models.data import Dataset, load
 from models.optim import Muon, orthogonalise
 from models.train import Recipe, Trainer, describe, main
@@ -148,6 +148,41 @@ def test_augmented_images_are_shifted_and_mirrored_originals() -> None:
         flips += mirrored
     assert 8 < flips < 32
     np.testing.assert_array_equal(augment(images, 8, rng, shift=0, crop=0, flip=False)[0].numpy(), images)
+
+
+def test_windows_are_parts_of_the_image_at_its_own_scale() -> None:
+    images = np.random.default_rng(0).integers(1, 256, (20, 8, 8, 3), np.uint8)
+    seen = augment(images, 6, np.random.default_rng(1), shift=0, crop=0, flip=False)[0].numpy()
+    corners = set()
+    for image, found in zip(images, seen, strict=True):
+        ((y, x),) = [(y, x) for y in range(3) for x in range(3) if (image[y : y + 6, x : x + 6] == found).all()]
+        corners.add((y, x))
+    assert len(corners) > 5
+
+
+@pytest.mark.parametrize(("architecture", "window"), [("resnet32", 17), ("collage-resnet", 8)])
+def test_windows_are_for_single_images_and_no_larger(data: Dataset, architecture: str, window: int) -> None:
+    with pytest.raises(ValueError, match="window"):
+        trainer(data, architecture, window=window)
+
+
+def test_a_box_of_another_image_is_pasted_and_counts_by_its_area() -> None:
+    """Images of one colour each, which tells what a pixel is of."""
+    batch = 300
+    images = torch.arange(batch).to(torch.int16)[:, None, None, None].expand(-1, 10, 10, 3)
+    mixed, targets = cut_mix(images, torch.eye(batch), 0.5, np.random.default_rng(0))
+    other = mixed[..., 0] != images[..., 0]
+    for own, found, pasted, target in zip(images, mixed, other, targets, strict=True):
+        colours, counts = found[..., 0].unique(return_counts=True)
+        assert len(colours) <= 2
+        torch.testing.assert_close(target[colours.long()], counts / 100)
+        assert (found[~pasted] == own[0, 0, 0]).all()
+        assert pasted.sum() == pasted.any(0).sum() * pasted.any(1).sum(), "a box"
+    touched = other.any(2).any(1)
+    assert 0.3 < touched.float().mean() < 0.55
+    assert other[touched].float().mean() > 0.2
+    assert other.any(0).all(), "everywhere"
+    assert cut_mix(images, targets, 0.0, np.random.default_rng(0)) == (images, targets)
 
 
 def test_a_square_of_every_image_is_cut_out() -> None:
