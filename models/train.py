@@ -27,7 +27,7 @@ from models.data import Dataset, Split, load, placements
 from models.layers import default_precision, keep_memory
 from models.optim import Muon
 from models.restore import EXPORTED, anchor
-from models.transfer import scores, teach, warm_start
+from models.transfer import scores, stored, teach, warm_start
 
 ANCHORS = 500
 """Images whose statistics an exported model gets for its batch norm, which export folds away."""
@@ -54,7 +54,7 @@ class Recipe:
     cutout: int = 0  # side of a square that is blackened, pixels
     mix: float = 0.0  # share of images into which a box of another is pasted
     blank: float = 0.02  # share of empty cells in training collages
-    distil: float = 0.5  # weight of the teacher's answer in the target, if there is a teacher
+    distil: float = 0.5  # weight of the teachers' answer in the target, if there are any
     small_size: int = 0  # train the first part of the run with images (or cells) of this side ...
     small_share: float = 0.0  # ... for this share of it
     collages: int = 0  # so many different collages, drawn once; 0: new ones every epoch
@@ -78,6 +78,7 @@ class Trainer:
         device: str,
         precision: str,
         teacher: NDArray[np.float32] | None = None,
+        live: Sequence[tuple[ModelSpec, nn.Module]] = (),
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.teacher = teacher
@@ -113,6 +114,14 @@ class Trainer:
                 Muon(convolutions, recipe.muon_lr, dtype=torch.bfloat16 if self.bfloat16 else torch.float32)
             )
         self.peaks = [recipe.sgd_lr, recipe.muon_lr]
+        self.live = [(of, model.to(self.device, memory_format=torch.channels_last)) for of, model in live]  # type: ignore[call-overload]
+        seen = recipe.window or self._image_size
+        for of, _ in live:
+            if self._images_per_step % of.k**2 or -(-of.size // of.k) != seen:
+                raise ValueError(
+                    f"a live teacher of {of.k} x {of.k} images in {of.size} pixels cannot look at "
+                    f"{self._images_per_step} of {seen} pixels"
+                )
         self.steps_per_epoch = len(data.train) // self._images_per_step
         if not self.steps_per_epoch:
             raise ValueError(
@@ -177,6 +186,17 @@ class Trainer:
             targets += self.recipe.distil * (self.teacher[flipped.astype(int), index] - targets)
         return torch.from_numpy(targets)
 
+    def _taught(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The targets with what the live teachers say of these very images, uint8 ``[B, H, W, 3]``.
+
+        Student and teachers see the same variation (Beyer et al., "Knowledge distillation: A good teacher is patient
+        and consistent").
+        """
+        if not self.live:
+            return targets
+        answers = [scores(model, spec, images, self.bfloat16).softmax(-1) for spec, model in self.live]
+        return targets + self.recipe.distil * (torch.stack(answers).mean(0) - targets)
+
     def epoch(self, number: int) -> float:
         """Train one epoch (or what is left of the last one); returns the mean loss."""
         rng = np.random.default_rng([self.recipe.seed, number])
@@ -222,6 +242,7 @@ class Trainer:
     def _step(self, images: Tensor, targets: Tensor, rng: np.random.Generator, done: float) -> float:
         recipe = self.recipe
         images, targets = cut_mix(images, targets, recipe.mix, rng)
+        targets = self._taught(images, targets)
         filled = torch.from_numpy(rng.random(len(targets)) >= recipe.blank).to(self.device)
         if self.spec.kind == "collage-cnn":
             images = tile(images * filled[:, None, None, None], self.grid)
@@ -284,6 +305,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--k", type=int, default=3, help="grid of a collage-cnn")
     parser.add_argument("--collage-size", type=int, help="side of the collage, pixels (default: k times --size)")
     parser.add_argument("--teacher", type=Path, help="checkpoint or .onnx file whose answers are learnt as well")
+    parser.add_argument(
+        "--live-teachers", type=Path, nargs="+", default=[], metavar="FILE",
+        help="the same, asked anew about every image as it is seen, varied and mixed; their mean answer counts",
+    )  # fmt: skip
     parser.add_argument("--init", type=Path, help="checkpoint or .onnx file to start from: all that fits")
     parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet, resnet18)")
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks of each stage (collage-resnet)")
@@ -329,7 +354,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         answers = args.out.with_name(f"{args.teacher.stem}.npy") if args.teacher else None
         teacher = teach(args.teacher, args.data, args.device, len(data.train), answers) if answers else None
-        trainer = Trainer(spec, data, recipe, args.device, precision, teacher)
+        live = [stored(path) for path in args.live_teachers]
+        trainer = Trainer(spec, data, recipe, args.device, precision, teacher, live)
         if args.out.exists():
             trainer.resume(args.out)
             print(f"resuming after {len(trainer.log)} epochs")

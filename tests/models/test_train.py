@@ -16,7 +16,7 @@ from models.augment import augment, cut_mix, normalise, tile
 from models.data import Dataset, load
 from models.optim import Muon, orthogonalise
 from models.train import Recipe, Trainer, describe, main
-from models.transfer import teach, warm_start
+from models.transfer import scores, teach, warm_start
 from tests.models.datasets import write_idx
 
 SPECS = {"resnet32": (1, {}), "collage-resnet": (2, {"widths": [8, 16, 16]})}
@@ -227,6 +227,28 @@ def test_a_teacher_is_part_of_the_target(data: Dataset) -> None:
     targets = taught._targets(np.array([5, 6]), np.array([False, True])).numpy()
     expected = 0.75 * np.eye(10)[data.train.labels[[5, 6]]] + 0.25 * np.eye(10)[[3, 4]]
     np.testing.assert_allclose(targets, expected, atol=1e-6)
+
+
+def test_live_teachers_are_asked_about_what_is_seen(data: Dataset) -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (8, 16, 16, 3), dtype=torch.uint8)
+    single, collages = trainer(data, "resnet32"), trainer(data, "collage-resnet")
+    live = [(each.spec, each.model.eval()) for each in (single, collages)]
+    taught = Trainer(single.spec, data, Recipe(batch=24, distil=0.25), "cpu", "fp32", live=live)
+    answers = [scores(model, spec, images, False).softmax(-1) for spec, model in live]
+    assert not torch.allclose(answers[0], answers[1])
+    targets = torch.eye(10)[:8]
+    expected = 0.75 * targets + 0.125 * (answers[0] + answers[1])
+    torch.testing.assert_close(taught._taught(images, targets), expected)
+    torch.testing.assert_close(single._taught(images, targets), targets)
+    taught.run_epoch()
+
+
+@pytest.mark.parametrize("changes", [{"batch": 23}, {"window": 8}])
+def test_live_teachers_must_be_able_to_look(data: Dataset, changes: dict[str, int]) -> None:
+    collages, student = trainer(data, "collage-resnet"), describe(data, "resnet32", 16, 1, {})
+    with pytest.raises(ValueError, match="live teacher"):
+        Trainer(student, data, Recipe(**changes), "cpu", "fp32", live=[(collages.spec, collages.model)])  # type: ignore[arg-type]
 
 
 def test_a_teachers_answers_and_a_warm_start(tmp_path: Path, folder: Path, data: Dataset) -> None:
