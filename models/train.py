@@ -25,7 +25,7 @@ from models.checkpoint import ModelSpec
 from models.collage_cnn import collage_loss
 from models.data import Dataset, Split, load, placements
 from models.layers import default_precision, keep_memory
-from models.optim import Muon
+from models.optim import optimisers
 from models.restore import EXPORTED, anchor
 from models.transfer import scores, stored, teach, warm_start
 
@@ -90,29 +90,15 @@ class Trainer:
         self.grid = Grid(spec.k, spec.size)
         self.boxes = torch.from_numpy(self.grid.boxes.copy()).to(self.device)
         self.model = spec.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        convolutions = [
-            module.weight
-            for name, module in self.model.named_modules()
-            if isinstance(module, nn.Conv2d) and name != "head" and module.groups == 1 and recipe.muon_lr > 0
-        ]
-        chosen = {id(weight) for weight in convolutions}
-        rest = [weight for weight in self.model.parameters() if id(weight) not in chosen]
-        groups: list[dict[str, Any]] = [{"params": rest}]
-        if recipe.bias_gain != 1:
-            biases = _biases(self.model)
-            decay = recipe.weight_decay / recipe.bias_gain
-            groups = [
-                {"params": [weight for weight in rest if id(weight) not in biases]},
-                {"params": list(biases.values()), "gain": recipe.bias_gain, "weight_decay": decay},
-            ]
-        sgd = torch.optim.SGD(
-            groups, recipe.sgd_lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.muon_lr > 0
+        self.optimisers = optimisers(
+            self.model,
+            muon_lr=recipe.muon_lr,
+            sgd_lr=recipe.sgd_lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            bias_gain=recipe.bias_gain,
+            dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
         )
-        self.optimisers: list[torch.optim.Optimizer] = [sgd]
-        if convolutions:
-            self.optimisers.append(
-                Muon(convolutions, recipe.muon_lr, dtype=torch.bfloat16 if self.bfloat16 else torch.float32)
-            )
         self.peaks = [recipe.sgd_lr, recipe.muon_lr]
         self.live = [(of, model.to(self.device, memory_format=torch.channels_last)) for of, model in live]  # type: ignore[call-overload]
         seen = recipe.window or self._image_size
@@ -278,13 +264,6 @@ class Trainer:
             out = scores(self.model, self.spec, images, self.bfloat16)
             right += int((out.argmax(-1) == labels).sum())
         return right / len(order)
-
-
-def _biases(model: nn.Module) -> dict[int, Tensor]:
-    """What batch norms add, and what collage-cnns add to each cell, by the tensors' ``id``."""
-    norms = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    embeddings = [weight for name, weight in model.named_parameters() if name.startswith("embeddings.")]
-    return {id(weight): weight for weight in (*norms, *embeddings)}
 
 
 def describe(data: Dataset, architecture: str, size: int, k: int, options: dict[str, object]) -> ModelSpec:
