@@ -32,6 +32,7 @@ SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 _CIFAR_ALONE = "--model collage-vgg --batch 500 --muon-lr 0.12 --sgd-lr 0.04 --bias-gain 32"
 _CIFAR_COLLAGE = f"{_CIFAR_ALONE} {TEACHER}"
 _CIFAR_3X3, _CIFAR_WIDE = "--k 3 --widths 24 64 192 256", "--widths 24 64 256 256"
+_CIFAR_5X5 = "--k 5 --widths 16 32 128 192"
 
 _PHOTOS = f"--batch 108 {TEACHER}"
 _PHOTO_SHAPE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS}"
@@ -40,13 +41,15 @@ _PHOTO_3X3 = f"{_PHOTO_ALIGNED} --k 3"
 _PHOTO_4X4 = f"{_PHOTO_ALIGNED} --k 4 --collage-size 384"
 _PHOTO_5X5 = f"{_PHOTO_SHAPE} --k 5 --collage-size 400 --stem 5 --strides 1 2 2 2"
 _PHOTO_FULL = f"{PRETRAINED}-3x3-full"
+_PHOTO_PAPER = f"--model collage-tiny --k 3 {_PHOTOS}"
+_PHOTO_RIVAL = f"--size 144 --batch 96 {TEACHER}"
 
 FAMILIES = (
     Family(
         ("cifar10", "cifar10-jpeg"),
         "CIFAR-10 (Krizhevsky, 2009); cifar10-jpeg is a copy as JPEG files with 7,970 of the 10,000 test images",
         "none stated",
-        (*SHIPPED, "s-cnn-resnet32", "collage-3x3-paper"),
+        (*SHIPPED, "s-cnn-resnet32"),
         {
             f"{PRETRAINED}-s-cnn": "--model resnet34 --stem small --epochs 24",
             f"{PRETRAINED}-s-cnn-full": f"--model resnet34 --stem cifar --cutout 10 --epochs 6 "
@@ -58,9 +61,10 @@ FAMILIES = (
             "collage-2x2": f"{_CIFAR_COLLAGE} --k 2 {_CIFAR_WIDE} --cutout 8 --epochs 5 --muon-lr 0.04 --sgd-lr 0.02 "
             f"--init {{run}}-{PRETRAINED}-3x3.pt",
             "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 160 256 --cutout 6 --epochs 20",
-            "collage-5x5": f"{_CIFAR_COLLAGE} --k 5 --widths 16 32 128 192 --cutout 6 --epochs 16",
-            "collage-3x3-paper": f"--model collage-tiny --k 3 --muon-lr 0.1 --sgd-lr 0.02 --epochs 24 {TEACHER}",
-            "s-cnn-resnet32": "--model resnet32 --epochs 30",
+            "collage-5x5": f"{_CIFAR_COLLAGE} {_CIFAR_5X5} --cutout 6 --epochs 16",
+            "collage-3x3-paper": "--model collage-tiny --k 3 --batch 500 --muon-lr 0.1 --sgd-lr 0.04 --epochs 14 "
+            f"{TEACHER}",
+            "s-cnn-resnet32": "--model resnet32 --epochs 10",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "rival-student": f"--model resnet18 --stem small --widths 32 64 128 256 --epochs 30 {TEACHER}",
             "rival-mobilenet": f"--model mobilenetv2 --stem small --epochs 20 {TEACHER}",
@@ -71,7 +75,7 @@ FAMILIES = (
         "Imagenette (fast.ai): 10 classes of ImageNet; imagenette-224 is a copy at 224 px with 2,391 of the 3,925 "
         "validation images",
         "Apache-2.0 (the selection); the photos are ImageNet's, for research and education",
-        (*SHIPPED, "collage-3x3-paper"),
+        SHIPPED,
         {
             f"{PRETRAINED}-s-cnn": "--model resnet34 --size 112 --crop 0.35 --batch 96 --epochs 16",
             S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 6 --muon-lr 0.03 --sgd-lr 0.05 "
@@ -92,13 +96,17 @@ FAMILIES = (
             f"--init {{run}}-{_PHOTO_FULL}.pt",
             "collage-5x5": f"{_PHOTO_5X5} --crop 0.8 --muon-lr 0.015 --sgd-lr 0.03 --epochs 7 "
             f"--init {{run}}-{PRETRAINED}-5x5.pt",
-            "collage-3x3-paper": f"--model collage-tiny --k 3 --collage-size 416 --crop 0.35 {_PHOTOS} --epochs 40",
-            "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 --crop 0.35 {_PHOTOS} --epochs 50 "
-            "--init {run}-collage-3x3-paper.pt",
-            "rival-lowres": "--model resnet34 --size 144 --crop 0.35 --batch 96 --epochs 3 --init {run}-s-cnn.pt",
-            "rival-student": f"--model resnet18 --widths 32 80 160 320 --size 144 --crop 0.35 --batch 96 {TEACHER} "
-            "--epochs 40",
-            "rival-mobilenet": f"--model mobilenetv2 --size 144 --crop 0.35 --batch 96 {TEACHER} --epochs 30",
+            f"{PRETRAINED}-3x3-paper": f"{_PHOTO_PAPER} --collage-size 288 --crop 0.35 --epochs 40",
+            f"{PRETRAINED}-3x3-paper-full": f"{_PHOTO_PAPER} --collage-size 416 --crop 0.5 --muon-lr 0.03 "
+            f"--sgd-lr 0.08 --epochs 12 --init {{run}}-{PRETRAINED}-3x3-paper.pt",
+            "collage-3x3-paper": f"{_PHOTO_PAPER} --collage-size 416 --crop 0.8 --muon-lr 0.006 --sgd-lr 0.02 "
+            f"--epochs 3 --init {{run}}-{PRETRAINED}-3x3-paper-full.pt",
+            "collage-3x3-yolo": f"--model collage-yolo --k 3 --collage-size 416 --crop 0.5 {_PHOTOS} --muon-lr 0.03 "
+            f"--sgd-lr 0.08 --epochs 8 --init {{run}}-{PRETRAINED}-3x3-paper-full.pt",
+            "rival-lowres": f"{_PHOTO_RIVAL} --model resnet34 --crop 0.6 --muon-lr 0.01 --sgd-lr 0.03 --epochs 2 "
+            "--init {run}-s-cnn.pt",
+            "rival-student": f"{_PHOTO_RIVAL} --model resnet18 --widths 32 80 160 320 --crop 0.35 --epochs 16",
+            "rival-mobilenet": f"{_PHOTO_RIVAL} --model mobilenetv2 --crop 0.35 --epochs 12",
         },
     ),
     Family(
@@ -137,6 +145,6 @@ OWN_PHOTOS = Family(
     },
 )
 
-LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_3X3} --epochs 5 --collages {{collages}}"
-"""Our 3 x 3 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
-LEARNING_CURVE_COLLAGES = (1000, 5000, 25000, 0)
+LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_5X5} --epochs 5 --collages {{collages}}"
+"""Our 5 x 5 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
+LEARNING_CURVE_COLLAGES = (400, 1800, 5400, 0)
