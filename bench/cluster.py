@@ -110,7 +110,7 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str]) -> None:
         )
         print(f"starting {len(cluster.children)} processes ...", flush=True)
         async with cluster:
-            _announce(cluster)
+            _announce(cluster, args.s_cnn)
             async with asyncio.TaskGroup() as watchers:
                 for child in cluster.children:
                     watchers.create_task(_watch(child, needed=child is cluster.frontend))
@@ -127,7 +127,7 @@ async def _watch(child: Child, needed: bool) -> None:
     print(message, flush=True)
 
 
-def _announce(cluster: Cluster) -> None:
+def _announce(cluster: Cluster, model: Path) -> None:
     processes = [
         {"role": child.role, "address": child.address, "metrics": child.metrics_address}
         for child in (cluster.frontend, *cluster.s_cnn, *cluster.collage)
@@ -139,7 +139,8 @@ def _announce(cluster: Cluster) -> None:
     command = Path(sys.executable).with_name("collage")
     if command.is_relative_to(Path.cwd()):
         command = command.relative_to(Path.cwd())
-    sample = next((ROOT / "samples").rglob("*.png"), Path("IMAGE"))
+    folder = ROOT / "samples" / model.name.removesuffix("-s-cnn.onnx")
+    sample = next(folder.rglob("*.png"), Path("IMAGES/any.png"))
     if sample.is_relative_to(Path.cwd()):
         sample = sample.relative_to(Path.cwd())
     print(
