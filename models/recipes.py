@@ -64,7 +64,7 @@ FAMILIES = (
             "collage-5x5": f"{_CIFAR_COLLAGE} {_CIFAR_5X5} --cutout 6 --epochs 16",
             "collage-3x3-paper": "--model collage-tiny --k 3 --batch 500 --muon-lr 0.1 --sgd-lr 0.04 --epochs 14 "
             f"{TEACHER}",
-            "s-cnn-resnet32": "--model resnet32 --epochs 10",
+            "s-cnn-resnet32": "--model resnet32 --epochs 6",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "rival-student": f"--model resnet18 --stem small --widths 32 64 128 256 --epochs 30 {TEACHER}",
             "rival-mobilenet": f"--model mobilenetv2 --stem small --epochs 20 {TEACHER}",
@@ -106,7 +106,7 @@ FAMILIES = (
             "rival-lowres": f"{_PHOTO_RIVAL} --model resnet34 --crop 0.6 --muon-lr 0.01 --sgd-lr 0.03 --epochs 2 "
             "--init {run}-s-cnn.pt",
             "rival-student": f"{_PHOTO_RIVAL} --model resnet18 --widths 32 80 160 320 --crop 0.35 --epochs 16",
-            "rival-mobilenet": f"{_PHOTO_RIVAL} --model mobilenetv2 --crop 0.35 --epochs 12",
+            "rival-mobilenet": f"{_PHOTO_RIVAL} --model mobilenetv2 --crop 0.35 --epochs 8",
         },
     ),
     Family(
@@ -145,6 +145,6 @@ OWN_PHOTOS = Family(
     },
 )
 
-LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_5X5} --epochs 5 --collages {{collages}}"
+LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_5X5} --epochs 4 --collages {{collages}}"
 """Our 5 x 5 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
 LEARNING_CURVE_COLLAGES = (400, 1800, 5400, 0)
