@@ -3,6 +3,7 @@ PYTHON ?= python3
 DATA ?= data
 MODELS ?= models/zoo
 MODEL ?= models/zoo/fashion-mnist
+GRID ?= 3x3
 RUNS ?= runs
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine))))
 BASE ?= python:3.12-slim
@@ -40,8 +41,8 @@ $(DEMO)/ready $(DEV)/ready: pyproject.toml constraints.txt
 demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (under 4 minutes)
 	$(DEMO)/bin/python -m bench.demo
 
-up: $(DEMO)/ready ## Start a local cluster of MODEL's s-cnn and 3 x 3 collage-cnn; Ctrl-C ends it
-	$(DEMO)/bin/python -m bench.cluster up --s-cnn $(MODEL)-s-cnn.onnx --collage $(MODEL)-collage-3x3.onnx
+up: $(DEMO)/ready ## Start a local cluster of MODEL's s-cnn and collage-cnn (GRID=3x3); Ctrl-C ends it
+	$(DEMO)/bin/python -m bench.cluster up --s-cnn $(MODEL)-s-cnn.onnx --collage $(MODEL)-collage-$(GRID).onnx
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench
@@ -61,10 +62,11 @@ out/bench-scale.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench.comparison sweep scale --out $@
 
 bench-full-transient: $(DEV)/ready
-	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.75
+	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.5
 
 bench-full-cells: $(DEV)/ready
-	$(FULL) --policies none,hedge:quantile=0.94,collage,adaptive --drawn 16 --groups 500 --scale 1
+	$(FULL) --policies none,hedge:quantile=0.93,collage,adaptive --drawn 4 --groups 300 --scale 0.5
+	$(FULL) --policies none,hedge:quantile=0.94,collage,adaptive --drawn 16 --groups 400 --scale 1
 
 bench-full-regimes: $(DEV)/ready
 	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 400 --scale 0.75
