@@ -87,10 +87,10 @@ FAMILIES = (
             S_CNN: "--model resnet34 --size 224 --crop 0.35 --batch 96 --epochs 6 --muon-lr 0.03 --sgd-lr 0.05 "
             f"--small-size 176 --small-share 1 --init {{run}}-{PRETRAINED}-s-cnn.pt",
             f"{PRETRAINED}-3x3": f"{_PHOTO_3X3} --crop 0.35 --collage-size 288 --epochs 40",
-            _PHOTO_FULL: f"{_PHOTO_3X3} --crop 0.35 --collage-size 432 --muon-lr 0.03 --sgd-lr 0.05 --epochs 10 "
+            _PHOTO_FULL: f"{_PHOTO_3X3} --crop 0.5 --collage-size 432 --muon-lr 0.03 --sgd-lr 0.08 --epochs 20 "
             f"--init {{run}}-{PRETRAINED}-3x3.pt",
             # Crops magnify: the last epochs see images nearly whole, as those to be classified are.
-            "collage-3x3": f"{_PHOTO_3X3} --crop 0.8 --collage-size 432 --muon-lr 0.006 --sgd-lr 0.02 --epochs 3 "
+            "collage-3x3": f"{_PHOTO_3X3} --crop 0.8 --collage-size 432 --muon-lr 0.006 --sgd-lr 0.02 --epochs 2 "
             f"--init {{run}}-{_PHOTO_FULL}.pt",
             "collage-2x2": f"{_PHOTO_ALIGNED} --k 2 --collage-size 384 --crop 0.6 --muon-lr 0.02 --sgd-lr 0.05 "
             f"--epochs 7 --init {{run}}-{_PHOTO_FULL}.pt",
@@ -112,7 +112,7 @@ FAMILIES = (
             "rival-lowres": f"{_PHOTO_RIVAL} --model resnet34 --crop 0.6 --muon-lr 0.01 --sgd-lr 0.03 --epochs 2 "
             "--init {run}-s-cnn.pt",
             "rival-student": f"{_PHOTO_RIVAL} --model resnet18 --widths 32 80 160 320 --crop 0.35 --epochs 16",
-            "rival-mobilenet": f"{_PHOTO_RIVAL} --model mobilenetv2 --crop 0.35 --epochs 8",
+            "rival-mobilenet": f"{_PHOTO_RIVAL} --model mobilenetv2 --crop 0.35 --epochs 5",
         },
     ),
     Family(
