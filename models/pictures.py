@@ -109,6 +109,8 @@ def learning_curve(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
             label = f"new collages in every epoch: {row['validation']:.1%}"
             axes.axhline(row["validation"], color=BASELINE, linestyle="--", label=label)
     axes.set(xscale="log", xlabel="distinct training collages", ylabel="validation top-1")
+    axes.set_xticks([count for count, _ in finite], [f"{count:,}" for count, _ in finite])
+    axes.minorticks_off()
     axes.yaxis.set_major_formatter(PERCENT)
     axes.legend()
     _save(figure, path)

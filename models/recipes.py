@@ -70,7 +70,7 @@ FAMILIES = (
             "collage-5x5": f"{_CIFAR_COLLAGE} {_CIFAR_5X5} --cutout 6 --epochs 16",
             "collage-3x3-paper": "--model collage-tiny --k 3 --batch 500 --muon-lr 0.1 --sgd-lr 0.04 --epochs 14 "
             f"{TEACHER}",
-            "s-cnn-resnet32": "--model resnet32 --epochs 4",
+            "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "rival-student": f"--model resnet18 --stem small --widths 32 64 128 256 --epochs 30 {TEACHER}",
             "rival-mobilenet": f"--model mobilenetv2 --stem small --epochs 20 {TEACHER}",
