@@ -49,6 +49,11 @@ class ModelSpec:
         """``"s-cnn"`` or ``"collage-cnn"``."""
         return "collage-cnn" if self.architecture.startswith("collage") else "s-cnn"
 
+    @property
+    def image_size(self) -> int:
+        """The side of the images it is shown, of the largest cell of a collage; pixels."""
+        return -(-self.size // self.k)
+
     def build(self) -> nn.Module:
         """A freshly initialised model of this description."""
         make = ARCHITECTURES[self.architecture]

@@ -68,7 +68,10 @@ class Recipe:
 
 
 class Trainer:
-    """One run: the model, its optimisers, and steps over batches."""
+    """One run: the model, its optimisers, and steps over batches.
+
+    Live teachers are where the model is, in evaluation mode.
+    """
 
     def __init__(
         self,
@@ -100,13 +103,12 @@ class Trainer:
             dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
         )
         self.peaks = [recipe.sgd_lr, recipe.muon_lr]
-        self.live = [(of, model.to(self.device, memory_format=torch.channels_last)) for of, model in live]  # type: ignore[call-overload]
-        seen = recipe.window or self._image_size
+        self.live = live
         for of, _ in live:
-            if self._images_per_step % of.k**2 or -(-of.size // of.k) != seen:
+            if self._images_per_step % of.k**2 or of.image_size != self._seen_size:
                 raise ValueError(
                     f"a live teacher of {of.k} x {of.k} images in {of.size} pixels cannot look at "
-                    f"{self._images_per_step} of {seen} pixels"
+                    f"{self._images_per_step} of {self._seen_size} pixels"
                 )
         self.steps_per_epoch = len(data.train) // self._images_per_step
         if not self.steps_per_epoch:
@@ -160,8 +162,8 @@ class Trainer:
         return max(1, round(self.recipe.batch / cells)) * cells
 
     @property
-    def _image_size(self) -> int:
-        return -(-self.spec.size // self.spec.k)
+    def _seen_size(self) -> int:
+        return self.recipe.window or self.spec.image_size
 
     def _targets(self, index: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:
         """What to learn of these images: class probabilities, float32 ``[B, classes]``."""
@@ -206,7 +208,7 @@ class Trainer:
     def _augmented(self, index: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, NDArray[np.bool_]]:
         recipe = self.recipe
         variations: Any = {"shift": recipe.shift, "crop": recipe.crop, "flip": recipe.flip, "cutout": recipe.cutout}
-        return augment(self.data.train.images[index], recipe.window or self._image_size, rng, **variations)
+        return augment(self.data.train.images[index], self._seen_size, rng, **variations)
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The images of one epoch, group by group: each once, or those of collages out of a fixed set."""
@@ -333,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         answers = args.out.with_name(f"{args.teacher.stem}.npy") if args.teacher else None
         teacher = teach(args.teacher, args.data, args.device, len(data.train), answers) if answers else None
-        live = [stored(path) for path in args.live_teachers]
+        live = [stored(path, args.device) for path in args.live_teachers]
         trainer = Trainer(spec, data, recipe, args.device, precision, teacher, live)
         if args.out.exists():
             trainer.resume(args.out)

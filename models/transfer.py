@@ -20,9 +20,10 @@ from models.layers import default_precision
 from models.restore import EXPORTED, restore
 
 
-def stored(path: Path) -> tuple[ModelSpec, nn.Module]:
-    """The model of a checkpoint, or of an exported file."""
-    return restore(path) if path.suffix == EXPORTED else checkpoint.load(path)[:2]
+def stored(path: Path, device: str = "cpu") -> tuple[ModelSpec, nn.Module]:
+    """The model of a checkpoint, or of an exported file, in evaluation mode on a device."""
+    spec, model = restore(path) if path.suffix == EXPORTED else checkpoint.load(path)[:2]
+    return spec, model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @torch.no_grad()
@@ -44,15 +45,14 @@ def teach(teacher: Path, data: Path, device: str, count: int, kept: Path) -> NDA
 
     Returns float32 ``[2, count, classes]``, which are stored in ``kept`` for others that learn from the same teacher.
     """
-    spec, model = stored(teacher)
+    spec, model = stored(teacher, device)
     answers = np.empty((2, count, len(spec.labels)), np.float32)
     if kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime:
         known: NDArray[np.float32] = np.load(kept)
         if known.shape == answers.shape:
             return known
     grid = Grid(spec.k, spec.size)
-    train = load(data, -(-spec.size // spec.k)).train
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train = load(data, spec.image_size).train
     bfloat16 = default_precision(device) == "bf16"
     order = np.concatenate(list(placements(train, grid.cells, seed=0)))
     step = max(1, 250 // grid.cells) * grid.cells
