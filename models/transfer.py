@@ -68,23 +68,29 @@ def teach(teacher: Path, data: Path, device: str, count: int, kept: Path) -> NDA
 
 @torch.no_grad()
 def warm_start(model: nn.Module, source: Path) -> int:
-    """Copy from a checkpoint, or an exported file, every tensor of the same name and shape; returns how many.
+    """Copy from a checkpoint, or an exported file, the tensors of the same names; returns how many.
 
-    Filters and embeddings of another width and height are resized.
+    Filters and embeddings of another width and height are resized. A wider model computes what the narrower one did
+    at first, if its own last layer starts at zero: the channels that it has more keep their first weights, and those
+    it has from the other do not look at them (Chen et al., "Net2Net", for another way to the same).
     """
     own = model.state_dict()
+    answers = list(own)[-2:]  # of the last layer: those of a model with other classes mean something else
     _, other = stored(source)
     fitting = {}
     for name, value in other.state_dict().items():
-        if name not in own:
+        if name not in own or (name in answers and len(value) != len(own[name])):
             continue
         wanted = own[name].shape
-        if value.shape != wanted and value.shape[:2] == wanted[:2]:
-            if value.dim() == 4:
-                value = F.interpolate(value, wanted[2:], mode="bilinear", align_corners=False)
-            elif value.dim() == 6:
-                value = resized(value, wanted[-1])
+        if value.dim() == 4 and value.shape[2:] != wanted[2:]:
+            value = F.interpolate(value, wanted[2:], mode="bilinear", align_corners=False)
+        elif value.dim() == 6:
+            value = resized(value, wanted[-1])
         if value.shape == wanted:
             fitting[name] = value
+        elif all(has <= room for has, room in zip(value.shape, wanted, strict=True)):
+            fitting[name] = own[name].clone()
+            fitting[name][: len(value)] = 0
+            fitting[name][tuple(map(slice, value.shape))] = value
     model.load_state_dict(fitting, strict=False)
     return len(fitting)

@@ -15,6 +15,7 @@ from models import checkpoint
 from models.augment import augment, cut_mix, normalise, tile
 from models.data import Dataset, load
 from models.optim import Muon, orthogonalise
+from models.resnet import resnet32
 from models.train import Recipe, Trainer, describe, main
 from models.transfer import scores, teach, warm_start
 from tests.models.datasets import write_idx
@@ -270,6 +271,30 @@ def test_a_teachers_answers_and_a_warm_start(tmp_path: Path, folder: Path, data:
     assert warm_start(other.model, tmp_path / "teacher.pt") == len(source.model.state_dict())
     for name, weight in source.model.state_dict().items():
         torch.testing.assert_close(other.model.state_dict()[name], weight, msg=name)
+
+
+def test_a_wider_model_begins_as_what_it_starts_from(tmp_path: Path, data: Dataset) -> None:
+    narrow, wide = (
+        Trainer(
+            describe(data, "collage-vgg", 32, 2, {"widths": widths}), data, Recipe(epochs=1, batch=24), "cpu", "fp32"
+        )
+        for widths in ((4, 6, 8), (6, 8, 12))
+    )
+    narrow.run_epoch()
+    narrow.save(tmp_path / "narrow.pt")
+    assert warm_start(wide.model, tmp_path / "narrow.pt") == len(narrow.model.state_dict())
+    collages = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(wide.model.eval()(collages), narrow.model.eval()(collages))
+
+
+def test_the_last_layer_of_a_model_with_other_classes_is_not_taken_over(tmp_path: Path, data: Dataset) -> None:
+    source = trainer(data, "resnet32")
+    source.save(tmp_path / "ten.pt")
+    more = resnet32(classes=12)
+    own = more.fc.weight.clone()
+    assert warm_start(more, tmp_path / "ten.pt") == len(source.model.state_dict()) - 2
+    assert torch.equal(more.fc.weight, own)
 
 
 def test_a_collage_cnn_can_be_a_teacher(tmp_path: Path, folder: Path, data: Dataset) -> None:
