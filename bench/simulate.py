@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,8 +158,8 @@ class Simulation:
         self._left = (warm_up + groups) * self.setup.n
         self._images = self.model.draw(self._left, self.seed)
         self._confidence = [None if math.isnan(value) else value for value in self._images.confidence.tolist()]
-        self._started = [0.0] * self._left
-        self._latency = [UNENDED] * self._left
+        self._started = array("d", [0.0]) * self._left
+        self._latency = array("d", [UNENDED]) * self._left
         self._source = bytearray(self._left)
 
     def _run(self) -> Run:
