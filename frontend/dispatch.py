@@ -9,19 +9,18 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
-from encoder.collage import CollageCode, Detections
-from encoder.grid import Grid
+from encoder.collage import Detections
 from encoder.image import Pixels
 from frontend import events as e
 from frontend.admission import Admission
-from frontend.jobs import Answer, Job, Outcome, Source, makes_sense, softmax
+from frontend.coding import Coding
+from frontend.jobs import Answer, Job, Outcome, Source, softmax
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
 from frontend.streams import Reply, WorkerFailure
@@ -56,10 +55,8 @@ class Dispatcher:
     ) -> None:
         self.policy, self.s_cnn, self.collage, self.metrics = policy, s_cnn, collage, metrics
         self._loop = asyncio.get_running_loop()
-        self.code: CollageCode | None = None
         self._executor = executor
         self._admission = Admission(max_in_flight)
-        self._detection_threshold = detection_threshold
         self._default_label = default_label
         self._in_flight = self._preparing = 0
         self._ids = itertools.count(1)
@@ -68,11 +65,8 @@ class Dispatcher:
         self._timers = Timers(self._feed, lambda due: due.timer is e.Timer.CLOSE or due.id in self._jobs)
         metrics.in_flight.set_function(lambda: self._in_flight)
         self._calls: dict[tuple[int, int], asyncio.Future[Reply[NDArray[np.float32]]]] = {}
-        self._collages: dict[int, asyncio.Task[None]] = {}
         self._events: list[e.Event] = []
-        collage.fits = self._collage_fits
-        collage.listeners.append(self._collage_workers_changed)
-        s_cnn.listeners.append(collage.review)
+        self._coding = Coding(s_cnn, collage, metrics, executor, self._feed, detection_threshold)
 
     # Requests
 
@@ -129,7 +123,7 @@ class Dispatcher:
         model = self.s_cnn.info
         if model is None:
             raise Unavailable(NONE_READY)
-        code, cell = self.code, self.policy.groups.next_cell
+        code, cell = self._coding.code, self.policy.groups.next_cell
 
         def make() -> tuple[Pixels, Pixels | None]:
             with self.metrics.prepare.time():
@@ -172,38 +166,10 @@ class Dispatcher:
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""
         self._timers.close()
-        running: list[asyncio.Future[Any]] = [*self._calls.values(), *self._collages.values()]
-        for call in running:
+        calls = list(self._calls.values())
+        for call in calls:
             call.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-    # Collage workers
-
-    def _collage_fits(self, info: ModelInfo) -> str | None:
-        s_cnn = self.s_cnn.info
-        if s_cnn is None:
-            return ""  # what it should protect is not known yet
-        if info.labels != s_cnn.labels:
-            return f"its labels are not those of the s-cnn {s_cnn.name} {s_cnn.version}"
-        if info.k < 2:
-            return f"its grid is {info.k} x {info.k}: a collage has at least 2 x 2 cells"
-        if info.size < info.k or max(Grid(info.k, info.size).cell_size(0)) > s_cnn.size:
-            return (
-                f"{info.k} x {info.k} cells in {info.size} pixels do not go with the s-cnn {s_cnn.name} "
-                f"{s_cnn.version} of {s_cnn.size} pixels"
-            )
-        return None
-
-    def _collage_workers_changed(self) -> None:
-        """Tell the policy how many collage workers are ready, and what grid they have."""
-        info = self.collage.info
-        if info is None:
-            return
-        grid = Grid(info.k, info.size)
-        if self.code is None or self.code.grid != grid:
-            threshold = self._detection_threshold
-            self.code = CollageCode(grid, info.detection_threshold if threshold is None else threshold)
-        self._feed(e.CollageWorkers(self._loop.time(), self.collage.ready, grid.cells, info.accept_threshold))
+        await asyncio.gather(*calls, self._coding.close(), return_exceptions=True)
 
     # Events in, actions out
 
@@ -240,10 +206,7 @@ class Dispatcher:
             case e.Answer(request, attempt):
                 self._answer(request, attempt)
             case e.SendCollage(group, members):
-                self.metrics.sent.labels("collage").inc()
-                self.metrics.group_fill.observe(len(members) / self.policy.groups.cells)
-                collage = self._collages[group] = asyncio.create_task(self._run_collage(group, members))
-                collage.add_done_callback(functools.partial(self._collage_ended, group))
+                self._send_collage(group, members)
             case e.Audit(request):
                 if job := self._jobs.get(request):
                     job.audited = True
@@ -253,8 +216,7 @@ class Dispatcher:
                 if call := self._calls.get((request, attempt)):
                     call.cancel()
             case e.CancelCollage(group):
-                if sent := self._collages.get(group):
-                    sent.cancel()
+                self._coding.cancel(group)
             case e.AnswerCoded(request):
                 self._answer_coded(request)
             case e.Fail(request, expired):
@@ -284,6 +246,14 @@ class Dispatcher:
             )
 
     # Calls to workers
+
+    def _send_collage(self, group: int, members: Mapping[int, int]) -> None:
+        self.metrics.sent.labels("collage").inc()
+        self.metrics.group_fill.observe(len(members) / self.policy.groups.cells)
+        jobs = {cell: job for cell, request in members.items() if (job := self._jobs.get(request))}
+        for cell, job in jobs.items():
+            job.group = f"{self._prefix}-{group}", cell
+        self._coding.send(group, jobs)
 
     def _send(self, request: int, attempt: int) -> None:
         job = self._jobs.get(request)
@@ -326,7 +296,7 @@ class Dispatcher:
         unreachable = False
         if isinstance(failure, WorkerFailure):
             unreachable = failure.unreachable
-            self._count_failure("s_cnn" if attempt == e.PRIMARY else "replica", failure)
+            self.metrics.failures.labels("s_cnn" if attempt == e.PRIMARY else "replica", failure.code).inc()
             told = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
             full = failure.code == "RESOURCE_EXHAUSTED"
             job.error = ResourceExhausted(told, self._admission.service) if full else Unavailable(told)
@@ -334,57 +304,3 @@ class Dispatcher:
             told = "calling an s-cnn worker failed unexpectedly"
             logger.error(told, exc_info=failure, extra={"request_id": job.name})
         self._feed(e.Failed(self._loop.time(), job.id, attempt, unreachable))
-
-    def _count_failure(self, attempt: str, failure: WorkerFailure) -> None:
-        self.metrics.failures.labels(attempt, failure.code).inc()
-
-    def _collage_ended(self, group: int, task: asyncio.Task[None]) -> None:
-        del self._collages[group]
-        if not task.cancelled() and (error := task.exception()):
-            logger.error("a collage failed unexpectedly", exc_info=error)
-            self._feed(e.CollageFailed(self._loop.time(), group))
-
-    async def _run_collage(self, group: int, members: Mapping[int, int]) -> None:
-        jobs = {cell: job for cell, request in members.items() if (job := self._jobs.get(request))}
-        code = self.code
-        if code is None or not jobs:
-            self._feed(e.CollageFailed(self._loop.time(), group))
-            return
-        for cell, job in jobs.items():
-            job.group = f"{self._prefix}-{group}", cell
-        name = f"collage:{jobs[min(jobs)].name}"
-        expires = max(job.expires for job in jobs.values())
-        images = [job.cell(code, cell) if (job := jobs.get(cell)) else None for cell in range(code.members)]
-
-        def encode() -> Pixels:
-            with self.metrics.encode.time():
-                return code.encode(images)[0]
-
-        try:
-            if all(job.prepared(code, cell) for cell, job in jobs.items()):
-                collage = encode()  # which only copies
-            else:
-                collage = await self._loop.run_in_executor(self._executor, encode)
-            # Chosen now, not before: groups that close together would all see the same idle worker.
-            worker = self.collage.pick()
-            model = worker.info if worker else None
-            if worker is None or model is None or Grid(model.k, model.size) != code.grid:
-                raise WorkerFailure("UNAVAILABLE", "no collage worker is ready")
-            reply = await worker.call(collage, name, 0, max(0.0, expires - self._loop.time()))
-            if not makes_sense(reply.output.class_probabilities, model):
-                raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")
-        except WorkerFailure as failure:
-            self._count_failure("collage", failure)
-            self._feed(e.CollageFailed(self._loop.time(), group))
-            return
-        at = self._loop.time()
-        with self.metrics.decode.time():
-            predictions = code.decode([reply.output], [cell in jobs for cell in range(code.members)])
-        confidences = {}
-        for cell, job in jobs.items():
-            if (prediction := predictions[cell]) and model.labels == job.model.labels:
-                job.coded = Answer(
-                    prediction.probabilities, model, reply.queue_s, reply.inference_s, prediction.confidence
-                )
-                confidences[cell] = prediction.confidence
-        self._feed(e.Decoded(at, group, confidences))
