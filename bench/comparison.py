@@ -165,12 +165,13 @@ class Report:
                 }
                 lines.append(line)
             table = _table(list(lines[0]), (line.values() for line in lines))
-            tables.append(
-                f"### {_case(case)}, {len(none)} seeds\n\n{table}\n\n{self._made(row['made'] for row in rows)}"
-            )
+            counts = sorted(map(len, variants.values()))
+            seeds = " to ".join(map(str, sorted({counts[0], counts[-1]})))
+            tables.append(f"### {_case(case)}, {seeds} seeds\n\n{table}\n\n{self._made(row['made'] for row in rows)}")
         rule = (
             "The best rival is the setting of replicate or hedge with the lowest group p99 among those with an extra "
-            f"load of at most {RIVAL_LOAD} r / N ({RIVAL_LOAD / 9:.0%} at 9 + 1). Ratios are of means over seeds."
+            f"load of at most {RIVAL_LOAD} r / N ({RIVAL_LOAD / 9:.0%} at 9 + 1). Ratios are of means over the seeds "
+            "that both have."
         )
         return "\n\n".join([rule, *tables]) if tables else ""
 

@@ -66,7 +66,7 @@ def read(files: Iterable[Path], records: Iterable[Path]) -> tuple[list[Row], lis
         content = json.loads(file.read_text())
         if "rows" not in content:
             raise ValueError(f"{file} holds no rows")
-        ran = re.sub(r"(--seeds) \d+", r"\1 ...", content["command"])  # side by side, each seed a run of its own
+        ran = re.sub(r"(--seeds) \d+\b(?!,)", r"\1 ...", content["command"])  # side by side, each seed a run of its own
         made = f"`{ran}` on {describe(content['machine'])}, commit {str(content['commit'])[:7]}"
         for row in content["rows"]:
             if "workers" in row:  # of ``scale``
