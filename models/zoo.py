@@ -89,11 +89,13 @@ def build(entry: Entry, s_cnn: Path, extra: Sequence[str]) -> None:
         train.main(command)
     if entry.role.startswith((CURVE, PRETRAINED)):
         return
-    if entry.onnx.exists() and entry.onnx.stat().st_mtime > entry.checkpoint.stat().st_mtime:
+    calibrated = entry.role.startswith("collage")
+    sources = [entry.checkpoint, *([s_cnn] if calibrated and s_cnn.exists() else [])]
+    if entry.onnx.exists() and entry.onnx.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return
     storage = "fp32" if "mobilenet" in entry.role else "int8"  # its depthwise filters do not survive int8
     export(entry.checkpoint, entry.onnx, storage=storage, data=entry.data)
-    if entry.role.startswith("collage"):
+    if calibrated:
         calibrate.main(["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(entry.onnx)])
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,11 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     zoo.main(arguments)
     assert "training" not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is done twice"
+    of_old = out / "pets-collage-3x3.onnx"
+    os.utime(of_old, (0, of_old.stat().st_mtime - 60))
+    os.utime(of_old.with_name("pets-s-cnn.onnx"))
+    zoo.main(arguments)
+    assert of_old.stat().st_mtime_ns > before[of_old], "calibrated again, for another s-cnn"
 
     figures = tmp_path / "out"
     evaluate.main(["--data", str(own), "--models", str(out), "--out", str(figures), "--repeats", "1", "--seeds", "1"])
