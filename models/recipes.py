@@ -62,7 +62,7 @@ FAMILIES = (
             _CIFAR_MIXED: f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.1 --mix 0.5 --epochs 24 "
             f"--init {{run}}-{_CIFAR_FIRST}.pt",
             # Two networks together know 1.1 points more than the better one; others learn it from them.
-            S_CNN: f"{_CIFAR_RESNET} --batch 252 --sgd-lr 0.05 --epochs 7.5 --distil 0.5 {_CIFAR_LIVE} "
+            S_CNN: f"{_CIFAR_RESNET} --batch 252 --sgd-lr 0.05 --epochs 8 --distil 0.5 {_CIFAR_LIVE} "
             f"--init {{run}}-{_CIFAR_TAUGHT}.pt",
             "collage-3x3": f"{_CIFAR_ALONE} {_CIFAR_3X3} --batch 500 --muon-lr 0.08 --epochs 27 --distil 0.8 "
             f"{_CIFAR_LIVE} --init {{run}}-{_CIFAR_MIXED}.pt",
