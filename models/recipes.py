@@ -29,9 +29,8 @@ PRETRAINED = "pretrained"
 TEACHER = "--teacher {run}-s-cnn.pt"
 SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
-_CIFAR_RESNET, _CIFAR_TAUGHT = "--model resnet34 --stem cifar", f"{PRETRAINED}-s-cnn-first"
-_CIFAR_ALONE = "--model collage-vgg --sgd-lr 0.04 --bias-gain 32"
-_CIFAR_COLLAGE = f"{_CIFAR_ALONE} --batch 500 --teacher {{run}}-{_CIFAR_TAUGHT}.pt"
+_CIFAR_ALONE = "--model collage-vgg --batch 500 --muon-lr 0.12 --sgd-lr 0.04 --bias-gain 32"
+_CIFAR_COLLAGE = f"{_CIFAR_ALONE} {TEACHER}"
 _CIFAR_3X3 = "--k 3 --widths 24 64 192 256"
 _CIFAR_FIRST, _CIFAR_MIXED = f"{PRETRAINED}-3x3-first", f"{PRETRAINED}-3x3-mixed"
 _CIFAR_LIVE = f"--mix 0.5 --live-teachers {{run}}-{_CIFAR_MIXED}.pt {{run}}-{_CIFAR_FIRST}.pt"
@@ -55,21 +54,20 @@ FAMILIES = (
         (*SHIPPED, "s-cnn-resnet32"),
         {
             f"{PRETRAINED}-s-cnn": "--model resnet34 --stem small --epochs 24",
-            f"{PRETRAINED}-s-cnn-full": f"{_CIFAR_RESNET} --cutout 10 --epochs 6 --init {{run}}-{PRETRAINED}-s-cnn.pt",
-            _CIFAR_TAUGHT: f"{_CIFAR_RESNET} --cutout 10 --epochs 6 --muon-lr 0.03 --sgd-lr 0.02 "
+            f"{PRETRAINED}-s-cnn-full": f"--model resnet34 --stem cifar --cutout 10 --epochs 6 "
+            f"--init {{run}}-{PRETRAINED}-s-cnn.pt",
+            S_CNN: "--model resnet34 --stem cifar --cutout 10 --epochs 6 --muon-lr 0.03 --sgd-lr 0.02 "
             f"--init {{run}}-{PRETRAINED}-s-cnn-full.pt",
-            _CIFAR_FIRST: f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --cutout 8 --muon-lr 0.12 --epochs 30",
+            _CIFAR_FIRST: f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --cutout 8 --epochs 30",
             _CIFAR_MIXED: f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.1 --mix 0.5 --epochs 24 "
             f"--init {{run}}-{_CIFAR_FIRST}.pt",
             # Two networks together know 1.1 points more than the better one; others learn it from them.
-            S_CNN: f"{_CIFAR_RESNET} --batch 252 --sgd-lr 0.05 --epochs 8 --distil 0.5 {_CIFAR_LIVE} "
-            f"--init {{run}}-{_CIFAR_TAUGHT}.pt",
-            "collage-3x3": f"{_CIFAR_ALONE} {_CIFAR_3X3} --batch 500 --muon-lr 0.08 --epochs 27 --distil 0.8 "
+            "collage-3x3": f"{_CIFAR_ALONE} {_CIFAR_3X3} --muon-lr 0.08 --epochs 27 --distil 0.8 "
             f"{_CIFAR_LIVE} --init {{run}}-{_CIFAR_MIXED}.pt",
             "collage-2x2": f"{_CIFAR_ALONE} --k 2 --widths 32 96 320 320 --batch 504 --muon-lr 0.08 --epochs 28 "
             f"--distil 0.7 {_CIFAR_LIVE} --init {{run}}-collage-3x3.pt",
-            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 160 256 --cutout 6 --muon-lr 0.12 --epochs 20",
-            "collage-5x5": f"{_CIFAR_COLLAGE} {_CIFAR_5X5} --cutout 6 --muon-lr 0.12 --epochs 16",
+            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 160 256 --cutout 6 --epochs 20",
+            "collage-5x5": f"{_CIFAR_COLLAGE} {_CIFAR_5X5} --cutout 6 --epochs 16",
             "collage-3x3-paper": "--model collage-tiny --k 3 --batch 500 --muon-lr 0.1 --sgd-lr 0.04 --epochs 14 "
             f"{TEACHER}",
             "s-cnn-resnet32": "--model resnet32 --epochs 30",
@@ -153,6 +151,6 @@ OWN_PHOTOS = Family(
     },
 )
 
-LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_5X5} --batch 500 --muon-lr 0.12 --epochs 4 --collages {{collages}}"
+LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_5X5} --epochs 4 --collages {{collages}}"
 """Our 5 x 5 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
 LEARNING_CURVE_COLLAGES = (400, 1800, 5400, 0)
