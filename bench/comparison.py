@@ -165,8 +165,8 @@ class Report:
                 }
                 lines.append(line)
             table = _table(list(lines[0]), (line.values() for line in lines))
-            counts = sorted(map(len, variants.values()))
-            seeds = " to ".join(map(str, sorted({counts[0], counts[-1]})))
+            counts = [len(mine) for mine in variants.values()]
+            seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
             tables.append(f"### {_case(case)}, {seeds} seeds\n\n{table}\n\n{self._made(row['made'] for row in rows)}")
         rule = (
             "The best rival is the setting of replicate or hedge with the lowest group p99 among those with an extra "

@@ -79,9 +79,10 @@ def warm_start(model: nn.Module, source: Path) -> int:
     _, other = stored(source)
     fitting = {}
     for name, value in other.state_dict().items():
-        if name not in own or (name in answers and len(value) != len(own[name])):
+        mine = own.get(name)
+        if mine is None or value.dim() != mine.dim() or (name in answers and len(value) != len(mine)):
             continue
-        wanted = own[name].shape
+        wanted = mine.shape
         if value.dim() == 4 and value.shape[2:] != wanted[2:]:
             value = F.interpolate(value, wanted[2:], mode="bilinear", align_corners=False)
         elif value.dim() == 6:
@@ -89,7 +90,7 @@ def warm_start(model: nn.Module, source: Path) -> int:
         if value.shape == wanted:
             fitting[name] = value
         elif all(has <= room for has, room in zip(value.shape, wanted, strict=True)):
-            fitting[name] = own[name].clone()
+            fitting[name] = mine.clone()
             fitting[name][: len(value)] = 0
             fitting[name][tuple(map(slice, value.shape))] = value
     model.load_state_dict(fitting, strict=False)

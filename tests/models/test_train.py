@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from encoder.collage import CollageCode
 from encoder.grid import Grid
@@ -286,6 +287,11 @@ def test_a_wider_model_begins_as_what_it_starts_from(tmp_path: Path, data: Datas
     collages = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(wide.model.eval()(collages), narrow.model.eval()(collages))
+
+
+def test_what_is_called_alike_but_is_of_another_kind_is_not_taken_over(tmp_path: Path, data: Dataset) -> None:
+    trainer(data, "resnet32").save(tmp_path / "convolutions.pt")
+    assert warm_start(nn.ModuleDict({"conv1": nn.Linear(3, 16)}), tmp_path / "convolutions.pt") == 0
 
 
 def test_the_last_layer_of_a_model_with_other_classes_is_not_taken_over(tmp_path: Path, data: Dataset) -> None:
