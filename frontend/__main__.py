@@ -82,11 +82,13 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             settings.max_in_flight,
             settings.detection_threshold,
             settings.default_label,
+            settings.grid,
         )
         s_cnn.listeners.append(s_cnn_changed)
         metrics.watch_tasks()
         metrics.watch_workers("s_cnn", s_cnn)
-        metrics.watch_workers("collage", collage)
+        if rules.collage and settings.collage_workers:  # or an alert would miss what nobody wants
+            metrics.watch_workers("collage", collage)
         servicer = PredictServicer(dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight)
         predict_pb2_grpc.add_PredictServiceServicer_to_server(servicer, server.grpc)
         open_inference = FrontendInference(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -36,6 +36,9 @@ class Ejection:
     rest: float = 5.0
     longest: float = 300.0
     probes: int = 3  # good calls in a row that end a probation
+
+
+_SLOW = "it is slow"
 
 
 class _Standing(Enum):
@@ -70,7 +73,8 @@ class Balancer:
 
     def __init__(self, ejection: Ejection | None = None, seed: int | None = None) -> None:
         self.ejection = ejection
-        self.ejections = 0
+        self.changed: Callable[[str, str], None] = lambda name, reason: None
+        """Called with a worker that is ejected and the reason, and with one that is well again and an empty reason."""
         self._random = random.Random(seed)  # noqa: S311 - samples workers only
         self._workers: dict[str, _Worker] = {}
         self._shelves: list[list[_Worker]] = [[]]  # eligible workers by outstanding calls
@@ -165,7 +169,7 @@ class Balancer:
         if (worker := self._workers.get(name)) and self.ejection:
             worker.failures += 1
             if worker.failures >= self.ejection.failures or worker.standing is _Standing.PROBATION:
-                self._eject(worker, at)
+                self._eject(worker, at, "it fails")
 
     def _slow(self, latency: float, calls: int) -> bool:
         usual = self._median.value * max(1, calls)
@@ -184,15 +188,16 @@ class Balancer:
         if worker.standing is _Standing.PROBATION:
             worker.probes += 1
             if slow:
-                self._eject(worker, at)
+                self._eject(worker, at, _SLOW)
             elif worker.probes >= rules.probes:
                 worker.calls, worker.latency, worker.slow_share = 1, latency, 0.0
                 worker.forgiven_at = at + self._rest(worker.relapses - 1)
                 self._change(worker, standing=_Standing.WELL)
+                self.changed(name, "")
         elif worker.calls >= rules.fewest and worker.slow_share > rules.slow_share:
-            self._eject(worker, at)
+            self._eject(worker, at, _SLOW)
 
-    def _eject(self, worker: _Worker, at: float) -> None:
+    def _eject(self, worker: _Worker, at: float, reason: str) -> None:
         rules = self.ejection
         if rules is None or worker.standing is _Standing.EJECTED:
             return
@@ -204,8 +209,8 @@ class Balancer:
         worker.relapses += 1
         worker.failures = 0
         self._ejected += 1
-        self.ejections += 1
         self._change(worker, standing=_Standing.EJECTED)
+        self.changed(worker.name, reason)
         heapq.heappush(self._out, (at + rest, worker.name))
 
     def _rest(self, relapses: int) -> float:

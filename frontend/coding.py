@@ -27,7 +27,8 @@ logger = logging.getLogger("collage.frontend")
 class Coding:
     """Sends collages to a pool of collage workers, and tells by ``feed`` what became of them.
 
-    ``executor`` runs image work. ``detection_threshold`` takes the place of the models' own.
+    ``executor`` runs image work. ``detection_threshold`` takes the place of the models' own; workers with another
+    grid than ``k`` x ``k`` are refused, if that is given.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Coding:
         executor: Executor,
         feed: Callable[[e.Event], None],
         detection_threshold: float | None = None,
+        k: int | None = None,
     ) -> None:
         self.code: CollageCode | None = None
         """The code of the workers in use; None until there are any."""
         self._s_cnn, self._workers, self._metrics, self._executor = s_cnn, workers, metrics, executor
         self._feed = feed
-        self._detection_threshold = detection_threshold
+        self._detection_threshold, self._k = detection_threshold, k
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, asyncio.Task[None]] = {}
         workers.fits = self._fits
@@ -78,6 +80,8 @@ class Coding:
             return f"its labels are not those of the s-cnn {s_cnn.name} {s_cnn.version}"
         if info.k < 2:
             return f"its grid is {info.k} x {info.k}: a collage has at least 2 x 2 cells"
+        if self._k not in (None, info.k):
+            return f"its grid is {info.k} x {info.k}, and this frontend is set to {self._k} x {self._k}"
         if info.size < info.k or max(Grid(info.k, info.size).cell_size(0)) > s_cnn.size:
             return (
                 f"{info.k} x {info.k} cells in {info.size} pixels do not go with the s-cnn {s_cnn.name} "

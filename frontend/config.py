@@ -54,6 +54,13 @@ class FrontendSettings(ServerSettings):
     detection_threshold: float | None = Field(
         None, ge=0, le=1, description="detections below this confidence are dropped; the model's own if not given"
     )
+    grid: int | None = Field(
+        None,
+        ge=2,
+        le=16,
+        description="collages have this many rows and columns: collage workers with another grid are refused; if not "
+        "given, the grid of most of them",
+    )
     accept_threshold: float | None = Field(
         None,
         ge=0,
@@ -109,6 +116,15 @@ class FrontendSettings(ServerSettings):
             raise ValueError("--worker-cert and --worker-key belong together: give both or neither")
         if self.worker_cert and not self.worker_ca:
             raise ValueError("--worker-cert needs --worker-ca as well")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_are_in_order(self) -> Self:
+        tracked = self.policy in ("hedge", "adaptive")
+        if tracked and not self.shortest_deadline_s <= self.deadline_s <= self.longest_deadline_s:
+            raise ValueError("--deadline-s must lie between --shortest-deadline-s and --longest-deadline-s")
+        if self.eject_rest_s > self.eject_longest_s:
+            raise ValueError("--eject-rest-s must not be longer than --eject-longest-s")
         return self
 
     def worker_security(self) -> ClientSecurity:

@@ -40,6 +40,7 @@ class Dispatcher:
 
     ``executor`` runs image work; ``max_in_flight`` bounds how many requests are admitted at once. ``default_label`` is
     the answer to a request whose time runs out; without one, or if the model has no such label, it fails.
+    ``detection_threshold`` and ``k`` are those of ``Coding``.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Dispatcher:
         max_in_flight: int = 1024,
         detection_threshold: float | None = None,
         default_label: str = "",
+        k: int | None = None,
     ) -> None:
         self.policy, self.s_cnn, self.collage, self.metrics = policy, s_cnn, collage, metrics
         self._loop = asyncio.get_running_loop()
@@ -66,7 +68,7 @@ class Dispatcher:
         metrics.in_flight.set_function(lambda: self._in_flight)
         self._calls: dict[tuple[int, int], asyncio.Future[Reply[NDArray[np.float32]]]] = {}
         self._events: list[e.Event] = []
-        self._coding = Coding(s_cnn, collage, metrics, executor, self._feed, detection_threshold)
+        self._coding = Coding(s_cnn, collage, metrics, executor, self._feed, detection_threshold, k)
 
     # Requests
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -18,6 +19,10 @@ LATENCY_BUCKETS = (
 CODES = (
     "OK", "CANCELLED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE",
 )  # fmt: skip
+ATTEMPTS = ("s_cnn", "replica", "collage")
+WORKER_CODES = (
+    "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "INTERNAL", "UNAVAILABLE", "GARBAGE",
+)  # fmt: skip
 STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
@@ -30,8 +35,10 @@ class FrontendMetrics:
             buckets=sorted({*LATENCY_BUCKETS, *([slo_s] if slo_s else [])}), registry=registry,
         )  # fmt: skip
         self.requests = Counter(
-            "collage_requests_total", "Finished requests by gRPC status", ["code"], registry=registry
-        )
+            "collage_requests_total",
+            "Finished requests by gRPC status, but for those refused unread: unauthenticated, malformed, unknown model",
+            ["code"], registry=registry,
+        )  # fmt: skip
         self.refused = Counter(
             "collage_refused_total", "Requests refused on arrival: too many (count), or no answer in time (deadline)",
             ["reason"], registry=registry,
@@ -70,8 +77,12 @@ class FrontendMetrics:
         self.deadline = Gauge("collage_deadline_seconds", "When a request becomes a straggler", registry=registry)
         self.workers = Gauge(
             "collage_workers",
-            "Workers by state: known; ready to be used; refused, for a model not in use; ejected for being slow",
+            "Workers by state: known; ready to be used; refused, for a model not in use; ejected now",
             ["role", "state"], registry=registry,
+        )  # fmt: skip
+        self.ejections = Counter(
+            "collage_ejections_total", "Workers left out for a while for being slow or failing", ["role"],
+            registry=registry,
         )  # fmt: skip
         self.tasks = Gauge(
             "collage_tasks", "Tasks of the event loop; what does not return was leaked", registry=registry
@@ -79,16 +90,17 @@ class FrontendMetrics:
         ProcessCollector(registry=registry)
         for metric in vars(self).values():  # to look children up costs more than to count
             metric.labels = functools.cache(metric.labels)
-        for metric, values in (  # born at 0, or Prometheus would not see the first event
+        for metric, *values in (  # born at 0, or Prometheus would not see the first event
             (self.answers, Source),
             (self.latency, Source),
             (self.requests, CODES),
             (self.refused, ("count", "deadline")),
-            (self.sent, ("s_cnn", "replica", "collage")),
+            (self.sent, ATTEMPTS),
+            (self.failures, ATTEMPTS, WORKER_CODES),
             (self.audits, ("agree", "differ")),
         ):
-            for value in values:
-                metric.labels(value)
+            for labels in itertools.product(*values):
+                metric.labels(*labels)
 
     def watch_tasks(self) -> None:
         """Report the number of the running loop's tasks whenever the metrics are read."""
@@ -101,3 +113,4 @@ class FrontendMetrics:
         self.workers.labels(role, "ready").set_function(lambda: pool.ready)
         self.workers.labels(role, "refused").set_function(lambda: pool.refused)
         self.workers.labels(role, "ejected").set_function(lambda: pool.balancer.ejected)
+        pool.ejected = self.ejections.labels(role).inc

@@ -147,6 +147,8 @@ class Pool(Generic[Output]):
         self.info: ModelInfo | None = None  # the model in use, or the last one that was
         self.ready = self.refused = 0  # workers that may be used, and workers that serve a model not in use
         self.listeners: list[Callable[[], None]] = []  # called after every change of who is ready
+        self.ejected: Callable[[], None] = lambda: None  # called with every ejection
+        self.balancer.changed = self._standing_changed
         self.fits: Callable[[ModelInfo], str | None] = lambda info: None  # what is wrong with a model; empty: wait
         self.workers: dict[str, Worker[Output]] = {}
         self._target, self._connect, self._resolve_every_s = target, connect, resolve_every_s
@@ -216,6 +218,13 @@ class Pool(Generic[Output]):
             self.balancer.set_ready(worker.address, worker.ready)
         for listener in self.listeners:
             listener()
+
+    def _standing_changed(self, address: str, reason: str) -> None:
+        if reason:
+            logger.warning("%s worker %s is left out for a while: %s", self.kind, address, reason)
+            self.ejected()
+        else:
+            logger.info("%s worker %s is well again", self.kind, address)
 
     def _problem(self, info: ModelInfo) -> str | None:
         return f"it is a {info.kind}, expected a {self.kind}" if info.kind != self.kind else self.fits(info)

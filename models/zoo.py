@@ -14,6 +14,7 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -81,14 +82,19 @@ def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) ->
                 yield Entry(folder, role, recipe.format(run=runs / name), runs / f"{stem}.pt", onnx)
 
 
-def build(entry: Entry, s_cnn: Path, extra: Sequence[str]) -> None:
-    """Train, export and calibrate one model, as far as that is not done yet."""
-    if not entry.finished:
-        print(f"training {entry.checkpoint.stem}: {entry.recipe}", flush=True)
-        command = ["--data", str(entry.data), *shlex.split(entry.recipe), "--out", str(entry.checkpoint), *extra]
-        train.main(command)
-    if entry.role.startswith((CURVE, PRETRAINED)):
-        return
+def build(wanted: Sequence[Entry], out: Path, extra: Sequence[str]) -> None:
+    """Train, export and calibrate the models of one data set, as far as that is not done yet."""
+    for entry in wanted:
+        if not entry.finished:
+            print(f"training {entry.checkpoint.stem}: {entry.recipe}", flush=True)
+            train.main(["--data", str(entry.data), *shlex.split(entry.recipe), "--out", str(entry.checkpoint), *extra])
+    for entry in sorted(wanted, key=lambda entry: entry.role != S_CNN):  # which the others are calibrated with
+        if not entry.role.startswith((CURVE, PRETRAINED)):
+            publish(entry, out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx")
+
+
+def publish(entry: Entry, s_cnn: Path) -> None:
+    """Export a model, and calibrate a collage-cnn, unless that was done since it and the s-cnn were trained."""
     calibrated = entry.role.startswith("collage")
     sources = [entry.checkpoint, *([s_cnn] if calibrated and s_cnn.exists() else [])]
     if entry.onnx.exists() and entry.onnx.stat().st_mtime > max(source.stat().st_mtime for source in sources):
@@ -124,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = list(entries(args.data, args.runs, args.out, args.only))
     if not wanted:
         raise SystemExit(f"no data set found in {', '.join(map(str, args.data))} that has models like {args.only}")
-    for entry in wanted:
-        build(entry, args.out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx", extra)
+    for _, of_one in groupby(wanted, key=lambda entry: entry.data):
+        build(list(of_one), args.out, extra)
     learning_curve(args.runs)
 
 

@@ -55,3 +55,5 @@ def test_what_is_counted_rarely_is_born_at_zero() -> None:
     assert registry.get_sample_value("collage_answers_total", {"source": "default"}) == 0
     assert registry.get_sample_value("collage_requests_total", {"code": "UNAVAILABLE"}) == 0
     assert registry.get_sample_value("collage_refused_total", {"reason": "deadline"}) == 0
+    failures = {"attempt": "replica", "code": "UNAVAILABLE"}
+    assert registry.get_sample_value("collage_worker_failures_total", failures) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from collage.serving import ServerSettings
+from encoder.image import MAX_PIXELS
 
 
 class WorkerSettings(ServerSettings):
@@ -14,6 +15,7 @@ class WorkerSettings(ServerSettings):
 
     model: Path = Field(description="ONNX file; a plain one needs its description beside it in FILE.onnx.json")
     threads: int = Field(1, ge=1, le=256, description="threads of one inference; make it the pod's CPU limit")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest encoded image accepted, width times height")
     queue_size: int = Field(16, ge=0, description="calls that may wait behind the running one; more are refused")
     slowdown: str = Field(
         "off",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,9 +26,11 @@ MAX_ROWS = 1024
 class WorkerInference(InferenceServicer):
     """``inference.GRPCInferenceService`` on top of an engine that runs an s-cnn."""
 
-    def __init__(self, server: Server, engine: Engine) -> None:
+    def __init__(self, server: Server, engine: Engine, max_pixels: int) -> None:
+        """Encoded images may have ``max_pixels``; one is decoded at a time, so memory does not grow with callers."""
         super().__init__(server, MAX_ROWS)
-        self._engine = engine
+        self._engine, self._max_pixels = engine, max_pixels
+        self._decoder = ThreadPoolExecutor(1, "image")
 
     @property
     def model(self) -> ModelInfo:
@@ -45,7 +48,7 @@ class WorkerInference(InferenceServicer):
 
     async def _row(self, images: Images, row: int, id: str, expires: float | None) -> Answer:
         try:
-            image = await asyncio.to_thread(self._pixels, images, row)
+            image = await asyncio.get_running_loop().run_in_executor(self._decoder, self._pixels, images, row)
         except ValueError as error:
             raise InvalidArgument(f"row {row}: {error}" if images.count > 1 else str(error)) from None
         done = await self._engine.infer(image, id, 0, None if expires is None else expires - _now())
@@ -54,7 +57,7 @@ class WorkerInference(InferenceServicer):
 
     def _pixels(self, images: Images, row: int) -> NDArray[np.uint8]:
         image = images.row(row)
-        return decode(image, images.size) if isinstance(image, bytes) else image
+        return decode(image, images.size, self._max_pixels) if isinstance(image, bytes) else image
 
 
 def _now() -> float:

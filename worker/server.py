@@ -252,7 +252,7 @@ class Worker:
         else:
             classifier = ClassifierServicer(self.engine, draining)
             worker_pb2_grpc.add_ClassifierServiceServicer_to_server(classifier, self.server.grpc)
-            open_inference = WorkerInference(self.server, self.engine)
+            open_inference = WorkerInference(self.server, self.engine, settings.max_pixels)
             open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, self.server.grpc)
         worker_pb2_grpc.add_ModelInfoServiceServicer_to_server(ModelInfoServicer(model.info), self.server.grpc)
 

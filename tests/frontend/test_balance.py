@@ -77,13 +77,15 @@ def drive(workers: Balancer, seconds: float, slow: dict[str, float], rng: random
 
 def test_a_slow_worker_is_ejected_although_its_calls_are_cancelled_and_returns_when_well() -> None:
     rng = random.Random(2)
-    workers = balancer(9, Ejection())
+    workers, told = balancer(9, Ejection()), list[tuple[str, str]]()
+    workers.changed = lambda name, reason: told.append((name, reason))
     drive(workers, 40, {"w3": 0.7}, rng)
     assert workers.ejected == 1
     assert drive(workers, 4, {"w3": 0.7}, rng)["w3"] <= 1
     for _ in range(40):
         drive(workers, 5, {}, rng)
     assert workers.ejected == 0
+    assert (told[0], told[-1]) == (("w3", "it is slow"), ("w3", ""))
     assert drive(workers, 20, {}, rng)["w3"] > 20
 
 
@@ -117,9 +119,10 @@ def test_a_worker_that_was_well_for_as_long_as_it_was_out_has_no_past() -> None:
 
 
 def test_chance_ejects_nobody() -> None:
-    workers = balancer(9, Ejection())
+    workers, told = balancer(9, Ejection()), list[str]()
+    workers.changed = lambda name, reason: told.append(name)
     drive(workers, 400, {}, random.Random(4))
-    assert workers.ejections == 0
+    assert told == []
 
 
 def served(workers: Balancer, name: str, count: int, waiting: int, seconds: float) -> None:
