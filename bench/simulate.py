@@ -255,7 +255,7 @@ class Simulation:
             worker = balancer.pick(now, running)
         if worker is None:
             tried.append("")
-            self._agenda.at(now, self._no_worker, (frontend, e.Failed(now, request, attempt)))
+            self._agenda.at(now, self._no_worker, (frontend, e.Failed(now, request, attempt, sent=False)))
             return
         if attempt != e.PRIMARY and request >= self._measured_from:
             self.replicas += 1
@@ -281,7 +281,7 @@ class Simulation:
         balancer = call.context.balancer
         worker = balancer.pick(self._agenda.now)
         if worker is None:
-            self._report(call.context, e.CollageFailed(self._agenda.now, call.context.key[0]))
+            self._report(call.context, e.CollageFailed(self._agenda.now, call.context.key[0], sent=False))
         else:
             balancer.started(worker)
             self._stations.send(call, worker)
@@ -306,7 +306,8 @@ class Simulation:
         (call, unreachable), now = failure, self._agenda.now
         context = call.context
         context.balancer.released(call.worker)
-        context.balancer.failed(call.worker, now)
+        if unreachable:  # else it was full, which is no fault
+            context.balancer.failed(call.worker, now)
         if context.members is None:
             request, attempt = context.key
             self._report(context, e.Failed(now, request, attempt, unreachable))

@@ -63,13 +63,6 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         settings.resolve_every_s,
         ejection,
     )
-    updates: set[asyncio.Task[None]] = set()
-
-    def s_cnn_changed() -> None:
-        task = asyncio.create_task(server.set_serving(s_cnn.ready > 0))
-        updates.add(task)
-        task.add_done_callback(updates.discard)
-
     with ThreadPoolExecutor(settings.image_threads, "image") as executor:
         policy = Policy(rules)
         metrics.deadline.set_function(lambda: policy.deadline)
@@ -83,13 +76,16 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             settings.detection_threshold,
             settings.default_label,
             settings.grid,
+            settings.max_bytes_in_flight,
         )
-        s_cnn.listeners.append(s_cnn_changed)
+        s_cnn.listeners.append(lambda: server.set_serving(s_cnn.ready > 0))
         metrics.watch_tasks()
         metrics.watch_workers("s_cnn", s_cnn)
         if rules.collage and settings.collage_workers:  # or an alert would miss what nobody wants
             metrics.watch_workers("collage", collage)
-        servicer = PredictServicer(dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight)
+        servicer = PredictServicer(
+            dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight, server.draining
+        )
         predict_pb2_grpc.add_PredictServiceServicer_to_server(servicer, server.grpc)
         open_inference = FrontendInference(
             server, dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight

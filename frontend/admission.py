@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+MAX_BYTES = 256 * 1024 * 1024
+"""What requests in flight may hold, unless told otherwise."""
 _SMOOTHING = 0.05
 _DEVIATIONS = 2.33  # of a normal distribution: 99 % of what is admitted is to be in time
 

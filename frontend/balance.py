@@ -24,7 +24,8 @@ class Ejection:
     for each call that the worker has: waiting in line is no slowness, and to eject the busy would make others busier.
     A worker is ejected when more than ``slow_share`` of its last calls (an average that forgets with ``smoothing``,
     over at least ``fewest``) were slow, or after some ``failures`` in a row. It stays out for ``rest``, doubled with
-    every relapse up to ``longest``. At most a ``share`` of the workers is out at once; more are never to blame.
+    every relapse up to ``longest``. At most a ``share`` of the workers that are ready is put out; more are never to
+    blame.
     """
 
     factor: float = 1.5
@@ -81,10 +82,7 @@ class Balancer:
         self._lowest = 0
         self._median = RunningQuantile(0.5, 0.0, lowest=0.0)
         self._out: list[tuple[float, str]] = []  # ejected workers by the time of their return
-        self._ejected = 0
-
-    def __len__(self) -> int:
-        return len(self._workers)
+        self._ejected = self._ready = 0
 
     @property
     def ejected(self) -> int:
@@ -101,17 +99,22 @@ class Balancer:
     def set_ready(self, name: str, ready: bool) -> None:
         """A worker may be used, or may not."""
         worker = self._workers.setdefault(name, _Worker(name))
+        self._ready += ready - worker.ready
         self._change(worker, ready=ready)
 
     def remove(self, name: str) -> None:
         """Forget a worker."""
         if worker := self._workers.pop(name, None):
             self._unshelve(worker)
+            self._ready -= worker.ready
             if worker.standing is _Standing.EJECTED:
                 self._ejected -= 1
 
     def pick(self, at: float, avoid: Collection[str] = ()) -> str | None:
-        """A worker for a call made now, or None if none can be used that is not in ``avoid``."""
+        """A worker for a call made now, or None if none can be used that is not in ``avoid``.
+
+        Where all that are ready are left out, because others were lost since, one of them is better than none.
+        """
         while self._out and self._out[0][0] <= at:
             _, name = heapq.heappop(self._out)
             if (worker := self._workers.get(name)) and worker.standing is _Standing.EJECTED:
@@ -124,7 +127,9 @@ class Balancer:
                 candidates = [worker for worker in shelf if worker.name not in avoid][:2]
             if candidates:
                 return min(candidates, key=lambda worker: worker.latency).name
-        return None
+        if avoid or not self._ready:
+            return None
+        return min((worker for worker in self._workers.values() if worker.ready), key=lambda out: out.outstanding).name
 
     @property
     def shortest_queue(self) -> int:
@@ -186,7 +191,7 @@ class Balancer:
         worker.latency += weight * (latency - worker.latency)
         worker.slow_share += weight * (slow - worker.slow_share)
         if worker.standing is _Standing.PROBATION:
-            worker.probes += 1
+            worker.probes = 0 if slow else worker.probes + 1
             if slow:
                 self._eject(worker, at, _SLOW)
             elif worker.probes >= rules.probes:
@@ -201,7 +206,7 @@ class Balancer:
         rules = self.ejection
         if rules is None or worker.standing is _Standing.EJECTED:
             return
-        if self._ejected + 1 > rules.share * len(self._workers):
+        if self._ejected + 1 > rules.share * self._ready:
             return
         if worker.standing is _Standing.WELL and at >= worker.forgiven_at:
             worker.relapses = 0

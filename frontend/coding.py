@@ -105,7 +105,7 @@ class Coding:
     async def _run(self, group: int, jobs: Mapping[int, Job]) -> None:
         code = self.code
         if code is None or not jobs:
-            self._feed(e.CollageFailed(self._loop.time(), group))
+            self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
             return
         name = f"collage:{jobs[min(jobs)].name}"
         expires = max(job.expires for job in jobs.values())
@@ -124,7 +124,9 @@ class Coding:
             worker = self._workers.pick()
             model = worker.info if worker else None
             if worker is None or model is None or Grid(model.k, model.size) != code.grid:
-                raise WorkerFailure("UNAVAILABLE", "no collage worker is ready")
+                self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
+                return
+            self._metrics.sent.labels("collage").inc()
             reply = await worker.call(collage, name, 0, max(0.0, expires - self._loop.time()))
             if not makes_sense(reply.output.class_probabilities, model):
                 raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")

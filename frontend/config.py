@@ -11,6 +11,7 @@ from collage.security import ClientSecurity
 from collage.serving import ServerSettings
 from encoder.image import MAX_PIXELS
 from frontend import discovery
+from frontend.admission import MAX_BYTES
 from frontend.balance import Ejection
 from frontend.rules import Rules
 
@@ -96,6 +97,9 @@ class FrontendSettings(ServerSettings):
     )
     timeout_s: float = Field(10.0, gt=0, le=600, description="longest a request may take; a caller's shorter one wins")
     max_in_flight: int = Field(1024, ge=1, description="requests admitted at once; more are refused")
+    max_bytes_in_flight: int = Field(
+        MAX_BYTES, ge=1, description="bytes that requests in flight may hold; more are refused"
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest image accepted, width times height")
     image_threads: int = Field(2, ge=1, le=64, description="threads that decode images and build collages")
     default_label: str = Field(

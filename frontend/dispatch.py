@@ -18,7 +18,7 @@ from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from encoder.collage import Detections
 from encoder.image import Pixels
 from frontend import events as e
-from frontend.admission import Admission
+from frontend.admission import MAX_BYTES, Admission
 from frontend.coding import Coding
 from frontend.jobs import Answer, Job, Outcome, Source, softmax
 from frontend.metrics import FrontendMetrics
@@ -38,9 +38,9 @@ QUICK_SIZE = 64
 class Dispatcher:
     """Serves requests with a policy, a pool of s-cnn workers and a pool of collage workers.
 
-    ``executor`` runs image work; ``max_in_flight`` bounds how many requests are admitted at once. ``default_label`` is
-    the answer to a request whose time runs out; without one, or if the model has no such label, it fails.
-    ``detection_threshold`` and ``k`` are those of ``Coding``.
+    ``executor`` runs image work; ``max_in_flight`` bounds how many requests are admitted at once, ``max_bytes`` how
+    much they hold. ``default_label`` is the answer to a request whose time runs out; without one, or if the model has
+    no such label, it fails. ``detection_threshold`` and ``k`` are those of ``Coding``.
     """
 
     def __init__(
@@ -54,13 +54,15 @@ class Dispatcher:
         detection_threshold: float | None = None,
         default_label: str = "",
         k: int | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.policy, self.s_cnn, self.collage, self.metrics = policy, s_cnn, collage, metrics
         self._loop = asyncio.get_running_loop()
         self._executor = executor
         self._admission = Admission(max_in_flight)
         self._default_label = default_label
-        self._in_flight = self._preparing = 0
+        self._max_bytes = max_bytes
+        self._in_flight = self._preparing = self._bytes = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, Job] = {}
@@ -73,17 +75,23 @@ class Dispatcher:
     # Requests
 
     async def predict(
-        self, prepare: Callable[[int], Pixels], request_id: str, timeout_s: float, decoded: bool = False
+        self,
+        prepare: Callable[[int], Pixels],
+        request_id: str,
+        timeout_s: float,
+        decoded: bool = False,
+        size: int = 0,
     ) -> Outcome:
-        """Serve one request.
+        """Serve one request, of which ``size`` bytes are held until it is answered.
 
         ``prepare`` makes the s-cnn's input for a given size; it may raise ValueError for a bad image. It runs in the
         executor unless the image is ``decoded`` already, so that there is next to nothing to do. Raises a
         ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
         """
         admitted_at = self._loop.time()
-        self._admit(timeout_s)
+        self._admit(timeout_s, size)
         self._in_flight += 1
+        self._bytes += size
         code = "INTERNAL"
         try:
             outcome = await self._serve(prepare, request_id, admitted_at, admitted_at + timeout_s, decoded)
@@ -96,19 +104,23 @@ class Dispatcher:
             raise
         finally:
             self._in_flight -= 1
+            self._bytes -= size
             self.metrics.requests.labels(code).inc()
         self.metrics.answers.labels(outcome.source).inc()
         self.metrics.latency.labels(outcome.source).observe(outcome.total_s)
         return outcome
 
-    def _admit(self, timeout_s: float) -> None:
+    def _admit(self, timeout_s: float, size: int) -> None:
         """Refuse what would only wait in vain: now, while the caller can still do something else."""
         queue = self.s_cnn.balancer.shortest_queue + self._preparing / max(1, self.s_cnn.ready)
         if self._in_flight >= self._admission.most:
             reason, told = "count", f"{self._in_flight} requests are in flight already"
             retry_after_s = queue * self._admission.service
+        elif self._bytes + size > self._max_bytes and self._bytes:
+            reason, told = "bytes", f"requests in flight hold {self._bytes:,} bytes already"
+            retry_after_s = queue * self._admission.service
         else:
-            remaining = timeout_s - self.policy.rules.margin
+            remaining = self.policy.rules.time_to_answer(timeout_s)
             retry_after_s = self._admission.excess(self._preparing, queue, remaining)
             if retry_after_s <= 0:
                 return
@@ -125,36 +137,21 @@ class Dispatcher:
         model = self.s_cnn.info
         if model is None:
             raise Unavailable(NONE_READY)
-        code, cell = self._coding.code, self.policy.groups.next_cell
-
-        def make() -> tuple[Pixels, Pixels | None]:
-            with self.metrics.prepare.time():
-                image = prepare(model.size)
-                return image, code.prepare(image, cell) if code else None
-
+        id = next(self._ids)
+        name = request_id or f"{self._prefix}-{id}"
+        job = Job(id, name, admitted_at, expires, model, self._loop.create_future())
         before = self._preparing
         self._preparing += 1
         try:
-            if decoded and model.size <= QUICK_SIZE:
-                image, cell_image = make()
-            else:
-                image, cell_image = await self._loop.run_in_executor(self._executor, make)
+            await self._prepare(job, prepare, decoded)
+        except TimeoutError:
+            self._fail(job, expired=True)
+            return await job.future
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
         finally:
             self._preparing -= 1
         self._admission.prepared(self._loop.time() - admitted_at, before)
-        id = next(self._ids)
-        job = Job(
-            id,
-            request_id or f"{self._prefix}-{id}",
-            admitted_at,
-            expires,
-            model,
-            image,
-            cell_image,
-            self._loop.create_future(),
-        )
         self._jobs[id] = job
         self._feed_now(e.Arrived(self._loop.time(), id, expires))
         try:
@@ -164,6 +161,28 @@ class Dispatcher:
             raise
         finally:
             del self._jobs[id]
+
+    async def _prepare(self, job: Job, prepare: Callable[[int], Pixels], decoded: bool) -> None:
+        """Make the images that the job needs, for the model in use when they are ready.
+
+        Raises ValueError for a bad image, and TimeoutError.
+        """
+        code, cell = self._coding.code, self.policy.groups.next_cell
+
+        def make() -> tuple[Pixels, Pixels | None]:
+            with self.metrics.prepare.time():
+                image = prepare(job.model.size)
+                return image, code.prepare(image, cell) if code else None
+
+        if decoded and job.model.size <= QUICK_SIZE:
+            job.image, job.cell_image = make()
+            return
+        time_to_answer = self.policy.rules.time_to_answer(job.expires - job.admitted_at)
+        async with asyncio.timeout_at(job.admitted_at + time_to_answer):
+            job.image, job.cell_image = await self._loop.run_in_executor(self._executor, make)
+            while self.s_cnn.info and self.s_cnn.info.size != job.model.size:
+                job.model = self.s_cnn.info
+                job.image, job.cell_image = await self._loop.run_in_executor(self._executor, make)
 
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""
@@ -250,7 +269,6 @@ class Dispatcher:
     # Calls to workers
 
     def _send_collage(self, group: int, members: Mapping[int, int]) -> None:
-        self.metrics.sent.labels("collage").inc()
         self.metrics.group_fill.observe(len(members) / self.policy.groups.cells)
         jobs = {cell: job for cell, request in members.items() if (job := self._jobs.get(request))}
         for cell, job in jobs.items():
@@ -264,8 +282,8 @@ class Dispatcher:
         at = self._loop.time()
         running = [address for number, address in job.tried.items() if (request, number) in self._calls]
         worker = self.s_cnn.pick(job.tried.values()) or self.s_cnn.pick(running)
-        if worker is None or worker.info is None:
-            self._feed(e.Failed(at, request, attempt))
+        if worker is None or worker.info is None or worker.info.size != job.model.size:
+            self._feed(e.Failed(at, request, attempt, sent=False))
             return
         job.tried[attempt] = worker.address
         self.metrics.sent.labels("s_cnn" if attempt == e.PRIMARY else "replica").inc()

@@ -26,12 +26,16 @@ class Answered(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """An attempt failed. ``unreachable``: it never ran, as far as anyone knows (gRPC UNAVAILABLE)."""
+    """An attempt failed. ``unreachable``: it never ran, as far as anyone knows (gRPC UNAVAILABLE).
+
+    If it was not even ``sent``, for want of a worker, it costs nothing.
+    """
 
     at: float
     request: int
     attempt: int
     unreachable: bool = True
+    sent: bool = True
 
 
 class Decoded(NamedTuple):
@@ -43,10 +47,11 @@ class Decoded(NamedTuple):
 
 
 class CollageFailed(NamedTuple):
-    """A collage will not come back."""
+    """A collage will not come back; if it was not even ``sent``, for want of a worker, it costs nothing."""
 
     at: float
     group: int
+    sent: bool = True
 
 
 class Gone(NamedTuple):

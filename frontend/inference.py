@@ -55,7 +55,9 @@ class FrontendInference(InferenceServicer):
             image = images.row(row)
             return decode(image, size, self._max_pixels) if isinstance(image, bytes) else image
 
-        outcome = await self._dispatcher.predict(prepare, id, timeout_s, decoded=images.datatype != "BYTES")
+        decoded = images.datatype != "BYTES"
+        size = 3 * images.size**2 if decoded else len(images.encoded[row])
+        outcome = await self._dispatcher.predict(prepare, id, timeout_s, decoded, size)
         return Answer(
             probabilities=outcome.probabilities,
             source=outcome.source.name,

@@ -64,10 +64,10 @@ class Job:
     name: str
     admitted_at: float
     expires: float
-    model: ModelInfo  # the s-cnn that the image was prepared for
-    image: Pixels
-    cell_image: Pixels | None
+    model: ModelInfo  # the s-cnn that the image is prepared for
     future: asyncio.Future[Outcome]
+    image: Pixels = field(init=False)
+    cell_image: Pixels | None = None
     tried: dict[int, str] = field(default_factory=dict)  # attempt: address
     answers: dict[int, Answer] = field(default_factory=dict)
     coded: Answer | None = None

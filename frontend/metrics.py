@@ -40,7 +40,8 @@ class FrontendMetrics:
             ["code"], registry=registry,
         )  # fmt: skip
         self.refused = Counter(
-            "collage_refused_total", "Requests refused on arrival: too many (count), or no answer in time (deadline)",
+            "collage_refused_total",
+            "Requests refused on arrival: too many (count or bytes), or no answer in time (deadline)",
             ["reason"], registry=registry,
         )  # fmt: skip
         self.answers = Counter("collage_answers_total", "Answers by who gave them", ["source"], registry=registry)
@@ -94,7 +95,7 @@ class FrontendMetrics:
             (self.answers, Source),
             (self.latency, Source),
             (self.requests, CODES),
-            (self.refused, ("count", "deadline")),
+            (self.refused, ("count", "bytes", "deadline")),
             (self.sent, ATTEMPTS),
             (self.failures, ATTEMPTS, WORKER_CODES),
             (self.audits, ("agree", "differ")),

@@ -116,7 +116,9 @@ class Policy:
                     self._failed(event)
                 case Decoded(at, group, confidences):
                     self._collage_back(at, group, confidences)
-                case CollageFailed(at, group):
+                case CollageFailed(at, group, sent):
+                    if not sent:
+                        self.budget.give_back()
                     self._collage_back(at, group, {})
                 case Gone(at, request):
                     if gone := self._requests.get(request):
@@ -135,7 +137,8 @@ class Policy:
         )
         self.budget.earn()
         self._send(request)
-        self._actions.append(SetTimer(event.expires - self.rules.margin, Timer.EXPIRY, request.id))
+        latest = event.at + self.rules.time_to_answer(event.expires - event.at)
+        self._actions.append(SetTimer(latest, Timer.EXPIRY, request.id))
         if self.rules.collage or self.rules.replica:
             self._actions.append(SetTimer(request.deadline, Timer.DEADLINE, request.id))
         if self.rules.collage and self._collage_workers:
@@ -156,6 +159,8 @@ class Policy:
             self._end(request, event.at)
 
     def _failed(self, event: Failed) -> None:
+        if not event.sent and event.attempt != PRIMARY:
+            self.budget.give_back()
         request = self._requests.get(event.request)
         if not request or event.attempt not in request.outstanding:
             return
@@ -165,7 +170,7 @@ class Policy:
                 self._straggle(request, event.at)
             elif not request.outstanding:
                 self._rescue(request, event.at)
-        elif event.unreachable and request.sent < 2:
+        if not self.rules.replica and event.unreachable and request.sent < 2 and self._hopeless(request):
             self._send(request)
         self._give_up_if_hopeless(request, event.at)
 
@@ -253,13 +258,17 @@ class Policy:
 
     def _give_up_if_hopeless(self, request: _Request, at: float) -> None:
         """Fail a request that nothing can answer any more; an unsure coded answer is better than none."""
-        if request.id not in self._requests or request.outstanding or self._collage_pending(request):
+        if not self._hopeless(request):
             return
         if self._confidence(request) is not None:
             self._answer_coded(request, at)
         else:
             self._actions.append(Fail(request.id, expired=False))
             self._end(request, at)
+
+    def _hopeless(self, request: _Request) -> bool:
+        """Whether a request waits for an answer, and nothing that could give one is under way."""
+        return request.id in self._requests and not request.outstanding and not self._collage_pending(request)
 
     def _flight(self, request: _Request) -> _Flight | None:
         return self._flights.get(request.group.id) if request.group else None

@@ -33,8 +33,9 @@ class Rules:
     are stragglers at once; and replicas come first if the budget is too small for a collage of every group. An open
     group waits ``group_wait`` for members, at most as long as its collage can be back by the deadline. ``extra_load``
     is the budget of redundant requests per ordinary one, ``attempts`` bounds how often one request is sent in all,
-    ``margin`` is kept of the caller's time for the answer's way back, ``audit`` is the share of coded answers whose
-    late s-cnn is let finish, to compare, and ``eject`` leaves out workers that stay slow (the pool's business).
+    ``margin`` is kept of the caller's time for the answer's way back (a quarter, if that is less), ``audit`` is the
+    share of coded answers whose late s-cnn is let finish, to compare, and ``eject`` leaves out workers that stay slow
+    (the pool's business).
     """
 
     collage: bool = False
@@ -55,6 +56,10 @@ class Rules:
     attempts: int = 3
     margin: float = 0.02
     audit: float = 0.0
+
+    def time_to_answer(self, remaining: float) -> float:
+        """What the caller's remaining time leaves for the answer, in seconds."""
+        return remaining - min(self.margin, max(0.0, remaining) / 4)
 
     @classmethod
     def named(cls, policy: str, **limits: float | None) -> Rules:
@@ -90,3 +95,7 @@ class Budget:
             return False
         self.tokens = max(self.tokens - 1.0, -self.most)
         return True
+
+    def give_back(self) -> None:
+        """Return a token that was taken for what was never sent."""
+        self.tokens = min(self.most, self.tokens + 1.0)

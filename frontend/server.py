@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from collage.serving import AlreadyExists, InvalidArgument, ServiceError, boundary, status_of
+from collage.serving import AlreadyExists, InvalidArgument, ServiceError, Unavailable, boundary, status_of
 from collage.tensors import image_from_tensor
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.image import Pixels, decode
 from frontend.dispatch import Dispatcher
 from frontend.jobs import Outcome, Source
+from inference.service import MAX_ID_BYTES
 
-MAX_ID_BYTES = 128
 _WIRE_SOURCES = {
     Source.S_CNN: predict_pb2.SOURCE_S_CNN,
     Source.COLLAGE: predict_pb2.SOURCE_COLLAGE,
@@ -29,11 +29,14 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
     """``collage.v1.PredictService`` on top of a dispatcher.
 
     ``timeout_s`` is the longest a request may take, ``max_pixels`` the largest image, ``max_in_flight`` how many
-    unanswered requests one stream may have before it is read no further.
+    unanswered requests one stream may have before it is read no further. While ``draining`` is set, new requests of
+    streams are refused, and streams end when those they have are answered.
     """
 
-    def __init__(self, dispatcher: Dispatcher, timeout_s: float, max_pixels: int, max_in_flight: int) -> None:
-        self._dispatcher = dispatcher
+    def __init__(
+        self, dispatcher: Dispatcher, timeout_s: float, max_pixels: int, max_in_flight: int, draining: asyncio.Event
+    ) -> None:
+        self._dispatcher, self._draining = dispatcher, draining
         self._timeout_s, self._max_pixels, self._max_in_flight = timeout_s, max_pixels, max_in_flight
 
     @boundary
@@ -48,6 +51,7 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         """Classify images as they come; every response is written when it is ready."""
         garbled = False
         unanswered: set[str] = set()
+        running: set[asyncio.Task[None]] = set()
         slots = asyncio.Semaphore(self._max_in_flight)
         writing = asyncio.Lock()
 
@@ -61,15 +65,25 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
             finally:
                 slots.release()
 
-        async with asyncio.TaskGroup() as answers:
+        async def read() -> None:
+            nonlocal garbled
             try:
                 async for message in request_iterator:
                     await slots.acquire()
                     id = message.request.request_id
-                    answers.create_task(answer(message, id in unanswered))
+                    running.add(task := answers.create_task(answer(message, id in unanswered)))
+                    task.add_done_callback(running.discard)
                     unanswered.add(id)
             except DecodeError:  # the others are answered first: to cancel their writes could leave the call hanging
                 garbled = True
+
+        async with asyncio.TaskGroup() as answers:
+            reading = answers.create_task(read())
+            drained = answers.create_task(self._draining.wait())
+            await asyncio.wait((reading, drained), return_when=asyncio.FIRST_COMPLETED)
+            if not drained.cancel() and running:
+                await asyncio.wait(set(running))  # those that come meanwhile are refused
+            reading.cancel()
         if garbled:
             raise InvalidArgument("a message of the stream is no PredictStreamRequest: nothing was read after it")
 
@@ -81,6 +95,8 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         try:
             if not id:
                 raise InvalidArgument("a request in a stream needs a request_id")
+            if self._draining.is_set():
+                raise Unavailable("this frontend is shutting down: send to another one")
             if twice:
                 raise AlreadyExists("a request with this request_id is unanswered yet: this one was not looked at")
             return predict_pb2.PredictStreamResponse(
@@ -107,7 +123,7 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
                 return image_from_tensor(request.tensor, size)
             return decode(request.image, size, self._max_pixels)
 
-        outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, decoded)
+        outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, decoded, request.ByteSize())
         return to_response(outcome, request.top_k or 1)
 
 

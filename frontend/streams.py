@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import grpc
 
 Output = TypeVar("Output", covariant=True)
+_TOO_LATE = "no answer came in time"
 _NAMES = {status.value[0]: status.name for status in grpc.StatusCode}
 
 
@@ -69,6 +70,9 @@ class CallStream(Generic[Output]):
         id = next(self._ids)
         expires = self.loop.time() + timeout_s
         call: _Call[Output] = _Call(self, id, expires)
+        if timeout_s <= 0:  # which would tell the worker that there is no limit
+            call.set_exception(WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE))
+            return call
         if self.ended:
             call.set_exception(self.ended)
             return call
@@ -107,7 +111,7 @@ class CallStream(Generic[Output]):
         waiting = {id: call for id, call in self._unanswered.items() if not call.done()}
         for id, call in waiting.items():
             if call.expires <= now:
-                call.set_exception(WorkerFailure("DEADLINE_EXCEEDED", "no answer came in time"))
+                call.set_exception(WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE))
                 self._withdraw(id)
         if left := [call.expires for call in waiting.values() if not call.done()]:
             self._set_timer(min(left))

@@ -68,10 +68,11 @@ class Worker(Generic[Output]):
                 self._settling = asyncio.create_task(self._settle())
             return
         self._balancer.released(self.address)
-        if call.exception():
-            self._balancer.failed(self.address, at)
-        else:
+        failure = call.exception()
+        if failure is None:
             self._balancer.succeeded(self.address, at, at - started_at)
+        elif getattr(failure, "code", "") != "RESOURCE_EXHAUSTED":  # to be busy is no fault
+            self._balancer.failed(self.address, at)
 
     async def _settle(self) -> None:
         while self._cancelled:
@@ -91,10 +92,12 @@ class Worker(Generic[Output]):
 
         def update(serving: bool) -> None:
             nonlocal told
+            news = serving or self.serving
             self.serving = serving
             if serving:
                 told = ""
-            changed()
+            if news:
+                changed()
 
         while True:
             try:

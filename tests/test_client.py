@@ -1,6 +1,7 @@
 """The client library and the ``collage`` command against a fake frontend on a real port."""
 
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -99,6 +100,35 @@ async def test_a_refused_request_comes_again_when_the_server_says_so() -> None:
     first, second, third = service.came
     assert second - first >= 0.29
     assert third - second >= 0.29
+
+
+class Leaving(FakePredictService):
+    """Ends every stream after the first message, without an answer."""
+
+    @boundary
+    async def PredictStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        await anext(aiter(request_iterator))
+
+
+async def test_a_stream_that_the_server_ends_leaves_no_image_without_a_result() -> None:
+    async def endless() -> AsyncIterator[tuple[str, bytes]]:
+        for number in itertools.count():
+            yield f"r{number}", b"\x01"
+            await asyncio.sleep(0.01)
+
+    async with serving(Leaving()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        ((id, error),) = [pair async for pair in client.predict_stream([("only", b"\x01")])]
+        assert (id, isinstance(error, ClientError) and error.code) == ("only", grpc.StatusCode.UNAVAILABLE)
+        results: list[tuple[str, Any]] = []
+
+        async def collect() -> None:
+            async for pair in client.predict_stream(endless()):
+                results.append(pair)
+
+        with pytest.raises(ClientError, match="ended the stream"):
+            await collect()
+        assert results[0][0] == "r0"
+        assert all(isinstance(error, ClientError) for _, error in results)
 
 
 @pytest.mark.parametrize(("attempts", "came"), [(3, 3), (1, 1)])
@@ -213,7 +243,7 @@ async def test_health_shows_every_process_of_the_cluster_file(collage: Command, 
             ["s-cnn", addresses[1], "SERVING"],
         ]
         assert f"http://{addresses[1]}/metrics" in out
-        await worker.set_serving(False)
+        worker.set_serving(False)
         code, out, _ = await collage("health")
         assert code == 1
         assert out.count("NOT_SERVING") == 1

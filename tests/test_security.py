@@ -47,7 +47,7 @@ async def serving(pair: Pair | None = None, client_ca: Path | None = None, **cha
     server = Server(ServerSettings(**{**LOCAL, "drain_s": 0, **tls, **changes}), CollectorRegistry(), [""])
     predict_pb2_grpc.add_PredictServiceServicer_to_server(FakePredictService(), server.grpc)
     await server.start()
-    await server.set_serving(True)
+    server.set_serving(True)
     try:
         yield server
     finally:

@@ -172,9 +172,9 @@ async def test_health_is_not_serving_until_told_otherwise(launch: Launch) -> Non
     cluster = await launch()
     watching = cluster.watch(SERVICE)
     assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == NOT_SERVING
-    await cluster.server.set_serving(True)
+    cluster.server.set_serving(True)
     assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == SERVING
-    await cluster.server.set_serving(False)
+    cluster.server.set_serving(False)
     assert (await watching.read()).status == NOT_SERVING
     watching.cancel()
 
@@ -186,14 +186,14 @@ async def test_health_of_an_unknown_service(launch: Launch) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     watching = cluster.watch("collage.v1.NoService")
     assert (await watching.read()).status == UNKNOWN
-    await cluster.server.set_serving(True)
+    cluster.server.set_serving(True)
     await cluster.server.stop()
     assert await watching.read() is grpc.aio.EOF
 
 
 async def test_stopping_ends_watches_instead_of_waiting_for_them(launch: Launch) -> None:
     cluster = await launch(drain_s=600.0)
-    await cluster.server.set_serving(True)
+    cluster.server.set_serving(True)
     watching = cluster.watch()
     assert (await watching.read()).status == SERVING
     async with asyncio.timeout(BOUND_S):
@@ -210,7 +210,7 @@ async def test_stopping_waits_for_calls_in_flight(launch: Launch) -> None:
         await finish.wait()
 
     cluster = await launch(wait, drain_s=BOUND_S)
-    await cluster.server.set_serving(True)
+    cluster.server.set_serving(True)
     watching = cluster.watch()
     assert (await watching.read()).status == SERVING
     call = cluster.classify()
@@ -250,13 +250,13 @@ async def test_a_cancelled_stop_goes_on_draining(launch: Launch) -> None:
 
 async def test_calls_are_still_taken_during_the_drain_delay(launch: Launch) -> None:
     cluster = await launch(drain_delay_s=0.5, drain_s=BOUND_S)
-    await cluster.server.set_serving(True)
+    cluster.server.set_serving(True)
     watching = cluster.watch()
     await watching.read()
     stopping = asyncio.create_task(cluster.server.stop())
     assert (await watching.read()).status == NOT_SERVING
     assert (await cluster.classify()).queue_s == 1
-    await cluster.server.set_serving(True)  # too late
+    cluster.server.set_serving(True)  # too late
     assert await cluster.check() == NOT_SERVING
     await stopping
 

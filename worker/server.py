@@ -260,7 +260,7 @@ class Worker:
         """Listen, warm up, and report SERVING; raises ModelError, or OSError if a port is taken."""
         await self.server.start()
         await self.engine.warm_up()
-        await self.server.set_serving(True)
+        self.server.set_serving(True)
 
     async def stop(self) -> None:
         """Refuse new calls and let those in flight finish. Idempotent; returns when drained."""

@@ -131,17 +131,21 @@ class Client:
     ) -> AsyncIterator[tuple[str, Prediction | ClientError]]:
         """Classify ``(request_id, image)`` pairs as they come, each within ``timeout_s``; ids must be unique.
 
-        Yields ``(request_id, answer or error)`` in completion order: an image that fails never ends the stream.
+        Yields ``(request_id, answer or error)`` in completion order: an image that fails never ends the stream. If the
+        frontend ends it, those under way are UNAVAILABLE; raises ClientError if more images were to come.
         """
         started: dict[str, float] = {}
+        all_sent = False
         broken: list[Exception] = []
 
         async def requests() -> AsyncIterator[predict_pb2.PredictStreamRequest]:
+            nonlocal all_sent
             try:
                 async for request_id, image in _each(images):
                     started[request_id] = time.monotonic()
                     request = _request(image, top_k, request_id)
                     yield predict_pb2.PredictStreamRequest(request=request, timeout_s=timeout_s or 0)
+                all_sent = True
             except Exception as error:  # gRPC would only cancel the call
                 broken.append(error)
                 raise
@@ -154,6 +158,11 @@ class Client:
                     yield message.request_id, _prediction(message.response, latency)
                 else:
                     yield message.request_id, ClientError(_status(message.error.code), message.error.message)
+            ended = ClientError(grpc.StatusCode.UNAVAILABLE, f"{self.address} ended the stream: try again")
+            for request_id in started:
+                yield request_id, ended
+            if not all_sent:
+                raise ended
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
         except asyncio.CancelledError:

@@ -188,14 +188,13 @@ def pushback(error: BaseException) -> tuple[tuple[str, str], ...]:
 
 
 def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, int]]:
-    """gRPC options of every server; clients may ping every 5 s, also while idle."""
+    """gRPC options of every server; clients may ping as often as they like, also while idle."""
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
     ]
@@ -318,7 +317,7 @@ class Server:
         """Whether SERVING is reported."""
         return self._health.serving
 
-    async def set_serving(self, serving: bool) -> None:
+    def set_serving(self, serving: bool) -> None:
         """Report SERVING or NOT_SERVING for every service; no effect once stopping."""
         self._health.set(serving)
 

@@ -96,7 +96,7 @@ async def serving(service: FakePredictService) -> AsyncIterator[Server]:
     server = Server(settings, CollectorRegistry(), ["collage.v1.PredictService"])
     predict_pb2_grpc.add_PredictServiceServicer_to_server(service, server.grpc)
     await server.start()
-    await server.set_serving(True)
+    server.set_serving(True)
     try:
         yield server
     finally:

@@ -231,8 +231,8 @@ MUTANTS = [
     Mutant(
         "caller's time outlived: by the margin",
         "policy",
-        "SetTimer(event.expires - self.rules.margin, Timer.EXPIRY",
-        "SetTimer(event.expires + self.rules.margin, Timer.EXPIRY",
+        "latest = event.at + self.rules.time_to_answer(event.expires - event.at)",
+        "latest = event.expires + self.rules.margin",
     ),
     Mutant(
         "audit without a share: every coded answer",
@@ -243,8 +243,32 @@ MUTANTS = [
     Mutant(
         "panic threshold ignored: all workers may be ejected",
         "balance",
-        "if self._ejected + 1 > rules.share * len(self._workers):\n            return",
+        "if self._ejected + 1 > rules.share * self._ready:\n            return",
         "",
+    ),
+    Mutant(
+        "panic threshold of workers that are not there",
+        "balance",
+        "rules.share * self._ready",
+        "rules.share * len(self._workers)",
+    ),
+    Mutant(
+        "probation ended by slow calls",
+        "balance",
+        "worker.probes = 0 if slow else worker.probes + 1",
+        "worker.probes += 1",
+    ),
+    Mutant(
+        "budget charged for a replica that found no worker",
+        "policy",
+        "if not event.sent and event.attempt != PRIMARY:",
+        "if False:",
+    ),
+    Mutant(
+        "collage-only gives up a request that never ran",
+        "policy",
+        "if not self.rules.replica and event.unreachable",
+        "if not (self.rules.replica or self.rules.collage) and event.unreachable",
     ),
     Mutant(
         "ejected for good: no probation",

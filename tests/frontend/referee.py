@@ -122,7 +122,7 @@ class Referee:
                     assert attempt == state.sent, "attempts are numbered in order"
                     sent.add((request, attempt))
                     state.sent += 1
-                    assert state.sent <= (self.rules.attempts if self.rules.replica else 1 if self.rules.collage else 2)
+                    assert state.sent <= (self.rules.attempts if self.rules.replica else 2)
                     if self.rules.replica and state.running - {attempt for r, attempt in done if r == request}:
                         self.redundant += 1
                     state.running.add(attempt)

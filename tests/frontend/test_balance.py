@@ -118,6 +118,49 @@ def test_a_worker_that_was_well_for_as_long_as_it_was_out_has_no_past() -> None:
     assert out(probed(95) + 40) == 5  # well for as long as it was out
 
 
+def fail(workers: Balancer, *names: str) -> None:
+    for name in names:
+        for _ in range(3):
+            workers.failed(name, 0.0)
+
+
+def test_the_share_is_one_of_the_workers_that_are_ready() -> None:
+    workers = balancer(9, Ejection(share=0.34))
+    for number in range(3, 9):
+        workers.set_ready(f"w{number}", False)
+    fail(workers, "w0", "w1", "w2")
+    assert workers.ejected == 1
+
+
+def test_where_only_ejected_workers_are_left_one_of_them_is_picked() -> None:
+    workers = balancer(9, Ejection(share=0.34))
+    fail(workers, "w0", "w1", "w2")
+    for number in range(3, 9):
+        workers.set_ready(f"w{number}", False)
+    workers.started("w0")
+    workers.started("w2")
+    assert workers.pick(0.0) == "w1"
+    assert workers.pick(0.0, avoid=["w1"]) is None, "a further copy would not be worth it"
+    workers.remove("w1")
+    workers.set_ready("w0", False)
+    assert workers.pick(0.0) == "w2"
+
+
+def test_slow_probes_do_not_count_though_there_is_no_room_to_eject_again() -> None:
+    workers, told = balancer(3, Ejection(share=0.34, rest=1.0)), list[str]()
+    workers.changed = lambda name, reason: told.append(f"{name}: {reason}")
+    for _ in range(64):
+        workers.succeeded("w2", 0.0, 0.1)
+    fail(workers, "w0")
+    assert workers.pick(1.0) is not None  # w0 is to show that it is well
+    fail(workers, "w1")
+    for latency in (9.0, 9.0, 0.1, 0.1):
+        workers.succeeded("w0", 2.0, latency)
+    assert told == ["w0: it fails", "w1: it fails"]
+    workers.succeeded("w0", 2.0, 0.1)
+    assert told[2:] == ["w0: "]
+
+
 def test_chance_ejects_nobody() -> None:
     workers, told = balancer(9, Ejection()), list[str]()
     workers.changed = lambda name, reason: told.append(name)

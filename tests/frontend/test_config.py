@@ -57,8 +57,13 @@ def test_only_policies_that_eject_have_limits_of_ejection() -> None:
         {"extra_load": 3.0},
         {"deadline_quantile": 0.3},
         {"group_wait_s": -1.0},
+        {"grid": 1},
+        {"policy": "hedge", "deadline_s": 20.0},
+        {"shortest_deadline_s": 0.3},
+        {"longest_deadline_s": 0.2},
+        {"eject_rest_s": 10.0, "eject_longest_s": 5.0},
     ],
 )
-def test_unsafe_limits_are_refused(unsafe: dict[str, float]) -> None:
+def test_unsafe_limits_are_refused(unsafe: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         settings(**unsafe)

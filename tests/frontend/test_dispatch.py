@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +69,9 @@ async def rig(
     max_in_flight: int = 100,
     default_label: str = "",
     more_collage: dict[str, FakeTransport[Detections]] | None = None,
+    executor: Executor | None = None,
+    max_bytes: int = 1000,
+    k: int | None = None,
     **limits: float,
 ) -> AsyncIterator[Rig]:
     registry = CollectorRegistry()
@@ -81,9 +86,11 @@ async def rig(
         s_cnn_pool,
         collage_pool,
         metrics,
-        InlineExecutor(),
+        executor or InlineExecutor(),
         max_in_flight,
         default_label=default_label,
+        k=k,
+        max_bytes=max_bytes,
     )
     await s_cnn_pool.start()
     await collage_pool.start()
@@ -315,6 +322,58 @@ async def test_a_bad_image_is_the_callers_fault() -> None:
         assert cluster.metric("collage_in_flight") == 0
 
 
+async def test_the_callers_time_is_over_while_the_image_is_still_being_prepared() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        async with rig("none", [s_cnn_after(0.1)], executor=executor, default_label="d") as cluster:
+            go = threading.Event()
+            held = executor.submit(go.wait)
+            outcome = await cluster.ask(1, timeout_s=1.0)
+            assert (outcome.source, outcome.total_s) == (Source.DEFAULT, pytest.approx(0.98))
+            go.set()
+            held.result()
+            assert cluster.workers[0].calls == []
+    with ThreadPoolExecutor(1) as executor:
+        async with rig("none", [s_cnn_after(0.1)], executor=executor) as cluster:
+            go = threading.Event()
+            held = executor.submit(go.wait)
+            with pytest.raises(DeadlineExceeded):
+                await cluster.ask(1, timeout_s=1.0)
+            go.set()
+            held.result()
+            assert cluster.workers[0].calls == []
+
+
+async def test_what_requests_in_flight_hold_is_bounded_but_one_is_always_admitted() -> None:
+    async with rig("none", [s_cnn_after(1.0)] * 4, max_bytes=100) as cluster:
+        predict = cluster.dispatcher.predict
+        large = asyncio.create_task(predict(lambda size: image(1), "", 5.0, size=150))
+        await asyncio.sleep(0.1)
+        with pytest.raises(ResourceExhausted, match="150 bytes"):
+            await predict(lambda size: image(1), "", 5.0, size=1)
+        assert cluster.metric("collage_refused_total", reason="bytes") == 1
+        await large
+        outcomes = await asyncio.gather(*(predict(lambda size: image(1), "", 5.0, size=50) for _ in range(2)))
+        assert [outcome.source for outcome in outcomes] == [Source.S_CNN] * 2
+
+
+async def test_a_model_of_another_size_that_comes_into_use_meanwhile_gets_images_of_its_size() -> None:
+    larger = dataclasses.replace(S_CNN, size=16, version="2")
+    async with rig("replicate", [s_cnn_after(1.0)], extra_load=1.0) as cluster:
+        pool = cluster.dispatcher.s_cnn
+
+        def switch(size: int) -> Any:
+            if size == 8:
+                pool.workers["s0"].info = larger
+                pool.review()
+            return np.full((size, size, 3), 80, np.uint8)
+
+        early = asyncio.create_task(cluster.ask(1))  # prepared for the old model
+        await asyncio.sleep(0.1)
+        assert (await cluster.dispatcher.predict(switch, "", 5.0)).model is larger
+        assert [call.image.shape[0] for call in cluster.workers[0].calls] == [8, 16], "the replica had no worker"
+        assert (await early).source is Source.S_CNN
+
+
 async def test_a_caller_who_hangs_up_stops_the_work() -> None:
     async with rig("collage", [s_cnn_after(3.0)] * 4, collage_after(1.0)) as cluster:
         tasks = [asyncio.create_task(cluster.ask(label, f"r{label}")) for label in range(4)]
@@ -369,6 +428,12 @@ async def test_a_collage_cnn_that_does_not_go_with_the_s_cnn_is_not_used(
         assert odd.calls == []
         assert (cluster.dispatcher.collage.ready, cluster.dispatcher.collage.refused) == (1, 1)
         assert f"no requests for workers with odd 1: {told}" in caplog.text
+
+
+async def test_a_grid_that_was_not_asked_for_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig("collage-only", [s_cnn_after(0.1)] * 4, collage_after(0.05), k=3) as cluster:
+        assert (cluster.dispatcher.collage.ready, cluster.dispatcher.collage.refused) == (0, 1)
+        assert "its grid is 2 x 2, and this frontend is set to 3 x 3" in caplog.text
 
 
 async def test_an_answer_names_the_model_that_gave_it_though_another_one_is_in_use_by_then() -> None:

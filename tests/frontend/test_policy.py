@@ -187,7 +187,7 @@ def test_out_of_time_with_a_collage_in_flight_cancels_it() -> None:
 
 def test_out_of_time_before_the_deadline_takes_even_an_unsure_coded_answer() -> None:
     cluster = four(CAREFUL, {(1, 0): None}, Seen(0.0625, {0: 0.25}), timeout=0.3125)
-    assert cluster.ends[1] == ended(0.1875, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.234375, AnswerCoded(1, 1, 0))
     assert cluster.ordered(Straggles) == []
 
 

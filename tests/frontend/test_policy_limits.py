@@ -4,7 +4,22 @@ from dataclasses import replace
 
 import pytest
 
-from frontend.events import Answer, AnswerCoded, Cancel, Fail, Send, SendCollage, Straggles
+from frontend.events import (
+    Answer,
+    AnswerCoded,
+    Arrived,
+    Cancel,
+    CollageFailed,
+    CollageWorkers,
+    Fail,
+    Failed,
+    Send,
+    SendCollage,
+    SetTimer,
+    Straggles,
+    Timer,
+)
+from frontend.policy import Policy
 from frontend.rules import Budget, Rules
 from tests.frontend.virtual import (
     CAREFUL,
@@ -197,3 +212,48 @@ def test_forced_spending_goes_into_debt_but_not_for_ever() -> None:
         assert not budget.spend()
         budget.earn()
     assert budget.spend()
+
+
+# What is never sent
+
+
+def test_a_replica_that_found_no_worker_costs_nothing() -> None:
+    policy = Policy(replace(REPLICATE, extra_load=1.0))
+    policy.handle([Arrived(0.0, 1, 4.0)])
+    tokens = policy.budget.tokens
+    policy.handle([Failed(0.0, 1, 0, sent=False)])
+    assert policy.budget.tokens == tokens - 1
+    policy.handle([Failed(0.0, 1, 1, sent=False)])
+    assert policy.budget.tokens == tokens - 1, "one token came back, and a last attempt took it"
+    policy.handle([Failed(0.0, 1, 2, sent=False)])
+    assert policy.budget.tokens == tokens
+
+
+def test_a_collage_that_found_no_worker_costs_nothing() -> None:
+    policy = Policy(COLLAGE)
+    policy.handle([CollageWorkers(0.0, 1, 4)])
+    policy.handle([Arrived(0.0, request, 4.0) for request in range(3)])
+    tokens = policy.budget.tokens
+    assert SendCollage(1, {cell: cell for cell in range(4)}) in policy.handle([Arrived(0.0, 3, 4.0)])
+    policy.handle([CollageFailed(0.0, 1, sent=False)])
+    assert policy.budget.tokens == tokens + COLLAGE.extra_load
+
+
+@pytest.mark.parametrize("unreachable", [True, False])
+def test_without_replicas_a_request_that_never_ran_is_sent_once_more_where_no_collage_can_answer_it(
+    unreachable: bool,
+) -> None:
+    rules = replace(COLLAGE, replica=False)
+    cluster = one(rules, {(1, 0): Broken(0.0625, unreachable), (1, 1): Reply(0.25)})
+    if unreachable:
+        assert cluster.ends[1] == ended(0.3125, Answer(1, 1))
+    else:
+        assert cluster.ends[1] == ended(0.0625, Fail(1, expired=False))
+    covered = four(rules, {(1, 0): Broken(0.0625)}, Seen(0.125))
+    assert covered.ends[1] == ended(0.125, AnswerCoded(1, 1, 0))
+    assert len(covered.ordered(Send)) == 4
+
+
+def test_a_caller_in_a_hurry_keeps_three_quarters_of_its_time() -> None:
+    policy = Policy(Rules.named("none"))
+    assert policy.handle([Arrived(0.0, 1, 0.0625)])[1:] == [SetTimer(0.046875, Timer.EXPIRY, 1)]

@@ -91,6 +91,34 @@ async def test_a_stream_answers_in_completion_order_and_survives_bad_requests() 
         assert "request_id" in by_id[""].error.message
 
 
+async def test_a_stream_of_a_draining_frontend_ends_when_what_it_has_is_answered() -> None:
+    slow = Slowness(slow=0.5)
+    async with cluster(slowness=slow, policy="none", drain_s=15.0) as (stub, server, _):
+        call = stub.PredictStream()
+        await call.write(predict_pb2.PredictStreamRequest(request=PredictRequest(image=encoded(1), request_id="slow")))
+        async with asyncio.timeout(5):
+            while not slow.running:
+                await asyncio.sleep(0.01)
+        stopping = asyncio.create_task(server.stop())
+        await server.draining.wait()
+        await call.write(predict_pb2.PredictStreamRequest(request=PredictRequest(image=encoded(2), request_id="new")))
+        refused, answered = [response async for response in call]
+        assert (refused.request_id, refused.error.code) == ("new", grpc.StatusCode.UNAVAILABLE.value[0])
+        assert (answered.request_id, answered.response.classes[0].index) == ("slow", 1)
+        assert await call.code() is grpc.StatusCode.OK
+        async with asyncio.timeout(5):
+            await stopping
+
+
+async def test_a_stream_that_is_idle_does_not_hold_up_the_end() -> None:
+    async with cluster(policy="none", drain_s=60.0) as (stub, server, _):
+        call = stub.PredictStream()
+        await call.write(predict_pb2.PredictStreamRequest(request=PredictRequest(image=encoded(1), request_id="a")))
+        assert (await call.read()).response.classes[0].index == 1
+        async with asyncio.timeout(5):
+            await server.stop()
+
+
 async def test_a_request_in_a_stream_has_its_own_time() -> None:
     async with cluster(slowness=Slowness(late=5.0), policy="none") as (stub, _, _):
 

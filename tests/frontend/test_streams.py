@@ -269,6 +269,9 @@ async def test_a_call_has_its_own_time() -> None:
                 await call
             assert caught.value.code == "DEADLINE_EXCEEDED"
             assert least <= loop.time() - started < least + 2
+        with pytest.raises(WorkerFailure) as caught:
+            await ask(transport, timeout_s=0.0)  # on the wire that would be no limit
+        assert caught.value.code == "DEADLINE_EXCEEDED"
         assert limits == [0.6, 0.2]
 
 

@@ -13,8 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo, ModelKind
+from frontend.balance import Ejection
+from frontend.streams import WorkerFailure
 from frontend.workers import Pool
-from tests.frontend.fakes import COLLAGE, S_CNN, FakeTransport, image, s_cnn_after
+from tests.frontend.fakes import COLLAGE, S_CNN, Call, FakeTransport, image, s_cnn_after
 
 pytestmark = pytest.mark.looptime
 
@@ -26,8 +28,8 @@ def transports(*models: ModelInfo, seconds: float = 1.0) -> Transports:
 
 
 @asynccontextmanager
-async def started(workers: Transports) -> AsyncIterator[Pool[NDArray[np.float32]]]:
-    pool = Pool(ModelKind.S_CNN, ", ".join(workers), workers.__getitem__, seed=0)
+async def started(workers: Transports, ejection: Ejection | None = None) -> AsyncIterator[Pool[NDArray[np.float32]]]:
+    pool = Pool(ModelKind.S_CNN, ", ".join(workers), workers.__getitem__, ejection=ejection, seed=0)
     await pool.start()
     await asyncio.sleep(0.01)
     yield pool
@@ -187,3 +189,43 @@ async def poll(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def test_a_worker_that_is_full_is_not_ejected_and_one_that_fails_is(caplog: pytest.LogCaptureFixture) -> None:
+    codes = {"w0": "RESOURCE_EXHAUSTED", "w1": "INTERNAL"}
+
+    def failing(code: str) -> FakeTransport[NDArray[np.float32]]:
+        async def behave(call: Call) -> NDArray[np.float32]:
+            raise WorkerFailure(code, "no")
+
+        return FakeTransport(S_CNN, behave)
+
+    workers = {name: failing(code) for name, code in codes.items()} | {"w2": FakeTransport(S_CNN, s_cnn_after(0.1))}
+    ejections: list[None] = []
+    async with started(workers, Ejection()) as pool:
+        pool.ejected = lambda: ejections.append(None)
+        for name in codes:
+            for _ in range(5):
+                await asyncio.wait([pool.workers[name].call(image(1), "", 0, 5.0)])
+        assert (pool.balancer.ejected, len(ejections)) == (1, 1)
+        assert "s-cnn worker w1 is left out for a while: it fails" in caplog.text
+
+
+async def test_a_worker_that_is_away_is_no_news() -> None:
+    gone = Away(S_CNN, s_cnn_after(0.1))
+    async with started({"w0": gone, "w1": FakeTransport(S_CNN, s_cnn_after(0.1))}) as pool:
+        heard: list[int] = []
+        pool.listeners.append(lambda: heard.append(pool.ready))
+        await asyncio.sleep(10)
+        assert gone.pings > 10
+        assert heard == []
+
+
+class Away(FakeTransport[NDArray[np.float32]]):
+    """Nobody there."""
+
+    pings = 0
+
+    async def ping(self) -> ModelInfo:
+        self.pings += 1
+        raise WorkerFailure("UNAVAILABLE", "nobody there")

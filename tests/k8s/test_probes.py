@@ -23,7 +23,7 @@ async def test_a_server_that_is_not_ready_is_alive() -> None:
                 return [(await health.Check(request, timeout=5)).status for request in requests]
 
             assert await seen() == [NOT_SERVING, NOT_SERVING, SERVING]
-            await server.set_serving(True)
+            server.set_serving(True)
             assert await seen() == [SERVING, SERVING, SERVING]
     finally:
         await server.stop()

@@ -106,3 +106,14 @@ async def test_a_failing_model_tells_the_caller_nothing_of_its_insides(launch: L
         grpc.StatusCode.INTERNAL,
         "internal error: see the server's log",
     )
+
+
+async def test_an_image_with_too_many_pixels_is_refused(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, max_pixels=99)
+    told = await triton(
+        "infer",
+        client.worker.server.port,
+        [{"model": "colours", "data": [png(solid("red", side))], "datatype": "BYTES"} for side in (9, 10)],
+    )
+    assert "values" in told[0]
+    assert "10 x 10 pixels, more than the 99 allowed" in told[1]["message"]
