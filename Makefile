@@ -67,6 +67,7 @@ bench-full-transient: $(DEV)/ready
 bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.93,collage,adaptive --drawn 4 --groups 300 --scale 0.5
 	$(FULL) --policies none,hedge:quantile=0.94,collage,adaptive --drawn 16 --groups 400 --scale 1
+	$(FULL) --policies none,hedge:quantile=0.96,collage,adaptive --drawn 25 --groups 300 --scale 1
 
 bench-full-regimes: $(DEV)/ready
 	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 400 --scale 0.75
