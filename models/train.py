@@ -151,8 +151,9 @@ class Trainer:
         """Take over what fits of another model, see ``warm_start``; returns how many tensors that are."""
         taken = warm_start(self.model, source)
         if source.suffix == EXPORTED:
-            index = np.arange(min(ANCHORS, len(self.data.train)) // self.grid.cells * self.grid.cells)
-            images, _ = self._augmented(index, np.random.default_rng(self.recipe.seed))
+            rng = np.random.default_rng(self.recipe.seed)
+            order = rng.permutation(len(self.data.train))  # folders are read class by class
+            images, _ = self._augmented(order[: min(ANCHORS, len(order)) // self.grid.cells * self.grid.cells], rng)
             anchor(self.model, normalise(tiled(images.to(self.device), self.spec, self.grid), self.spec))
         return taken
 
