@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from collage.model_info import METADATA_KEY
+from models.checkpoint import written
 from models.data import Split, load
 from models.measure import OnnxModel, classify, classify_collages, risk_coverage
 
@@ -61,7 +62,8 @@ def write_threshold(path: Path, calibration: Calibration) -> None:
     model = onnx.load(path)
     others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
     helper.set_model_props(model, {**others, METADATA_KEY: info.to_json()})
-    onnx.save(model, path)
+    with written(path) as partial:
+        onnx.save(model, partial)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,11 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     s_cnn = OnnxModel(args.s_cnn)
     validation = load(args.data, s_cnn.info.size).validation
     for path in args.collage:
-        found = calibrate(s_cnn, OnnxModel(path), validation)
+        collage = OnnxModel(path)
+        found = calibrate(s_cnn, collage, validation)
         write_threshold(path, found)
         print(
-            f"{path.name}: at confidence {found.threshold:.4f} and above, {found.coverage:.1%} of the cells agree with "
-            f"the s-cnn in {found.agreement:.2%} of the cases (its own accuracy: {found.target:.2%})"
+            f"{collage.info.name}: at confidence {found.threshold:.4f} and above, {found.coverage:.1%} of the cells "
+            f"agree with the s-cnn in {found.agreement:.2%} of the cases (its own accuracy: {found.target:.2%})"
         )
 
 

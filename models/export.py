@@ -229,7 +229,8 @@ def export(
         found["accuracy_change"] = found["validation_accuracy"] - accuracy(float32, dataset.validation)
     info = replace(info, extra={**info.extra, **found})
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(pack(stored, info))
+    with checkpoint.written(out) as partial:
+        partial.write_bytes(pack(stored, info))
     return info
 
 

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from models import calibrate, train
+from models.checkpoint import written
 from models.data import IMAGE_SUFFIXES, find
 from models.export import export
 from models.recipes import (
@@ -100,9 +101,10 @@ def publish(entry: Entry, s_cnn: Path) -> None:
     if entry.onnx.exists() and entry.onnx.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return
     storage = "fp32" if "mobilenet" in entry.role else "int8"  # its depthwise filters do not survive int8
-    export(entry.checkpoint, entry.onnx, storage=storage, data=entry.data)
-    if calibrated:
-        calibrate.main(["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(entry.onnx)])
+    with written(entry.onnx) as partial:
+        export(entry.checkpoint, partial, storage=storage, name=entry.onnx.stem, data=entry.data)
+        if calibrated:
+            calibrate.main(["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(partial)])
 
 
 def learning_curve(runs: Path) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from models import cards, evaluate, zoo
+from models import cards, checkpoint, evaluate, zoo
 from models.data import find
 from models.measure import OnnxModel
 from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL, S_CNN
 from models.train import parser
 from tests.models.datasets import write_folders, write_idx
+from tests.models.test_export import LOG, RECIPE, SPECS, trained
 
 
 def test_data_sets_are_found_in_the_folders_and_right_below(tmp_path: Path) -> None:
@@ -50,7 +51,8 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     zoo.main(arguments)
     s_cnn, collage = OnnxModel(out / "pets-s-cnn.onnx"), OnnxModel(out / "pets-collage-3x3.onnx")
     assert s_cnn.info.labels == collage.info.labels == ("cat", "dog")
-    assert (collage.info.k, collage.info.size) == (3, 48)
+    assert (collage.info.name, collage.info.k, collage.info.size) == ("pets-collage-3x3", 3, 48)
+    assert len(list(out.iterdir())) == 2
     assert "calibration" in collage.info.extra
     capsys.readouterr()
 
@@ -72,6 +74,15 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     for name in ("pets-s-cnn", "pets-collage-3x3"):
         assert f"## {name}" in text
         assert f"{100 * rows[name]['top1']:.2f} % top-1 on 10 test images" in text
+
+
+def test_a_collage_cnn_that_could_not_be_calibrated_is_not_taken_for_done(tmp_path: Path) -> None:
+    own, spec = write_folders(tmp_path / "pets", {"train": 20}), SPECS["collage-resnet"]
+    checkpoint.save(tmp_path / "run.pt", spec, trained(spec), recipe=RECIPE, log=LOG)
+    entry = zoo.Entry(own, "collage-3x3", "", tmp_path / "run.pt", tmp_path / "pets-collage-3x3.onnx")
+    with pytest.raises(FileNotFoundError, match=r"pets-s-cnn\.onnx"):
+        zoo.publish(entry, tmp_path / "pets-s-cnn.onnx")
+    assert not entry.onnx.exists()
 
 
 def test_a_pattern_that_fits_no_model_is_refused(tmp_path: Path) -> None:
