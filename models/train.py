@@ -23,7 +23,7 @@ from models import checkpoint
 from models.augment import augment, cut_mix, normalise, tile, tiled
 from models.checkpoint import ModelSpec
 from models.collage_cnn import collage_loss
-from models.data import Dataset, Split, load, placements
+from models.data import Dataset, Split, digest, load, placements
 from models.layers import default_precision, keep_memory
 from models.optim import optimisers
 from models.restore import EXPORTED, anchor
@@ -135,11 +135,17 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint from which ``resume`` goes on as if nothing had happened."""
         states = [optimiser.state_dict() for optimiser in self.optimisers]
-        checkpoint.save(path, self.spec, self.model, recipe=asdict(self.recipe), optimisers=states, log=self.log)
+        about = {"recipe": asdict(self.recipe), "images": digest(self.data.train.ids), "log": self.log}
+        checkpoint.save(path, self.spec, self.model, optimisers=states, **about)
 
     def resume(self, path: Path) -> None:
-        """Take over a checkpoint of the same run; raises ValueError if it belongs to another."""
+        """Take over a checkpoint of the same run; raises ValueError if it belongs to another, or to other images."""
         content = torch.load(path, map_location=self.device, weights_only=True)
+        images = digest(self.data.train.ids)
+        if content.get("images", images) != images:
+            raise ValueError(
+                f"the data set changed since the run in {path} began: choose another file, or folder for --runs"
+            )
         if content["spec"] != asdict(self.spec) or Recipe(**content["recipe"]) != self.recipe:
             raise ValueError(f"{path} holds a run with other settings: choose another file")
         self.model.load_state_dict(content["model"])

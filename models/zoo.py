@@ -22,7 +22,7 @@ from PIL import Image
 
 from models import calibrate, train
 from models.checkpoint import written
-from models.data import IMAGE_SUFFIXES, find
+from models.data import IMAGE_SUFFIXES, digest, find, training_ids
 from models.export import export
 from models.recipes import (
     FAMILIES,
@@ -51,10 +51,13 @@ class Entry:
 
     @property
     def finished(self) -> bool:
-        """Whether the checkpoint holds the whole run."""
+        """Whether the checkpoint holds the whole run, over the images that there are now."""
         if not self.checkpoint.exists():
             return False
         content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        ids = training_ids(self.data)
+        if ids and content.get("images") not in (None, digest(ids)):
+            return False
         return bool(len(content["log"]) >= content["recipe"]["epochs"])
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoder.image import decode
-from models.data import CIFAR10_LABELS, FASHION_MNIST_LABELS, Dataset, Split, load, placements
+from models.data import CIFAR10_LABELS, FASHION_MNIST_LABELS, Dataset, Split, digest, load, placements, training_ids
 from tests.models.datasets import write_cifar, write_folders, write_idx
 
 PARTS = ("train", "validation", "test")
@@ -66,6 +66,14 @@ def test_folders_without_a_test_part_get_one_cut(tmp_path: Path) -> None:
     assert_same(data, load(path, 16))
 
 
+@pytest.mark.parametrize("parts", [{"train": 20}, {"train": 20, "val": 2}])
+def test_training_ids_are_known_without_reading_images(tmp_path: Path, parts: dict[str, int]) -> None:
+    path = write_folders(tmp_path / "pets", parts)
+    ids = load(path, 16).train.ids
+    assert training_ids(path) == ids
+    assert digest(ids) == digest(list(ids)) != digest(ids[1:])
+
+
 @pytest.mark.parametrize("size", [28, 32])
 def test_idx_files(tmp_path: Path, size: int) -> None:
     path = write_idx(tmp_path, train=60, test=20)
@@ -75,6 +83,7 @@ def test_idx_files(tmp_path: Path, size: int) -> None:
     assert_disjoint(data)
     assert_same(data, load(path, size))
     assert data.test.ids[3] == "t10k/00003"
+    assert training_ids(path) is None
     np.testing.assert_array_equal(data.test.labels, np.arange(20) % 10)
     if size == 28:  # nothing resized: the brightest rows are where they were written
         for image, label in zip(data.train.images, data.train.labels, strict=True):

@@ -74,6 +74,19 @@ def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path, data: Dataset) -
         trainer(data, "collage-resnet", seed=1).resume(tmp_path / "run.pt")
 
 
+def test_a_run_over_other_images_is_not_resumed(tmp_path: Path, data: Dataset) -> None:
+    run, path = trainer(data, "collage-resnet"), tmp_path / "run.pt"
+    run.save(path)
+    fewer = replace(data, train=data.train.take(np.arange(len(data.train) - 1)))
+    other = Trainer(run.spec, fewer, run.recipe, "cpu", "fp32")
+    with pytest.raises(ValueError, match="the data set changed"):
+        other.resume(path)
+    content = torch.load(path, weights_only=True)
+    del content["images"]
+    torch.save(content, path)
+    other.resume(path)  # an older checkpoint does not tell
+
+
 def test_collages_of_a_fixed_set_come_again_and_fresh_ones_do_not(data: Dataset) -> None:
     def groups(collages: int) -> set[tuple[int, ...]]:
         run = trainer(data, "collage-resnet", collages=collages)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from models import cards, checkpoint, evaluate, zoo
+from models import cards, checkpoint, evaluate, train, zoo
 from models.data import find
 from models.measure import OnnxModel
 from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL, S_CNN
@@ -83,6 +85,23 @@ def test_a_collage_cnn_that_could_not_be_calibrated_is_not_taken_for_done(tmp_pa
     with pytest.raises(FileNotFoundError, match=r"pets-s-cnn\.onnx"):
         zoo.publish(entry, tmp_path / "pets-s-cnn.onnx")
     assert not entry.onnx.exists()
+
+
+def test_a_run_is_not_finished_where_images_were_added(tmp_path: Path) -> None:
+    own, run = write_folders(tmp_path / "pets", {"train": 20, "test": 1}), tmp_path / "run.pt"
+    arguments = ["--data", str(own), "--model", "resnet32", "--size", "16", "--epochs", "1", "--batch", "8"]
+    arguments += ["--out", str(run)]
+    train.main(arguments)
+    entry = zoo.Entry(own, S_CNN, "", run, tmp_path / "pets-s-cnn.onnx")
+    assert entry.finished
+    shutil.copy(own / "train" / "cat" / "003.jpg", own / "train" / "cat" / "new.jpg")
+    assert not entry.finished
+    with pytest.raises(SystemExit, match=r"the data set changed since the run in .*run\.pt began"):
+        train.main(arguments)
+    content = torch.load(run, weights_only=True)
+    del content["images"]
+    torch.save(content, run)
+    assert entry.finished, "an older checkpoint does not tell"
 
 
 def test_a_pattern_that_fits_no_model_is_refused(tmp_path: Path) -> None:
