@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -128,6 +128,7 @@ class Simulation:
         self.frontends = [_Frontend(rules, ejecting, seed + number) for number in range(setup.frontends)]
         self._closed = False
         self._unanswered = 0  # of the closed group
+        self._warm_up_busy_s = 0.0
         collage_workers = setup.workers - self._s_cnn
         for frontend in self.frontends:
             for index in range(setup.workers):
@@ -178,7 +179,7 @@ class Simulation:
             members=self.setup.n,
             collages=self.collages,
             replicas=self.replicas,
-            busy_s=self._stations.busy_s,
+            busy_s=self._stations.busy_s - self._warm_up_busy_s,
         )
 
     # Requests
@@ -197,7 +198,9 @@ class Simulation:
         self._arrive(request, (request,))
         self._next_arrival()
 
-    def _arrive(self, turn: int, requests: Iterable[int]) -> None:
+    def _arrive(self, turn: int, requests: Sequence[int]) -> None:
+        if self._measured_from in requests:
+            self._warm_up_busy_s = self._stations.busy_s
         expires = self._agenda.now + self.setup.timeout_s
         for request in requests:
             self._started[request] = self._agenda.now

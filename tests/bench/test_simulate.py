@@ -153,6 +153,13 @@ def test_what_is_lost_on_the_way_to_the_caller_counts() -> None:
     assert done.busy_s == pytest.approx(2.0)
 
 
+def test_what_the_warm_up_kept_busy_does_not_count() -> None:
+    setup, rules = Setup(1, 1), Rules.named("none")
+    assert Simulation(setup, rules, ONE_SECOND).closed(2, warm_up=3).busy_s == pytest.approx(2.0)
+    times = 2.0 * np.arange(5)
+    assert Simulation(setup, rules, ONE_SECOND).open(times, warm_up=3).busy_s == pytest.approx(2.0)
+
+
 # Distributions
 
 
