@@ -83,7 +83,7 @@ def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) ->
             ships = role in family.ships or not family.data_sets
             if any(fnmatch.fnmatch(stem, pattern) for pattern in only):
                 onnx = (out if ships else runs / "zoo") / f"{stem}.onnx"
-                yield Entry(folder, role, recipe.format(run=runs / name), runs / f"{stem}.pt", onnx)
+                yield Entry(folder, role, recipe.format(run=shlex.quote(str(runs / name))), runs / f"{stem}.pt", onnx)
 
 
 def build(wanted: Sequence[Entry], out: Path, extra: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
         "--model collage-resnet --size 16 --k 3 --widths 8 8 8 --epochs 1 --batch 9 --teacher {run}-s-cnn.pt",
     )
     own = write_folders(tmp_path / "pets", {"train": 20, "test": 5})
-    out, runs = tmp_path / "models", tmp_path / "runs"
+    out, runs = tmp_path / "models", tmp_path / "the owner's runs"
     arguments = ["--data", str(own), "--runs", str(runs), "--out", str(out), "--threads", "1"]
     zoo.main(arguments)
     s_cnn, collage = OnnxModel(out / "pets-s-cnn.onnx"), OnnxModel(out / "pets-collage-3x3.onnx")
