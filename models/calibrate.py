@@ -8,6 +8,7 @@ the truth, and writes it into each collage-cnn's description.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,8 +56,9 @@ def calibrate(s_cnn: OnnxModel, collage: OnnxModel, split: Split, seeds: int = 3
 
 
 def write_threshold(path: Path, calibration: Calibration) -> None:
-    """Put a calibration into the description of an exported model."""
-    info = replace(OnnxModel(path).info, version="", accept_threshold=round(calibration.threshold, 4))
+    """Put a calibration into the description of an exported model; the threshold rounded down, to accept no less."""
+    threshold = math.floor(calibration.threshold * 1e4) / 1e4
+    info = replace(OnnxModel(path).info, version="", accept_threshold=threshold)
     measured = {name: round(value, 4) for name, value in vars(calibration).items() if name != "threshold"}
     info = replace(info, extra={**info.extra, "calibration": measured})
     model = onnx.load(path)

@@ -37,6 +37,13 @@ def test_a_threshold_is_written_into_a_new_file(tmp_path: Path) -> None:
     assert before.read_bytes() == content, "others may be reading it"
 
 
+@pytest.mark.parametrize(("found", "written"), [(0.99996, 0.9999), (0.12345, 0.1234), (1.0, 1.0)])
+def test_a_written_threshold_accepts_what_was_found_to_reach_it(tmp_path: Path, found: float, written: float) -> None:
+    path = save_collage_cnn(tmp_path / "collage.onnx")
+    write_threshold(path, Calibration(found, 0.9, 0.96, 0.95))
+    assert OnnxModel(path).info.accept_threshold == written
+
+
 def test_the_curve_ends_with_everything() -> None:
     rng = np.random.default_rng(0)
     confidences = rng.random(1000).round(2)
