@@ -1,8 +1,9 @@
-"""Calibrate a collage-cnn: from which confidence on are its answers as good as the s-cnn's?
+"""Calibrate a collage-cnn: from which confidence on are its answers accepted?
 
 ``python -m models.calibrate --data DIR --s-cnn FILE.onnx --collage FILE.onnx [FILE.onnx ...]`` finds, on the validation
 split, the lowest confidence threshold at which accepted answers agree with the s-cnn as often as the s-cnn agrees with
-the truth, and writes it into each collage-cnn's description.
+the truth, and writes it into each collage-cnn's description. That does not make them as accurate as the s-cnn's: where
+both models agree, both may be wrong.
 """
 
 from __future__ import annotations
