@@ -38,7 +38,7 @@ class Recipe:
     """How to train. The defaults are ours; ``paper()`` is the setting of Collage inference, section 5.1."""
 
     epochs: float = 10.0
-    batch: int = 256  # images per step; a collage of N counts as N
+    batch: int = 256  # images per step, or all there are; a collage of N counts as N
     muon_lr: float = 0.06  # for convolutions; 0 trains everything with SGD
     sgd_lr: float = 0.2
     bias_gain: float = 1.0  # rate of batch-norm biases and cell embeddings, in SGD's
@@ -112,10 +112,7 @@ class Trainer:
                 )
         self.steps_per_epoch = len(data.train) // self._images_per_step
         if not self.steps_per_epoch:
-            raise ValueError(
-                f"{len(data.train)} training images are fewer than the {self._images_per_step} of one step: "
-                "choose a smaller batch"
-            )
+            raise ValueError(f"{len(data.train)} training images are too few: one step takes {self._images_per_step}")
         self.steps = max(1, round(self.steps_per_epoch * recipe.epochs))
         self.log: list[dict[str, float]] = []
 
@@ -166,7 +163,7 @@ class Trainer:
     @property
     def _images_per_step(self) -> int:
         cells = self.grid.cells
-        return max(1, round(self.recipe.batch / cells)) * cells
+        return max(1, min(round(self.recipe.batch / cells), len(self.data.train) // cells)) * cells
 
     @property
     def _seen_size(self) -> int:

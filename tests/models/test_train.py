@@ -116,8 +116,17 @@ def test_the_command_trains_saves_and_resumes(tmp_path: Path, folder: Path, caps
     assert "loss" not in printed
     with pytest.raises(SystemExit, match="other settings"):
         main([*arguments, "--seed", "1"])
-    with pytest.raises(SystemExit, match="choose a smaller batch"):
-        main([*arguments, "--batch", "1000", "--out", str(tmp_path / "other.pt")])
+    with pytest.raises(SystemExit, match="72 training images are too few: one step takes 81"):
+        main([*arguments, "--k", "9", "--out", str(tmp_path / "other.pt")])
+
+
+@pytest.mark.parametrize(("architecture", "count", "used"), [("resnet32", 30, 30), ("collage-resnet", 30, 28)])
+def test_a_step_takes_no_more_images_than_there_are(data: Dataset, architecture: str, count: int, used: int) -> None:
+    few = replace(data, train=data.train.take(np.arange(count)))
+    run = trainer(few, architecture, batch=108, epochs=1)
+    assert run.steps_per_epoch * run._images_per_step == used
+    assert run.run_epoch()["loss"] > 0
+    assert run.finished
 
 
 def test_biases_and_embeddings_learn_faster_and_decay_as_before(data: Dataset) -> None:
