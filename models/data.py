@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoder.image import decode, fit, shrink
+from encoder.image import ImageError, decode, fit, shrink
 
 FASHION_MNIST_LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -66,8 +66,8 @@ def name_of(path: Path) -> str | None:
 
 
 def find(*roots: Path) -> dict[str, Path]:
-    """Data sets by name, in ``roots`` themselves and in the folders directly below them."""
-    folders = [folder for root in roots for folder in (root, *(sorted(root.iterdir()) if root.is_dir() else ()))]
+    """Data sets by name: each of ``roots`` that is one, and those in the folders directly below the others."""
+    folders = [folder for root in roots for folder in ([root] if name_of(root) or not root.is_dir() else _listed(root))]
     return {name: folder for folder in reversed(folders) if (name := name_of(folder))}
 
 
@@ -76,7 +76,9 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
 
     ``path`` holds ``train-images-idx3-ubyte.gz`` and its three siblings (Fashion-MNIST), ``data_batch_1`` ...
     ``test_batch`` (CIFAR-10, Python version), or ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``;
-    a folder with no test part gets one cut like the validation split.
+    a folder with no test part gets one cut like the validation split. Names that begin with a dot are passed over.
+
+    Raises FileNotFoundError where nothing of that is there, ImageError with its path for a file that cannot be read.
     """
     labels: tuple[str, ...]
     larger = train_size or size
@@ -103,12 +105,18 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
     return Dataset(name, labels, train, validation, test)
 
 
+def training_files(path: Path) -> list[Path]:
+    """The images in ``path/train/<class>``, class by class; those of the validation split, and of a test part that is
+    cut, are among them."""
+    return _files(path / "train", _classes(path))
+
+
 def training_ids(path: Path) -> tuple[str, ...] | None:
     """What ``load(path, ...).train.ids`` would be, without reading an image; None for a public data set, which nobody
     adds images to."""
     if (path / IDX).exists() or (path / BATCH).exists():
         return None
-    ids = _ids(_files(path / "train", _classes(path)))
+    ids = _ids(training_files(path))
     for seed in (0,) if _held_out(path) else (1, 0):
         ids = tuple(ids[i] for i in _apart(len(ids), seed)[0])
     return ids
@@ -119,8 +127,13 @@ def digest(ids: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
 
 
+def _listed(path: Path) -> list[Path]:
+    """What a folder holds, without the hidden files and folders that systems and tools leave there."""
+    return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+
+
 def _classes(path: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir()))
+    return tuple(entry.name for entry in _listed(path / "train") if entry.is_dir())
 
 
 def _held_out(path: Path) -> Path | None:
@@ -164,10 +177,7 @@ def _cifar(path: Path, batches: list[str], size: int) -> Split:
 
 
 def _files(path: Path, labels: tuple[str, ...]) -> list[Path]:
-    """The images in ``path/<class>``, class by class."""
-    return [
-        file for name in labels for file in sorted((path / name).iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    return [file for name in labels for file in _listed(path / name) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _ids(files: Sequence[Path]) -> tuple[str, ...]:
@@ -178,7 +188,10 @@ def _folder(path: Path, labels: tuple[str, ...], size: int) -> Split:
     files = _files(path, labels)
     images = np.empty((len(files), size, size, 3), np.uint8)
     for row, file in enumerate(files):
-        images[row] = decode(file.read_bytes(), size)
+        try:
+            images[row] = decode(file.read_bytes(), size)
+        except ImageError as error:
+            raise ImageError(f"{file}: {error}") from None
     return Split(images, np.array([labels.index(file.parent.name) for file in files], np.int64), _ids(files))
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from models import calibrate, train
 from models.checkpoint import written
-from models.data import IMAGE_SUFFIXES, digest, find, training_ids
+from models.data import digest, find, training_files, training_ids
 from models.export import export
 from models.recipes import (
     FAMILIES,
@@ -66,8 +66,7 @@ def family_of(name: str, folder: Path) -> Family:
     for family in FAMILIES:
         if name in family.data_sets:
             return family
-    files = (file for file in sorted((folder / "train").rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
-    with Image.open(next(files)) as first:
+    with Image.open(training_files(folder)[0]) as first:
         return OWN_PHOTOS if min(first.size) > 96 else OWN_SMALL
 
 

@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoder.image import decode
+from encoder.image import ImageError, decode
 from models.data import CIFAR10_LABELS, FASHION_MNIST_LABELS, Dataset, Split, digest, load, placements, training_ids
+from models.recipes import OWN_SMALL
+from models.zoo import family_of
 from tests.models.datasets import write_cifar, write_folders, write_idx
 
 PARTS = ("train", "validation", "test")
@@ -55,6 +57,25 @@ def test_folders_are_read_as_a_server_would(tmp_path: Path, held_out: str) -> No
         for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
             np.testing.assert_array_equal(image, decode((path / name).read_bytes(), 16))
             assert name.startswith(f"{held_out if part == 'test' else 'train'}/{data.labels[label]}/")
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    path = write_folders(tmp_path / "pets", {"train": 20, "test": 2})
+    plain, ids = load(path, 16), training_ids(path)
+    for part in ("train", "test"):
+        (path / part / "cat" / "._000.jpg").write_bytes(b"not an image")
+        (path / part / ".ipynb_checkpoints").mkdir()
+    assert_same(load(path, 16), plain)
+    assert training_ids(path) == ids
+    assert family_of("pets", path) == OWN_SMALL
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    path = write_folders(tmp_path / "pets", {"train": 3})
+    damaged = path / "train" / "dog" / "001.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    with pytest.raises(ImageError, match=f"{damaged}: the image is damaged"):
+        load(path, 16)
 
 
 def test_folders_without_a_test_part_get_one_cut(tmp_path: Path) -> None:

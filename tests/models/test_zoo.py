@@ -23,7 +23,14 @@ def test_data_sets_are_found_in_the_folders_and_right_below(tmp_path: Path) -> N
     own = write_folders(tmp_path / "root" / "pets", {"train": 1})
     fashion = write_idx(tmp_path / "fashion", train=10, test=10)
     (tmp_path / "root" / "empty").mkdir()
+    (tmp_path / "root" / ".trash" / "train").mkdir(parents=True)
     assert find(tmp_path / "root", fashion, tmp_path / "nowhere") == {"pets": own, "fashion-mnist": fashion}
+
+
+def test_a_class_is_no_data_set(tmp_path: Path) -> None:
+    rails = write_folders(tmp_path / "rails", {"train": 1}, ("train", "tram"))
+    (rails / "train" / "train" / "train").mkdir()
+    assert find(rails) == {"rails": rails}
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, OWN_SMALL, OWN_PHOTOS])
