@@ -19,7 +19,7 @@ from bench.cluster import Cluster
 from bench.demo import sent_between
 from bench.latency import LATENCY_TABLE
 from bench.load import Record, Sample, closed_groups, open_loop, random_groups
-from bench.processes import Child
+from bench.processes import Child, ProcessError
 from bench.replay import EQUAL_RESOURCES, about, capacity, run
 from bench.simulate import Setup
 from bench.workload import Images, Measured, Model, Outage, Regime, Seconds, poisson
@@ -318,10 +318,12 @@ class Trial:
 async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncIterator[list[float]]:
     """Kill or freeze workers when they are to be out, in seconds from now, and bring them back, all of them at the end.
 
-    Gives a list of the busy seconds that the killed ones had counted, and forget.
+    A worker that is not back yet, as it takes a while to start, is spared its next outage. Gives a list of the busy
+    seconds that the killed ones had counted, and forget. Raises ProcessError if one does not start again.
     """
     lost_s: list[float] = []
-    down: set[int] = set()
+    out: set[int] = set()
+    down: set[int] = set()  # of these, those that were killed
     clock = asyncio.get_running_loop().time
     start = clock()
 
@@ -339,12 +341,18 @@ async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncI
         else:
             await worker.start()
             down.discard(outage.index)
+        out.discard(outage.index)
 
     async def follow() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for outage in outages:
-                await asyncio.sleep(max(0.0, start + outage.at - clock()))
-                tasks.create_task(fail(outage))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for outage in outages:
+                    await asyncio.sleep(max(0.0, start + outage.at - clock()))
+                    if outage.index not in out:
+                        out.add(outage.index)
+                        tasks.create_task(fail(outage))
+        except* ProcessError as failures:
+            raise failures.exceptions[0] from None
 
     following = asyncio.create_task(follow())
     try:
