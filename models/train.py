@@ -27,7 +27,7 @@ from models.data import Dataset, Split, digest, load, placements
 from models.layers import default_precision, keep_memory
 from models.optim import optimisers
 from models.restore import EXPORTED, anchor
-from models.transfer import scores, stored, teach, warm_start
+from models.transfer import same_classes, scores, stored, teach, warm_start
 
 ANCHORS = 500
 """Images whose statistics an exported model gets for its batch norm, which export folds away."""
@@ -105,6 +105,7 @@ class Trainer:
         self.peaks = [recipe.sgd_lr, recipe.muon_lr]
         self.live = live
         for of, _ in live:
+            same_classes(of, data)
             if self._images_per_step % of.k**2 or of.image_size != self._seen_size:
                 raise ValueError(
                     f"a live teacher of {of.k} x {of.k} images in {of.size} pixels cannot look at "
@@ -338,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         answers = args.out.with_name(f"{args.teacher.stem}.npy") if args.teacher else None
-        teacher = teach(args.teacher, args.data, args.device, len(data.train), answers) if answers else None
+        teacher = teach(args.teacher, args.data, args.device, data, answers) if answers else None
         live = [stored(path, args.device) for path in args.live_teachers]
         trainer = Trainer(spec, data, recipe, args.device, precision, teacher, live)
         if args.out.exists():

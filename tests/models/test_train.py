@@ -279,21 +279,33 @@ def test_a_teachers_answers_and_a_warm_start(tmp_path: Path, folder: Path, data:
     source = trainer(data, "resnet32")
     source.save(tmp_path / "teacher.pt")
     kept = tmp_path / "kept.npy"
-    answers = teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept)
+    answers = teach(tmp_path / "teacher.pt", folder, "cpu", data, kept)
     assert answers.shape == (2, len(data.train), 10)
     np.testing.assert_allclose(answers.sum(-1), 1, rtol=1e-3)
     np.save(kept, answers + 1)
     np.testing.assert_array_equal(
-        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept), answers + 1
+        teach(tmp_path / "teacher.pt", folder, "cpu", data, kept), answers + 1
     )  # not worked out again
     os.utime(tmp_path / "teacher.pt", (time.time() + 9, time.time() + 9))
     np.testing.assert_array_equal(
-        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept), answers
+        teach(tmp_path / "teacher.pt", folder, "cpu", data, kept), answers
     )  # it has learned since
     other = trainer(data, "resnet32", seed=5)
     assert warm_start(other.model, tmp_path / "teacher.pt") == len(source.model.state_dict())
     for name, weight in source.model.state_dict().items():
         torch.testing.assert_close(other.model.state_dict()[name], weight, msg=name)
+
+
+def test_a_teacher_must_know_the_same_classes_in_the_same_order(tmp_path: Path, folder: Path, data: Dataset) -> None:
+    source, kept = trainer(data, "resnet32"), tmp_path / "kept.npy"
+    source.save(tmp_path / "teacher.pt")
+    teach(tmp_path / "teacher.pt", folder, "cpu", data, kept)
+    turned = replace(data, labels=data.labels[::-1])
+    with pytest.raises(ValueError, match="the classes of a teacher are T-shirt"):
+        teach(tmp_path / "teacher.pt", folder, "cpu", turned, kept)  # whose answers are known
+    student = describe(turned, "resnet32", 16, 1, {})
+    with pytest.raises(ValueError, match="the classes of a teacher are T-shirt"):
+        Trainer(student, turned, Recipe(batch=24), "cpu", "fp32", live=[(source.spec, source.model)])
 
 
 def test_a_wider_model_begins_as_what_it_starts_from(tmp_path: Path, data: Dataset) -> None:
@@ -329,7 +341,7 @@ def test_a_collage_cnn_can_be_a_teacher(tmp_path: Path, folder: Path, data: Data
     source = trainer(data, "collage-resnet")
     source.run_epoch()
     source.save(tmp_path / "collage.pt")
-    answers = teach(tmp_path / "collage.pt", folder, "cpu", len(data.train), tmp_path / "kept.npy")
+    answers = teach(tmp_path / "collage.pt", folder, "cpu", data, tmp_path / "kept.npy")
     mirrored = replace(data.train, images=data.train.images[:, :, ::-1].copy())
     for given, split in zip(answers, (data.train, mirrored), strict=True):
         np.testing.assert_allclose(given.sum(-1), 1, rtol=1e-3)
