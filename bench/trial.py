@@ -186,7 +186,12 @@ class Overhead:
 
 
 class Trial:
-    """Runs of one regime; ``scale`` shortens all injected times, and deadlines with them."""
+    """Runs of one regime; ``scale`` shortens all injected times, and deadlines with them.
+
+    It does not shorten the 30 seconds after which the slow machine of a ``mixture`` moves. These go by the machine's
+    uptime: two runs of a seed, real or simulated, do not meet the same draws in that regime. In the regime of
+    ``failures`` they meet the same outages, but not with the same requests.
+    """
 
     def __init__(
         self, regime: Regime, answers: Answers, groups: int, scale: float, flags: Sequence[str], folder: Path
@@ -297,7 +302,13 @@ class Trial:
         return (replace(outage, at=outage.at * self.scale, until=outage.until * self.scale) for outage in outages)
 
     def simulate(self, case: Case, prepared: Prepared, overhead: Overhead) -> Row:
-        """The same run in the simulator: the same draws, images and arrivals, and the overhead as calibrated."""
+        """The same run in the simulator: the same draws, images and arrivals, and the overhead as calibrated.
+
+        But not draw by draw where time decides. In a ``mixture`` the slow machine moves by the real machine's uptime,
+        every 30 seconds whatever ``scale`` is; in the simulator by its own clock, from the warm-up on, with times that
+        are not shortened. Outages (``failures``) begin with the first measured request in both, but a killed worker
+        takes a while to start, and which requests they meet depends on how long those before took.
+        """
         measured = run(
             overhead.setup(self.members, self.scale),
             case.policy,
