@@ -114,17 +114,17 @@ proto: $(DEV)/ready ## Generate the committed stubs from the .proto files
 		--python_out=$(STUBS) --pyi_out=$(STUBS) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(PROTOS)
 
 data: $(DEV)/ready ## Get the public data sets into DATA, or say what to place there
-	$(DEV)/bin/python -m models.fetch --data $(DATA)
+	$(DEV)/bin/python -m models.fetch --data "$(DATA)"
 
 zoo: $(DEV)/ready ## Train, export and calibrate every model that DATA has data for, then evaluate (a day; resumes)
-	$(DEV)/bin/python -m models.zoo --data $(DATA) --runs $(RUNS) --out $(MODELS)
+	$(DEV)/bin/python -m models.zoo --data "$(DATA)" --runs "$(RUNS)" --out "$(MODELS)"
 	$(MAKE) evaluate cards
 
 evaluate: $(DEMO)/ready ## Measure the models on the test images in DATA; tables, out/evaluate.json and pictures
-	$(DEMO)/bin/python -m models.evaluate --data $(DATA) --models $(MODELS) $(wildcard $(RUNS)/zoo)
+	$(DEMO)/bin/python -m models.evaluate --data "$(DATA)" --models "$(MODELS)" "$(RUNS)/zoo"
 
 cards: $(DEMO)/ready ## Write the model cards of MODELS from out/evaluate.json
-	$(DEMO)/bin/python -m models.cards --models $(MODELS) --figures out/evaluate.json
+	$(DEMO)/bin/python -m models.cards --models "$(MODELS)" --figures out/evaluate.json
 
 images: $(IMAGES:%=image-%) ## Build the container images with ENGINE (docker, podman or buildah) on BASE
 

@@ -147,8 +147,9 @@ def grouped(rows: Iterable[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], l
 def ratio(above: Iterable[Row], below: Iterable[Row], key: str) -> Interval | None:
     """Ratio of the means over the seeds that both have, with its interval; None if undefined.
 
-    The runs of a seed are a pair (they meet the same draws): the interval is that of the mean of
-    ``above - ratio * below``, divided by the mean of ``below`` (the usual ratio estimator).
+    The runs of a seed are a pair (they meet the same draws, but for mixtures and failures, where the interval is as
+    wide as that of independent runs): the interval is that of the mean of ``above - ratio * below``, divided by the
+    mean of ``below`` (the usual ratio estimator).
     """
     tops, bottoms = ({row["seed"]: row[key] for row in rows if row[key] is not None} for rows in (above, below))
     seeds = sorted(tops.keys() & bottoms.keys())

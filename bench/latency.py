@@ -43,10 +43,6 @@ class QuantileTable:
         """Seconds that a share ``p`` (0 to 1) of all draws does not exceed."""
         return float(np.interp(p, self.probabilities, self.seconds))
 
-    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-        """Independent latencies in seconds, float64 ``[count]``."""
-        return np.interp(rng.random(count), self.probabilities, self.seconds)
-
 
 def fit(latencies: NDArray[np.float32], tolerance: float = TOLERANCE) -> QuantileTable:
     """The table with few knots that stays within ``tolerance`` (relative) of every quantile from 0.5 % to 99.9 %.

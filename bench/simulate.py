@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -97,7 +97,8 @@ class _Frontend:
 class Simulation:
     """One run: create it, then call ``closed`` or ``open`` once.
 
-    Deterministic for a seed. All policies meet the same draws, images and arrivals.
+    Deterministic for a seed. All policies meet the same draws, images and arrivals, and the same outages as counted
+    from the first measured request on. Who is slow in a mixture goes by the clock, which starts with the warm-up.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Simulation:
         self.frontends = [_Frontend(rules, ejecting, seed + number) for number in range(setup.frontends)]
         self._closed = False
         self._unanswered = 0  # of the closed group
+        self._warm_up_busy_s = 0.0
         collage_workers = setup.workers - self._s_cnn
         for frontend in self.frontends:
             for index in range(setup.workers):
@@ -135,7 +137,7 @@ class Simulation:
             if rules.collage and collage_workers:
                 frontend.policy.handle([e.CollageWorkers(0.0, collage_workers, setup.cells, accept=self.model.accept)])
         self._outages = regime.outages(setup.workers, seed)
-        self._next_outage()
+        self._began = 0.0  # when the first measured request arrived
 
     def closed(self, groups: int, warm_up: int = 20) -> Run:
         """Groups of ``n`` one after another, each sent at once; the first ``warm_up`` groups do not count."""
@@ -178,7 +180,7 @@ class Simulation:
             members=self.setup.n,
             collages=self.collages,
             replicas=self.replicas,
-            busy_s=self._stations.busy_s,
+            busy_s=self._stations.busy_s - self._warm_up_busy_s,
         )
 
     # Requests
@@ -197,7 +199,10 @@ class Simulation:
         self._arrive(request, (request,))
         self._next_arrival()
 
-    def _arrive(self, turn: int, requests: Iterable[int]) -> None:
+    def _arrive(self, turn: int, requests: Sequence[int]) -> None:
+        if self._measured_from in requests:
+            self._warm_up_busy_s, self._began = self._stations.busy_s, self._agenda.now
+            self._next_outage()
         expires = self._agenda.now + self.setup.timeout_s
         for request in requests:
             self._started[request] = self._agenda.now
@@ -340,17 +345,18 @@ class Simulation:
 
     def _next_outage(self) -> None:
         if outage := next(self._outages, None):
-            self._agenda.at(outage.at, self._crash, outage)
+            self._agenda.at(self._began + outage.at, self._crash, outage)
 
     def _crash(self, outage: Outage) -> None:
         """A worker dies: its callers notice, and no one calls it until it is back. Or it freezes: nobody knows."""
+        until = self._began + outage.until
         if outage.frozen:
-            self._stations.freeze(str(outage.index), outage.until)
+            self._stations.freeze(str(outage.index), until)
             self._next_outage()
             return
         self._set_ready((outage.index, False))
         self._stations.crash(str(outage.index))
-        self._agenda.at(outage.until, self._set_ready, (outage.index, True))
+        self._agenda.at(until, self._set_ready, (outage.index, True))
         self._next_outage()
 
     def _set_ready(self, change: tuple[int, bool]) -> None:

@@ -19,7 +19,7 @@ from bench.cluster import Cluster
 from bench.demo import sent_between
 from bench.latency import LATENCY_TABLE
 from bench.load import Record, Sample, closed_groups, open_loop, random_groups
-from bench.processes import Child
+from bench.processes import Child, ProcessError
 from bench.replay import EQUAL_RESOURCES, about, capacity, run
 from bench.simulate import Setup
 from bench.workload import Images, Measured, Model, Outage, Regime, Seconds, poisson
@@ -186,7 +186,12 @@ class Overhead:
 
 
 class Trial:
-    """Runs of one regime; ``scale`` shortens all injected times, and deadlines with them."""
+    """Runs of one regime; ``scale`` shortens all injected times, and deadlines with them.
+
+    It does not shorten the 30 seconds after which the slow machine of a ``mixture`` moves. These go by the machine's
+    uptime: two runs of a seed, real or simulated, do not meet the same draws in that regime. In the regime of
+    ``failures`` they meet the same outages, but not with the same requests.
+    """
 
     def __init__(
         self, regime: Regime, answers: Answers, groups: int, scale: float, flags: Sequence[str], folder: Path
@@ -297,7 +302,13 @@ class Trial:
         return (replace(outage, at=outage.at * self.scale, until=outage.until * self.scale) for outage in outages)
 
     def simulate(self, case: Case, prepared: Prepared, overhead: Overhead) -> Row:
-        """The same run in the simulator: the same draws, images and arrivals, and the overhead as calibrated."""
+        """The same run in the simulator: the same draws, images and arrivals, and the overhead as calibrated.
+
+        But not draw by draw where time decides. In a ``mixture`` the slow machine moves by the real machine's uptime,
+        every 30 seconds whatever ``scale`` is; in the simulator by its own clock, from the warm-up on, with times that
+        are not shortened. Outages (``failures``) begin with the first measured request in both, but a killed worker
+        takes a while to start, and which requests they meet depends on how long those before took.
+        """
         measured = run(
             overhead.setup(self.members, self.scale),
             case.policy,
@@ -318,10 +329,12 @@ class Trial:
 async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncIterator[list[float]]:
     """Kill or freeze workers when they are to be out, in seconds from now, and bring them back, all of them at the end.
 
-    Gives a list of the busy seconds that the killed ones had counted, and forget.
+    A worker that is not back yet, as it takes a while to start, is spared its next outage. Gives a list of the busy
+    seconds that the killed ones had counted, and forget. Raises ProcessError if one does not start again.
     """
     lost_s: list[float] = []
-    down: set[int] = set()
+    out: set[int] = set()
+    down: set[int] = set()  # of these, those that were killed
     clock = asyncio.get_running_loop().time
     start = clock()
 
@@ -339,12 +352,18 @@ async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncI
         else:
             await worker.start()
             down.discard(outage.index)
+        out.discard(outage.index)
 
     async def follow() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for outage in outages:
-                await asyncio.sleep(max(0.0, start + outage.at - clock()))
-                tasks.create_task(fail(outage))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for outage in outages:
+                    await asyncio.sleep(max(0.0, start + outage.at - clock()))
+                    if outage.index not in out:
+                        out.add(outage.index)
+                        tasks.create_task(fail(outage))
+        except* ProcessError as failures:
+            raise failures.exceptions[0] from None
 
     following = asyncio.create_task(follow())
     try:

@@ -23,7 +23,7 @@ FAILS_EVERY_S, DOWN_S = 200.0, 5.0  # of one worker, on average
 
 @dataclass(frozen=True)
 class Outage:
-    """Worker ``index`` (from 0) crashes ``at`` and is back at ``until``, in seconds since the start.
+    """Worker ``index`` (from 0) crashes ``at`` and is back at ``until``, in seconds since the warm-up ended.
 
     Or it is ``frozen`` in between: it neither answers nor hangs up, and then goes on.
     """

@@ -1,13 +1,15 @@
-"""Calibrate a collage-cnn: from which confidence on are its answers as good as the s-cnn's?
+"""Calibrate a collage-cnn: from which confidence on are its answers accepted?
 
 ``python -m models.calibrate --data DIR --s-cnn FILE.onnx --collage FILE.onnx [FILE.onnx ...]`` finds, on the validation
 split, the lowest confidence threshold at which accepted answers agree with the s-cnn as often as the s-cnn agrees with
-the truth, and writes it into each collage-cnn's description.
+the truth, and writes it into each collage-cnn's description. That does not make them as accurate as the s-cnn's: where
+both models agree, both may be wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from collage.model_info import METADATA_KEY
+from models.checkpoint import written
 from models.data import Split, load
 from models.measure import OnnxModel, classify, classify_collages, risk_coverage
 
@@ -54,14 +57,16 @@ def calibrate(s_cnn: OnnxModel, collage: OnnxModel, split: Split, seeds: int = 3
 
 
 def write_threshold(path: Path, calibration: Calibration) -> None:
-    """Put a calibration into the description of an exported model."""
-    info = replace(OnnxModel(path).info, version="", accept_threshold=round(calibration.threshold, 4))
+    """Put a calibration into the description of an exported model; the threshold rounded down, to accept no less."""
+    threshold = math.floor(calibration.threshold * 1e4) / 1e4
+    info = replace(OnnxModel(path).info, version="", accept_threshold=threshold)
     measured = {name: round(value, 4) for name, value in vars(calibration).items() if name != "threshold"}
     info = replace(info, extra={**info.extra, "calibration": measured})
     model = onnx.load(path)
     others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
     helper.set_model_props(model, {**others, METADATA_KEY: info.to_json()})
-    onnx.save(model, path)
+    with written(path) as partial:
+        onnx.save(model, partial)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,11 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     s_cnn = OnnxModel(args.s_cnn)
     validation = load(args.data, s_cnn.info.size).validation
     for path in args.collage:
-        found = calibrate(s_cnn, OnnxModel(path), validation)
+        collage = OnnxModel(path)
+        found = calibrate(s_cnn, collage, validation)
         write_threshold(path, found)
         print(
-            f"{path.name}: at confidence {found.threshold:.4f} and above, {found.coverage:.1%} of the cells agree with "
-            f"the s-cnn in {found.agreement:.2%} of the cases (its own accuracy: {found.target:.2%})"
+            f"{collage.info.name}: at confidence {found.threshold:.4f} and above, {found.coverage:.1%} of the cells "
+            f"agree with the s-cnn in {found.agreement:.2%} of the cases (its own accuracy: {found.target:.2%})"
         )
 
 

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _percent(share: Any) -> str:
-    return f"{100 * float(share):.2f} %"
+    return "-" if share is None else f"{100 * float(share):.2f} %"
 
 
 if __name__ == "__main__":

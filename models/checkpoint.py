@@ -65,7 +65,7 @@ class ModelSpec:
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """Where to write what becomes ``path`` if all went well: a crash never leaves half a file there."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.partial")
     yield partial
     partial.replace(path)
 

@@ -7,8 +7,9 @@ and no image is ever in two of them.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoder.image import decode, fit, shrink
+from encoder.image import ImageError, decode, fit, shrink
 
 FASHION_MNIST_LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -65,8 +66,8 @@ def name_of(path: Path) -> str | None:
 
 
 def find(*roots: Path) -> dict[str, Path]:
-    """Data sets by name, in ``roots`` themselves and in the folders directly below them."""
-    folders = [folder for root in roots for folder in (root, *(sorted(root.iterdir()) if root.is_dir() else ()))]
+    """Data sets by name: each of ``roots`` that is one, and those in the folders directly below the others."""
+    folders = [folder for root in roots for folder in ([root] if name_of(root) or not root.is_dir() else _listed(root))]
     return {name: folder for folder in reversed(folders) if (name := name_of(folder))}
 
 
@@ -75,7 +76,9 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
 
     ``path`` holds ``train-images-idx3-ubyte.gz`` and its three siblings (Fashion-MNIST), ``data_batch_1`` ...
     ``test_batch`` (CIFAR-10, Python version), or ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``;
-    a folder with no test part gets one cut like the validation split.
+    a folder with no test part gets one cut like the validation split. Names that begin with a dot are passed over.
+
+    Raises FileNotFoundError where nothing of that is there, ImageError with its path for a file that cannot be read.
     """
     labels: tuple[str, ...]
     larger = train_size or size
@@ -92,10 +95,9 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
         train = _cifar(path, [f"data_batch_{i}" for i in range(1, 6)], larger)
         test = _cifar(path, ["test_batch"], size)
     else:
-        labels = tuple(sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir()))
+        labels = _classes(path)
         train = _folder(path / "train", labels, larger)
-        held_out = next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
-        if held_out:
+        if held_out := _held_out(path):
             test = _folder(held_out, labels, size)
         else:
             train, test = _cut(train, size, seed=1)
@@ -103,13 +105,54 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
     return Dataset(name, labels, train, validation, test)
 
 
+def training_files(path: Path) -> list[Path]:
+    """The images in ``path/train/<class>``, class by class; those of the validation split, and of a test part that is
+    cut, are among them."""
+    return _files(path / "train", _classes(path))
+
+
+def training_ids(path: Path) -> tuple[str, ...] | None:
+    """What ``load(path, ...).train.ids`` would be, without reading an image; None for a public data set, which nobody
+    adds images to."""
+    if (path / IDX).exists() or (path / BATCH).exists():
+        return None
+    ids = _ids(training_files(path))
+    for seed in (0,) if _held_out(path) else (1, 0):
+        ids = tuple(ids[i] for i in _apart(len(ids), seed)[0])
+    return ids
+
+
+def digest(ids: Sequence[str]) -> str:
+    """What tells these images from others, in hex."""
+    return hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
+
+
+def _listed(path: Path) -> list[Path]:
+    """What a folder holds, without the hidden files and folders that systems and tools leave there."""
+    return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    return tuple(entry.name for entry in _listed(path / "train") if entry.is_dir())
+
+
+def _held_out(path: Path) -> Path | None:
+    return next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
+
+
+def _apart(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to keep, and random ones to cut off, both rising."""
+    order = np.random.default_rng(seed).permutation(count)
+    part = min(VALIDATION_MOST, int(count * VALIDATION_SHARE))
+    return np.sort(order[part:]), np.sort(order[:part])
+
+
 def _cut(split: Split, size: int, seed: int) -> tuple[Split, Split]:
     """Cut a random part off a split; returns (the rest, the part at ``size`` pixels)."""
-    order = np.random.default_rng(seed).permutation(len(split))
-    count = min(VALIDATION_MOST, int(len(split) * VALIDATION_SHARE))
-    part = split.take(np.sort(order[:count]))
-    images = np.stack([shrink(image, size, size) for image in part.images]) if count else part.images
-    return split.take(np.sort(order[count:])), Split(images, part.labels, part.ids)
+    rest, chosen = _apart(len(split), seed)
+    part = split.take(chosen)
+    images = np.stack([shrink(image, size, size) for image in part.images]) if len(part) else part.images
+    return split.take(rest), Split(images, part.labels, part.ids)
 
 
 def _idx(path: Path, part: str, size: int) -> Split:
@@ -133,18 +176,23 @@ def _cifar(path: Path, batches: list[str], size: int) -> Split:
     return Split(np.stack(images), np.array(labels, np.int64), tuple(ids))
 
 
+def _files(path: Path, labels: tuple[str, ...]) -> list[Path]:
+    return [file for name in labels for file in _listed(path / name) if file.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _ids(files: Sequence[Path]) -> tuple[str, ...]:
+    return tuple("/".join(file.parts[-3:]) for file in files)
+
+
 def _folder(path: Path, labels: tuple[str, ...], size: int) -> Split:
-    files = [
-        (label, file)
-        for label, name in enumerate(labels)
-        for file in sorted((path / name).iterdir())
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    files = _files(path, labels)
     images = np.empty((len(files), size, size, 3), np.uint8)
-    for row, (_, file) in enumerate(files):
-        images[row] = decode(file.read_bytes(), size)
-    ids = tuple(str(file.relative_to(path.parent)) for _, file in files)
-    return Split(images, np.array([label for label, _ in files], np.int64), ids)
+    for row, file in enumerate(files):
+        try:
+            images[row] = decode(file.read_bytes(), size)
+        except ImageError as error:
+            raise ImageError(f"{file}: {error}") from None
+    return Split(images, np.array([labels.index(file.parent.name) for file in files], np.int64), _ids(files))
 
 
 def placements(split: Split, cells: int, seed: int) -> Iterator[NDArray[np.int64]]:

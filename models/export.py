@@ -229,7 +229,8 @@ def export(
         found["accuracy_change"] = found["validation_accuracy"] - accuracy(float32, dataset.validation)
     info = replace(info, extra={**info.extra, **found})
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(pack(stored, info))
+    with checkpoint.written(out) as partial:
+        partial.write_bytes(pack(stored, info))
     return info
 
 
@@ -240,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument("--storage", choices=sorted(TOLERANCE), default="fp32", help="of the weights")
     parser.add_argument("--name", help="the model's name; the file's without one")
-    parser.add_argument("--accept-threshold", type=float, default=1.0, help="coded answers this sure are good ones")
+    parser.add_argument("--accept-threshold", type=float, default=1.0, help="coded answers this sure are accepted")
     parser.add_argument("--data", type=Path, help="data set: measure the accuracy on its validation split")
     args = parser.parse_args(arguments)
     try:

@@ -23,11 +23,11 @@ from models import checkpoint
 from models.augment import augment, cut_mix, normalise, tile, tiled
 from models.checkpoint import ModelSpec
 from models.collage_cnn import collage_loss
-from models.data import Dataset, Split, load, placements
+from models.data import Dataset, Split, digest, load, placements
 from models.layers import default_precision, keep_memory
 from models.optim import optimisers
 from models.restore import EXPORTED, anchor
-from models.transfer import scores, stored, teach, warm_start
+from models.transfer import same_classes, scores, stored, teach, warm_start
 
 ANCHORS = 500
 """Images whose statistics an exported model gets for its batch norm, which export folds away."""
@@ -38,7 +38,7 @@ class Recipe:
     """How to train. The defaults are ours; ``paper()`` is the setting of Collage inference, section 5.1."""
 
     epochs: float = 10.0
-    batch: int = 256  # images per step; a collage of N counts as N
+    batch: int = 256  # images per step, or all there are; a collage of N counts as N
     muon_lr: float = 0.06  # for convolutions; 0 trains everything with SGD
     sgd_lr: float = 0.2
     bias_gain: float = 1.0  # rate of batch-norm biases and cell embeddings, in SGD's
@@ -105,6 +105,7 @@ class Trainer:
         self.peaks = [recipe.sgd_lr, recipe.muon_lr]
         self.live = live
         for of, _ in live:
+            same_classes(of, data)
             if self._images_per_step % of.k**2 or of.image_size != self._seen_size:
                 raise ValueError(
                     f"a live teacher of {of.k} x {of.k} images in {of.size} pixels cannot look at "
@@ -112,10 +113,7 @@ class Trainer:
                 )
         self.steps_per_epoch = len(data.train) // self._images_per_step
         if not self.steps_per_epoch:
-            raise ValueError(
-                f"{len(data.train)} training images are fewer than the {self._images_per_step} of one step: "
-                "choose a smaller batch"
-            )
+            raise ValueError(f"{len(data.train)} training images are too few: one step takes {self._images_per_step}")
         self.steps = max(1, round(self.steps_per_epoch * recipe.epochs))
         self.log: list[dict[str, float]] = []
 
@@ -135,11 +133,17 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint from which ``resume`` goes on as if nothing had happened."""
         states = [optimiser.state_dict() for optimiser in self.optimisers]
-        checkpoint.save(path, self.spec, self.model, recipe=asdict(self.recipe), optimisers=states, log=self.log)
+        about = {"recipe": asdict(self.recipe), "images": digest(self.data.train.ids), "log": self.log}
+        checkpoint.save(path, self.spec, self.model, optimisers=states, **about)
 
     def resume(self, path: Path) -> None:
-        """Take over a checkpoint of the same run; raises ValueError if it belongs to another."""
+        """Take over a checkpoint of the same run; raises ValueError if it belongs to another, or to other images."""
         content = torch.load(path, map_location=self.device, weights_only=True)
+        images = digest(self.data.train.ids)
+        if content.get("images", images) != images:
+            raise ValueError(
+                f"the data set changed since the run in {path} began: choose another file, or folder for --runs"
+            )
         if content["spec"] != asdict(self.spec) or Recipe(**content["recipe"]) != self.recipe:
             raise ValueError(f"{path} holds a run with other settings: choose another file")
         self.model.load_state_dict(content["model"])
@@ -151,15 +155,16 @@ class Trainer:
         """Take over what fits of another model, see ``warm_start``; returns how many tensors that are."""
         taken = warm_start(self.model, source)
         if source.suffix == EXPORTED:
-            index = np.arange(min(ANCHORS, len(self.data.train)) // self.grid.cells * self.grid.cells)
-            images, _ = self._augmented(index, np.random.default_rng(self.recipe.seed))
+            rng = np.random.default_rng(self.recipe.seed)
+            order = rng.permutation(len(self.data.train))  # folders are read class by class
+            images, _ = self._augmented(order[: min(ANCHORS, len(order)) // self.grid.cells * self.grid.cells], rng)
             anchor(self.model, normalise(tiled(images.to(self.device), self.spec, self.grid), self.spec))
         return taken
 
     @property
     def _images_per_step(self) -> int:
         cells = self.grid.cells
-        return max(1, round(self.recipe.batch / cells)) * cells
+        return max(1, min(round(self.recipe.batch / cells), len(self.data.train) // cells)) * cells
 
     @property
     def _seen_size(self) -> int:
@@ -334,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         answers = args.out.with_name(f"{args.teacher.stem}.npy") if args.teacher else None
-        teacher = teach(args.teacher, args.data, args.device, len(data.train), answers) if answers else None
+        teacher = teach(args.teacher, args.data, args.device, data, answers) if answers else None
         live = [stored(path, args.device) for path in args.live_teachers]
         trainer = Trainer(spec, data, recipe, args.device, precision, teacher, live)
         if args.out.exists():

@@ -15,7 +15,7 @@ from models import checkpoint
 from models.augment import normalise, tiled
 from models.checkpoint import ModelSpec
 from models.collage_cnn import cell_scores, resized
-from models.data import load, placements
+from models.data import Dataset, load, placements
 from models.layers import default_precision
 from models.restore import EXPORTED, restore
 
@@ -38,21 +38,32 @@ def scores(model: nn.Module, spec: ModelSpec, images: Tensor, bfloat16: bool) ->
     return out
 
 
-@torch.no_grad()
-def teach(teacher: Path, data: Path, device: str, count: int, kept: Path) -> NDArray[np.float32]:
-    """A trained model's answers to the ``count`` training images, as they are and flipped; a collage-cnn is shown
-    random collages of them.
+def same_classes(teacher: ModelSpec, data: Dataset) -> None:
+    """Raises ValueError where a teacher's classes are not the data set's, in the same order."""
+    if teacher.labels != data.labels:
+        raise ValueError(
+            f"the classes of a teacher are {', '.join(teacher.labels)}, those of {data.name} {', '.join(data.labels)}"
+        )
 
-    Returns float32 ``[2, count, classes]``, which are stored in ``kept`` for others that learn from the same teacher.
+
+@torch.no_grad()
+def teach(teacher: Path, folder: Path, device: str, data: Dataset, kept: Path) -> NDArray[np.float32]:
+    """A trained model's answers to the training images of ``data``, as they are and flipped; a collage-cnn is shown
+    random collages of them. They are read from ``folder`` at the teacher's own size.
+
+    Returns float32 ``[2, images, classes]``, which are stored in ``kept`` for others that learn from the same teacher.
+    Raises ValueError for a teacher of other classes, or of the same in another order.
     """
     spec, model = stored(teacher, device)
+    same_classes(spec, data)
+    count = len(data.train)
     answers = np.empty((2, count, len(spec.labels)), np.float32)
     if kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime:
         known: NDArray[np.float32] = np.load(kept)
         if known.shape == answers.shape:
             return known
     grid = Grid(spec.k, spec.size)
-    train = load(data, spec.image_size).train
+    train = load(folder, spec.image_size).train
     bfloat16 = default_precision(device) == "bf16"
     order = np.concatenate(list(placements(train, grid.cells, seed=0)))
     step = max(1, 250 // grid.cells) * grid.cells

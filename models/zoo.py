@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 
 from models import calibrate, train
-from models.data import IMAGE_SUFFIXES, find
+from models.checkpoint import written
+from models.data import digest, find, training_files, training_ids
 from models.export import export
 from models.recipes import (
     FAMILIES,
@@ -50,10 +51,13 @@ class Entry:
 
     @property
     def finished(self) -> bool:
-        """Whether the checkpoint holds the whole run."""
+        """Whether the checkpoint holds the whole run, over the images that there are now."""
         if not self.checkpoint.exists():
             return False
         content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        ids = training_ids(self.data)
+        if ids and content.get("images") not in (None, digest(ids)):
+            return False
         return bool(len(content["log"]) >= content["recipe"]["epochs"])
 
 
@@ -62,8 +66,7 @@ def family_of(name: str, folder: Path) -> Family:
     for family in FAMILIES:
         if name in family.data_sets:
             return family
-    files = (file for file in sorted((folder / "train").rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
-    with Image.open(next(files)) as first:
+    with Image.open(training_files(folder)[0]) as first:
         return OWN_PHOTOS if min(first.size) > 96 else OWN_SMALL
 
 
@@ -79,7 +82,7 @@ def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) ->
             ships = role in family.ships or not family.data_sets
             if any(fnmatch.fnmatch(stem, pattern) for pattern in only):
                 onnx = (out if ships else runs / "zoo") / f"{stem}.onnx"
-                yield Entry(folder, role, recipe.format(run=runs / name), runs / f"{stem}.pt", onnx)
+                yield Entry(folder, role, recipe.format(run=shlex.quote(str(runs / name))), runs / f"{stem}.pt", onnx)
 
 
 def build(wanted: Sequence[Entry], out: Path, extra: Sequence[str]) -> None:
@@ -100,9 +103,10 @@ def publish(entry: Entry, s_cnn: Path) -> None:
     if entry.onnx.exists() and entry.onnx.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return
     storage = "fp32" if "mobilenet" in entry.role else "int8"  # its depthwise filters do not survive int8
-    export(entry.checkpoint, entry.onnx, storage=storage, data=entry.data)
-    if calibrated:
-        calibrate.main(["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(entry.onnx)])
+    with written(entry.onnx) as partial:
+        export(entry.checkpoint, partial, storage=storage, name=entry.onnx.stem, data=entry.data)
+        if calibrated:
+            calibrate.main(["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(partial)])
 
 
 def learning_curve(runs: Path) -> None:

@@ -1,7 +1,8 @@
 """Injected slowness for experiments: how long a call's inference takes at least.
 
 Every source is the inverse of a distribution function, fed with a hash instead of a random number: a draw depends on
-the seed, the request and its attempt only, so that all policies under comparison meet the same stragglers.
+the seed, the request and its attempt only, so that all policies under comparison meet the same stragglers. In a
+``mixture`` it depends on the time as well, so that they do not, draw by draw.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ class Slowdown:
     - ``persistent:FILE#INDEX/COUNT``: worker INDEX of COUNT (from 0) plays one machine all the time; the file's ``vms``
       (``{"shares": [p, ...], "seconds": [[...], ...]}``, the slow machine first) are spread evenly over the workers
     - ``mixture:FILE#INDEX/COUNT``: draws as with ``quantiles``, but one worker in 50 (at least one) plays the slow
-      machine instead, another one every 30 seconds
+      machine instead, another one every 30 seconds of the workers' clock (of real ones, the machine's uptime), which
+      ``scale`` does not shorten
     """
 
     def __init__(self, specification: str = "off", seed: int = 0, scale: float = 1.0) -> None:
-        """``scale`` multiplies every draw. Raises SlowdownError for anything unusable."""
+        """``scale`` multiplies every draw, and no other time. Raises SlowdownError for anything unusable."""
         self.enabled = specification != "off"
         self._seed = seed
         self._scale = scale

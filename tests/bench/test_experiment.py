@@ -20,6 +20,7 @@ from bench.cluster import Cluster
 from bench.experiment import calibrate, cases, collect, compare, main
 from bench.latency import LATENCY_TABLE
 from bench.load import Record, Sample
+from bench.processes import Child, Metrics, ProcessError
 from bench.trial import Case, Drawn, Overhead, Shipped, Trial, failing, png
 from bench.workload import REGIMES, Model, Outage, Regime
 from encoder.image import decode
@@ -178,6 +179,52 @@ async def test_workers_fail_on_schedule_and_are_all_back_in_the_end(tmp_path: Pa
         assert len(lost_s) == 2
         for worker in cluster.s_cnn:
             assert (await worker.metrics()).value("collage_worker_busy_seconds_total") >= 0
+
+
+class Restarted(Child):
+    """No process: it is killed at once, and started again when ``ready`` is set, if it is not ``broken``."""
+
+    def __init__(self, broken: bool) -> None:
+        super().__init__("s-cnn", "restarted", [], Path())
+        self.broken, self.ready, self.kills = broken, asyncio.Event(), 0
+
+    async def metrics(self) -> Metrics:
+        return Metrics()
+
+    async def kill(self) -> None:
+        self.kills += 1
+
+    async def start(self, timeout_s: float = 60.0) -> None:
+        await self.ready.wait()
+        if self.broken:
+            self.broken = False
+            raise ProcessError("it does not start")
+
+
+async def others_are_done() -> None:
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+
+
+async def test_a_worker_that_is_not_back_yet_is_spared() -> None:
+    worker = Restarted(broken=False)
+
+    def outages() -> Iterator[Outage]:
+        yield Outage(0.0, 0.0, 0)
+        yield Outage(0.0, 0.0, 0)
+        yield Outage(0.0, 0.0, 0, frozen=True)
+        worker.ready.set()
+
+    async with failing([worker], outages()) as lost_s:
+        await others_are_done()
+        assert (worker.kills, len(lost_s)) == (1, 1)
+
+
+async def test_a_worker_that_does_not_start_again_is_told_as_such() -> None:
+    worker = Restarted(broken=True)
+    worker.ready.set()
+    with pytest.raises(ProcessError, match="it does not start"):
+        async with failing([worker], [Outage(0.0, 0.0, 0)]):
+            await others_are_done()
 
 
 @pytest.mark.parametrize(

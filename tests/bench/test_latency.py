@@ -28,20 +28,18 @@ def relative(seconds: np.ndarray) -> float:  # type: ignore[type-arg]
     return float(np.abs(seconds / MEASURED - 1).max())
 
 
-def test_the_table_and_its_draws_are_within_2_percent_of_the_measurement() -> None:
+def test_the_table_is_within_half_a_percent_of_the_measurement() -> None:
     table = latency.load()
     assert len(table.seconds) < 60
     assert relative(np.array([table.quantile(p / 100) for p in PERCENTILES])) < 0.005
-    draws = table.draw(np.random.default_rng(0), 200_000)
-    assert relative(np.percentile(draws, PERCENTILES)) < 0.02
-    assert draws.mean() == pytest.approx(0.1538, rel=0.01)
-    assert draws.std() == pytest.approx(0.0865, rel=0.02)
 
 
 def test_workers_draw_from_the_same_table() -> None:
     slowdown = Slowdown(f"quantiles:{latency.LATENCY_TABLE}", seed=7)
     draws = np.array([slowdown.draw(f"g{i:06d}", 0) for i in range(200_000)])
     assert relative(np.percentile(draws, PERCENTILES)) < 0.02
+    assert draws.mean() == pytest.approx(0.1538, rel=0.01)
+    assert draws.std() == pytest.approx(0.0865, rel=0.02)
 
 
 def test_a_fit_reproduces_two_modes_and_survives_the_file(tmp_path: Path) -> None:

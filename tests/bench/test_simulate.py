@@ -127,6 +127,15 @@ def test_a_crashed_worker_loses_its_calls_and_comes_back() -> None:
     assert done.latency_s[0] == pytest.approx(0.05 + 0.06 + 0.1)  # it queues behind the other one
 
 
+def test_outages_begin_when_the_warm_up_is_over() -> None:
+    class Crashing(Script):
+        def outages(self, count: int, seed: int):  # type: ignore[no-untyped-def]
+            yield Outage(0.05, 0.3, 0)
+
+    done = Simulation(Setup(1, 1), Rules.named("none"), Crashing({})).open(np.array([0.0, 0.5, 1.0, 1.1, 1.35]), 2)
+    assert done.source.tolist() == [NOBODY, NOBODY, S_CNN]
+
+
 def test_a_frozen_worker_answers_when_it_goes_on_and_looks_busy_until_then() -> None:
     class Freezing(Script):
         def outages(self, count: int, seed: int):  # type: ignore[no-untyped-def]
@@ -151,6 +160,13 @@ def test_what_is_lost_on_the_way_to_the_caller_counts() -> None:
     done = Simulation(setup, Rules.named("none"), ONE_SECOND).closed(2, warm_up=0)
     np.testing.assert_allclose(done.latency_s, [1.25, 1.25])
     assert done.busy_s == pytest.approx(2.0)
+
+
+def test_what_the_warm_up_kept_busy_does_not_count() -> None:
+    setup, rules = Setup(1, 1), Rules.named("none")
+    assert Simulation(setup, rules, ONE_SECOND).closed(2, warm_up=3).busy_s == pytest.approx(2.0)
+    times = 2.0 * np.arange(5)
+    assert Simulation(setup, rules, ONE_SECOND).open(times, warm_up=3).busy_s == pytest.approx(2.0)
 
 
 # Distributions

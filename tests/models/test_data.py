@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoder.image import decode
-from models.data import CIFAR10_LABELS, FASHION_MNIST_LABELS, Dataset, Split, load, placements
+from encoder.image import ImageError, decode
+from models.data import CIFAR10_LABELS, FASHION_MNIST_LABELS, Dataset, Split, digest, load, placements, training_ids
+from models.recipes import OWN_SMALL
+from models.zoo import family_of
 from tests.models.datasets import write_cifar, write_folders, write_idx
 
 PARTS = ("train", "validation", "test")
@@ -57,6 +59,25 @@ def test_folders_are_read_as_a_server_would(tmp_path: Path, held_out: str) -> No
             assert name.startswith(f"{held_out if part == 'test' else 'train'}/{data.labels[label]}/")
 
 
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    path = write_folders(tmp_path / "pets", {"train": 20, "test": 2})
+    plain, ids = load(path, 16), training_ids(path)
+    for part in ("train", "test"):
+        (path / part / "cat" / "._000.jpg").write_bytes(b"not an image")
+        (path / part / ".ipynb_checkpoints").mkdir()
+    assert_same(load(path, 16), plain)
+    assert training_ids(path) == ids
+    assert family_of("pets", path) == OWN_SMALL
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    path = write_folders(tmp_path / "pets", {"train": 3})
+    damaged = path / "train" / "dog" / "001.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    with pytest.raises(ImageError, match=f"{damaged}: the image is damaged"):
+        load(path, 16)
+
+
 def test_folders_without_a_test_part_get_one_cut(tmp_path: Path) -> None:
     path = write_folders(tmp_path / "pets", {"train": 20})
     data = load(path, 16)
@@ -64,6 +85,14 @@ def test_folders_without_a_test_part_get_one_cut(tmp_path: Path) -> None:
     assert [len(getattr(data, part)) for part in PARTS] == [33, 3, 4]
     assert_disjoint(data)
     assert_same(data, load(path, 16))
+
+
+@pytest.mark.parametrize("parts", [{"train": 20}, {"train": 20, "val": 2}])
+def test_training_ids_are_known_without_reading_images(tmp_path: Path, parts: dict[str, int]) -> None:
+    path = write_folders(tmp_path / "pets", parts)
+    ids = load(path, 16).train.ids
+    assert training_ids(path) == ids
+    assert digest(ids) == digest(list(ids)) != digest(ids[1:])
 
 
 @pytest.mark.parametrize("size", [28, 32])
@@ -75,6 +104,7 @@ def test_idx_files(tmp_path: Path, size: int) -> None:
     assert_disjoint(data)
     assert_same(data, load(path, size))
     assert data.test.ids[3] == "t10k/00003"
+    assert training_ids(path) is None
     np.testing.assert_array_equal(data.test.labels, np.arange(20) % 10)
     if size == 28:  # nothing resized: the brightest rows are where they were written
         for image, label in zip(data.train.images, data.train.labels, strict=True):

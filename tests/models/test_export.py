@@ -197,7 +197,11 @@ def test_the_command_writes_a_model_that_describes_itself(tmp_path: Path, capsys
 def test_without_data_the_accuracy_is_that_of_the_last_epoch(tmp_path: Path) -> None:
     spec = SPECS["collage-resnet"]
     checkpoint.save(tmp_path / "run.pt", spec, trained(spec), recipe=RECIPE, log=LOG)
+    before = tmp_path / "before"  # of a file that others may be reading
+    before.write_bytes(b"an older model")
+    (tmp_path / "pets.onnx").hardlink_to(before)
     info = export(tmp_path / "run.pt", tmp_path / "pets.onnx", name="pet collages", accept_threshold=0.8)
+    assert before.read_bytes() == b"an older model"
     assert (info.name, info.accept_threshold, info.extra["storage"]) == ("pet collages", 0.8, "fp32")
     assert info.extra["validation_accuracy"] == 0.75
     assert "accuracy_change" not in info.extra

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from models import checkpoint
 from models.augment import normalise
+from models.data import Dataset, Split
 from models.export import Served, check, export, probes
 from models.measure import OnnxModel
 from models.restore import anchor, restore
-from models.train import main
+from models.train import Recipe, Trainer, main
 from tests.models.datasets import write_idx
 from tests.models.test_export import LOG, RECIPE, SPECS, trained
 from tests.onnx_models import save_plain, save_s_cnn
@@ -38,6 +40,21 @@ def test_an_anchored_model_computes_the_same_in_training_mode(architecture: str)
         torch.testing.assert_close(model(x), before, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(model.train()(x), before, rtol=1e-3, atol=1e-3)
         assert (trained(spec).train()(x) - before).abs().max() > 0.05  # not so without
+
+
+def test_statistics_are_of_all_classes_where_images_come_class_by_class(tmp_path: Path) -> None:
+    spec, count = SPECS["s-cnn"], 400
+    checkpoint.save(tmp_path / "run.pt", spec, trained(spec), recipe=RECIPE, log=LOG)
+    export(tmp_path / "run.pt", tmp_path / "run.onnx")
+    shades = np.repeat(np.array([20, 120, 220], np.uint8), count)
+    images = np.tile(shades[:, None, None, None], (1, 16, 16, 3))
+    split = Split(images, np.repeat(np.arange(3), count), tuple(map(str, range(3 * count))))
+    run = Trainer(spec, Dataset("pets", spec.labels, split, split, split), Recipe(shift=0), "cpu", "fp32")
+    run.start_from(tmp_path / "run.onnx")
+    with torch.no_grad():
+        seen = run.model.get_submodule("conv1")(normalise(torch.from_numpy(images), spec))
+    error = run.model.get_submodule("bn1").get_buffer("running_mean") - seen.mean((0, 2, 3))
+    assert (error.abs() / seen.std((0, 2, 3))).max() < 0.2
 
 
 def test_files_of_another_origin_are_refused(tmp_path: Path) -> None:

@@ -74,6 +74,19 @@ def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path, data: Dataset) -
         trainer(data, "collage-resnet", seed=1).resume(tmp_path / "run.pt")
 
 
+def test_a_run_over_other_images_is_not_resumed(tmp_path: Path, data: Dataset) -> None:
+    run, path = trainer(data, "collage-resnet"), tmp_path / "run.pt"
+    run.save(path)
+    fewer = replace(data, train=data.train.take(np.arange(len(data.train) - 1)))
+    other = Trainer(run.spec, fewer, run.recipe, "cpu", "fp32")
+    with pytest.raises(ValueError, match="the data set changed"):
+        other.resume(path)
+    content = torch.load(path, weights_only=True)
+    del content["images"]
+    torch.save(content, path)
+    other.resume(path)  # an older checkpoint does not tell
+
+
 def test_collages_of_a_fixed_set_come_again_and_fresh_ones_do_not(data: Dataset) -> None:
     def groups(collages: int) -> set[tuple[int, ...]]:
         run = trainer(data, "collage-resnet", collages=collages)
@@ -103,8 +116,17 @@ def test_the_command_trains_saves_and_resumes(tmp_path: Path, folder: Path, caps
     assert "loss" not in printed
     with pytest.raises(SystemExit, match="other settings"):
         main([*arguments, "--seed", "1"])
-    with pytest.raises(SystemExit, match="choose a smaller batch"):
-        main([*arguments, "--batch", "1000", "--out", str(tmp_path / "other.pt")])
+    with pytest.raises(SystemExit, match="72 training images are too few: one step takes 81"):
+        main([*arguments, "--k", "9", "--out", str(tmp_path / "other.pt")])
+
+
+@pytest.mark.parametrize(("architecture", "count", "used"), [("resnet32", 30, 30), ("collage-resnet", 30, 28)])
+def test_a_step_takes_no_more_images_than_there_are(data: Dataset, architecture: str, count: int, used: int) -> None:
+    few = replace(data, train=data.train.take(np.arange(count)))
+    run = trainer(few, architecture, batch=108, epochs=1)
+    assert run.steps_per_epoch * run._images_per_step == used
+    assert run.run_epoch()["loss"] > 0
+    assert run.finished
 
 
 def test_biases_and_embeddings_learn_faster_and_decay_as_before(data: Dataset) -> None:
@@ -257,21 +279,33 @@ def test_a_teachers_answers_and_a_warm_start(tmp_path: Path, folder: Path, data:
     source = trainer(data, "resnet32")
     source.save(tmp_path / "teacher.pt")
     kept = tmp_path / "kept.npy"
-    answers = teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept)
+    answers = teach(tmp_path / "teacher.pt", folder, "cpu", data, kept)
     assert answers.shape == (2, len(data.train), 10)
     np.testing.assert_allclose(answers.sum(-1), 1, rtol=1e-3)
     np.save(kept, answers + 1)
     np.testing.assert_array_equal(
-        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept), answers + 1
+        teach(tmp_path / "teacher.pt", folder, "cpu", data, kept), answers + 1
     )  # not worked out again
     os.utime(tmp_path / "teacher.pt", (time.time() + 9, time.time() + 9))
     np.testing.assert_array_equal(
-        teach(tmp_path / "teacher.pt", folder, "cpu", len(data.train), kept), answers
+        teach(tmp_path / "teacher.pt", folder, "cpu", data, kept), answers
     )  # it has learned since
     other = trainer(data, "resnet32", seed=5)
     assert warm_start(other.model, tmp_path / "teacher.pt") == len(source.model.state_dict())
     for name, weight in source.model.state_dict().items():
         torch.testing.assert_close(other.model.state_dict()[name], weight, msg=name)
+
+
+def test_a_teacher_must_know_the_same_classes_in_the_same_order(tmp_path: Path, folder: Path, data: Dataset) -> None:
+    source, kept = trainer(data, "resnet32"), tmp_path / "kept.npy"
+    source.save(tmp_path / "teacher.pt")
+    teach(tmp_path / "teacher.pt", folder, "cpu", data, kept)
+    turned = replace(data, labels=data.labels[::-1])
+    with pytest.raises(ValueError, match="the classes of a teacher are T-shirt"):
+        teach(tmp_path / "teacher.pt", folder, "cpu", turned, kept)  # whose answers are known
+    student = describe(turned, "resnet32", 16, 1, {})
+    with pytest.raises(ValueError, match="the classes of a teacher are T-shirt"):
+        Trainer(student, turned, Recipe(batch=24), "cpu", "fp32", live=[(source.spec, source.model)])
 
 
 def test_a_wider_model_begins_as_what_it_starts_from(tmp_path: Path, data: Dataset) -> None:
@@ -307,7 +341,7 @@ def test_a_collage_cnn_can_be_a_teacher(tmp_path: Path, folder: Path, data: Data
     source = trainer(data, "collage-resnet")
     source.run_epoch()
     source.save(tmp_path / "collage.pt")
-    answers = teach(tmp_path / "collage.pt", folder, "cpu", len(data.train), tmp_path / "kept.npy")
+    answers = teach(tmp_path / "collage.pt", folder, "cpu", data, tmp_path / "kept.npy")
     mirrored = replace(data.train, images=data.train.images[:, :, ::-1].copy())
     for given, split in zip(answers, (data.train, mirrored), strict=True):
         np.testing.assert_allclose(given.sum(-1), 1, rtol=1e-3)
