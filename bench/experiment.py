@@ -26,7 +26,7 @@ from bench.cluster import COLLAGE, S_CNN
 from bench.demo import SAMPLES
 from bench.load import Sample, load_samples, slug
 from bench.processes import ProcessError, cancel_on_signals
-from bench.replay import COMPARED, EQUAL_RESOURCES, table
+from bench.replay import COMPARED, EQUAL_RESOURCES, capacity, table
 from bench.trial import (
     CALIBRATION_GROUPS,
     LIMITS,
@@ -41,7 +41,7 @@ from bench.trial import (
     Trial,
     png,
 )
-from bench.workload import REGIMES
+from bench.workload import REGIMES, load_of, read_arrivals
 from collage.figures import OUT, commit, write_figures
 from models import data
 
@@ -150,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--groups", type=int, default=500, help="groups per policy and seed (%(default)s)")
     parser.add_argument("--seeds", default="0,1,2", help="which draws (%(default)s)")
     parser.add_argument("--loads", default="", help="open loop: shares of capacity, as 0.1,0.5,0.8 (closed groups)")
+    parser.add_argument(
+        "--arrivals", type=Path, help="open loop: CSV file of arrival times in seconds, the first 100 groups to warm up"
+    )
     parser.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
     parser.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
     parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
@@ -171,7 +174,6 @@ def main() -> int:
         loads = [float(load) for load in args.loads.split(",")] if args.loads else [None]
         if unknown := set(regimes) - set(REGIMES):
             raise ValueError(f"there is no regime {min(unknown)!r}")
-        chosen = list(cases(policies, seeds, loads))
         if (
             args.groups < 1
             or min(seeds) < 0
@@ -182,13 +184,23 @@ def main() -> int:
         if args.drawn is not None and (args.drawn < 4 or round(args.drawn**0.5) ** 2 != args.drawn):
             raise ValueError("--drawn takes a square: 4, 9, 16, 25")
         answers: Answers = Drawn(args.drawn) if args.drawn else Shipped(S_CNN, COLLAGE, _samples(args.data, 32))
+        arrivals, members = None, answers.collage.k**2
+        if args.arrivals:
+            if args.loads or len(regimes) > 1:
+                raise ValueError("--arrivals are the load, of one regime")
+            arrivals = read_arrivals(args.arrivals)
+            args.groups = min(args.groups, len(arrivals) // members - WARM_UP_GROUPS)
+            if args.groups < 1:
+                raise ValueError(f"{args.arrivals} is too short: {WARM_UP_GROUPS} groups of {members} are to warm up")
+            loads = [load_of(arrivals, capacity(members, REGIMES[regimes[0]]))]
+        chosen = list(cases(policies, seeds, loads))
     except (OSError, ValueError) as error:
         print(f"python -m bench.experiment: {error}", file=sys.stderr)
         return 2
     if args.collect:
         print(f"figures: {collect(args.target, runs)}")
         return 0
-    trials = [Trial(REGIMES[name], answers, args.groups, args.scale, flags, folder) for name in regimes]
+    trials = [Trial(REGIMES[name], answers, args.groups, args.scale, flags, folder, arrivals) for name in regimes]
     left = [(trial, case) for trial in trials for case in chosen if not (runs / f"{trial.name(case)}.json").exists()]
     minutes = sum(trial.seconds(case) for trial, case in left) / 60
     print(f"{len(left)} of {len(trials) * len(chosen)} runs to do, about {minutes:.0f} minutes", flush=True)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.figures import Run
 from bench.simulate import Setup, Simulation
-from bench.workload import REGIMES, Models, Regime, Seconds, poisson, read_numbers
+from bench.workload import REGIMES, Models, Regime, Seconds, load_of, poisson, read_arrivals, read_numbers
 from collage.figures import OUT, Scalar, write_figures
 from frontend.rules import POLICIES, Rules
 
@@ -41,7 +41,7 @@ def simulate(
 ) -> dict[str, Scalar]:
     """One row of figures; see ``run``."""
     if arrivals is not None:
-        load = len(arrivals) / float(arrivals[-1] - arrivals[0]) / capacity(setup.n, regime)
+        load = load_of(arrivals, capacity(setup.n, regime))
     measured = run(setup, policy, regime, seed, groups, load, arrivals, limits=limits)
     return measured.row(about("sim", setup, regime, policy, seed, load))
 
@@ -179,9 +179,7 @@ def main(command: str, argv: Sequence[str]) -> int:
             latencies = read_numbers(args.latencies, args.column, UNITS[args.unit])
             regime = Regime(args.latencies.name, latencies=latencies)
             if args.arrivals:
-                arrivals = read_numbers(args.arrivals, None, UNITS[args.unit])
-                if (np.diff(arrivals) < 0).any():
-                    raise ValueError(f"{args.arrivals}: the times do not rise")
+                arrivals = read_arrivals(args.arrivals, UNITS[args.unit])
         else:
             regime = REGIMES[args.regime]
         setup = Setup(args.workers, args.collage_workers, frontends=args.frontends)

@@ -194,10 +194,18 @@ class Trial:
     """
 
     def __init__(
-        self, regime: Regime, answers: Answers, groups: int, scale: float, flags: Sequence[str], folder: Path
+        self,
+        regime: Regime,
+        answers: Answers,
+        groups: int,
+        scale: float,
+        flags: Sequence[str],
+        folder: Path,
+        arrivals: Seconds | None = None,
     ) -> None:
+        """Open loops have Poisson arrivals, or these (times that are not shortened, those of the warm-up first)."""
         self.regime, self.answers, self.groups, self.scale, self.flags = regime, answers, groups, scale, tuple(flags)
-        self.members = answers.collage.k**2
+        self.members, self.arrivals = answers.collage.k**2, arrivals
         self.setup = Setup(self.members, 1)
         self.deadline = float(np.quantile(regime.sample, 0.95))
         self._folder = folder
@@ -207,8 +215,9 @@ class Trial:
         """A run's name, the same for the same run only."""
         offered = "closed" if case.load is None else f"load{case.load:g}"
         slowness = self.regime.specification.replace(str(LATENCY_TABLE), LATENCY_TABLE.name)  # in whatever folder
-        matters = repr((self.answers.version, self.groups, WARM_UP_GROUPS, self.scale, self.flags, slowness))
-        digest = hashlib.blake2b(matters.encode(), digest_size=4).hexdigest()
+        matters = repr((self.answers.version, self.groups, WARM_UP_GROUPS, self.scale, self.flags, slowness)).encode()
+        trace = b"" if self.arrivals is None else self.arrivals.tobytes()
+        digest = hashlib.blake2b(matters + trace, digest_size=4).hexdigest()
         policy = f"{case.policy}-{case.setting}-{case.value:g}" if case.setting else case.policy
         return f"{self.regime.name}-{self.members}-{offered}-{policy}-seed{case.seed}-{digest}"
 
@@ -294,8 +303,10 @@ class Trial:
     def times(self, case: Case) -> Seconds:
         """Arrivals of an open loop, in times that are not shortened; those of the warm-up first."""
         assert case.load is not None  # noqa: S101 - closed groups need no times
-        rate = case.load * capacity(self.members, self.regime)
-        return poisson(rate, (WARM_UP_GROUPS + self.groups) * self.members, case.seed)
+        count = (WARM_UP_GROUPS + self.groups) * self.members
+        if self.arrivals is not None:
+            return self.arrivals[:count]
+        return poisson(case.load * capacity(self.members, self.regime), count, case.seed)
 
     def _outages(self, seed: int) -> Iterable[Outage]:
         outages = self.regime.outages(self.members + 1, seed)

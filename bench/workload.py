@@ -205,6 +205,23 @@ def read_numbers(file: Path, column: str | None = None, unit_s: float = 1.0) -> 
     return np.array(numbers)
 
 
+def read_arrivals(file: Path, unit_s: float = 1.0) -> Seconds:
+    """Times of arrivals from the last column of a CSV file, in seconds since the first, float64 ``[n]``.
+
+    Raises as ``read_numbers``, and ValueError if they do not rise.
+    """
+    times = read_numbers(file, None, unit_s)
+    if (np.diff(times) < 0).any() or times[0] == times[-1]:
+        raise ValueError(f"{file}: the times do not rise")
+    since_first: Seconds = times - times[0]
+    return since_first
+
+
+def load_of(arrivals: Seconds, capacity: float) -> float:
+    """The load of these arrivals, as a share of a capacity in requests per second."""
+    return len(arrivals) / float(arrivals[-1] - arrivals[0]) / capacity
+
+
 def _number(text: str) -> float | None:
     try:
         return float(text)

@@ -22,7 +22,7 @@ from bench.latency import LATENCY_TABLE
 from bench.load import Record, Sample
 from bench.processes import Child, Metrics, ProcessError
 from bench.trial import Case, Drawn, Overhead, Shipped, Trial, failing, png
-from bench.workload import REGIMES, Model, Outage, Regime
+from bench.workload import REGIMES, Model, Outage, Regime, read_arrivals
 from encoder.image import decode
 from tests import onnx_models
 from tests.bench.columns import COLUMNS
@@ -87,8 +87,10 @@ def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
         drawn_trial(tmp_path, REGIMES["mixture"]),
         drawn_trial(tmp_path, REGIMES["transient"], 5, "--patience", "2"),
         Trial(REGIMES["transient"], Drawn(4, Model(sure=0.5)), 5, FAST, (), tmp_path),
+        Trial(REGIMES["transient"], Drawn(4), 5, FAST, (), tmp_path, np.arange(500.0)),
+        Trial(REGIMES["transient"], Drawn(4), 5, FAST, (), tmp_path, np.arange(0.0, 1000.0, 2.0)),
     )
-    assert len({other.name(Case("none", 0)) for other in (trial, *others)}) == 5
+    assert len({other.name(Case("none", 0)) for other in (trial, *others)}) == 7
     assert trial.seconds(Case("none", 0, 0.1)) > trial.seconds(Case("none", 0, 0.8))
 
 
@@ -238,6 +240,8 @@ async def test_a_worker_that_does_not_start_again_is_told_as_such() -> None:
         (["--loads", "0.01"], "loads at least 0.1"),
         (["--scale", "0"], "must be above 0"),
         (["--data", "/absent"], "/absent holds no data set"),
+        (["--arrivals", "/absent.csv"], "/absent.csv"),
+        (["--arrivals", "a.csv", "--loads", "0.5"], "--arrivals are the load, of one regime"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(
@@ -248,6 +252,26 @@ def test_what_cannot_be_used_is_told_in_one_line(
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_arrivals_are_those_of_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trace = tmp_path / "trace.csv"
+    command = f"experiment --arrivals {trace} --drawn 4 --policies none --seeds 0 --plan".split()
+    monkeypatch.setattr("sys.argv", command)
+    trace.write_text("\n".join(str(5 + 0.25 * i) for i in range(399)))
+    assert main() == 2
+    assert "too short: 100 groups of 4 are to warm up" in capsys.readouterr().err
+    trace.write_text("\n".join(str(5 + 0.25 * i) for i in range(410)))
+    assert main() == 0
+    assert "1 of 1 runs to do" in capsys.readouterr().out
+    trial = Trial(REGIMES["transient"], Drawn(4), 2, FAST, (), tmp_path, read_arrivals(trace))
+    np.testing.assert_allclose(trial.times(Case("none", 0, 0.2)), 0.25 * np.arange(408))
+    trace.write_text("2\n1\n")
+    assert main() == 2
+    assert "the times do not rise" in capsys.readouterr().err
 
 
 def test_a_plan_says_how_long_it_takes_and_does_nothing(
