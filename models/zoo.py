@@ -66,7 +66,10 @@ def family_of(name: str, folder: Path) -> Family:
     for family in FAMILIES:
         if name in family.data_sets:
             return family
-    with Image.open(training_files(folder)[0]) as first:
+    files = training_files(folder)
+    if not files:
+        raise SystemExit(f"{folder / 'train'} holds no images")
+    with Image.open(files[0]) as first:
         return OWN_PHOTOS if min(first.size) > 96 else OWN_SMALL
 
 

@@ -127,3 +127,9 @@ def test_a_pattern_that_fits_no_model_is_refused(tmp_path: Path) -> None:
     own = write_folders(tmp_path / "pets", {"train": 1})
     with pytest.raises(SystemExit, match="no data set found"):
         zoo.main(["--data", str(own), "--only", "cifar10-*"])
+
+
+def test_a_folder_without_images_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "pets" / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="holds no images"):
+        zoo.family_of("pets", tmp_path / "pets")
