@@ -192,6 +192,7 @@ def main() -> int:
             args.groups = min(args.groups, len(arrivals) // members - WARM_UP_GROUPS)
             if args.groups < 1:
                 raise ValueError(f"{args.arrivals} is too short: {WARM_UP_GROUPS} groups of {members} are to warm up")
+            arrivals = arrivals[: (WARM_UP_GROUPS + args.groups) * members]  # those that are sent
             loads = [load_of(arrivals, capacity(members, REGIMES[regimes[0]]))]
         chosen = list(cases(policies, seeds, loads))
     except (OSError, ValueError) as error:

@@ -203,7 +203,7 @@ class Simulation:
         if self._measured_from in requests:
             self._warm_up_busy_s, self._began = self._stations.busy_s, self._agenda.now
             self._next_outage()
-        expires = self._agenda.now + self.setup.timeout_s
+        expires = self._agenda.now + self.rules.time_to_answer(self.setup.timeout_s)
         for request in requests:
             self._started[request] = self._agenda.now
         frontend = self.frontends[turn % len(self.frontends)]

@@ -203,7 +203,7 @@ class Trial:
         folder: Path,
         arrivals: Seconds | None = None,
     ) -> None:
-        """Open loops have Poisson arrivals, or these (times that are not shortened, those of the warm-up first)."""
+        """Open loops have Poisson arrivals, or these (of all groups, the warm-up's first, in times not shortened)."""
         self.regime, self.answers, self.groups, self.scale, self.flags = regime, answers, groups, scale, tuple(flags)
         self.members, self.arrivals = answers.collage.k**2, arrivals
         self.setup = Setup(self.members, 1)
@@ -303,10 +303,10 @@ class Trial:
     def times(self, case: Case) -> Seconds:
         """Arrivals of an open loop, in times that are not shortened; those of the warm-up first."""
         assert case.load is not None  # noqa: S101 - closed groups need no times
-        count = (WARM_UP_GROUPS + self.groups) * self.members
         if self.arrivals is not None:
-            return self.arrivals[:count]
-        return poisson(case.load * capacity(self.members, self.regime), count, case.seed)
+            return self.arrivals
+        rate = case.load * capacity(self.members, self.regime)
+        return poisson(rate, (WARM_UP_GROUPS + self.groups) * self.members, case.seed)
 
     def _outages(self, seed: int) -> Iterable[Outage]:
         outages = self.regime.outages(self.members + 1, seed)

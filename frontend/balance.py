@@ -127,15 +127,22 @@ class Balancer:
                 candidates = [worker for worker in shelf if worker.name not in avoid][:2]
             if candidates:
                 return min(candidates, key=lambda worker: worker.latency).name
-        if avoid or not self._ready:
-            return None
-        return min((worker for worker in self._workers.values() if worker.ready), key=lambda out: out.outstanding).name
+        last = None if avoid else self._last_resort
+        return last.name if last else None
+
+    @property
+    def _last_resort(self) -> _Worker | None:
+        ready = (worker for worker in self._workers.values() if worker.ready)
+        return min(ready, key=lambda worker: worker.outstanding, default=None)
 
     @property
     def shortest_queue(self) -> int:
-        """How many calls the least loaded of the workers has that can be used; 0 if none can."""
+        """How many calls the worker has that would be picked; 0 if there is none."""
         self._lift()
-        return self._lowest if self._shelves[self._lowest] else 0
+        if self._shelves[self._lowest]:
+            return self._lowest
+        last = self._last_resort
+        return last.outstanding if last else 0
 
     def _lift(self) -> None:
         while self._lowest < len(self._shelves) - 1 and not self._shelves[self._lowest]:

@@ -140,20 +140,22 @@ class Dispatcher:
         id = next(self._ids)
         name = request_id or f"{self._prefix}-{id}"
         job = Job(id, name, admitted_at, expires, model, self._loop.create_future())
+        latest = admitted_at + self.policy.rules.time_to_answer(expires - admitted_at)
         before = self._preparing
         self._preparing += 1
         try:
-            await self._prepare(job, prepare, decoded)
+            await self._prepare(job, prepare, decoded, latest)
         except TimeoutError:
             self._fail(job, expired=True)
-            return await job.future
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
         finally:
             self._preparing -= 1
         self._admission.prepared(self._loop.time() - admitted_at, before)
+        if job.future.done():
+            return await job.future
         self._jobs[id] = job
-        self._feed_now(e.Arrived(self._loop.time(), id, expires))
+        self._feed_now(e.Arrived(self._loop.time(), id, latest))
         try:
             return await job.future
         except asyncio.CancelledError:
@@ -162,10 +164,10 @@ class Dispatcher:
         finally:
             del self._jobs[id]
 
-    async def _prepare(self, job: Job, prepare: Callable[[int], Pixels], decoded: bool) -> None:
+    async def _prepare(self, job: Job, prepare: Callable[[int], Pixels], decoded: bool, latest: float) -> None:
         """Make the images that the job needs, for the model in use when they are ready.
 
-        Raises ValueError for a bad image, and TimeoutError.
+        Raises ValueError for a bad image, and TimeoutError if they are not ready at the ``latest``.
         """
         code, cell = self._coding.code, self.policy.groups.next_cell
 
@@ -177,8 +179,7 @@ class Dispatcher:
         if decoded and job.model.size <= QUICK_SIZE:
             job.image, job.cell_image = make()
             return
-        time_to_answer = self.policy.rules.time_to_answer(job.expires - job.admitted_at)
-        async with asyncio.timeout_at(job.admitted_at + time_to_answer):
+        async with asyncio.timeout_at(latest):
             job.image, job.cell_image = await self._loop.run_in_executor(self._executor, make)
             while self.s_cnn.info and self.s_cnn.info.size != job.model.size:
                 job.model = self.s_cnn.info

@@ -10,7 +10,7 @@ PRIMARY = 0  # the attempt that every request starts with; higher numbers are re
 
 
 class Arrived(NamedTuple):
-    """A request was admitted; it must end by ``expires``."""
+    """A request was admitted; it must end by ``expires``, which leaves time for the answer's way back."""
 
     at: float
     request: int

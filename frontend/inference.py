@@ -56,8 +56,7 @@ class FrontendInference(InferenceServicer):
             return decode(image, size, self._max_pixels) if isinstance(image, bytes) else image
 
         decoded = images.datatype != "BYTES"
-        size = 3 * images.size**2 if decoded else len(images.encoded[row])
-        outcome = await self._dispatcher.predict(prepare, id, timeout_s, decoded, size)
+        outcome = await self._dispatcher.predict(prepare, id, timeout_s, decoded, images.size_of(row))
         return Answer(
             probabilities=outcome.probabilities,
             source=outcome.source.name,

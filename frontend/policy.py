@@ -137,8 +137,7 @@ class Policy:
         )
         self.budget.earn()
         self._send(request)
-        latest = event.at + self.rules.time_to_answer(event.expires - event.at)
-        self._actions.append(SetTimer(latest, Timer.EXPIRY, request.id))
+        self._actions.append(SetTimer(event.expires, Timer.EXPIRY, request.id))
         if self.rules.collage or self.rules.replica:
             self._actions.append(SetTimer(request.deadline, Timer.DEADLINE, request.id))
         if self.rules.collage and self._collage_workers:
@@ -159,7 +158,7 @@ class Policy:
             self._end(request, event.at)
 
     def _failed(self, event: Failed) -> None:
-        if not event.sent and event.attempt != PRIMARY:
+        if not event.sent and event.attempt != PRIMARY and self.rules.replica:
             self.budget.give_back()
         request = self._requests.get(event.request)
         if not request or event.attempt not in request.outstanding:

@@ -58,7 +58,7 @@ class Rules:
     audit: float = 0.0
 
     def time_to_answer(self, remaining: float) -> float:
-        """What the caller's remaining time leaves for the answer, in seconds."""
+        """How long after its admission a request must end whose caller waits for ``remaining`` seconds."""
         return remaining - min(self.margin, max(0.0, remaining) / 4)
 
     @classmethod
@@ -97,5 +97,6 @@ class Budget:
         return True
 
     def give_back(self) -> None:
-        """Return a token that was taken for what was never sent."""
-        self.tokens = min(self.most, self.tokens + 1.0)
+        """Return a token that was taken for what was never sent; nothing was taken of the deepest debt."""
+        if self.tokens > -self.most:
+            self.tokens = min(self.most, self.tokens + 1.0)

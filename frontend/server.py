@@ -17,6 +17,7 @@ from frontend.dispatch import Dispatcher
 from frontend.jobs import Outcome, Source
 from inference.service import MAX_ID_BYTES
 
+_DRAINING = "this frontend is shutting down: send to another one what was not answered"
 _WIRE_SOURCES = {
     Source.S_CNN: predict_pb2.SOURCE_S_CNN,
     Source.COLLAGE: predict_pb2.SOURCE_COLLAGE,
@@ -30,7 +31,7 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
 
     ``timeout_s`` is the longest a request may take, ``max_pixels`` the largest image, ``max_in_flight`` how many
     unanswered requests one stream may have before it is read no further. While ``draining`` is set, new requests of
-    streams are refused, and streams end when those they have are answered.
+    streams are refused, and streams end as UNAVAILABLE when those they have are answered.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
             await asyncio.wait((reading, drained), return_when=asyncio.FIRST_COMPLETED)
             if not drained.cancel() and running:
                 await asyncio.wait(set(running))  # those that come meanwhile are refused
-            reading.cancel()
+            unread = reading.cancel()
         if garbled:
             raise InvalidArgument("a message of the stream is no PredictStreamRequest: nothing was read after it")
+        if unread:
+            raise Unavailable(_DRAINING)
 
     async def _stream_response(
         self, message: predict_pb2.PredictStreamRequest, remaining_s: float, twice: bool
@@ -96,7 +99,7 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
             if not id:
                 raise InvalidArgument("a request in a stream needs a request_id")
             if self._draining.is_set():
-                raise Unavailable("this frontend is shutting down: send to another one")
+                raise Unavailable(_DRAINING)
             if twice:
                 raise AlreadyExists("a request with this request_id is unanswered yet: this one was not looked at")
             return predict_pb2.PredictStreamResponse(

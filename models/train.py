@@ -338,7 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     precision = args.precision or default_precision(args.device)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        answers = args.out.with_name(f"{args.teacher.stem}.npy") if args.teacher else None
+        images = digest(data.train.ids)[:8]  # others have other answers
+        answers = args.out.with_name(f"{args.teacher.stem}-{images}.npy") if args.teacher else None
         teacher = teach(args.teacher, args.data, args.device, data, answers) if answers else None
         live = [stored(path, args.device) for path in args.live_teachers]
         trainer = Trainer(spec, data, recipe, args.device, precision, teacher, live)

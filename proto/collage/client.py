@@ -131,26 +131,29 @@ class Client:
     ) -> AsyncIterator[tuple[str, Prediction | ClientError]]:
         """Classify ``(request_id, image)`` pairs as they come, each within ``timeout_s``; ids must be unique.
 
-        Yields ``(request_id, answer or error)`` in completion order: an image that fails never ends the stream. If the
-        frontend ends it, those under way are UNAVAILABLE; raises ClientError if more images were to come.
+        Yields ``(request_id, answer or error)`` in completion order: an image that fails never ends the stream. Raises
+        ClientError when the stream breaks, which no image without a result by then has survived.
         """
         started: dict[str, float] = {}
+        call = self._stub.PredictStream(metadata=self._security.metadata())
         all_sent = False
-        broken: list[Exception] = []
 
-        async def requests() -> AsyncIterator[predict_pb2.PredictStreamRequest]:
+        async def send() -> None:
             nonlocal all_sent
             try:
                 async for request_id, image in _each(images):
                     started[request_id] = time.monotonic()
                     request = _request(image, top_k, request_id)
-                    yield predict_pb2.PredictStreamRequest(request=request, timeout_s=timeout_s or 0)
+                    await call.write(predict_pb2.PredictStreamRequest(request=request, timeout_s=timeout_s or 0))
                 all_sent = True
-            except Exception as error:  # gRPC would only cancel the call
-                broken.append(error)
+                await call.done_writing()
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                pass  # the stream is over, and whoever reads it is told why
+            except Exception:
+                call.cancel()
                 raise
 
-        call = self._stub.PredictStream(requests(), metadata=self._security.metadata())
+        sending = asyncio.create_task(send())
         try:
             async for message in call:
                 latency = time.monotonic() - started.pop(message.request_id, time.monotonic())
@@ -158,18 +161,16 @@ class Client:
                     yield message.request_id, _prediction(message.response, latency)
                 else:
                     yield message.request_id, ClientError(_status(message.error.code), message.error.message)
-            ended = ClientError(grpc.StatusCode.UNAVAILABLE, f"{self.address} ended the stream: try again")
-            for request_id in started:
-                yield request_id, ended
-            if not all_sent:
-                raise ended
+            if started or not all_sent:
+                raise ClientError(grpc.StatusCode.UNAVAILABLE, f"{self.address} ended the stream: try again")
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
         except asyncio.CancelledError:
-            if broken:
-                raise broken[0] from None
+            if sending.done() and not sending.cancelled() and (broken := sending.exception()):
+                raise broken from None
             raise
         finally:
+            sending.cancel()
             call.cancel()
 
     async def health(self, service: str = "", timeout_s: float = 2.0) -> str:

@@ -29,6 +29,12 @@ class Images:
     datatype: str = "BYTES"
     count: int = 0
 
+    def size_of(self, number: int) -> int:
+        """Bytes of the request that a row takes."""
+        if self.datatype == "BYTES":
+            return len(self.encoded[number])
+        return 3 * self.size**2 * _ITEM_BYTES[self.datatype]
+
     def row(self, number: int) -> bytes | NDArray[np.uint8]:
         """One image: a file's bytes, or pixels, uint8 ``[size, size, 3]``. Raises ValueError for impossible pixels."""
         if self.datatype == "BYTES":

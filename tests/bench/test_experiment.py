@@ -264,10 +264,12 @@ def test_arrivals_are_those_of_a_trace(
     trace.write_text("\n".join(str(5 + 0.25 * i) for i in range(399)))
     assert main() == 2
     assert "too short: 100 groups of 4 are to warm up" in capsys.readouterr().err
-    trace.write_text("\n".join(str(5 + 0.25 * i) for i in range(410)))
+    slow_at_first = [5 + 0.25 * i for i in range(408)]
+    trace.write_text("\n".join(map(str, [*slow_at_first, *(200 + 0.001 * i for i in range(9))])))
+    monkeypatch.setattr("sys.argv", [*command, "--groups", "2"])
     assert main() == 0
-    assert "1 of 1 runs to do" in capsys.readouterr().out
-    trial = Trial(REGIMES["transient"], Drawn(4), 2, FAST, (), tmp_path, read_arrivals(trace))
+    assert "1 of 1 runs to do, about 1 minutes" in capsys.readouterr().out, "at the rate of those that are sent"
+    trial = Trial(REGIMES["transient"], Drawn(4), 2, FAST, (), tmp_path, read_arrivals(trace)[:408])
     np.testing.assert_allclose(trial.times(Case("none", 0, 0.2)), 0.25 * np.arange(408))
     trace.write_text("2\n1\n")
     assert main() == 2

@@ -231,8 +231,8 @@ MUTANTS = [
     Mutant(
         "caller's time outlived: by the margin",
         "policy",
-        "latest = event.at + self.rules.time_to_answer(event.expires - event.at)",
-        "latest = event.expires + self.rules.margin",
+        "SetTimer(event.expires, Timer.EXPIRY",
+        "SetTimer(event.expires + 2 * self.rules.margin, Timer.EXPIRY",
     ),
     Mutant(
         "audit without a share: every coded answer",
@@ -261,8 +261,14 @@ MUTANTS = [
     Mutant(
         "budget charged for a replica that found no worker",
         "policy",
-        "if not event.sent and event.attempt != PRIMARY:",
+        "if not event.sent and event.attempt != PRIMARY and self.rules.replica:",
         "if False:",
+    ),
+    Mutant(
+        "budget credited for what it never paid: a second try without replicas",
+        "policy",
+        "event.attempt != PRIMARY and self.rules.replica:",
+        "event.attempt != PRIMARY:",
     ),
     Mutant(
         "collage-only gives up a request that never ran",

@@ -140,10 +140,12 @@ def test_where_only_ejected_workers_are_left_one_of_them_is_picked() -> None:
     workers.started("w0")
     workers.started("w2")
     assert workers.pick(0.0) == "w1"
+    assert workers.shortest_queue == 0
     assert workers.pick(0.0, avoid=["w1"]) is None, "a further copy would not be worth it"
     workers.remove("w1")
     workers.set_ready("w0", False)
     assert workers.pick(0.0) == "w2"
+    assert workers.shortest_queue == 1
 
 
 def test_slow_probes_do_not_count_though_there_is_no_room_to_eject_again() -> None:

@@ -15,9 +15,7 @@ from frontend.events import (
     Failed,
     Send,
     SendCollage,
-    SetTimer,
     Straggles,
-    Timer,
 )
 from frontend.policy import Policy
 from frontend.rules import Budget, Rules
@@ -254,6 +252,29 @@ def test_without_replicas_a_request_that_never_ran_is_sent_once_more_where_no_co
     assert len(covered.ordered(Send)) == 4
 
 
+def test_the_second_try_without_replicas_is_free_and_so_is_its_failure() -> None:
+    policy = Policy(replace(COLLAGE, replica=False, extra_load=0.125))
+    policy.handle([Arrived(0.0, 1, 4.0)])
+    tokens = policy.budget.tokens
+    assert policy.handle([Failed(0.0, 1, 0, sent=False)])[-1] == Send(1, 1)
+    assert policy.handle([Failed(0.0, 1, 1, sent=False)])[-1] == Fail(1, expired=False)
+    assert policy.budget.tokens == tokens
+
+
+def test_nothing_comes_back_of_what_the_deepest_debt_did_not_take() -> None:
+    budget = Budget(0.0, most=2.0)
+    for _ in range(5):
+        budget.spend(force=True)
+        budget.give_back()
+    assert budget.tokens == 0.0
+    for _ in range(5):
+        budget.spend(force=True)
+    budget.spend(force=True)
+    budget.give_back()
+    assert budget.tokens == -2.0
+
+
 def test_a_caller_in_a_hurry_keeps_three_quarters_of_its_time() -> None:
-    policy = Policy(Rules.named("none"))
-    assert policy.handle([Arrived(0.0, 1, 0.0625)])[1:] == [SetTimer(0.046875, Timer.EXPIRY, 1)]
+    rules = Rules.named("none")
+    assert rules.time_to_answer(10.0) == 10.0 - rules.margin
+    assert rules.time_to_answer(0.0625) == 0.046875

@@ -102,12 +102,29 @@ async def test_a_stream_of_a_draining_frontend_ends_when_what_it_has_is_answered
         stopping = asyncio.create_task(server.stop())
         await server.draining.wait()
         await call.write(predict_pb2.PredictStreamRequest(request=PredictRequest(image=encoded(2), request_id="new")))
-        refused, answered = [response async for response in call]
+        refused, answered = await call.read(), await call.read()
         assert (refused.request_id, refused.error.code) == ("new", grpc.StatusCode.UNAVAILABLE.value[0])
         assert (answered.request_id, answered.response.classes[0].index) == ("slow", 1)
-        assert await call.code() is grpc.StatusCode.OK
+        with pytest.raises(grpc.aio.AioRpcError, match="shutting down"):
+            await call.read()
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE, "there may be requests that were not read"
         async with asyncio.timeout(5):
             await stopping
+
+
+async def test_a_stream_whose_caller_is_done_ends_well_though_the_frontend_drains() -> None:
+    slow = Slowness(slow=0.5)
+    async with cluster(slowness=slow, policy="none", drain_s=15.0) as (stub, server, _):
+        call = stub.PredictStream()
+        await call.write(predict_pb2.PredictStreamRequest(request=PredictRequest(image=encoded(1), request_id="slow")))
+        await call.done_writing()
+        async with asyncio.timeout(5):
+            while not slow.running:
+                await asyncio.sleep(0.01)
+        stopping = asyncio.create_task(server.stop())
+        assert [response.request_id async for response in call] == ["slow"]
+        assert await call.code() is grpc.StatusCode.OK
+        await stopping
 
 
 async def test_a_stream_that_is_idle_does_not_hold_up_the_end() -> None:

@@ -116,7 +116,7 @@ class Cluster:
 
     def arrive(self, *requests: int, at: float = 0.0, timeout: float = 4.0) -> None:
         for request in requests:
-            self._schedule(Arrived(at, request, at + timeout))
+            self._schedule(Arrived(at, request, at + self.policy.rules.time_to_answer(timeout)))
 
     def hang_up(self, request: int, at: float) -> None:
         self._schedule(Gone(at, request))

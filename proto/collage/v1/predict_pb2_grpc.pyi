@@ -42,7 +42,8 @@ class PredictServiceStub:
     """Classifies one image."""
     PredictStream: _grpc.StreamStreamMultiCallable[_predict_pb2.PredictStreamRequest, _predict_pb2.PredictStreamResponse]
     """Classifies images as they come; answers arrive in completion order and are matched by request_id.
-    A bad request ends with an error in its own response, never the stream.
+    A bad request ends with an error in its own response, never the stream. If the stream ends otherwise than with OK
+    (UNAVAILABLE: the frontend shuts down), requests without a response were not answered.
     """
 
 @_typing.type_check_only
@@ -59,7 +60,8 @@ class PredictServiceAsyncStub(PredictServiceStub):
     """Classifies one image."""
     PredictStream: _aio.StreamStreamMultiCallable[_predict_pb2.PredictStreamRequest, _predict_pb2.PredictStreamResponse]  # type: ignore[assignment]
     """Classifies images as they come; answers arrive in completion order and are matched by request_id.
-    A bad request ends with an error in its own response, never the stream.
+    A bad request ends with an error in its own response, never the stream. If the stream ends otherwise than with OK
+    (UNAVAILABLE: the frontend shuts down), requests without a response were not answered.
     """
 
 class PredictServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -85,7 +87,8 @@ class PredictServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_predict_pb2.PredictStreamResponse], _abc.AsyncIterator[_predict_pb2.PredictStreamResponse]]:
         """Classifies images as they come; answers arrive in completion order and are matched by request_id.
-        A bad request ends with an error in its own response, never the stream.
+        A bad request ends with an error in its own response, never the stream. If the stream ends otherwise than with OK
+        (UNAVAILABLE: the frontend shuts down), requests without a response were not answered.
         """
 
 def add_PredictServiceServicer_to_server(servicer: PredictServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
