@@ -49,6 +49,7 @@ MAY_BE_EMPTY = {
     "Replicas wasted": "no replica was sent",
     "What redundant calls give: per replica": "no replica was sent, or none gave an answer",
     "Failed calls to workers: {{attempt}} {{code}}": "no call failed",
+    "CollageNoFrontend": "a frontend is there",
 }
 """Queries that return nothing in a healthy cluster, by panel and legend or by alert, and why."""
 
