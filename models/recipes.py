@@ -29,12 +29,21 @@ PRETRAINED = "pretrained"
 TEACHER = "--teacher {run}-s-cnn.pt"
 SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
-_CIFAR_ALONE = "--model collage-vgg --batch 500 --muon-lr 0.12 --sgd-lr 0.04 --bias-gain 32"
-_CIFAR_COLLAGE = f"{_CIFAR_ALONE} {TEACHER}"
-_CIFAR_3X3 = "--k 3 --widths 24 64 192 256"
+_CIFAR_S_CNN, _CIFAR_TAUGHT = f"{PRETRAINED}-s-cnn-first", f"{PRETRAINED}-s-cnn-taught"
 _CIFAR_FIRST, _CIFAR_MIXED = f"{PRETRAINED}-3x3-first", f"{PRETRAINED}-3x3-mixed"
-_CIFAR_LIVE = f"--mix 0.5 --live-teachers {{run}}-{_CIFAR_MIXED}.pt {{run}}-{_CIFAR_FIRST}.pt"
+_CIFAR_WIDE = f"{PRETRAINED}-2x2"
+_CIFAR_TEACHER = f"--teacher {{run}}-{_CIFAR_S_CNN}.pt"
+_CIFAR_RESNET = "--model resnet34 --stem cifar"
+_CIFAR_ALONE = "--model collage-vgg --sgd-lr 0.04 --bias-gain 32"
+_CIFAR_COLLAGE = f"{_CIFAR_ALONE} --batch 500 {_CIFAR_TEACHER}"
+_CIFAR_3X3 = "--k 3 --widths 24 64 192 256"
+_CIFAR_2X2 = f"{_CIFAR_ALONE} --k 2 --widths 32 96 320 320 --batch 504 --distil 0.7"
 _CIFAR_5X5 = "--k 5 --widths 16 32 128 192"
+
+
+def _cifar_live(*teachers: str) -> str:
+    return " ".join(["--mix 0.5 --live-teachers", *(f"{{run}}-{role}.pt" for role in teachers)])
+
 
 _PHOTOS = f"--batch 108 {TEACHER}"
 _PHOTO_SHAPE = f"--model collage-resnet --widths 48 96 208 416 --blocks 1 1 3 2 {_PHOTOS}"
@@ -54,22 +63,27 @@ FAMILIES = (
         (*SHIPPED, "s-cnn-resnet32"),
         {
             f"{PRETRAINED}-s-cnn": "--model resnet34 --stem small --epochs 24",
-            f"{PRETRAINED}-s-cnn-full": f"--model resnet34 --stem cifar --cutout 10 --epochs 6 "
-            f"--init {{run}}-{PRETRAINED}-s-cnn.pt",
-            S_CNN: "--model resnet34 --stem cifar --cutout 10 --epochs 6 --muon-lr 0.03 --sgd-lr 0.02 "
+            f"{PRETRAINED}-s-cnn-full": f"{_CIFAR_RESNET} --cutout 10 --epochs 6 --init {{run}}-{PRETRAINED}-s-cnn.pt",
+            _CIFAR_S_CNN: f"{_CIFAR_RESNET} --cutout 10 --epochs 6 --muon-lr 0.03 --sgd-lr 0.02 "
             f"--init {{run}}-{PRETRAINED}-s-cnn-full.pt",
-            _CIFAR_FIRST: f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --cutout 8 --epochs 30",
+            _CIFAR_FIRST: f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --cutout 8 --muon-lr 0.12 --epochs 30",
             _CIFAR_MIXED: f"{_CIFAR_COLLAGE} {_CIFAR_3X3} --muon-lr 0.1 --mix 0.5 --epochs 24 "
             f"--init {{run}}-{_CIFAR_FIRST}.pt",
-            # Two networks together know 1.1 points more than the better one; others learn it from them.
-            "collage-3x3": f"{_CIFAR_ALONE} {_CIFAR_3X3} --muon-lr 0.08 --epochs 27 --distil 0.8 "
-            f"{_CIFAR_LIVE} --init {{run}}-{_CIFAR_MIXED}.pt",
-            "collage-2x2": f"{_CIFAR_ALONE} --k 2 --widths 32 96 320 320 --batch 504 --muon-lr 0.08 --epochs 28 "
-            f"--distil 0.7 {_CIFAR_LIVE} --init {{run}}-collage-3x3.pt",
-            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 160 256 --cutout 6 --epochs 20",
-            "collage-5x5": f"{_CIFAR_COLLAGE} {_CIFAR_5X5} --cutout 6 --epochs 16",
+            # Two networks together know 1.1 points more than the better one; others learn it from them, and so on.
+            "collage-3x3": f"{_CIFAR_ALONE} {_CIFAR_3X3} --batch 500 --muon-lr 0.08 --epochs 27 --distil 0.8 "
+            f"{_cifar_live(_CIFAR_MIXED, _CIFAR_FIRST)} --init {{run}}-{_CIFAR_MIXED}.pt",
+            _CIFAR_TAUGHT: f"{_CIFAR_RESNET} --batch 252 --sgd-lr 0.05 --epochs 8 "
+            f"{_cifar_live(_CIFAR_MIXED, _CIFAR_FIRST)} --init {{run}}-{_CIFAR_S_CNN}.pt",
+            _CIFAR_WIDE: f"{_CIFAR_2X2} --muon-lr 0.08 --epochs 28 "
+            f"{_cifar_live(_CIFAR_MIXED, _CIFAR_FIRST)} --init {{run}}-collage-3x3.pt",
+            S_CNN: f"{_CIFAR_RESNET} --batch 252 --muon-lr 0.05 --sgd-lr 0.04 --epochs 7.5 "
+            f"{_cifar_live(_CIFAR_WIDE, _CIFAR_FIRST)} --init {{run}}-{_CIFAR_TAUGHT}.pt",
+            "collage-2x2": f"{_CIFAR_2X2} --sgd-lr 0.03 --epochs 15 "
+            f"{_cifar_live(_CIFAR_TAUGHT, _CIFAR_WIDE)} --init {{run}}-{_CIFAR_WIDE}.pt",
+            "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 160 256 --cutout 6 --muon-lr 0.12 --epochs 20",
+            "collage-5x5": f"{_CIFAR_COLLAGE} {_CIFAR_5X5} --cutout 6 --muon-lr 0.12 --epochs 16",
             "collage-3x3-paper": "--model collage-tiny --k 3 --batch 500 --muon-lr 0.1 --sgd-lr 0.04 --epochs 14 "
-            f"{TEACHER}",
+            f"{_CIFAR_TEACHER}",
             "s-cnn-resnet32": "--model resnet32 --epochs 30",
             "collage-3x3-yolo": f"--model collage-yolo --k 3 --pools 4 --muon-lr 0.1 --epochs 30 {TEACHER}",
             "rival-student": f"--model resnet18 --stem small --widths 32 64 128 256 --epochs 30 {TEACHER}",
@@ -151,6 +165,6 @@ OWN_PHOTOS = Family(
     },
 )
 
-LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_5X5} --epochs 4 --collages {{collages}}"
+LEARNING_CURVE = f"{_CIFAR_ALONE} {_CIFAR_5X5} --batch 500 --muon-lr 0.12 --epochs 4 --collages {{collages}}"
 """Our 5 x 5 CIFAR-10 collage-cnn, trained briefly on so many different collages; 0 stands for fresh ones each epoch."""
 LEARNING_CURVE_COLLAGES = (400, 1800, 5400, 0)
