@@ -282,6 +282,7 @@ async def test_a_reader_who_leaves_early_is_no_error_to_report(tmp_path: Path) -
                 *(sys.executable, "-m", "collage.client", "predict", "bag.png", "--json"),
                 *("--address", f"127.0.0.1:{server.port}"),
                 cwd=tmp_path, stdout=theirs, stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "PYTHONUNBUFFERED": ""},  # or it would be noticed by the first line already
             )  # fmt: skip
             _, said = await asyncio.wait_for(process.communicate(), 60)
     finally:

@@ -418,7 +418,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--top-k and --timeout must be positive")
     run: Coroutine[Any, Any, int] = args.run(args)
     try:
-        return asyncio.run(run)
+        code = asyncio.run(run)
+        sys.stdout.flush()  # now, where a reader that has left is noticed, and not when the interpreter ends
+        return code
     except SecurityError as error:
         _complain(str(error))
         return 2
