@@ -130,6 +130,8 @@ class Simulation:
         self._closed = False
         self._unanswered = 0  # of the closed group
         self._warm_up_busy_s = 0.0
+        self._began = 0.0  # when the first measured request arrived
+        self._time_to_answer = rules.time_to_answer(setup.timeout_s)
         collage_workers = setup.workers - self._s_cnn
         for frontend in self.frontends:
             for index in range(setup.workers):
@@ -137,7 +139,6 @@ class Simulation:
             if rules.collage and collage_workers:
                 frontend.policy.handle([e.CollageWorkers(0.0, collage_workers, setup.cells, accept=self.model.accept)])
         self._outages = regime.outages(setup.workers, seed)
-        self._began = 0.0  # when the first measured request arrived
 
     def closed(self, groups: int, warm_up: int = 20) -> Run:
         """Groups of ``n`` one after another, each sent at once; the first ``warm_up`` groups do not count."""
@@ -203,7 +204,7 @@ class Simulation:
         if self._measured_from in requests:
             self._warm_up_busy_s, self._began = self._stations.busy_s, self._agenda.now
             self._next_outage()
-        expires = self._agenda.now + self.rules.time_to_answer(self.setup.timeout_s)
+        expires = self._agenda.now + self._time_to_answer
         for request in requests:
             self._started[request] = self._agenda.now
         frontend = self.frontends[turn % len(self.frontends)]

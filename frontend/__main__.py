@@ -36,6 +36,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     registry = CollectorRegistry()
     metrics = FrontendMetrics(registry, settings.slo_s)
     rules = settings.rules()
+    collage_workers = settings.collage_workers if rules.collage else ""
     ejection = settings.ejection()
     security = settings.worker_security()
     server = Server(settings, registry, [SERVICE, OPEN_INFERENCE])
@@ -53,12 +54,12 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     )
     collage = Pool(
         ModelKind.COLLAGE_CNN,
-        settings.collage_workers if rules.collage else "",
+        collage_workers,
         functools.partial(
             CollageTransport,
             max_message_bytes=settings.max_message_bytes,
             security=security,
-            name=server_name(settings.collage_workers),
+            name=server_name(collage_workers),
         ),
         settings.resolve_every_s,
         ejection,
@@ -81,7 +82,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         s_cnn.listeners.append(lambda: server.set_serving(s_cnn.ready > 0))
         metrics.watch_tasks()
         metrics.watch_workers("s_cnn", s_cnn)
-        if rules.collage and settings.collage_workers:  # or an alert would miss what nobody wants
+        if collage_workers:  # or an alert would miss what nobody wants
             metrics.watch_workers("collage", collage)
         servicer = PredictServicer(
             dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight, server.draining

@@ -113,12 +113,11 @@ class Dispatcher:
     def _admit(self, timeout_s: float, size: int) -> None:
         """Refuse what would only wait in vain: now, while the caller can still do something else."""
         queue = self.s_cnn.balancer.shortest_queue + self._preparing / max(1, self.s_cnn.ready)
+        retry_after_s = queue * self._admission.service
         if self._in_flight >= self._admission.most:
             reason, told = "count", f"{self._in_flight} requests are in flight already"
-            retry_after_s = queue * self._admission.service
         elif self._bytes + size > self._max_bytes and self._bytes:
             reason, told = "bytes", f"requests in flight hold {self._bytes:,} bytes already"
-            retry_after_s = queue * self._admission.service
         else:
             remaining = self.policy.rules.time_to_answer(timeout_s)
             retry_after_s = self._admission.excess(self._preparing, queue, remaining)
@@ -180,10 +179,12 @@ class Dispatcher:
             job.image, job.cell_image = make()
             return
         async with asyncio.timeout_at(latest):
-            job.image, job.cell_image = await self._loop.run_in_executor(self._executor, make)
-            while self.s_cnn.info and self.s_cnn.info.size != job.model.size:
-                job.model = self.s_cnn.info
+            while True:
                 job.image, job.cell_image = await self._loop.run_in_executor(self._executor, make)
+                model = self.s_cnn.info
+                if model is None or model.size == job.model.size:
+                    return
+                job.model = model
 
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""

@@ -71,7 +71,7 @@ class Worker(Generic[Output]):
         failure = call.exception()
         if failure is None:
             self._balancer.succeeded(self.address, at, at - started_at)
-        elif getattr(failure, "code", "") != "RESOURCE_EXHAUSTED":  # to be busy is no fault
+        elif not (isinstance(failure, WorkerFailure) and failure.code == "RESOURCE_EXHAUSTED"):  # busy is no fault
             self._balancer.failed(self.address, at)
 
     async def _settle(self) -> None:

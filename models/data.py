@@ -192,7 +192,8 @@ def _folder(path: Path, labels: tuple[str, ...], size: int) -> Split:
             images[row] = decode(file.read_bytes(), size)
         except ImageError as error:
             raise ImageError(f"{file}: {error}") from None
-    return Split(images, np.array([labels.index(file.parent.name) for file in files], np.int64), _ids(files))
+    numbers = {label: number for number, label in enumerate(labels)}
+    return Split(images, np.array([numbers[file.parent.name] for file in files], np.int64), _ids(files))
 
 
 def placements(split: Split, cells: int, seed: int) -> Iterator[NDArray[np.int64]]:

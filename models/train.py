@@ -133,8 +133,8 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint from which ``resume`` goes on as if nothing had happened."""
         states = [optimiser.state_dict() for optimiser in self.optimisers]
-        about = {"recipe": asdict(self.recipe), "images": digest(self.data.train.ids), "log": self.log}
-        checkpoint.save(path, self.spec, self.model, optimisers=states, **about)
+        recipe, images = asdict(self.recipe), digest(self.data.train.ids)
+        checkpoint.save(path, self.spec, self.model, recipe=recipe, images=images, optimisers=states, log=self.log)
 
     def resume(self, path: Path) -> None:
         """Take over a checkpoint of the same run; raises ValueError if it belongs to another, or to other images."""
