@@ -151,10 +151,10 @@ class Trainer:
             optimiser.load_state_dict(state)
         self.log = content["log"]
 
-    def start_from(self, source: Path) -> int:
+    def start_from(self, *sources: Path) -> int:
         """Take over what fits of another model, see ``warm_start``; returns how many tensors that are."""
-        taken = warm_start(self.model, source)
-        if source.suffix == EXPORTED:
+        taken = warm_start(self.model, *sources)
+        if any(source.suffix == EXPORTED for source in sources):
             rng = np.random.default_rng(self.recipe.seed)
             order = rng.permutation(len(self.data.train))  # folders are read class by class
             images, _ = self._augmented(order[: min(ANCHORS, len(order)) // self.grid.cells * self.grid.cells], rng)
@@ -295,7 +295,10 @@ def parser() -> argparse.ArgumentParser:
         "--live-teachers", type=Path, nargs="+", default=[], metavar="FILE",
         help="the same, asked anew about every image as it is seen, varied and mixed; their mean answer counts",
     )  # fmt: skip
-    parser.add_argument("--init", type=Path, help="checkpoint or .onnx file to start from: all that fits")
+    parser.add_argument(
+        "--init", type=Path, nargs="+", metavar="FILE",
+        help="checkpoint or .onnx file to start from: all that fits; of several the mean",
+    )  # fmt: skip
     parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet, resnet18)")
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks of each stage (collage-resnet)")
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
@@ -347,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trainer.resume(args.out)
             print(f"resuming after {len(trainer.log)} epochs")
         elif args.init:
-            print(f"{trainer.start_from(args.init)} tensors from {args.init}")
+            print(f"{trainer.start_from(*args.init)} tensors from {', '.join(map(str, args.init))}")
     except ValueError as error:
         raise SystemExit(str(error)) from None
     parameters = sum(weight.numel() for weight in trainer.model.parameters())

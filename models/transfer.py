@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,21 @@ def teach(teacher: Path, folder: Path, device: str, data: Dataset, kept: Path) -
     return answers
 
 
+def _mean(sources: Sequence[Path]) -> dict[str, Tensor]:
+    states = [stored(source)[1].state_dict() for source in sources]
+    shapes = [{name: value.shape for name, value in state.items()} for state in states]
+    exported = {source.suffix == EXPORTED for source in sources}  # these have their batch norm elsewhere
+    if any(other != shapes[0] for other in shapes) or len(exported) > 1:
+        raise ValueError(f"no mean of {', '.join(map(str, sources))}: they are not of one shape")
+    return {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+
+
 @torch.no_grad()
-def warm_start(model: nn.Module, source: Path) -> int:
+def warm_start(model: nn.Module, *sources: Path) -> int:
     """Copy from a checkpoint, or an exported file, the tensors of the same names; returns how many.
+
+    Of several checkpoints of one shape their mean is taken, which is as good as each where one was trained on from the
+    other (Wortsman et al., "Model soups"); raises ValueError if they differ in shape.
 
     Filters and embeddings of another width and height are resized. A wider model computes what the narrower one did
     at first, if its own last layer starts at zero: the channels that it has more keep their first weights, and those
@@ -87,9 +100,8 @@ def warm_start(model: nn.Module, source: Path) -> int:
     """
     own = model.state_dict()
     answers = list(own)[-2:]  # of the last layer: those of a model with other classes mean something else
-    _, other = stored(source)
     fitting = {}
-    for name, value in other.state_dict().items():
+    for name, value in _mean(sources).items():
         mine = own.get(name)
         if mine is None or value.dim() != mine.dim() or (name in answers and len(value) != len(mine)):
             continue
