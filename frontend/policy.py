@@ -10,6 +10,7 @@ waits for the replica, redundant requests obey one budget, failures are straggle
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,8 +41,6 @@ from frontend.events import (
 from frontend.groups import Group, Groups
 from frontend.quantile import RunningQuantile
 from frontend.rules import Budget, Rules
-
-NEARLY_ALL = 0.95  # of the groups
 
 
 @dataclass(slots=True)
@@ -87,7 +86,9 @@ class Policy:
         self._collage_late = RunningQuantile(rules.quantile, 0.0, lowest=0.0)
         self._audits = 0.0
         self.accept = 1.0 if rules.accept is None else rules.accept
+        self._reserve = 0.0  # tokens that a collage has to leave for replicas
         self._actions: list[Action] = []
+        self._economise()
 
     @property
     def open_requests(self) -> int:
@@ -202,6 +203,7 @@ class Policy:
                     self._requests[member].group = None
                     self.groups.leave(self.groups.open, cell)
             self.groups.cells = event.cells
+            self._economise()
 
     def _due(self, at: float, timer: Timer, id: int) -> None:
         if timer is Timer.CLOSE:
@@ -331,15 +333,17 @@ class Policy:
             members = (self._requests[member] for member in group.members.values())
             self._actions.extend(SetTimer(late, Timer.LATE, member.id) for member in members if late < member.deadline)
 
-    @property
-    def _reserve(self) -> float:
-        """Tokens that a collage has to leave for replicas: half a burst, where the budget is too small for all groups.
+    def _economise(self) -> None:
+        """Where the budget is too small for a collage of every group, replicas come first, of those that it can pay.
 
-        A collage costs a token whether it is needed or not, a replica is for stragglers only. Where nearly all groups
-        can have collages, the few others are better left without.
+        A collage costs a token whether it is needed or not, a replica is for stragglers only. The deadline is then the
+        quantile beyond which only so many are (Finagle's: with N % extra load, send at percentile 100 - N).
         """
-        too_small = self.budget.rate * self.groups.cells < NEARLY_ALL
-        return self.budget.most / 2 if too_small and self.rules.thrifty else 0.0
+        scarce = self.rules.thrifty and self.budget.scarce(self.groups.cells)
+        self._reserve = self.budget.reserve if scarce else 0.0
+        self._latency.share, self._latency.stretch = self.rules.quantile, self.rules.stretch
+        if scarce and self.rules.quantile < 1 - self.budget.affordable < 1:
+            self._latency.share, self._latency.stretch = 1 - self.budget.affordable, math.inf
 
     def _answer_coded(self, request: _Request, at: float) -> None:
         assert request.group is not None  # noqa: S101 - only members of a group have a confidence

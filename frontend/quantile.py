@@ -18,7 +18,8 @@ class RunningQuantile:
     Losers are cancelled, so slow latencies are the ones that are never finished, and a quantile of those that are
     drifts down. Here a cancelled copy counts as what it is: at least the time it had taken. Older latencies lose
     weight, half of it after ``half_life`` newer ones. Starts from ``initial``, stays within ``lowest`` and ``highest``,
-    and at most ``stretch`` medians: when many workers are slow, a high quantile is theirs.
+    and at most ``stretch`` medians: when many workers are slow, a high quantile is theirs. ``share`` and ``stretch``
+    may be changed; the next evaluation goes by them.
     """
 
     EVERY = 32  # latencies between two evaluations
@@ -35,7 +36,7 @@ class RunningQuantile:
     ) -> None:
         self.value = initial
         self.median = 0.0  # until enough is known
-        self._share, self._lowest, self._highest, self._stretch = share, lowest, highest, stretch
+        self.share, self.stretch, self._lowest, self._highest = share, stretch, lowest, highest
         self._growth = 2 ** (1 / half_life)
         self._weight = 1.0  # of the next latency; grows, which is cheaper than shrinking all others
         self._finished = np.zeros(_BINS)
@@ -68,11 +69,11 @@ class RunningQuantile:
         # Those cut off in a bin count as half at risk in it.
         hazard = self._finished / np.maximum(at_risk - self._cut_off / 2, 1e-9)
         survival = np.cumprod(1 - np.minimum(hazard, 1.0))
-        below = np.flatnonzero(survival <= 1 - self._share)
+        below = np.flatnonzero(survival <= 1 - self.share)
         # Where so many were cut off that the quantile lies beyond all that was seen, look further.
         found = _EDGES[below[0]] if len(below) else 1.25 * _EDGES[np.flatnonzero(ended)[-1]]
         middle = np.flatnonzero(survival <= 0.5)
         if len(middle):
             self.median = float(_EDGES[middle[0]])
-            found = min(found, self._stretch * self.median)
+            found = min(found, self.stretch * self.median)
         self.value = min(self._highest, max(self._lowest, float(found)))

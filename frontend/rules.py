@@ -19,6 +19,7 @@ _MEANS: Mapping[str, Mapping[str, object]] = {
     },
 }
 POLICIES = tuple(_MEANS)
+_NEARLY_ALL, _KEPT, _SAFE = 0.95, 0.7, 0.9
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Rules:
     coded answer below ``accept`` (None: as the model says) is unsure: a straggler gets it only after ``patience``
     deadlines, or when its time runs out. If ``early``, a sure one is given as soon as it is there. If ``thrifty``, no
     replica is sent while the collage is in flight and not late itself; if it is late before the deadline, its members
-    are stragglers at once; and replicas come first if the budget is too small for a collage of every group. An open
+    are stragglers at once; and if the budget is too small for a collage of every group, replicas come first, and the
+    quantile is at least as high as leaves only so many stragglers as it can pay them for. An open
     group waits ``group_wait`` for members, at most as long as its collage can be back by the deadline. ``extra_load``
     is the budget of redundant requests per ordinary one, ``attempts`` bounds how often one request is sent in all,
     ``margin`` is kept of the caller's time for the answer's way back (a quarter, if that is less), ``audit`` is the
@@ -72,11 +74,20 @@ class Rules:
 
 
 class Budget:
-    """Tokens for redundant requests: each ordinary request earns ``rate`` of one, up to a burst of ``most``."""
+    """Tokens for redundant requests: each ordinary request earns ``rate`` of one, up to a burst of ``most``.
+
+    Where it is ``scarce``, collages are to leave a ``reserve`` of tokens for replicas, and an ``affordable`` share of
+    the requests can have one: not all that is earned, as stragglers come in bursts.
+    """
 
     def __init__(self, rate: float, most: float = 10.0) -> None:
         self.rate, self.most = rate, most
         self.tokens = 1.0 if rate > 0 else 0.0
+        self.reserve, self.affordable = _KEPT * most, _SAFE * rate
+
+    def scarce(self, cells: int) -> bool:
+        """Whether it is too small for a collage of nearly every group of so many: a few are better left without."""
+        return self.rate * cells < _NEARLY_ALL
 
     def earn(self) -> None:
         """Count an ordinary request."""

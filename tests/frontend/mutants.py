@@ -67,14 +67,20 @@ MUTANTS = [
     Mutant(
         "budget ill spent: on some collages, where it is too small for all",
         "policy",
-        "return self.budget.most / 2 if too_small and self.rules.thrifty else 0.0",
-        "return 0.0",
+        "self._reserve = self.budget.reserve if scarce else 0.0",
+        "",
     ),
     Mutant(
         "budget ill spent: spared for replicas where it is enough for all",
         "policy",
-        "too_small = self.budget.rate * self.groups.cells < NEARLY_ALL",
-        "too_small = True",
+        "scarce = self.rules.thrifty and self.budget.scarce(self.groups.cells)",
+        "scarce = self.rules.thrifty",
+    ),
+    Mutant(
+        "budget overdrawn: a deadline with more stragglers than it can pay",
+        "policy",
+        "if scarce and self.rules.quantile < 1 - self.budget.affordable < 1:",
+        "if False:",
     ),
     Mutant(
         "budget never earned back: debt without bound",
@@ -219,7 +225,7 @@ MUTANTS = [
     Mutant(
         "deadline of a slow minority: stretch ignored",
         "quantile",
-        "found = min(found, self._stretch * self.median)",
+        "found = min(found, self.stretch * self.median)",
         "",
     ),
     Mutant(
