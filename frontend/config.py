@@ -41,7 +41,11 @@ class FrontendSettings(ServerSettings):
         description="when a request without an answer becomes a straggler (hedge, adaptive: at first)",
     )
     deadline_quantile: float = Field(
-        0.95, ge=0.5, le=0.999, description="hedge, adaptive: the deadline is this quantile of what first copies take"
+        0.95,
+        ge=0.5,
+        le=0.999,
+        description="hedge, adaptive: the deadline is this quantile of what first copies take; where --extra-load is too "
+        "small for a collage of every group, adaptive takes a higher one if need be, to pay a replica for every straggler",
     )
     shortest_deadline_s: float = Field(0.001, gt=0, description="hedge, adaptive: bound of the deadline")
     longest_deadline_s: float = Field(10.0, gt=0, le=60, description="hedge, adaptive: bound of the deadline")
