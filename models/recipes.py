@@ -31,8 +31,8 @@ SHIPPED = (S_CNN, "collage-3x3", "collage-2x2", "collage-4x4", "collage-5x5")
 
 _CIFAR_S_CNN, _CIFAR_TAUGHT = f"{PRETRAINED}-s-cnn-first", f"{PRETRAINED}-s-cnn-taught"
 _CIFAR_FIRST, _CIFAR_MIXED = f"{PRETRAINED}-3x3-first", f"{PRETRAINED}-3x3-mixed"
-_CIFAR_AGAIN, _CIFAR_MEAN = f"{PRETRAINED}-s-cnn-again", f"{PRETRAINED}-s-cnn-mean"
-_CIFAR_WIDE, _CIFAR_WIDE_AGAIN = f"{PRETRAINED}-2x2", f"{PRETRAINED}-2x2-again"
+_CIFAR_AGAIN, _CIFAR_MEAN, _CIFAR_MORE = (f"{PRETRAINED}-s-cnn-{word}" for word in ("again", "mean", "more"))
+_CIFAR_WIDE, _CIFAR_WIDE_AGAIN, _CIFAR_WIDE_MORE = (f"{PRETRAINED}-2x2{word}" for word in ("", "-again", "-more"))
 _CIFAR_TEACHER = f"--teacher {{run}}-{_CIFAR_S_CNN}.pt"
 _CIFAR_RESNET = "--model resnet34 --stem cifar"
 _CIFAR_ALONE = "--model collage-vgg --sgd-lr 0.04 --bias-gain 32"
@@ -44,6 +44,13 @@ _CIFAR_5X5 = "--k 5 --widths 16 32 128 192"
 
 def _cifar_live(*teachers: str, mix: float = 0.5) -> str:
     return " ".join([f"--mix {mix} --live-teachers", *(f"{{run}}-{role}.pt" for role in teachers)])
+
+
+def _cifar_mean(*roles: str) -> str:
+    """Their mean, trained no further but for the statistics of its batch norm."""
+    return " ".join(
+        ["--mix 0.5 --muon-lr 0 --sgd-lr 0 --epochs 0.05 --init", *(f"{{run}}-{role}.pt" for role in roles)]
+    )
 
 
 _PHOTOS = f"--batch 108 {TEACHER}"
@@ -81,14 +88,14 @@ FAMILIES = (
             f"{_cifar_live(_CIFAR_WIDE, _CIFAR_FIRST)} --init {{run}}-{_CIFAR_TAUGHT}.pt",
             _CIFAR_WIDE_AGAIN: f"{_CIFAR_2X2} --distil 0.7 --sgd-lr 0.03 --epochs 15 "
             f"{_cifar_live(_CIFAR_TAUGHT, _CIFAR_WIDE)} --init {{run}}-{_CIFAR_WIDE}.pt",
-            # The mean of two, trained no further but for the statistics of its batch norm.
-            _CIFAR_MEAN: f"{_CIFAR_RESNET} --batch 252 --mix 0.5 --muon-lr 0 --sgd-lr 0 --epochs 0.05 "
-            f"--init {{run}}-{_CIFAR_AGAIN}.pt {{run}}-{_CIFAR_TAUGHT}.pt",
-            S_CNN: f"{_CIFAR_RESNET} --batch 252 --muon-lr 0.03 --sgd-lr 0.025 --epochs 7 "
+            _CIFAR_MEAN: f"{_CIFAR_RESNET} --batch 252 {_cifar_mean(_CIFAR_AGAIN, _CIFAR_TAUGHT)}",
+            _CIFAR_MORE: f"{_CIFAR_RESNET} --batch 252 --muon-lr 0.03 --sgd-lr 0.025 --epochs 7 "
             f"{_cifar_live(_CIFAR_WIDE_AGAIN, 'collage-3x3')} --init {{run}}-{_CIFAR_MEAN}.pt",
-            "collage-2x2": f"{_CIFAR_2X2} --distil 0.85 --muon-lr 0.04 --sgd-lr 0.02 --epochs 10 "
+            S_CNN: f"{_CIFAR_RESNET} --batch 252 {_cifar_mean(_CIFAR_MORE, _CIFAR_MEAN)}",
+            _CIFAR_WIDE_MORE: f"{_CIFAR_2X2} --distil 0.85 --muon-lr 0.04 --sgd-lr 0.02 --epochs 10 "
             f"{_cifar_live(_CIFAR_MEAN, _CIFAR_WIDE_AGAIN, 'collage-3x3', mix=0.75)} "
             f"--init {{run}}-{_CIFAR_WIDE_AGAIN}.pt",
+            "collage-2x2": f"{_CIFAR_2X2} {_cifar_mean(_CIFAR_WIDE_MORE, _CIFAR_WIDE_AGAIN)}",
             "collage-4x4": f"{_CIFAR_COLLAGE} --k 4 --widths 16 48 160 256 --cutout 6 --muon-lr 0.12 --epochs 20",
             "collage-5x5": f"{_CIFAR_COLLAGE} {_CIFAR_5X5} --cutout 6 --muon-lr 0.12 --epochs 16",
             "collage-3x3-paper": "--model collage-tiny --k 3 --batch 500 --muon-lr 0.1 --sgd-lr 0.04 --epochs 14 "
