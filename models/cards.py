@@ -23,7 +23,8 @@ Written by `make cards` from each file's own description and from the measuremen
 ({machine}). Weights are stored as each card says and computed in float32; the description travels in the file's
 metadata. Epochs, widths and thresholds were chosen on validation images cut from the training data; test images served
 for the figures below and nothing else, three random placements of each for a collage-cnn. `make zoo` builds these
-files, and the models of the evaluation that are not kept here.
+files, and the models of the evaluation that are not kept here. A card tells of a model's last run; what that started
+from, other runs or the mean of some, and who taught it, is in its [recipe](../recipes.py).
 """
 
 
