@@ -219,7 +219,8 @@ async def test_stopping_waits_for_calls_in_flight(launch: Launch) -> None:
     assert (await watching.read()).status == NOT_SERVING
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await cluster.classify(timeout=5)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    # Rarely gRPC has taken the call in, but hands out no more of them: then it drops it.
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     assert [task for task in stopping if task.done()] == []  # a failure shows what came of them
     finish.set()
     assert (await call).queue_s == 1
