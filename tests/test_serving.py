@@ -217,10 +217,14 @@ async def test_stopping_waits_for_calls_in_flight(launch: Launch) -> None:
     await started.wait()
     stopping = [asyncio.create_task(cluster.server.stop()) for _ in range(3)]
     assert (await watching.read()).status == NOT_SERVING
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await cluster.classify(timeout=5)
-    # Rarely gRPC has taken the call in, but hands out no more of them: then it drops it.
-    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    refused = []
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await cluster.classify(timeout=5)
+        refused.append(caught.value.code())
+    # Rarely gRPC has taken the first in, but hands out no more of them: then it drops it.
+    assert refused[0] in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    assert refused[1] is grpc.StatusCode.UNAVAILABLE
     assert [task for task in stopping if task.done()] == []  # a failure shows what came of them
     finish.set()
     assert (await call).queue_s == 1
