@@ -126,8 +126,8 @@ class Coding:
             if worker is None or model is None or Grid(model.k, model.size) != code.grid:
                 self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
                 return
-            self._metrics.sent.labels("collage").inc()
-            reply = await worker.call(collage, name, 0, max(0.0, expires - self._loop.time()))
+            self._metrics.sent.inc("collage")
+            reply = await worker.ask(collage, name, max(0.0, expires - self._loop.time()))
             if not makes_sense(reply.output.class_probabilities, model):
                 raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")
         except WorkerFailure as failure:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -25,9 +24,8 @@ from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
 from frontend.streams import Reply, WorkerFailure
 from frontend.timers import Timers
+from frontend.transport import Cancellable
 from frontend.workers import Pool
-
-logger = logging.getLogger("collage.frontend")
 
 NONE_READY = "no s-cnn worker is ready: try again later"
 SHORTEST_RETRY_S = 0.01
@@ -68,7 +66,7 @@ class Dispatcher:
         self._jobs: dict[int, Job] = {}
         self._timers = Timers(self._feed, lambda due: due.timer is e.Timer.CLOSE or due.id in self._jobs)
         metrics.in_flight.set_function(lambda: self._in_flight)
-        self._calls: dict[tuple[int, int], asyncio.Future[Reply[NDArray[np.float32]]]] = {}
+        self._calls: dict[tuple[int, int], Cancellable] = {}
         self._events: list[e.Event] = []
         self._coding = Coding(s_cnn, collage, metrics, executor, self._feed, detection_threshold, k)
 
@@ -105,8 +103,8 @@ class Dispatcher:
         finally:
             self._in_flight -= 1
             self._bytes -= size
-            self.metrics.requests.labels(code).inc()
-        self.metrics.answers.labels(outcome.source).inc()
+            self.metrics.requests.inc(code)
+        self.metrics.answers.inc(outcome.source)
         self.metrics.latency.labels(outcome.source).observe(outcome.total_s)
         return outcome
 
@@ -125,7 +123,7 @@ class Dispatcher:
                 return
             reason, told = "deadline", f"the queue is too long for an answer within {timeout_s:.3g} s"
         self.metrics.refused.labels(reason).inc()
-        self.metrics.requests.labels("RESOURCE_EXHAUSTED").inc()
+        self.metrics.requests.inc("RESOURCE_EXHAUSTED")
         raise ResourceExhausted(
             f"{told}: try again later", max(retry_after_s, self._admission.service, SHORTEST_RETRY_S)
         )
@@ -171,16 +169,20 @@ class Dispatcher:
         code, cell = self._coding.code, self.policy.groups.next_cell
 
         def make() -> tuple[Pixels, Pixels | None]:
-            with self.metrics.prepare.time():
-                image = prepare(job.model.size)
-                return image, code.prepare(image, cell) if code else None
+            image = prepare(job.model.size)
+            return image, code.prepare(image, cell) if code else None
 
         if decoded and job.model.size <= QUICK_SIZE:
             job.image, job.cell_image = make()
             return
+
+        def make_and_time() -> tuple[Pixels, Pixels | None]:
+            with self.metrics.prepare.time():
+                return make()
+
         async with asyncio.timeout_at(latest):
             while True:
-                job.image, job.cell_image = await self._loop.run_in_executor(self._executor, make)
+                job.image, job.cell_image = await self._loop.run_in_executor(self._executor, make_and_time)
                 model = self.s_cnn.info
                 if model is None or model.size == job.model.size:
                     return
@@ -189,10 +191,9 @@ class Dispatcher:
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""
         self._timers.close()
-        calls = list(self._calls.values())
-        for call in calls:
+        for call in list(self._calls.values()):
             call.cancel()
-        await asyncio.gather(*calls, self._coding.close(), return_exceptions=True)
+        await self._coding.close()
 
     # Events in, actions out
 
@@ -288,41 +289,35 @@ class Dispatcher:
             self._feed(e.Failed(at, request, attempt, sent=False))
             return
         job.tried[attempt] = worker.address
-        self.metrics.sent.labels("s_cnn" if attempt == e.PRIMARY else "replica").inc()
+        self.metrics.sent.inc("s_cnn" if attempt == e.PRIMARY else "replica")
         ended = functools.partial(self._call_ended, job, attempt, worker.info)
         self._calls[request, attempt] = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at), ended)
 
     def _call_ended(
-        self, job: Job, attempt: int, model: ModelInfo, call: asyncio.Future[Reply[NDArray[np.float32]]]
+        self, job: Job, attempt: int, model: ModelInfo, outcome: Reply[NDArray[np.float32]] | WorkerFailure | None
     ) -> None:
         del self._calls[job.id, attempt]
-        if call.cancelled():
+        if outcome is None:
             return
-        failure = call.exception()
-        if failure is None:
-            reply = call.result()
-            probabilities = softmax(reply.output, len(model.labels))
-            if probabilities is not None:
-                at = self._loop.time()
-                self._admission.served(reply.inference_s)
-                job.answers[attempt] = Answer(probabilities, model, reply.queue_s, reply.inference_s)
-                if job.audited and job.coded:
-                    agree = job.coded.probabilities.argmax() == probabilities.argmax()
-                    self.metrics.audits.labels("agree" if agree else "differ").inc()
-                self._feed_now(e.Answered(at, job.id, attempt))
-                return
+        if isinstance(outcome, WorkerFailure):
+            self._attempt_failed(job, attempt, outcome)
+            return
+        probabilities = softmax(outcome.output, len(model.labels))
+        if probabilities is None:
             failure = WorkerFailure("GARBAGE", "its scores are not one finite number per label")
-        self._attempt_failed(job, attempt, failure)
+            self._attempt_failed(job, attempt, failure)
+            return
+        at = self._loop.time()
+        self._admission.served(outcome.inference_s)
+        job.answers[attempt] = Answer(probabilities, model, outcome.queue_s, outcome.inference_s)
+        if job.audited and job.coded:
+            agree = job.coded.probabilities.argmax() == probabilities.argmax()
+            self.metrics.audits.labels("agree" if agree else "differ").inc()
+        self._feed_now(e.Answered(at, job.id, attempt))
 
-    def _attempt_failed(self, job: Job, attempt: int, failure: BaseException) -> None:
-        unreachable = False
-        if isinstance(failure, WorkerFailure):
-            unreachable = failure.unreachable
-            self.metrics.failures.labels("s_cnn" if attempt == e.PRIMARY else "replica", failure.code).inc()
-            told = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
-            full = failure.code == "RESOURCE_EXHAUSTED"
-            job.error = ResourceExhausted(told, self._admission.service) if full else Unavailable(told)
-        else:
-            told = "calling an s-cnn worker failed unexpectedly"
-            logger.error(told, exc_info=failure, extra={"request_id": job.name})
-        self._feed(e.Failed(self._loop.time(), job.id, attempt, unreachable))
+    def _attempt_failed(self, job: Job, attempt: int, failure: WorkerFailure) -> None:
+        self.metrics.failures.labels("s_cnn" if attempt == e.PRIMARY else "replica", failure.code).inc()
+        told = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
+        full = failure.code == "RESOURCE_EXHAUSTED"
+        job.error = ResourceExhausted(told, self._admission.service) if full else Unavailable(told)
+        self._feed(e.Failed(self._loop.time(), job.id, attempt, failure.unreachable))

@@ -328,7 +328,7 @@ class Policy:
         self._flights[group.id] = _Flight(at, dict(group.members))
         self._in_flight += 1
         self._actions.append(SendCollage(group.id, dict(group.members)))
-        if self.rules.thrifty and self._collage_late.value:
+        if self.rules.thrifty and self._collage_late.median:  # or nothing is known of those that come back
             late = at + self._collage_late_after
             members = (self._requests[member] for member in group.members.values())
             self._actions.extend(SetTimer(late, Timer.LATE, member.id) for member in members if late < member.deadline)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import grpc
+
+logger = logging.getLogger("collage.frontend")
 
 Output = TypeVar("Output", covariant=True)
 _TOO_LATE = "no answer came in time"
@@ -31,19 +34,36 @@ class WorkerFailure(Exception):
         self.unreachable = code == "UNAVAILABLE"
 
 
-class _Call(asyncio.Future[Reply[Output]]):
-    """A call's answer to come; cancelling it tells the stream at once."""
+Ended = Callable[[Reply[Output] | WorkerFailure | None], None]
 
-    def __init__(self, stream: CallStream[Output], id: int, expires: float) -> None:
-        super().__init__(loop=stream.loop)
+
+class Call(Generic[Output]):
+    """A call under way. ``ended`` is told once how it ended: its reply, its failure, or None if it was cancelled.
+
+    It is a function and no future: a future tells it in the next turn of the event loop, which takes longer.
+    """
+
+    __slots__ = ("_ended", "_id", "_stream", "cancelled", "done", "expires")
+
+    def __init__(self, stream: CallStream[Output], id: int, expires: float, ended: Ended[Output]) -> None:
         self.expires = expires
-        self._stream, self._id = stream, id
+        self.done = self.cancelled = False
+        self._stream, self._id, self._ended = stream, id, ended
 
-    def cancel(self, msg: Any | None = None) -> bool:
-        done = super().cancel(msg)
-        if done:
+    def cancel(self) -> None:
+        """Stop it, on the worker as well, unless it has ended."""
+        if not self.done:
+            self.cancelled = True
             self._stream.cancelled(self._id)
-        return done
+            self.end(None)
+
+    def end(self, outcome: Reply[Output] | WorkerFailure | None) -> None:
+        """Tell how it ended."""
+        self.done = True
+        try:
+            self._ended(outcome)
+        except Exception:  # of this call alone: the stream has others
+            logger.exception("what was waiting for a worker's answer failed")
 
 
 class CallStream(Generic[Output]):
@@ -56,7 +76,7 @@ class CallStream(Generic[Output]):
     def __init__(self, rpc: Any, request: type[Any], read: Callable[[Any], Reply[Output]]) -> None:
         self._rpc, self._request, self._read_reply = rpc, request, read
         self._ids = itertools.count(1)
-        self._unanswered: dict[int, _Call[Output]] = {}  # cancelled ones as well
+        self._unanswered: dict[int, Call[Output]] = {}  # cancelled ones as well
         self._outbox: dict[int, Any] = {}
         self._idle: asyncio.Future[None] | None = None  # what the writer waits for while there is nothing to send
         self._answered = asyncio.Event()
@@ -65,16 +85,14 @@ class CallStream(Generic[Output]):
         self._timer: asyncio.TimerHandle | None = None  # one for all calls: hardly any lives to see its end
         self._running = asyncio.create_task(self._run())
 
-    def call(self, request: Any, timeout_s: float) -> asyncio.Future[Reply[Output]]:
-        """Start a call. It fails with WorkerFailure; cancelling it stops it on the worker as well."""
+    def call(self, request: Any, timeout_s: float, ended: Ended[Output]) -> Call[Output]:
+        """Start a call; it does not end before this returns."""
         id = next(self._ids)
         expires = self.loop.time() + timeout_s
-        call: _Call[Output] = _Call(self, id, expires)
-        if timeout_s <= 0:  # which would tell the worker that there is no limit
-            call.set_exception(WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE))
-            return call
-        if self.ended:
-            call.set_exception(self.ended)
+        call = Call(self, id, expires, ended)
+        # No time left would tell the worker that there is no limit.
+        if failure := self.ended or (WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE) if timeout_s <= 0 else None):
+            self.loop.call_soon(self._refuse, call, failure)
             return call
         self._unanswered[id] = call
         self._post(id, self._request(call_id=id, request=request, timeout_s=timeout_s))
@@ -82,9 +100,14 @@ class CallStream(Generic[Output]):
             self._set_timer(expires)
         return call
 
+    @staticmethod
+    def _refuse(call: Call[Output], failure: WorkerFailure) -> None:
+        if not call.done:
+            call.end(failure)
+
     async def settle(self) -> None:
         """Wait until the worker has let go of the calls that were cancelled before; WorkerFailure if it cannot say."""
-        waiting = {id for id, call in self._unanswered.items() if call.cancelled()}
+        waiting = {id for id, call in self._unanswered.items() if call.cancelled}
         while waiting & self._unanswered.keys():
             await self._answered.wait()
         if self.ended and waiting:
@@ -108,16 +131,16 @@ class CallStream(Generic[Output]):
     def _expire(self, at: float) -> None:
         self._timer = None
         now = max(at, self.loop.time())  # the loop may be early, within its resolution
-        waiting = {id: call for id, call in self._unanswered.items() if not call.done()}
+        waiting = {id: call for id, call in self._unanswered.items() if not call.done}
         for id, call in waiting.items():
             if call.expires <= now:
-                call.set_exception(WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE))
+                call.end(WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE))
                 self._withdraw(id)
-        if left := [call.expires for call in waiting.values() if not call.done()]:
+        if left := [call.expires for call in waiting.values() if not call.done]:
             self._set_timer(min(left))
 
     def cancelled(self, id: int) -> None:
-        """Stop a call on the worker as well: its future was cancelled."""
+        """Stop a call on the worker as well."""
         if id in self._unanswered and not self._withdraw(id):
             self._post(id, self._request(call_id=id, cancel=True))
 
@@ -128,9 +151,9 @@ class CallStream(Generic[Output]):
             self._forget(id)
         return unsent
 
-    def _forget(self, id: int) -> _Call[Output] | None:
+    def _forget(self, id: int) -> Call[Output] | None:
         call = self._unanswered.pop(id, None)
-        if call and call.cancelled():
+        if call and call.cancelled:
             self._answered.set()
             self._answered.clear()
         return call
@@ -170,19 +193,20 @@ class CallStream(Generic[Output]):
 
     def _take(self, response: Any) -> None:
         call = self._forget(response.call_id)
-        if call is None or call.done():
+        if call is None or call.done:
             return
         match response.WhichOneof("result"):
             case "response":
                 try:
-                    call.set_result(self._read_reply(response.response))
+                    outcome: Reply[Output] | WorkerFailure = self._read_reply(response.response)
                 except WorkerFailure as failure:
-                    call.set_exception(failure)
+                    outcome = failure
+                call.end(outcome)
             case "error":
                 code = _NAMES.get(response.error.code, "UNKNOWN")
-                call.set_exception(WorkerFailure(code, response.error.message))
+                call.end(WorkerFailure(code, response.error.message))
             case _:
-                call.set_exception(WorkerFailure("GARBAGE", "the worker's answer is empty"))
+                call.end(WorkerFailure("GARBAGE", "the worker's answer is empty"))
 
     def _end(self, failure: WorkerFailure) -> None:
         self.ended = failure
@@ -191,6 +215,6 @@ class CallStream(Generic[Output]):
         self._outbox.clear()
         unanswered, self._unanswered = self._unanswered, {}
         for call in unanswered.values():
-            if not call.done():
-                call.set_exception(failure)
+            if not call.done:
+                call.end(failure)
         self._answered.set()

@@ -19,17 +19,25 @@ from collage.tensors import TensorError, floats_from_tensor, to_tensor
 from collage.v1 import worker_pb2, worker_pb2_grpc
 from encoder.collage import Detections
 from encoder.image import Pixels
-from frontend.streams import CallStream, Output, Reply, WorkerFailure
+from frontend.streams import CallStream, Ended, Output, Reply, WorkerFailure
 
 _Response = TypeVar("_Response")
 PING_TIMEOUT_S = 1.0
 
 
-class Transport(Protocol[Output]):
-    """How to talk to one worker. Failures are raised as ``WorkerFailure``."""
+class Cancellable(Protocol):
+    """What can be called off."""
 
-    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Awaitable[Reply[Output]]:
-        """Send one image or collage; the answer. Cancelling stops the call on the worker as well."""
+    def cancel(self) -> object:
+        """Call it off, unless it has ended."""
+        ...
+
+
+class Transport(Protocol[Output]):
+    """How to talk to one worker. Failures are ``WorkerFailure``, told or raised."""
+
+    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[Output]) -> Cancellable:
+        """Send one image or collage; ``ended`` is told the answer. Cancelling stops the call on the worker as well."""
         ...
 
     async def settle(self) -> None:
@@ -134,11 +142,11 @@ class SCnnTransport(_GrpcTransport[NDArray[np.float32]]):
         self._open = worker_pb2_grpc.ClassifierServiceStub(self.channel).ClassifyStream
 
     def run(
-        self, image: Pixels, request_id: str, attempt: int, timeout_s: float
-    ) -> asyncio.Future[Reply[NDArray[np.float32]]]:
+        self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[NDArray[np.float32]]
+    ) -> Cancellable:
         """Score one image, uint8 ``[size, size, 3]``."""
         request = worker_pb2.ClassifyRequest(image=to_tensor(image), request_id=request_id, attempt=attempt)
-        return self._calls().call(request, timeout_s)
+        return self._calls().call(request, timeout_s, ended)
 
     def _read(self, response: worker_pb2.ClassifyResponse) -> Reply[NDArray[np.float32]]:
         try:
@@ -156,10 +164,12 @@ class CollageTransport(_GrpcTransport[Detections]):
         super()._connect()
         self._open = worker_pb2_grpc.CollageServiceStub(self.channel).DetectStream
 
-    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> asyncio.Future[Reply[Detections]]:
+    def run(
+        self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[Detections]
+    ) -> Cancellable:
         """Look through one collage, uint8 ``[size, size, 3]``."""
         request = worker_pb2.DetectRequest(collage=to_tensor(image), request_id=request_id, attempt=attempt)
-        return self._calls().call(request, timeout_s)
+        return self._calls().call(request, timeout_s, ended)
 
     def _read(self, response: worker_pb2.DetectResponse) -> Reply[Detections]:
         try:

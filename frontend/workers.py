@@ -11,8 +11,8 @@ from collage.model_info import ModelInfo, ModelKind
 from encoder.image import Pixels
 from frontend.balance import Balancer, Ejection
 from frontend.discovery import addresses
-from frontend.streams import Output, Reply, WorkerFailure
-from frontend.transport import Transport
+from frontend.streams import Ended, Output, Reply, WorkerFailure
+from frontend.transport import Cancellable, Transport
 
 logger = logging.getLogger("collage.frontend")
 
@@ -28,50 +28,63 @@ class Worker(Generic[Output]):
         self.serving = False  # says the worker
         self.ready = False  # says the pool: serving, and the model fits
         self._transport, self._balancer = transport, balancer
-        self._running: set[asyncio.Future[Reply[Output]]] = set()
-        self._cancelled = 0
+        self._clock = asyncio.get_running_loop().time
+        self._running = self._cancelled = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._settling: asyncio.Task[None] | None = None
 
-    def call(
-        self,
-        image: Pixels,
-        request_id: str,
-        attempt: int,
-        timeout_s: float,
-        ended: Callable[[asyncio.Future[Reply[Output]]], None] | None = None,
-    ) -> asyncio.Future[Reply[Output]]:
+    def call(self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[Output]) -> Cancellable:
         """Start to run one image; counts as outstanding from now on, until the worker is done with it.
 
         A cancelled call stays outstanding until the worker has let go of it: a frozen worker must not look idle.
-        ``ended`` is told the call when it is over; a callback of its own would cost another handle of the event loop.
         """
         self._balancer.started(self.address)
-        call = asyncio.ensure_future(self._transport.run(image, request_id, attempt, timeout_s))
-        self._running.add(call)
-        started_at = call.get_loop().time()
+        self._running += 1
+        self._idle.clear()
+        started_at = self._clock()
 
-        def over(call: asyncio.Future[Reply[Output]]) -> None:
-            self._count(started_at, call)
-            if ended:
-                ended(call)
+        def over(outcome: Reply[Output] | WorkerFailure | None) -> None:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+            self._count(started_at, outcome)
+            ended(outcome)
 
-        call.add_done_callback(over)
-        return call
+        return self._transport.run(image, request_id, attempt, timeout_s, over)
 
-    def _count(self, started_at: float, call: asyncio.Future[Reply[Output]]) -> None:
-        self._running.discard(call)
-        at = call.get_loop().time()
-        if call.cancelled():
+    async def ask(self, image: Pixels, request_id: str, timeout_s: float) -> Reply[Output]:
+        """The answer to a ``call``, or its WorkerFailure."""
+        answer: asyncio.Future[Reply[Output]] = asyncio.get_running_loop().create_future()
+
+        def ended(outcome: Reply[Output] | WorkerFailure | None) -> None:
+            if answer.done():
+                return
+            if isinstance(outcome, WorkerFailure):
+                answer.set_exception(outcome)
+            elif outcome is None:
+                answer.cancel()
+            else:
+                answer.set_result(outcome)
+
+        call = self.call(image, request_id, 0, timeout_s, ended)
+        try:
+            return await answer
+        finally:
+            call.cancel()
+
+    def _count(self, started_at: float, outcome: Reply[Output] | WorkerFailure | None) -> None:
+        at = self._clock()
+        if outcome is None:
             self._balancer.cancelled(self.address, at, at - started_at)
             self._cancelled += 1
             if self._settling is None:
                 self._settling = asyncio.create_task(self._settle())
             return
         self._balancer.released(self.address)
-        failure = call.exception()
-        if failure is None:
+        if not isinstance(outcome, WorkerFailure):
             self._balancer.succeeded(self.address, at, at - started_at)
-        elif not (isinstance(failure, WorkerFailure) and failure.code == "RESOURCE_EXHAUSTED"):  # busy is no fault
+        elif outcome.code != "RESOURCE_EXHAUSTED":  # busy is no fault
             self._balancer.failed(self.address, at)
 
     async def _settle(self) -> None:
@@ -114,8 +127,7 @@ class Worker(Generic[Output]):
         """Close when the calls that it has have ended: it is off the list, yet may well finish them."""
         self.ready = False
         try:
-            while self._running:
-                await asyncio.wait(self._running)
+            await self._idle.wait()
         finally:
             await self.close()
 

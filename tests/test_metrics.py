@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics
+from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics, Tally
 from worker.metrics import WorkerMetrics
 
 CATALOGUE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -19,11 +19,13 @@ def rows(metrics: object) -> list[str]:
     """The table of one process, a line per metric, by name."""
     found = {}
     for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
-            (family,) = metric.describe()
+        if isinstance(metric, MetricWrapperBase | Tally):
+            tally = isinstance(metric, Tally)
+            (family,) = metric.collect() if tally else metric.describe()
             name = family.name + ("_total" if family.type == "counter" else "")
             unit = next((text for word, text in UNITS.items() if word in name.split("_")), "count")
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # no public name
+            names = (metric.label,) if tally else metric._labelnames  # no public name
+            labels = ", ".join(f"`{label}`" for label in names)
             found[name] = f"| `{name}` | {family.type} | {labels} | {unit} | {family.documentation} |"
     return [found[name] for name in sorted(found)]
 

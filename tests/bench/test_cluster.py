@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -63,6 +64,20 @@ async def test_a_cluster_serves_survives_a_restart_of_its_frontend_and_leaves_no
         pids.append(running.s_cnn[0].pid)
         await until_serving(running.s_cnn[0])
     await until_gone(pids)
+
+
+def threads(pid: int) -> dict[int, str]:
+    """Names of a process's threads by their ids."""
+    return {int(task.name): (task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a matter of Linux's scheduler")
+async def test_grpcs_threads_are_batch_work_to_a_frontend_and_its_event_loop_is_not(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "--policy", "none") as running:
+        pid = running.frontend.pid
+        engine = [id for id, name in threads(pid).items() if name == "event_engine"]
+        assert {os.sched_getscheduler(id) for id in engine} == {os.SCHED_BATCH}
+        assert os.sched_getscheduler(pid) == os.SCHED_OTHER
 
 
 async def test_what_cannot_start_is_named(tmp_path: Path) -> None:

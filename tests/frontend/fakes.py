@@ -15,7 +15,7 @@ from collage.model_info import ModelInfo, ModelKind
 from encoder.collage import Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
-from frontend.streams import Reply
+from frontend.streams import Ended, Reply, WorkerFailure
 from frontend.workers import Pool
 
 Output = TypeVar("Output")
@@ -58,7 +58,22 @@ class FakeTransport(Generic[Output]):
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
     frozen: bool = False
 
-    async def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float) -> Reply[Output]:
+    def run(
+        self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[Output]
+    ) -> asyncio.Task[Reply[Output]]:
+        def over(task: asyncio.Task[Reply[Output]]) -> None:
+            if task.cancelled():
+                ended(None)
+                return
+            failure = task.exception()
+            assert failure is None or isinstance(failure, WorkerFailure)
+            ended(failure or task.result())
+
+        task = asyncio.get_running_loop().create_task(self._run(image, request_id, attempt))
+        task.add_done_callback(over)
+        return task
+
+    async def _run(self, image: Pixels, request_id: str, attempt: int) -> Reply[Output]:
         call = Call(asyncio.get_running_loop().time(), request_id, attempt, image)
         self.calls.append(call)
         try:

@@ -211,6 +211,12 @@ MUTANTS = [
         "self._collage_late.value",
     ),
     Mutant(
+        "collages late at once that nobody waits for: none came back, so that nothing is known of them",
+        "policy",
+        "thrifty and self._collage_late.median:",
+        "thrifty and self._collage_late.value:",
+    ),
+    Mutant(
         "useless replica: one that cannot be back before patience is over",
         "policy",
         "request.sent == 1 and not too_late",

@@ -19,6 +19,7 @@ from frontend.events import (
     Due,
     Fail,
     Send,
+    SendCollage,
     SetTimer,
     Straggles,
     Timer,
@@ -101,6 +102,14 @@ def four_a_second(rules: Rules, replies: Replies, collages: Collages) -> Cluster
     for group in range(GROUPS):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     return cluster.run()
+
+
+def test_collages_that_no_member_waits_for_make_no_stragglers() -> None:
+    """All s-cnns answer before any collage is back, so that all that is known of these is that they take longer."""
+    cluster = four_a_second(Rules.named("adaptive", extra_load=1.0), {}, {})
+    assert len(cluster.ordered(SendCollage)) == GROUPS
+    assert cluster.ordered(Straggles) == []
+    assert [send for send in cluster.ordered(Send) if send.attempt] == []
 
 
 def last_deadline(cluster: Cluster) -> float:

@@ -17,8 +17,9 @@ from collage.model_info import ModelInfo
 from collage.serving import boundary
 from collage.tensors import to_tensor
 from collage.v1 import worker_pb2, worker_pb2_grpc
-from frontend.streams import WorkerFailure
-from frontend.transport import CollageTransport, SCnnTransport
+from encoder.image import Pixels
+from frontend.streams import Reply, WorkerFailure
+from frontend.transport import CollageTransport, SCnnTransport, Transport
 from tests.frontend.fakes import COLLAGE, S_CNN, classify, image
 from tests.frontend.grpc_workers import Slowness, worker
 
@@ -66,8 +67,27 @@ async def scripted(behave: Behave) -> AsyncIterator[tuple[SCnnTransport, grpc.ai
             await asyncio.sleep(0.01)
 
 
-def ask(transport: SCnnTransport, label: int = 1, timeout_s: float = BOUND_S) -> asyncio.Future[Any]:
-    return transport.run(image(label), f"r{label}", 0, timeout_s)
+class Asked(asyncio.Future[Any]):
+    """A call whose answer can be awaited."""
+
+    def __init__(self, transport: Transport[Any], pixels: Pixels, name: str, timeout_s: float) -> None:
+        super().__init__()
+        self.call = transport.run(pixels, name, 0, timeout_s, self._ended)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self.call.cancel()
+        return super().cancel()
+
+    def _ended(self, outcome: Reply[Any] | WorkerFailure | None) -> None:
+        assert not self.done()
+        if isinstance(outcome, WorkerFailure):
+            self.set_exception(outcome)
+        elif outcome:
+            self.set_result(outcome)
+
+
+def ask(transport: SCnnTransport, label: int = 1, timeout_s: float = BOUND_S) -> Asked:
+    return Asked(transport, image(label), f"r{label}", timeout_s)
 
 
 def best(reply: Any) -> int:
@@ -301,12 +321,12 @@ async def test_a_worker_that_drains_answers_what_it_has(info: ModelInfo) -> None
     async with worker(info, Slowness(slow=0.3), drain_s=BOUND_S) as server:
         transport = (SCnnTransport if info is S_CNN else CollageTransport)(f"127.0.0.1:{server.port}", LIMIT)
         pixels = np.full((info.size, info.size, 3), 40, np.uint8)
-        call = asyncio.ensure_future(transport.run(pixels, "slow", 0, BOUND_S))
-        quick = await transport.run(pixels, "quick", 0, BOUND_S)
+        call = Asked(transport, pixels, "slow", BOUND_S)
+        quick = await Asked(transport, pixels, "quick", BOUND_S)
         stopping = asyncio.create_task(server.stop())
         await server.draining.wait()
         with pytest.raises(WorkerFailure) as caught:
-            await transport.run(pixels, "late", 0, BOUND_S)
+            await Asked(transport, pixels, "late", BOUND_S)
         assert caught.value.unreachable
         assert type((await call).output) is type(quick.output)
         async with asyncio.timeout(BOUND_S):

@@ -43,7 +43,7 @@ async def test_the_least_loaded_worker_is_picked() -> None:
         for _ in range(6):
             worker = pool.pick()
             assert worker is not None
-            worker.call(image(1), "", 0, 5.0)
+            worker.call(image(1), "", 0, 5.0, ended=lambda _: None)
             picked.append(worker.address)
         assert sorted(picked[:3]) == sorted(picked[3:]) == ["w0", "w1", "w2"]
         await asyncio.sleep(2)
@@ -62,7 +62,7 @@ async def test_avoided_workers_are_not_picked() -> None:
 async def test_calls_count_as_outstanding_from_the_moment_they_are_made() -> None:
     async with started(transports(S_CNN)) as pool:
         worker = pool.workers["w0"]
-        call = worker.call(image(1), "", 0, 5.0)
+        call = worker.call(image(1), "", 0, 5.0, ended=lambda _: None)
         assert pool.balancer.outstanding("w0") == 1
         call.cancel()  # before it has begun
         await asyncio.sleep(0.1)
@@ -174,7 +174,8 @@ async def test_workers_come_and_go_and_what_they_have_is_finished(tmp_path: Path
     await pool.start()
     await poll(lambda: pool.ready == 2)
     leaving = pool.workers["w0:1"]
-    call = leaving.call(image(1), "", 0, 5.0)
+    call = asyncio.create_task(leaving.ask(image(1), "", 5.0))
+    await asyncio.sleep(0)
     file.write_text("w1:1\nw2:1")
     await poll(lambda: workers_of(pool) == {"w1:1": True, "w2:1": True})
     assert not leaving.ready
@@ -206,7 +207,8 @@ async def test_a_worker_that_is_full_is_not_ejected_and_one_that_fails_is(caplog
         pool.ejected = lambda: ejections.append(None)
         for name in codes:
             for _ in range(5):
-                await asyncio.wait([pool.workers[name].call(image(1), "", 0, 5.0)])
+                with pytest.raises(WorkerFailure):
+                    await pool.workers[name].ask(image(1), "", 5.0)
         assert (pool.balancer.ejected, len(ejections)) == (1, 1)
         assert "s-cnn worker w1 is left out for a while: it fails" in caplog.text
 

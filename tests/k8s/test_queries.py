@@ -12,7 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from frontend.config import FrontendSettings
 from frontend.jobs import Source
-from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics
+from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics, Tally
 from tests.k8s.conftest import ROOT, SETTINGS, render, settings_of
 from worker.metrics import OUTCOMES, WorkerMetrics
 
@@ -51,6 +51,9 @@ def _series() -> dict[str, set[str]]:
                 labels = set(metric._labelnames)  # no public name; families list no labels before their first use
                 for suffix in SUFFIXES[family.type]:
                     series[family.name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
+            elif isinstance(metric, Tally):
+                (family,) = metric.collect()
+                series[family.name + "_total"] = {metric.label}
     return series
 
 
