@@ -85,8 +85,8 @@ class CallStream(Generic[Output]):
         self._timer: asyncio.TimerHandle | None = None  # one for all calls: hardly any lives to see its end
         self._running = asyncio.create_task(self._run())
 
-    def call(self, request: Any, timeout_s: float, ended: Ended[Output]) -> Call[Output]:
-        """Start a call; it does not end before this returns."""
+    def call(self, message: Any, timeout_s: float, ended: Ended[Output]) -> Call[Output]:
+        """Start a call with a message that has all but its id and its time; it does not end before this returns."""
         id = next(self._ids)
         expires = self.loop.time() + timeout_s
         call = Call(self, id, expires, ended)
@@ -95,7 +95,8 @@ class CallStream(Generic[Output]):
             self.loop.call_soon(self._refuse, call, failure)
             return call
         self._unanswered[id] = call
-        self._post(id, self._request(call_id=id, request=request, timeout_s=timeout_s))
+        message.call_id, message.timeout_s = id, timeout_s
+        self._post(id, message)
         if self._timer is None or expires < self._timer.when():
             self._set_timer(expires)
         return call

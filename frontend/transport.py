@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
 from collage.serving import channel_options
-from collage.tensors import TensorError, floats_from_tensor, to_tensor
+from collage.tensors import TensorError, floats_from_tensor, pack
 from collage.v1 import worker_pb2, worker_pb2_grpc
 from encoder.collage import Detections
 from encoder.image import Pixels
@@ -145,8 +145,11 @@ class SCnnTransport(_GrpcTransport[NDArray[np.float32]]):
         self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[NDArray[np.float32]]
     ) -> Cancellable:
         """Score one image, uint8 ``[size, size, 3]``."""
-        request = worker_pb2.ClassifyRequest(image=to_tensor(image), request_id=request_id, attempt=attempt)
-        return self._calls().call(request, timeout_s, ended)
+        message = worker_pb2.ClassifyStreamRequest()
+        request = message.request
+        pack(image, request.image)
+        request.request_id, request.attempt = request_id, attempt
+        return self._calls().call(message, timeout_s, ended)
 
     def _read(self, response: worker_pb2.ClassifyResponse) -> Reply[NDArray[np.float32]]:
         try:
@@ -168,8 +171,11 @@ class CollageTransport(_GrpcTransport[Detections]):
         self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[Detections]
     ) -> Cancellable:
         """Look through one collage, uint8 ``[size, size, 3]``."""
-        request = worker_pb2.DetectRequest(collage=to_tensor(image), request_id=request_id, attempt=attempt)
-        return self._calls().call(request, timeout_s, ended)
+        message = worker_pb2.DetectStreamRequest()
+        request = message.request
+        pack(image, request.collage)
+        request.request_id, request.attempt = request_id, attempt
+        return self._calls().call(message, timeout_s, ended)
 
     def _read(self, response: worker_pb2.DetectResponse) -> Reply[Detections]:
         try:

@@ -25,7 +25,16 @@ class TensorError(ValueError):
 
 def to_tensor(array: NDArray[np.uint8] | NDArray[np.float32]) -> tensor_pb2.Tensor:
     """Pack a uint8 or float32 array."""
-    return tensor_pb2.Tensor(data_type=_TO_WIRE[array.dtype], shape=array.shape, data=array.tobytes())
+    tensor = tensor_pb2.Tensor()
+    pack(array, tensor)
+    return tensor
+
+
+def pack(array: NDArray[np.uint8] | NDArray[np.float32], tensor: tensor_pb2.Tensor) -> None:
+    """Pack a uint8 or float32 array into an empty tensor in its place in a message, to which it would be copied."""
+    tensor.data_type = _TO_WIRE[array.dtype]
+    tensor.shape.extend(array.shape)
+    tensor.data = array.tobytes()
 
 
 def image_from_tensor(tensor: tensor_pb2.Tensor, size: int) -> NDArray[np.uint8]:
