@@ -248,7 +248,7 @@ class Policy:
             self._actions.append(SetTimer(unsure_from, Timer.UNSURE, request.id))
         too_late = coded and at + self._latency.median > unsure_from  # a replica could not be back before that
         nothing_left = not request.outstanding
-        late = self._collage_late_at(request) if self.rules.thrifty else None
+        late = self._collage_late_at(request, at) if self.rules.thrifty else None
         if late is not None and at < late and not nothing_left:
             self._actions.append(SetTimer(late, Timer.LATE, request.id))
             return
@@ -286,11 +286,16 @@ class Policy:
         flight = self._flight(request)
         return flight is not None and flight.confidences is None
 
-    def _collage_late_at(self, request: _Request) -> float | None:
-        """From when on a collage in flight is a straggler itself; None if none is in flight."""
+    def _collage_late_at(self, request: _Request, at: float) -> float | None:
+        """From when on a collage in flight is a straggler itself; None if none is in flight.
+
+        It is one at once if a replica would be sooner, as both usually are.
+        """
         flight = self._flight(request)
         if flight is None or flight.confidences is not None:
             return None
+        if flight.sent_at + self._collage_late.median > at + self._latency.median:
+            return at
         return flight.sent_at + self._collage_late_after
 
     @property

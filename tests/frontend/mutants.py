@@ -217,6 +217,12 @@ MUTANTS = [
         "thrifty and self._collage_late.value:",
     ),
     Mutant(
+        "a collage waited for that usually takes longer than a replica would",
+        "policy",
+        "if flight.sent_at + self._collage_late.median > at + self._latency.median:",
+        "if flight.sent_at > at + self._latency.median:",
+    ),
+    Mutant(
         "useless replica: one that cannot be back before patience is over",
         "policy",
         "request.sent == 1 and not too_late",

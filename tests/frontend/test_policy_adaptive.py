@@ -335,6 +335,21 @@ def test_a_thrifty_straggler_waits_for_its_collage_until_that_is_late_itself(
         assert cluster.when(Send(1000, 1)) - 100 == pytest.approx(replica_at, abs=0.005)
 
 
+@pytest.mark.parametrize(("takes", "replica_at"), [(0.375, 0.25), (0.3125, 0.3125)])
+def test_no_straggler_waits_for_a_collage_that_usually_takes_longer_than_a_replica_from_now(
+    takes: float, replica_at: float
+) -> None:
+    """s-cnns take 0.125 s: at the deadline, 0.25, a replica would be back at 0.375; else the collage is waited for."""
+    collages: Collages = dict.fromkeys(range(1, 101), Seen(takes)) | {101: None}
+    replies: Replies = {(4 * group, 0): Reply(0.5) for group in range(100)} | {(400, 0): None}
+    rules = replace(COLLAGE, thrifty=True, extra_load=1.0)
+    cluster = Cluster(rules, replies, collages, usual=QUICK)
+    for group in range(101):
+        cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
+    cluster.run()
+    assert cluster.when(Send(400, 1)) - 100 == pytest.approx(replica_at, abs=0.01)
+
+
 @pytest.mark.parametrize(("thrifty", "replica_at"), [(False, 0.25), (True, 0.125)])
 def test_if_the_collage_is_late_first_its_members_straggle_at_once(thrifty: bool, replica_at: float) -> None:
     collages = dict.fromkeys(range(1, 101), Seen(0.125)) | {101: None}
