@@ -341,7 +341,7 @@ def test_no_straggler_waits_for_a_collage_that_usually_takes_longer_than_a_repli
 ) -> None:
     """s-cnns take 0.125 s: at the deadline, 0.25, a replica would be back at 0.375; else the collage is waited for."""
     collages: Collages = dict.fromkeys(range(1, 101), Seen(takes)) | {101: None}
-    replies: Replies = {(4 * group, 0): Reply(0.5) for group in range(100)} | {(400, 0): None}
+    replies: Replies = {(4 * group, attempt): None for group in range(100) for attempt in (0, 1)} | {(400, 0): None}
     rules = replace(COLLAGE, thrifty=True, extra_load=1.0)
     cluster = Cluster(rules, replies, collages, usual=QUICK)
     for group in range(101):
