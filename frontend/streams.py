@@ -35,13 +35,14 @@ class WorkerFailure(Exception):
 
 
 Ended = Callable[[Reply[Output] | WorkerFailure | None], None]
+"""Told once how a call ended: its reply, its failure, or None if it was cancelled.
+
+No future, which would tell it in the next turn of the event loop: that takes longer.
+"""
 
 
 class Call(Generic[Output]):
-    """A call under way. ``ended`` is told once how it ended: its reply, its failure, or None if it was cancelled.
-
-    It is a function and no future: a future tells it in the next turn of the event loop, which takes longer.
-    """
+    """A call under way."""
 
     __slots__ = ("_ended", "_id", "_stream", "cancelled", "done", "expires")
 
@@ -58,7 +59,9 @@ class Call(Generic[Output]):
             self.end(None)
 
     def end(self, outcome: Reply[Output] | WorkerFailure | None) -> None:
-        """Tell how it ended."""
+        """Tell how it ended, unless that is done."""
+        if self.done:
+            return
         self.done = True
         try:
             self._ended(outcome)
@@ -92,7 +95,7 @@ class CallStream(Generic[Output]):
         call = Call(self, id, expires, ended)
         # No time left would tell the worker that there is no limit.
         if failure := self.ended or (WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE) if timeout_s <= 0 else None):
-            self.loop.call_soon(self._refuse, call, failure)
+            self.loop.call_soon(call.end, failure)
             return call
         self._unanswered[id] = call
         message.call_id, message.timeout_s = id, timeout_s
@@ -100,11 +103,6 @@ class CallStream(Generic[Output]):
         if self._timer is None or expires < self._timer.when():
             self._set_timer(expires)
         return call
-
-    @staticmethod
-    def _refuse(call: Call[Output], failure: WorkerFailure) -> None:
-        if not call.done:
-            call.end(failure)
 
     async def settle(self) -> None:
         """Wait until the worker has let go of the calls that were cancelled before; WorkerFailure if it cannot say."""
@@ -216,6 +214,5 @@ class CallStream(Generic[Output]):
         self._outbox.clear()
         unanswered, self._unanswered = self._unanswered, {}
         for call in unanswered.values():
-            if not call.done:
-                call.end(failure)
+            call.end(failure)
         self._answered.set()

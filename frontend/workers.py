@@ -39,9 +39,6 @@ class Worker(Generic[Output]):
 
         A cancelled call stays outstanding until the worker has let go of it: a frozen worker must not look idle.
         """
-        self._balancer.started(self.address)
-        self._running += 1
-        self._idle.clear()
         started_at = self._clock()
 
         def over(outcome: Reply[Output] | WorkerFailure | None) -> None:
@@ -51,7 +48,11 @@ class Worker(Generic[Output]):
             self._count(started_at, outcome)
             ended(outcome)
 
-        return self._transport.run(image, request_id, attempt, timeout_s, over)
+        call = self._transport.run(image, request_id, attempt, timeout_s, over)
+        self._balancer.started(self.address)
+        self._running += 1
+        self._idle.clear()
+        return call
 
     async def ask(self, image: Pixels, request_id: str, timeout_s: float) -> Reply[Output]:
         """The answer to a ``call``, or its WorkerFailure."""

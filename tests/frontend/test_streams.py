@@ -273,6 +273,20 @@ async def test_settling_ends_when_the_connection_breaks() -> None:
             await sent
 
 
+async def test_what_fails_on_an_answer_does_not_break_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(requests: Requests, context: Any) -> None:
+        async for message in requests:
+            await context.write(scored(message.call_id))
+
+    def fail(outcome: Reply[Any] | WorkerFailure | None) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    async with scripted(answer) as (transport, _):
+        transport.run(image(1), "r1", 0, BOUND_S, fail)
+        assert best(await ask(transport)) == 1
+        assert "a mistake of ours" in caplog.text
+
+
 async def test_a_call_has_its_own_time() -> None:
     limits: list[float] = []
 
