@@ -22,7 +22,7 @@ from frontend.coding import Coding
 from frontend.jobs import Answer, Job, Outcome, Source, softmax
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
-from frontend.streams import Reply, WorkerFailure
+from frontend.streams import Ending, WorkerFailure
 from frontend.timers import Timers
 from frontend.transport import Cancellable
 from frontend.workers import Pool
@@ -293,9 +293,7 @@ class Dispatcher:
         ended = functools.partial(self._call_ended, job, attempt, worker.info)
         self._calls[request, attempt] = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at), ended)
 
-    def _call_ended(
-        self, job: Job, attempt: int, model: ModelInfo, outcome: Reply[NDArray[np.float32]] | WorkerFailure | None
-    ) -> None:
+    def _call_ended(self, job: Job, attempt: int, model: ModelInfo, outcome: Ending[NDArray[np.float32]]) -> None:
         del self._calls[job.id, attempt]
         if outcome is None:
             return

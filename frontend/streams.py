@@ -34,8 +34,10 @@ class WorkerFailure(Exception):
         self.unreachable = code == "UNAVAILABLE"
 
 
-Ended = Callable[[Reply[Output] | WorkerFailure | None], None]
-"""Told once how a call ended: its reply, its failure, or None if it was cancelled.
+Ending = Reply[Output] | WorkerFailure | None
+"""How a call ended: its reply, its failure, or None if it was cancelled."""
+Ended = Callable[[Ending[Output]], None]
+"""Told once how a call ended.
 
 No future, which would tell it in the next turn of the event loop: that takes longer.
 """
@@ -58,7 +60,7 @@ class Call(Generic[Output]):
             self._stream.cancelled(self._id)
             self.end(None)
 
-    def end(self, outcome: Reply[Output] | WorkerFailure | None) -> None:
+    def end(self, outcome: Ending[Output]) -> None:
         """Tell how it ended, unless that is done."""
         if self.done:
             return
@@ -197,7 +199,7 @@ class CallStream(Generic[Output]):
         match response.WhichOneof("result"):
             case "response":
                 try:
-                    outcome: Reply[Output] | WorkerFailure = self._read_reply(response.response)
+                    outcome: Ending[Output] = self._read_reply(response.response)
                 except WorkerFailure as failure:
                     outcome = failure
                 call.end(outcome)

@@ -65,6 +65,7 @@ class _GrpcTransport(Generic[Output]):
 
     _open: Callable[..., Any]  # the rpc
     _message: type[Any]  # of its requests
+    _pixels: str  # the field of a request that takes the image
 
     def __init__(
         self, address: str, max_message_bytes: int, security: ClientSecurity = PLAINTEXT, name: str | None = None
@@ -119,6 +120,14 @@ class _GrpcTransport(Generic[Output]):
             self._stream = CallStream(rpc, self._message, self._read)
         return self._stream
 
+    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[Output]) -> Cancellable:
+        """Send one image or collage, uint8 ``[size, size, 3]``."""
+        message = self._message()
+        request = message.request
+        pack(image, getattr(request, self._pixels))
+        request.request_id, request.attempt = request_id, attempt
+        return self._calls().call(message, timeout_s, ended)
+
     def _read(self, response: Any) -> Reply[Output]:
         raise NotImplementedError
 
@@ -133,23 +142,13 @@ class _GrpcTransport(Generic[Output]):
 
 
 class SCnnTransport(_GrpcTransport[NDArray[np.float32]]):
-    """Calls ClassifierService; the output is logits, float32 ``[classes]``."""
+    """Calls ClassifierService with an image; the output is logits, float32 ``[classes]``."""
 
-    _message = worker_pb2.ClassifyStreamRequest
+    _message, _pixels = worker_pb2.ClassifyStreamRequest, "image"
 
     def _connect(self) -> None:
         super()._connect()
         self._open = worker_pb2_grpc.ClassifierServiceStub(self.channel).ClassifyStream
-
-    def run(
-        self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[NDArray[np.float32]]
-    ) -> Cancellable:
-        """Score one image, uint8 ``[size, size, 3]``."""
-        message = worker_pb2.ClassifyStreamRequest()
-        request = message.request
-        pack(image, request.image)
-        request.request_id, request.attempt = request_id, attempt
-        return self._calls().call(message, timeout_s, ended)
 
     def _read(self, response: worker_pb2.ClassifyResponse) -> Reply[NDArray[np.float32]]:
         try:
@@ -159,23 +158,13 @@ class SCnnTransport(_GrpcTransport[NDArray[np.float32]]):
 
 
 class CollageTransport(_GrpcTransport[Detections]):
-    """Calls CollageService; the output is detections."""
+    """Calls CollageService with a collage; the output is detections."""
 
-    _message = worker_pb2.DetectStreamRequest
+    _message, _pixels = worker_pb2.DetectStreamRequest, "collage"
 
     def _connect(self) -> None:
         super()._connect()
         self._open = worker_pb2_grpc.CollageServiceStub(self.channel).DetectStream
-
-    def run(
-        self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[Detections]
-    ) -> Cancellable:
-        """Look through one collage, uint8 ``[size, size, 3]``."""
-        message = worker_pb2.DetectStreamRequest()
-        request = message.request
-        pack(image, request.collage)
-        request.request_id, request.attempt = request_id, attempt
-        return self._calls().call(message, timeout_s, ended)
 
     def _read(self, response: worker_pb2.DetectResponse) -> Reply[Detections]:
         try:

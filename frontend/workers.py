@@ -11,7 +11,7 @@ from collage.model_info import ModelInfo, ModelKind
 from encoder.image import Pixels
 from frontend.balance import Balancer, Ejection
 from frontend.discovery import addresses
-from frontend.streams import Ended, Output, Reply, WorkerFailure
+from frontend.streams import Ended, Ending, Output, Reply, WorkerFailure
 from frontend.transport import Cancellable, Transport
 
 logger = logging.getLogger("collage.frontend")
@@ -41,7 +41,7 @@ class Worker(Generic[Output]):
         """
         started_at = self._clock()
 
-        def over(outcome: Reply[Output] | WorkerFailure | None) -> None:
+        def over(outcome: Ending[Output]) -> None:
             self._running -= 1
             if not self._running:
                 self._idle.set()
@@ -58,14 +58,12 @@ class Worker(Generic[Output]):
         """The answer to a ``call``, or its WorkerFailure."""
         answer: asyncio.Future[Reply[Output]] = asyncio.get_running_loop().create_future()
 
-        def ended(outcome: Reply[Output] | WorkerFailure | None) -> None:
-            if answer.done():
+        def ended(outcome: Ending[Output]) -> None:
+            if answer.done():  # cancelled: nobody waits any more
                 return
             if isinstance(outcome, WorkerFailure):
                 answer.set_exception(outcome)
-            elif outcome is None:
-                answer.cancel()
-            else:
+            elif outcome:
                 answer.set_result(outcome)
 
         call = self.call(image, request_id, 0, timeout_s, ended)
@@ -74,7 +72,7 @@ class Worker(Generic[Output]):
         finally:
             call.cancel()
 
-    def _count(self, started_at: float, outcome: Reply[Output] | WorkerFailure | None) -> None:
+    def _count(self, started_at: float, outcome: Ending[Output]) -> None:
         at = self._clock()
         if outcome is None:
             self._balancer.cancelled(self.address, at, at - started_at)

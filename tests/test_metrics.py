@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
 
-from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics, Tally
+from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics
+from tests.reported import families
 from worker.metrics import WorkerMetrics
 
 CATALOGUE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -18,15 +18,11 @@ UNITS = {"seconds": "seconds", "ratio": "share, 0 to 1"}
 def rows(metrics: object) -> list[str]:
     """The table of one process, a line per metric, by name."""
     found = {}
-    for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase | Tally):
-            tally = isinstance(metric, Tally)
-            (family,) = metric.collect() if tally else metric.describe()
-            name = family.name + ("_total" if family.type == "counter" else "")
-            unit = next((text for word, text in UNITS.items() if word in name.split("_")), "count")
-            names = (metric.label,) if tally else metric._labelnames  # no public name
-            labels = ", ".join(f"`{label}`" for label in names)
-            found[name] = f"| `{name}` | {family.type} | {labels} | {unit} | {family.documentation} |"
+    for family, names in families(metrics):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        unit = next((text for word, text in UNITS.items() if word in name.split("_")), "count")
+        labels = ", ".join(f"`{label}`" for label in names)
+        found[name] = f"| `{name}` | {family.type} | {labels} | {unit} | {family.documentation} |"
     return [found[name] for name in sorted(found)]
 
 

@@ -18,7 +18,7 @@ from collage.serving import boundary
 from collage.tensors import to_tensor
 from collage.v1 import worker_pb2, worker_pb2_grpc
 from encoder.image import Pixels
-from frontend.streams import Reply, WorkerFailure
+from frontend.streams import Ending, WorkerFailure
 from frontend.transport import CollageTransport, SCnnTransport, Transport
 from tests.frontend.fakes import COLLAGE, S_CNN, classify, image
 from tests.frontend.grpc_workers import Slowness, worker
@@ -78,7 +78,7 @@ class Asked(asyncio.Future[Any]):
         self.call.cancel()
         return super().cancel()
 
-    def _ended(self, outcome: Reply[Any] | WorkerFailure | None) -> None:
+    def _ended(self, outcome: Ending[Any]) -> None:
         assert not self.done()
         if isinstance(outcome, WorkerFailure):
             self.set_exception(outcome)
@@ -278,7 +278,7 @@ async def test_what_fails_on_an_answer_does_not_break_the_stream(caplog: pytest.
         async for message in requests:
             await context.write(scored(message.call_id))
 
-    def fail(outcome: Reply[Any] | WorkerFailure | None) -> None:
+    def fail(outcome: Ending[Any]) -> None:
         raise RuntimeError("a mistake of ours")
 
     async with scripted(answer) as (transport, _):

@@ -8,12 +8,12 @@ import grpc
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
 
 from frontend.config import FrontendSettings
 from frontend.jobs import Source
-from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics, Tally
+from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics
 from tests.k8s.conftest import ROOT, SETTINGS, render, settings_of
+from tests.reported import families
 from worker.metrics import OUTCOMES, WorkerMetrics
 
 FRONTEND = settings_of("base")["frontend"]
@@ -45,15 +45,9 @@ def _series() -> dict[str, set[str]]:
     """Labels of every time series that our processes report, by its name in queries."""
     series: dict[str, set[str]] = {"up": set(), "process_start_time_seconds": set()}
     for metrics in (FrontendMetrics(CollectorRegistry(), FRONTEND.slo_s), WorkerMetrics(CollectorRegistry())):
-        for metric in vars(metrics).values():
-            if isinstance(metric, MetricWrapperBase):
-                (family,) = metric.describe()
-                labels = set(metric._labelnames)  # no public name; families list no labels before their first use
-                for suffix in SUFFIXES[family.type]:
-                    series[family.name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
-            elif isinstance(metric, Tally):
-                (family,) = metric.collect()
-                series[family.name + "_total"] = {metric.label}
+        for family, labels in families(metrics):
+            for suffix in SUFFIXES[family.type]:
+                series[family.name + suffix] = {*labels, *(["le"] if suffix == "_bucket" else [])}
     return series
 
 
