@@ -33,6 +33,7 @@ from collage.tensors import to_tensor
 from collage.v1 import predict_pb2, predict_pb2_grpc, tensor_pb2, worker_pb2
 from encoder.image import decode, shrink
 from frontend.metrics import CODES
+from frontend.system import KEPT_BYTES
 from inference import open_inference_pb2 as oip
 from models.measure import medians
 
@@ -277,6 +278,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
     pin(os.getpid(), 1)
+    os.environ |= dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(KEPT_BYTES))  # for all alike
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = asyncio.run(measure(args, Path(folder)))

@@ -36,12 +36,8 @@ class Code(Protocol[Output]):
         """N, how many images a group protects."""
         ...
 
-    def prepare(self, image: Pixels, member: int) -> Pixels:
-        """What ``encode`` needs of a member, made ahead of time so that closing a group only copies."""
-        ...
-
     def encode(self, images: Sequence[Pixels | None]) -> list[Pixels]:
-        """The r redundant inputs for N images, prepared or not; None where a partial group has no member."""
+        """The r redundant inputs for N images; None where a partial group has no member."""
         ...
 
     def decode(

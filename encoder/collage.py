@@ -54,19 +54,21 @@ class CollageCode:
         """N = K * K."""
         return self.grid.cells
 
-    def prepare(self, image: Pixels, member: int) -> Pixels:
-        """The image at its cell's size, uint8 ``[height, width, 3]``, by Lanczos."""
-        return shrink(image, *self.grid.cell_size(member))
+    def fits(self, images: Sequence[Pixels | None]) -> bool:
+        """Whether all images have their cell's size, so that ``encode`` only copies them."""
+        return all(
+            image is None or image.shape[1::-1] == self.grid.cell_size(cell) for cell, image in enumerate(images)
+        )
 
     def encode(self, images: Sequence[Pixels | None]) -> list[Pixels]:
-        """One collage, uint8 ``[size, size, 3]``. Images that already have their cell's size are only copied."""
+        """One collage, uint8 ``[size, size, 3]``, its cells by Lanczos; images of their cell's size are only copied."""
         if len(images) != self.members:
             raise ValueError(f"a group has {self.members} members (None where empty), got {len(images)}")
         collage = np.zeros((self.grid.size, self.grid.size, 3), np.uint8)
         for cell, image in enumerate(images):
             if image is not None:
                 left, top, right, bottom = self.grid.box(cell)
-                collage[top:bottom, left:right] = self.prepare(image, cell)
+                collage[top:bottom, left:right] = shrink(image, *self.grid.cell_size(cell))
         return [collage]
 
     def decode(

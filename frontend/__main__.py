@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
@@ -23,31 +22,13 @@ from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
 from frontend.policy import Policy
 from frontend.server import PredictServicer
+from frontend.system import batch_threads, keep_memory
 from frontend.transport import CollageTransport, SCnnTransport
 from frontend.workers import Pool
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
 
 SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
-
-
-@contextmanager
-def batch_threads() -> Iterator[None]:
-    """Threads that are started meanwhile, and theirs, are scheduled as batch work, where there is such a thing (Linux).
-
-    gRPC's threads hand every message to the event loop, and where they share a core with it they interrupt it for each.
-    As batch work they interrupt nobody: they run while it waits, or on another core (docs/speed.md).
-    """
-    changed = False
-    with suppress(AttributeError, OSError):
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # or somebody chose otherwise
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            changed = True
-    try:
-        yield
-    finally:
-        if changed:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @asynccontextmanager
@@ -134,6 +115,7 @@ async def serve(settings: FrontendSettings) -> None:
 def main() -> int:
     """Exit code 0 after draining, 2 if the frontend cannot start; then standard error says why in one line."""
     settings = load_settings(FrontendSettings)
+    keep_memory()
     try:
         asyncio.run(serve(settings))
     except (SecurityError, OSError) as error:

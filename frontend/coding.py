@@ -109,14 +109,14 @@ class Coding:
             return
         name = f"collage:{jobs[min(jobs)].name}"
         expires = max(job.expires for job in jobs.values())
-        images = [job.cell(code, cell) if (job := jobs.get(cell)) else None for cell in range(code.members)]
+        images = [job.image if (job := jobs.get(cell)) else None for cell in range(code.members)]
 
         def encode() -> Pixels:
             with self._metrics.encode.time():
                 return code.encode(images)[0]
 
         try:
-            if all(job.prepared(code, cell) for cell, job in jobs.items()):
+            if code.fits(images):
                 collage = encode()  # which only copies
             else:
                 collage = await self._loop.run_in_executor(self._executor, encode)

@@ -29,8 +29,6 @@ from frontend.workers import Pool
 
 NONE_READY = "no s-cnn worker is ready: try again later"
 SHORTEST_RETRY_S = 0.01
-QUICK_SIZE = 64
-"""Pixels of a side up to which making a cell takes less than handing it to a thread (both about 60 us)."""
 
 
 class Dispatcher:
@@ -77,13 +75,13 @@ class Dispatcher:
         prepare: Callable[[int], Pixels],
         request_id: str,
         timeout_s: float,
-        decoded: bool = False,
+        quick: bool = False,
         size: int = 0,
     ) -> Outcome:
         """Serve one request, of which ``size`` bytes are held until it is answered.
 
         ``prepare`` makes the s-cnn's input for a given size; it may raise ValueError for a bad image. It runs in the
-        executor unless the image is ``decoded`` already, so that there is next to nothing to do. Raises a
+        executor unless it is ``quick``: takes less time than handing it over (60 us), as for raw pixels. Raises a
         ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
         """
         admitted_at = self._loop.time()
@@ -92,7 +90,7 @@ class Dispatcher:
         self._bytes += size
         code = "INTERNAL"
         try:
-            outcome = await self._serve(prepare, request_id, admitted_at, admitted_at + timeout_s, decoded)
+            outcome = await self._serve(prepare, request_id, admitted_at, admitted_at + timeout_s, quick)
             code = "OK"
         except ServiceError as error:
             code = error.code.name
@@ -129,7 +127,7 @@ class Dispatcher:
         )
 
     async def _serve(
-        self, prepare: Callable[[int], Pixels], request_id: str, admitted_at: float, expires: float, decoded: bool
+        self, prepare: Callable[[int], Pixels], request_id: str, admitted_at: float, expires: float, quick: bool
     ) -> Outcome:
         model = self.s_cnn.info
         if model is None:
@@ -141,7 +139,7 @@ class Dispatcher:
         before = self._preparing
         self._preparing += 1
         try:
-            await self._prepare(job, prepare, decoded, latest)
+            await self._prepare(job, prepare, quick, latest)
         except TimeoutError:
             self._fail(job, expired=True)
         except ValueError as error:
@@ -161,28 +159,22 @@ class Dispatcher:
         finally:
             del self._jobs[id]
 
-    async def _prepare(self, job: Job, prepare: Callable[[int], Pixels], decoded: bool, latest: float) -> None:
-        """Make the images that the job needs, for the model in use when they are ready.
+    async def _prepare(self, job: Job, prepare: Callable[[int], Pixels], quick: bool, latest: float) -> None:
+        """Make the s-cnn's input, for the model in use when it is ready.
 
-        Raises ValueError for a bad image, and TimeoutError if they are not ready at the ``latest``.
+        Raises ValueError for a bad image, and TimeoutError if it is not ready at the ``latest``.
         """
-        code, cell = self._coding.code, self.policy.groups.next_cell
-
-        def make() -> tuple[Pixels, Pixels | None]:
-            image = prepare(job.model.size)
-            return image, code.prepare(image, cell) if code else None
-
-        if decoded and job.model.size <= QUICK_SIZE:
-            job.image, job.cell_image = make()
+        if quick:
+            job.image = prepare(job.model.size)
             return
 
-        def make_and_time() -> tuple[Pixels, Pixels | None]:
+        def make() -> Pixels:
             with self.metrics.prepare.time():
-                return make()
+                return prepare(job.model.size)
 
         async with asyncio.timeout_at(latest):
             while True:
-                job.image, job.cell_image = await self._loop.run_in_executor(self._executor, make_and_time)
+                job.image = await self._loop.run_in_executor(self._executor, make)
                 model = self.s_cnn.info
                 if model is None or model.size == job.model.size:
                     return

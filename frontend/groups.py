@@ -20,11 +20,6 @@ class Group:
         """Whether every cell is taken."""
         return len(self.members) == self.cells
 
-    @property
-    def next_cell(self) -> int:
-        """The first free cell."""
-        return next(cell for cell in range(self.cells) if cell not in self.members)
-
 
 class Groups:
     """Hands out the cells of one open group at a time; a request that ends while its group is open frees its cell."""
@@ -34,18 +29,14 @@ class Groups:
         self.open: Group | None = None
         self._count = 0
 
-    @property
-    def next_cell(self) -> int:
-        """The cell that the next request will most likely get."""
-        return 0 if self.open is None or self.open.full else self.open.next_cell
-
     def join(self, request: int, at: float) -> tuple[Group, int]:
-        """Give a request the next cell of the open group, opening one if need be."""
+        """Give a request the first free cell of the open group, opening one if need be."""
         if self.open is None:
             self._count += 1
             self.open = Group(self._count, self.cells, at)
-        cell = self.open.next_cell
-        self.open.members[cell] = request
+        members = self.open.members
+        cell = next(cell for cell in range(self.open.cells) if cell not in members)
+        members[cell] = request
         return self.open, cell
 
     def leave(self, group: Group, cell: int) -> None:

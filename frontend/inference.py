@@ -55,8 +55,7 @@ class FrontendInference(InferenceServicer):
             image = images.row(row)
             return decode(image, size, self._max_pixels) if isinstance(image, bytes) else image
 
-        decoded = images.datatype != "BYTES"
-        outcome = await self._dispatcher.predict(prepare, id, timeout_s, decoded, images.size_of(row))
+        outcome = await self._dispatcher.predict(prepare, id, timeout_s, images.quick, images.size_of(row))
         return Answer(
             probabilities=outcome.probabilities,
             source=outcome.source.name,

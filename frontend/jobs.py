@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import ServiceError
-from encoder.collage import CollageCode
 from encoder.image import Pixels
 
 
@@ -67,7 +66,6 @@ class Job:
     model: ModelInfo  # the s-cnn that the image is prepared for
     future: asyncio.Future[Outcome]
     image: Pixels = field(init=False)
-    cell_image: Pixels | None = None
     tried: dict[int, str] = field(default_factory=dict)  # attempt: address
     answers: dict[int, Answer] = field(default_factory=dict)
     coded: Answer | None = None
@@ -94,15 +92,6 @@ class Job:
                 total_s=at - self.admitted_at,
             )
         )
-
-    def prepared(self, code: CollageCode, cell: int) -> bool:
-        """Whether what was made ahead of time has the cell's size."""
-        width, height = code.grid.cell_size(cell)
-        return self.cell_image is not None and self.cell_image.shape[:2] == (height, width)
-
-    def cell(self, code: CollageCode, cell: int) -> Pixels:
-        """What was made ahead of time if it fits, else the whole input, to be reduced when encoding."""
-        return self.cell_image if self.cell_image is not None and self.prepared(code, cell) else self.image
 
 
 def softmax(scores: NDArray[np.float32], labels: int) -> NDArray[np.float32] | None:

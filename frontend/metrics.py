@@ -91,12 +91,15 @@ class FrontendMetrics:
         )  # fmt: skip
         self.prepare = Histogram(
             "collage_prepare_seconds",
-            "Decoding one image and making its cell; not of small tensors, which need neither",
+            "Making the input of an s-cnn from an image file, or from typed contents",
             buckets=STEP_BUCKETS,
             registry=registry,
         )
         self.encode = Histogram(
-            "collage_encode_seconds", "Building one collage", buckets=STEP_BUCKETS, registry=registry
+            "collage_encode_seconds",
+            "Building one collage, its cells included",
+            buckets=STEP_BUCKETS,
+            registry=registry,
         )
         self.decode = Histogram(
             "collage_decode_seconds", "Turning detections into cells", buckets=STEP_BUCKETS, registry=registry

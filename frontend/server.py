@@ -119,14 +119,14 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         if len(request.request_id.encode()) > MAX_ID_BYTES:
             raise InvalidArgument(f"request_id is longer than {MAX_ID_BYTES} bytes: send a shorter one")
 
-        decoded = request.WhichOneof("input") == "tensor"
+        pixels = request.WhichOneof("input") == "tensor"
 
         def prepare(size: int) -> Pixels:
-            if decoded:
+            if pixels:
                 return image_from_tensor(request.tensor, size)
             return decode(request.image, size, self._max_pixels)
 
-        outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, decoded, request.ByteSize())
+        outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, pixels, request.ByteSize())
         return to_response(outcome, request.top_k or 1)
 
 

@@ -70,6 +70,7 @@ FLOATS = PIXELS.astype("<f4") + 0.25
 def test_pixels_in_every_form_are_the_same_images(given_request: oip.ModelInferRequest) -> None:
     images = read_images(given_request, SIZE, 2)
     assert images.count == 2
+    assert images.quick == bool(given_request.raw_input_contents)
     for row in range(2):
         pixels = images.row(row)
         assert isinstance(pixels, np.ndarray)
@@ -84,6 +85,7 @@ def test_encoded_images_in_every_form_are_the_same(shape: list[int]) -> None:
         request("BYTES", shape, bytes_contents=[b"one", b""]),
     ):
         images = read_images(made, SIZE, 2)
+        assert not images.quick
         assert [images.row(row) for row in range(images.count)] == [b"one", b""]
 
 

@@ -29,6 +29,11 @@ class Images:
     datatype: str = "BYTES"
     count: int = 0
 
+    @property
+    def quick(self) -> bool:
+        """Whether ``row`` takes next to no time: raw pixels, which are only looked at or rounded all at once."""
+        return bool(self.raw)
+
     def size_of(self, number: int) -> int:
         """Bytes of the request that a row takes."""
         if self.datatype == "BYTES":

@@ -26,9 +26,12 @@ COLLAGE = ModelInfo("c", ModelKind.COLLAGE_CNN, LABELS, 2 * SIZE, k=2, version="
 
 
 class InlineExecutor(Executor):
-    """Runs work at once, in the caller's thread."""
+    """Runs work at once, in the caller's thread, and counts it."""
+
+    submitted = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -116,7 +119,7 @@ def classify(pixels: Pixels) -> NDArray[np.float32]:
 
 def detect(collage: Pixels, confidence: float = 0.9) -> Detections:
     """What the fake collage-cnn sees: one perfect box for every filled cell, in reverse order."""
-    grid = Grid(2, 2 * SIZE)
+    grid = Grid(2, len(collage))
     values = [int(collage[box[1] + 1, box[0] + 1, 0]) for box in map(grid.box, range(grid.cells))]
     cells = [cell for cell in reversed(range(grid.cells)) if values[cell]]
     probabilities = np.zeros((len(cells), len(LABELS)), np.float32)

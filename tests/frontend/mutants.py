@@ -243,8 +243,8 @@ MUTANTS = [
     Mutant(
         "two members in one cell: after one has left",
         "groups",
-        "next(cell for cell in range(self.cells) if cell not in self.members)",
-        "len(self.members)",
+        "next(cell for cell in range(self.open.cells) if cell not in members)",
+        "len(members)",
     ),
     Mutant(
         "caller's time outlived: by the margin",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -16,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from collage.model_info import ModelKind
+from collage.model_info import ModelInfo, ModelKind
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 from encoder.collage import Detections
 from frontend.dispatch import Dispatcher
@@ -72,11 +73,12 @@ async def rig(
     executor: Executor | None = None,
     max_bytes: int = 1000,
     k: int | None = None,
+    collage_model: ModelInfo = COLLAGE,
     **limits: float,
 ) -> AsyncIterator[Rig]:
     registry = CollectorRegistry()
     workers = [FakeTransport(S_CNN, behaviour) for behaviour in s_cnn]
-    redundant = FakeTransport(COLLAGE, collage or collage_after(0.05))
+    redundant = FakeTransport(collage_model, collage or collage_after(0.05))
     s_cnn_pool = await pool(ModelKind.S_CNN, {f"s{i}": worker for i, worker in enumerate(workers)})
     collage_pool = await pool(ModelKind.COLLAGE_CNN, {"c0": redundant, **(more_collage or {})} if collage else {})
     rules = Rules.named(policy, **{"deadline": 0.2, "group_wait": 0.05, **limits})
@@ -359,6 +361,19 @@ async def test_what_requests_in_flight_hold_is_bounded_but_one_is_always_admitte
         await large
         outcomes = await asyncio.gather(*(predict(lambda size: image(1), "", 5.0, size=50) for _ in range(2)))
         assert [outcome.source for outcome in outcomes] == [Source.S_CNN] * 2
+
+
+@pytest.mark.parametrize(("collage_size", "threads"), [(16, 0), (8, 1)], ids=["copied", "reduced"])
+async def test_collages_that_take_more_than_copying_are_made_in_a_thread(collage_size: int, threads: int) -> None:
+    model, executor = dataclasses.replace(COLLAGE, size=collage_size), InlineExecutor()
+    async with rig(
+        "collage", [s_cnn_after(3.0)] * 4, collage_after(0.05), collage_model=model, executor=executor
+    ) as cluster:
+        ask = functools.partial(cluster.dispatcher.predict, timeout_s=5.0, quick=True)
+        outcomes = await asyncio.gather(*(ask(lambda size, label=label: image(label), "") for label in range(4)))
+        assert [(o.source, int(o.probabilities.argmax())) for o in outcomes] == [(Source.COLLAGE, n) for n in range(4)]
+        assert executor.submitted == threads
+        assert cluster.collage.calls[0].image.shape[0] == collage_size
 
 
 async def test_a_model_of_another_size_that_comes_into_use_meanwhile_gets_images_of_its_size() -> None:

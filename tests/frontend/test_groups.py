@@ -49,7 +49,6 @@ def test_a_freed_cell_is_taken_next() -> None:
     for request in (10, 11, 12):
         group, _ = groups.join(request, 0.0)
     groups.leave(group, 1)
-    assert groups.next_cell == 1
     assert groups.join(13, 0.0) == (group, 1)
     assert group.members == {0: 10, 1: 13, 2: 12}
 
@@ -63,15 +62,6 @@ def test_the_last_one_to_leave_takes_the_group_with_it() -> None:
     assert groups.join(11, 0.0)[0].id != group.id
 
 
-def test_the_next_cell_is_the_first_without_an_open_group_or_when_it_is_full() -> None:
-    groups = groups_of(2)
-    assert groups.next_cell == 0
-    groups.join(10, 0.0)
-    assert groups.next_cell == 1
-    groups.join(11, 0.0)
-    assert groups.next_cell == 0
-
-
 @given(
     cells=st.integers(1, 25),
     moves=st.lists(st.tuples(st.sampled_from(["join", "join", "leave", "close"]), st.integers(0, 24)), max_size=80),
@@ -83,9 +73,8 @@ def test_cells_hold_what_joined_and_did_not_leave(cells: int, moves: list[tuple[
     for request, (move, which) in enumerate(moves):
         group: Group | None = groups.open
         if move == "join":
-            promised = groups.next_cell
             joined, cell = groups.join(request, 0.0)
-            assert cell == promised == min(set(range(cells)) - sits.keys())
+            assert cell == min(set(range(cells)) - sits.keys())
             assert joined is group or (group is None and joined.id not in ids)
             ids.append(joined.id)
             sits[cell] = request
