@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from encoder.code import Prediction
 from encoder.grid import Grid
@@ -61,14 +62,17 @@ class CollageCode:
         )
 
     def encode(self, images: Sequence[Pixels | None]) -> list[Pixels]:
-        """One collage, uint8 ``[size, size, 3]``, its cells by Lanczos; images of their cell's size are only copied."""
+        """One collage, uint8 ``[size, size, 3]``; images that have not their cell's size are resized by a box filter.
+
+        That takes a third of the time of Lanczos, and no accuracy that could be seen (docs/speed.md).
+        """
         if len(images) != self.members:
             raise ValueError(f"a group has {self.members} members (None where empty), got {len(images)}")
         collage = np.zeros((self.grid.size, self.grid.size, 3), np.uint8)
         for cell, image in enumerate(images):
             if image is not None:
                 left, top, right, bottom = self.grid.box(cell)
-                collage[top:bottom, left:right] = shrink(image, *self.grid.cell_size(cell))
+                collage[top:bottom, left:right] = shrink(image, *self.grid.cell_size(cell), Image.Resampling.BOX)
         return [collage]
 
     def decode(

@@ -61,8 +61,8 @@ def fit(image: Image.Image, size: int) -> Pixels:
     return np.asarray(image)
 
 
-def shrink(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Resize to ``[height, width, 3]`` by Lanczos; the same array when it already has that size."""
+def shrink(pixels: Pixels, width: int, height: int, by: Image.Resampling = Image.Resampling.LANCZOS) -> Pixels:
+    """Resize to ``[height, width, 3]``; the same array when it already has that size."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), by))

@@ -82,7 +82,7 @@ class Policy:
         self._in_flight = 0  # collages sent and not yet back
         self._collage_workers = 0
         self._latency = RunningQuantile(rules.quantile, rules.deadline, rules.shortest, rules.longest, rules.stretch)
-        self._collage_time = RunningQuantile(0.5, 0.0, lowest=0.0)
+        self._collage_time = RunningQuantile(0.5, 0.0, lowest=0.0, half_life=32.0, every=8)  # of the last few
         self._collage_late = RunningQuantile(rules.quantile, 0.0, lowest=0.0)
         self._audits = 0.0
         self.accept = 1.0 if rules.accept is None else rules.accept
@@ -294,7 +294,7 @@ class Policy:
         flight = self._flight(request)
         if flight is None or flight.confidences is not None:
             return None
-        if flight.sent_at + self._collage_late.median > at + self._latency.median:
+        if flight.sent_at + self._collage_time.value > at + self._latency.median:
             return at
         return flight.sent_at + self._collage_late_after
 

@@ -17,13 +17,11 @@ class RunningQuantile:
 
     Losers are cancelled, so slow latencies are the ones that are never finished, and a quantile of those that are
     drifts down. Here a cancelled copy counts as what it is: at least the time it had taken. Older latencies lose
-    weight, half of it after ``half_life`` newer ones. Starts from ``initial``, stays within ``lowest`` and ``highest``,
-    and at most ``stretch`` medians: when many workers are slow, a high quantile is theirs. ``share`` and ``stretch``
-    may be changed; the next evaluation goes by them.
+    weight, half of it after ``half_life`` newer ones. Starts from ``initial`` and is evaluated after ``every``
+    latencies, first after twice as many. Stays within ``lowest`` and ``highest``, and at most ``stretch`` medians:
+    when many workers are slow, a high quantile is theirs. ``share`` and ``stretch`` may be changed; the next evaluation
+    goes by them.
     """
-
-    EVERY = 32  # latencies between two evaluations
-    FEWEST = 64  # latencies before the first
 
     def __init__(
         self,
@@ -33,6 +31,7 @@ class RunningQuantile:
         highest: float = 60.0,
         stretch: float = math.inf,
         half_life: float = 2000.0,
+        every: int = 32,
     ) -> None:
         self.value = initial
         self.median = 0.0  # until enough is known
@@ -41,7 +40,7 @@ class RunningQuantile:
         self._weight = 1.0  # of the next latency; grows, which is cheaper than shrinking all others
         self._finished = np.zeros(_BINS)
         self._cut_off = np.zeros(_BINS)
-        self._count = 0
+        self._every, self._count = every, 0
 
     def finished(self, latency: float) -> None:
         """A first copy came back after ``latency`` seconds."""
@@ -56,7 +55,7 @@ class RunningQuantile:
         histogram[min(bin, _BINS - 1)] += self._weight
         self._weight *= self._growth
         self._count += 1
-        if self._count >= self.FEWEST and self._count % self.EVERY == 0:
+        if self._count > self._every and self._count % self._every == 0:
             self._evaluate()
 
     def _evaluate(self) -> None:

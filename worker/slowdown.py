@@ -47,8 +47,8 @@ class Slowdown:
     - ``persistent:FILE#INDEX/COUNT``: worker INDEX of COUNT (from 0) plays one machine all the time; the file's ``vms``
       (``{"shares": [p, ...], "seconds": [[...], ...]}``, the slow machine first) are spread evenly over the workers
     - ``mixture:FILE#INDEX/COUNT``: draws as with ``quantiles``, but one worker in 50 (at least one) plays the slow
-      machine instead, another one every 30 seconds of the workers' clock (of real ones, the machine's uptime), which
-      ``scale`` does not shorten
+      machine instead, the next one every 30 seconds of the workers' clock (of real ones, the machine's uptime), which
+      ``scale`` does not shorten; so all have been slow for as long when all have had their turn
     """
 
     def __init__(self, specification: str = "off", seed: int = 0, scale: float = 1.0) -> None:
@@ -57,12 +57,13 @@ class Slowdown:
         self._seed = seed
         self._scale = scale
         self._slow: Quantiles | None = None  # of the slow machine, in a mixture
-        self._index, self._count = 0, 1
+        self._index, self._count, self._first = 0, 1, 0
         source, _, argument = specification.partition(":")
         try:
             if source == "mixture":
                 file, self._index, self._count = _one_of(argument)
                 self._usual, self._slow = _table(file), _machines(file)[0]
+                self._first = int(self._count * _uniform(seed, "slow", 0))  # to be slow, when the clock starts
             else:
                 self._usual = _parse(source, argument)
         except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
@@ -84,9 +85,8 @@ class Slowdown:
         return self._scale * quantiles(_uniform(self._seed, request_id, attempt))
 
     def _slow_at(self, at: float) -> bool:
-        turn = int(at / MOVES_EVERY_S)
-        first = int(self._count * _uniform(self._seed, "slow", turn))
-        return (self._index - first) % self._count < max(1, self._count // SLOW_IN)
+        many = max(1, self._count // SLOW_IN)
+        return (self._index - self._first - many * int(at / MOVES_EVERY_S)) % self._count < many
 
 
 def _uniform(seed: int, request_id: str, attempt: int) -> float:

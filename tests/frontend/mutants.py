@@ -219,7 +219,7 @@ MUTANTS = [
     Mutant(
         "a collage waited for that usually takes longer than a replica would",
         "policy",
-        "if flight.sent_at + self._collage_late.median > at + self._latency.median:",
+        "if flight.sent_at + self._collage_time.value > at + self._latency.median:",
         "if flight.sent_at > at + self._latency.median:",
     ),
     Mutant(

@@ -335,19 +335,24 @@ def test_a_thrifty_straggler_waits_for_its_collage_until_that_is_late_itself(
         assert cluster.when(Send(1000, 1)) - 100 == pytest.approx(replica_at, abs=0.005)
 
 
-@pytest.mark.parametrize(("takes", "replica_at"), [(0.375, 0.25), (0.3125, 0.3125)])
+@pytest.mark.parametrize(
+    ("quick", "last", "takes", "replica_at"), [(0, 100, 0.3125, 0.3125), (0, 100, 0.375, 0.25), (200, 250, 0.375, 0.25)]
+)
 def test_no_straggler_waits_for_a_collage_that_usually_takes_longer_than_a_replica_from_now(
-    takes: float, replica_at: float
+    quick: int, last: int, takes: float, replica_at: float
 ) -> None:
-    """s-cnns take 0.125 s: at the deadline, 0.25, a replica would be back at 0.375; else the collage is waited for."""
-    collages: Collages = dict.fromkeys(range(1, 101), Seen(takes)) | {101: None}
-    replies: Replies = {(4 * group, attempt): None for group in range(100) for attempt in (0, 1)} | {(400, 0): None}
+    """s-cnns take 0.125 s: at the deadline, 0.25, a replica would be back at 0.375; else the collage is waited for.
+
+    How long collages take is what the last ones took, however quick others were before.
+    """
+    collages: Collages = {group: Seen(0.15625 if group <= quick else takes) for group in range(1, last + 1)}
+    replies: Replies = {(4 * group, attempt): None for group in range(last) for attempt in (0, 1)}
     rules = replace(COLLAGE, thrifty=True, extra_load=1.0)
-    cluster = Cluster(rules, replies, collages, usual=QUICK)
-    for group in range(101):
+    cluster = Cluster(rules, {**replies, (4 * last, 0): None}, {**collages, last + 1: None}, usual=QUICK)
+    for group in range(last + 1):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     cluster.run()
-    assert cluster.when(Send(400, 1)) - 100 == pytest.approx(replica_at, abs=0.01)
+    assert cluster.when(Send(4 * last, 1)) - last == pytest.approx(replica_at, abs=0.01)
 
 
 @pytest.mark.parametrize(("thrifty", "replica_at"), [(False, 0.25), (True, 0.125)])

@@ -99,11 +99,13 @@ def test_in_a_mixture_the_slowness_moves_from_worker_to_worker(machines: Path) -
         workers = (Slowdown(f"mixture:{machines}#{index}/{count}", seed, scale) for index in range(count))
         return [index for index, worker in enumerate(workers) if worker.draw("r", 0, at) == 7 * scale]
 
-    turns = [slow(10, 30.0 * turn + 1) for turn in range(30)]
+    turns = [slow(10, 30.0 * turn + 1) for turn in range(20)]
     assert all(len(turn) == 1 for turn in turns)
-    assert len({turn[0] for turn in turns}) > 6
+    assert sorted(turns[:10]) == [[index] for index in range(10)]
+    assert turns[10:] == turns[:10]
+    assert len({slow(10, 0.0, seed)[0] for seed in range(20)}) > 5
     assert slow(10, 29.9) == slow(10, 0.0) == slow(10, 29.9, scale=0.9)  # a collage worker moves in step
-    assert len(slow(100, 0.0)) == 2
+    assert sorted(index for turn in range(50) for index in slow(100, 30.0 * turn)) == list(range(100))
 
 
 def test_measured_latencies_are_drawn_from() -> None:
