@@ -31,7 +31,9 @@ from collage.client import show
 from collage.figures import OUT, Scalar, write_figures
 from collage.tensors import to_tensor
 from collage.v1 import predict_pb2, predict_pb2_grpc, tensor_pb2, worker_pb2
-from encoder.image import decode, shrink
+from encoder.collage import CollageCode
+from encoder.grid import Grid
+from encoder.image import decode
 from frontend.metrics import CODES
 from frontend.system import KEPT_BYTES
 from inference import open_inference_pb2 as oip
@@ -143,7 +145,7 @@ def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = 
     ]
 
 
-def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float) -> list[Case]:
+def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None) -> list[Case]:
     """Raw tensors, by callers that cost next to nothing."""
     bare, classify = f"bare proxy, {size}, saturated", worker_pb2.ClassifyRequest(image=tensor)
     predict = saturating(rig.ours.address, PREDICT, predict_pb2.PredictRequest(tensor=tensor))
@@ -167,7 +169,7 @@ def jpegs(rig: Rig) -> list[Case]:
     return cases
 
 
-def to_mlserver(rig: Rig, server: Child, size: str, tensor: tensor_pb2.Tensor, bar: float) -> list[Case]:
+def to_mlserver(rig: Rig, server: Child, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Case]:
     """MLServer itself, and the frontend by our own protocol and by MLServer's."""
 
     def infer(child: Child, model: str) -> Load:
@@ -191,11 +193,11 @@ async def latency(rig: Rig, count: int) -> list[dict[str, Scalar]]:
     ours = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
     found = [await added_latency(bare, ours, count)]
     small = jpeg(20)
-    pixels = decode(small, LARGE)
+    pixels, cell = decode(small, LARGE), CollageCode(Grid(1, SIZE))
     steps: dict[str, Callable[[int], object]] = {
         "decode 20 KB JPEG to 32 x 32": lambda _: decode(small, SIZE),
         "decode 20 KB JPEG to 224 x 224": lambda _: decode(small, LARGE),
-        "cell, 224 to 32 pixels": lambda _: shrink(pixels, SIZE, SIZE),
+        "cell, 224 to 32 pixels": lambda _: cell.encode([pixels]),
     }
     times = medians(list(steps.values()), 200)
     return found + [{"case": name, "p50_s": seconds} for name, seconds in zip(steps, times, strict=True)]
@@ -214,7 +216,7 @@ async def scale(bench: Bench) -> list[Case]:
     return cases
 
 
-async def coded(rig: Rig, before: Metrics) -> dict[str, Scalar]:
+async def coded(rig: Rig, size: str, before: Metrics) -> dict[str, Scalar]:
     """How much coding there was since; raises ProcessError if a request failed, which h2load would not see."""
     now = await rig.ours.metrics()
 
@@ -224,7 +226,7 @@ async def coded(rig: Rig, before: Metrics) -> dict[str, Scalar]:
     if failed := sum(since("collage_requests_total", code=code) for code in CODES if code not in ("OK", "CANCELLED")):
         raise ProcessError(f"the frontend failed {failed:.0f} requests")  # h2load cancels what is left in the end
     share = since("collage_sent_total", attempt="collage") / since("collage_sent_total", attempt="s_cnn")
-    return {"case": "collages per request", "share": share}
+    return {"case": f"collages per request, {size}", "share": share}
 
 
 async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scalar]]:
@@ -250,10 +252,13 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
         if "scale" in parts:
             await run(await scale(bench))
         if "coding" in parts:
-            rig = await bench.rig("coding", SIZE, SERVICE_S)
-            before = await rig.ours.metrics()
-            await run(saturated(rig, "3 KB", image(SIZE), 0.7), CODED_IN_FLIGHT)
-            found.append(await coded(rig, before))
+            for size, pixels, bar in (("3 KB", SIZE, 0.7), ("150 KB", LARGE, None)):
+                rig = await bench.rig(f"coding-{pixels}", pixels, SERVICE_S)
+                before = await rig.ours.metrics()
+                await run(saturated(rig, size, image(pixels), bar), CODED_IN_FLIGHT)
+                if server and pixels == LARGE:
+                    await run(to_mlserver(rig, server, f"{size}, coded", image(pixels)), CODED_IN_FLIGHT)
+                found.append(await coded(rig, size, before))
         if small and large and server:
             await run(to_mlserver(small, server, "3 KB", image(SIZE), 0.8))
             await run(to_mlserver(large, server, "150 KB", image(LARGE), 1.5))

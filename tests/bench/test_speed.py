@@ -51,5 +51,6 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_short_run_that_saturates(tmp_path: Path) -> None:
     assert main(["--rounds", "1", "--seconds", "0.2", "--parts", "coding", "--out", str(tmp_path)]) == 0
     found = {row["case"]: row for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}
-    assert found["frontend, 3 KB, saturated"]["ratio"] > 0
-    assert found["collages per request"]["share"] >= 0
+    for size in ("3 KB", "150 KB"):
+        assert found[f"frontend, {size}, saturated"]["ratio"] > 0
+        assert found[f"collages per request, {size}"]["share"] >= 0
