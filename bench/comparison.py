@@ -32,6 +32,7 @@ from bench.findings import (
     ratio,
     read,
     select,
+    title,
 )
 from bench.replay import COMPARED, mean_of
 from bench.sweep import DENSITY, REGIME, budget_cases, cases, long_cases, scale, sweep
@@ -72,15 +73,15 @@ class Report:
             "Simulator against cluster": self.agreement,
             "Larger clusters": self.clusters,
         }
-        done = {title: section() for title, section in sections.items()}
-        missing = [title for title, section in done.items() if not section]
+        done = {heading: section() for heading, section in sections.items()}
+        missing = [heading for heading, section in done.items() if not section]
         return "\n\n".join(
             [
                 f"# Results: {self.folder.name}",
                 f"Drawn by `{command()}` on {describe(machine())}. Latencies in milliseconds as if times had not been "
                 "shortened; a group's is that of its slowest member. ± is the 95 % confidence interval over seeds. "
                 "Extra load counts collages and replicas per request.",
-                *(f"## {title}\n\n{section}" for title, section in done.items() if section),
+                *(f"## {heading}\n\n{section}" for heading, section in done.items() if section),
                 *([f"Left out for want of data: {'; '.join(missing)}."] if missing else []),
                 "## Runs",
                 *(f"{number}. {made}" for made, number in self._commands.items()),
@@ -106,9 +107,16 @@ class Report:
         pictures.densities(
             self.folder / "figure-7.png", _panels(sorted(runs, key=lambda run: (run.n, run.source)), "group")
         )
-        headings = ("paper", "std: none / collage", "replicate / collage", "p99: none / collage", "replicate / collage")
-        paper = _table(headings, ([f"{n} + 1", *ratios] for n, ratios in PAPER_FIGURE_7.items()))
-        return f"{self._image('figure-7')}\n\n{paper}\n\n{self._made(run.made for run in runs)}"
+        headings = ("", "std: none / collage", "replicate / collage", "p99: none / collage", "replicate / collage")
+        lines = [[f"paper, {n} + 1", *ratios] for n, ratios in PAPER_FIGURE_7.items()]
+        closed = select(self.rows, offered="closed", regime=REGIME, redundant=1)
+        for case, rows in sorted(grouped(closed, CASE).items()):
+            if ours := select(rows, policy="collage", setting=None):
+                rivals = select(rows, policy="none"), best_rival(rows)
+                found = [ratio(rival, ours, key) for key in ("group_std_s", "group_p99_s") for rival in rivals]
+                lines.append([_case(case), *(_show(value, digits=2) for value in found)])
+        note = "Ours are ratios to the best setting of replicate or hedge, as below.\n\n"
+        return f"{self._image('figure-7')}\n\n{_table(headings, lines)}\n\n{note}{self._made(run.made for run in runs)}"
 
     def usage(self) -> str:
         """Tables 1 and 2; of an adaptive policy early answers count as well."""
@@ -119,8 +127,8 @@ class Report:
         for n in sorted({run.n for run in ours}):
             if n in PAPER_USAGE:
                 columns[f"paper, {n} + 1"] = PAPER_USAGE[n]
-            for policy, source in dict.fromkeys((run.policy, run.source) for run in ours if run.n == n):
-                usages = [run.usage for run in ours if (run.n, run.policy, run.source) == (n, policy, source)]
+            for policy, source in dict.fromkeys((run.title, run.source) for run in ours if run.n == n):
+                usages = [run.usage for run in ours if (run.n, run.title, run.source) == (n, policy, source)]
                 total = Usage(*(sum(numbers) for numbers in zip(*usages, strict=True)))
                 columns[f"{policy}, {n} + 1, {source}"] = total
         lines: Mapping[str, Callable[[Usage], object]] = {
@@ -132,7 +140,7 @@ class Report:
             "recovery accuracy": lambda usage: f"{100 * usage.right / usage.available:.1f} %",
             "accuracy of coded answers one by one": lambda usage: f"{100 * usage.answers_right / usage.answers:.1f} %",
         }
-        table = [[title, *(show(usage) for usage in columns.values())] for title, show in lines.items()]
+        table = [[line, *(show(usage) for usage in columns.values())] for line, show in lines.items()]
         note = "The adaptive policy gives coded answers early: its first lines count these too.\n\n"
         return f"{_table(['', *columns], table)}\n\n{note}{self._made(run.made for run in ours)}"
 
@@ -149,7 +157,7 @@ class Report:
             for mine in variants.values():
                 loss = [{"points": row["accuracy"] - row["accuracy_available"]} for row in mine]
                 line = {
-                    "policy": _variant(mine[0]) + (" (best rival)" if rival and mine[0] is rival[0] else ""),
+                    "policy": title(mine[0]) + (" (best rival)" if rival and mine[0] is rival[0] else ""),
                     "extra load %": _show(mean_of(mine, "sent"), 100),
                     "request p99": _show(mean_of(mine, "p99_s"), 1000, 0),
                     "group p99": _show(mean_of(mine, "group_p99_s"), 1000, 0),
@@ -157,6 +165,7 @@ class Report:
                     "none / it, group p99": _show(ratio(none, mine, "group_p99_s"), digits=2),
                     "best rival / it, group p99": _show(ratio(rival, mine, "group_p99_s"), digits=2),
                     "none / it, group std": _show(ratio(none, mine, "group_std_s"), digits=2),
+                    "best rival / it, group std": _show(ratio(rival, mine, "group_std_s"), digits=2),
                     "request p50 against none %": _show(_less(ratio(mine, none, "p50_s")), 100),
                     "group p50 against none %": _show(_less(ratio(mine, none, "group_p50_s")), 100),
                     "coded %": _show(mean_of(mine, "coded_share"), 100),
@@ -189,8 +198,8 @@ class Report:
         if not any(row["setting"] for row in rows):
             return ""
         panels = [
-            pictures.Panel(title, "extra load, %", "p99, ms", self._curves(rows, "sent", key))
-            for title, key in (("per group", "group_p99_s"), ("per request", "p99_s"))
+            pictures.Panel(of, "extra load, %", "p99, ms", self._curves(rows, "sent", key))
+            for of, key in (("per group", "group_p99_s"), ("per request", "p99_s"))
         ]
         pictures.curves(self.folder / "extra-load.png", panels)
         return (
@@ -205,12 +214,12 @@ class Report:
         if not rows:
             return ""
         panels, deadline = [], 1000 * latency.load().quantile(0.95)
-        for title, key, factor in (
+        for label, key, factor in (
             ("group p99, ms", "group_p99_s", 1000),
             ("coded while unsure, %", "unsure_share", 100),
         ):
             curve = {"adaptive": self._curve(rows, "value", key, deadline, factor)}
-            panels.append(pictures.Panel("", "second limit (patience), ms", title, curve))
+            panels.append(pictures.Panel("", "second limit (patience), ms", label, curve))
         pictures.curves(self.folder / "patience.png", panels)
         limits = ", ".join(f"{row['value']:g}" for row in rows[:: len({row["seed"] for row in rows})])
         return (
@@ -244,13 +253,15 @@ class Report:
         if not rows:
             return ""
         pictures.curves(self.folder / "offered-load.png", panels)
+        most = max((row["sent"] for row in select(rows, policy="adaptive")), default=0.0)
         headings = (
             "workers|source|load|adaptive: p99|extra load %|coded while unsure %|"
             "lowest other p99|its extra load %|coded while unsure %|policy|beaten on both by"
         )
         return (
             f"{self._image('offered-load')}\n\nPoisson arrivals, latency from the intended start. Beaten: lower p99 "
-            f"and less extra load, both beyond the intervals. The budget is {Rules().extra_load:.0%} of extra load.\n\n"
+            f"and less extra load, both beyond the intervals of the ratios seed by seed. The budget is "
+            f"{Rules().extra_load:.0%} of extra load; the most that adaptive sent in a run is {most:.1%}.\n\n"
             f"{_table(headings.split('|'), lines)}\n\n{self._made(row['made'] for row in rows)}"
         )
 
@@ -262,7 +273,7 @@ class Report:
             if not twins:
                 continue
             used += [*rows, *twins]
-            line = [_case(("", *case)), _variant(rows[0])]
+            line = [_case(("", *case)), title(rows[0])]
             for key, form in _AGREEMENT.values():
                 line += [_show(mean_of(rows, key), *form), _show(mean_of(twins, key), *form)]
                 line += [_show(_less(ratio(twins, rows, key)), 100)]
@@ -294,7 +305,10 @@ class Report:
             ]
             for row in self.scaled
         )
-        note = "Simulated, one seed; microseconds of one core per request. Several frontends fill groups more slowly."
+        note = (
+            "Simulated, one seed; microseconds of one core per request. Several frontends do not see each other's "
+            "calls, which then meet at the same workers, and fill groups more slowly."
+        )
         return f"{note}\n\n{_table(headings.split('|'), lines)}\n\n{self._made(row['made'] for row in self.scaled)}"
 
     def _curves(self, rows: Iterable[Row], x: str, y: str, scale: float = 1000) -> dict[str, NDArray[np.float64]]:
@@ -332,10 +346,6 @@ def _show(value: Interval | None, scale: float = 1, digits: int = 1) -> str:
     return f"{scale * value[0]:.{digits}f}{spread}"
 
 
-def _variant(row: Row) -> str:
-    return f"{row['policy']}, {row['setting']} {row['value']:.3g}" if row["setting"] else str(row["policy"])
-
-
 def _case(case: tuple[Any, ...]) -> str:
     source, regime, _, load, n, redundant, groups, *_ = case
     offered = "closed groups" if load is None else f"{load:.0%} load"
@@ -348,7 +358,7 @@ def _panels(runs: Iterable[Recorded], of: str) -> dict[str, dict[str, NDArray[np
     for run in runs:
         panel = panels.setdefault(f"{run.regime}, {run.n} + 1, {run.source}, per {of}", {})
         seconds = run.groups_s if of == "group" else run.requests_s
-        panel[run.policy] = np.concatenate((panel.get(run.policy, np.empty(0)), seconds))
+        panel[run.title] = np.concatenate((panel.get(run.title, np.empty(0)), seconds))
     return panels
 
 

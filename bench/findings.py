@@ -41,7 +41,8 @@ class Usage(NamedTuple):
 class Recorded:
     """Latencies of one run in seconds, of groups and of requests, float64 ``[groups]`` and ``[requests]``.
 
-    Requests of simulated runs are not recorded. ``load`` is None for closed groups.
+    Requests of simulated runs are not recorded. ``load`` is None for closed groups; ``title`` is the policy with its
+    limit, if that is not a default.
     """
 
     made: str
@@ -49,6 +50,7 @@ class Recorded:
     regime: str
     n: int
     policy: str
+    title: str
     load: float | None
     groups_s: NDArray[np.float64]
     requests_s: NDArray[np.float64]
@@ -86,18 +88,16 @@ def _read_records(file: Path, rows: Sequence[Row]) -> Iterable[Recorded]:
         for line in lines:
             record = json.loads(line)
             simulated = "simulated" in record
-            key = (simulated, *(record.get(name) for name in ("regime", "n", "policy", "seed", "load")))
-            if "setting" in record:
-                continue  # pictures are of defaults
+            key = (simulated, *(record.get(name) for name in ("regime", "n", *VARIANT, "seed", "load")))
             if simulated:
                 entry: tuple[Any, ...] = tuple(record[name] for name in ("latency_s", "slow", "coded", "coded_right"))
             else:
                 entry = (record["latency_s"], record["source"], record["prediction"] == record["label"])
             runs.setdefault(key, []).append(entry)
-    for (simulated, regime, n, policy, seed, load), entries in runs.items():
+    for (simulated, regime, n, policy, setting, value, seed, load), entries in runs.items():
         source, offered = "sim" if simulated else "real", "closed" if load is None else "open"
         about = {"source": source, "regime": regime, "n": n, "policy": policy, "seed": seed, "load": load}
-        row = next(iter(select(rows, offered=offered, setting=None, **about)), None)
+        row = next(iter(select(rows, offered=offered, setting=setting, value=value, **about)), None)
         if row is None:
             raise ValueError(f"{file}: there is no row of {about}")
         latencies, *others = (np.array(column) for column in zip(*entries, strict=True))
@@ -107,7 +107,7 @@ def _read_records(file: Path, rows: Sequence[Row]) -> Iterable[Recorded]:
             latencies *= row["mean_s"] / latencies.mean()  # to what the row says, where times had been shortened
             groups_s = latencies.reshape(-1, n).max(axis=1)
             known = (groups_s, latencies, count_usage(others[0].reshape(-1, n), others[1]))
-        yield Recorded(row["made"], source, regime, n, policy, load, *known)
+        yield Recorded(row["made"], source, regime, n, policy, title(row), load, *known)
 
 
 def _usage_of_groups(slow: NDArray[np.bool_], coded: NDArray[np.int64], right: NDArray[np.int64]) -> Usage:
@@ -129,6 +129,11 @@ def count_usage(sources: NDArray[Any], rights: NDArray[np.bool_]) -> Usage:
         answers=int(coded.sum()),
         answers_right=int((coded & right).sum()),
     )
+
+
+def title(row: Row) -> str:
+    """The policy, and its limit if that is not a default."""
+    return f"{row['policy']}, {row['setting']} {row['value']:.3g}" if row["setting"] else str(row["policy"])
 
 
 def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
@@ -174,9 +179,9 @@ def mean(rows: Sequence[Row], key: str) -> float:
 
 
 def below(rows: Sequence[Row], others: Sequence[Row], key: str) -> bool:
-    """Whether the intervals lie apart; without intervals, the means."""
-    (low, low_spread), (high, high_spread) = (mean_of(each, key) or (0.0, 0.0) for each in (rows, others))
-    return bool(low + np.nan_to_num(low_spread) < high - np.nan_to_num(high_spread))
+    """Whether ``key`` is lower beyond the interval of the ratio; without an interval, by the means."""
+    value, spread = ratio(rows, others, key) or (1.0, 0.0)
+    return bool(value + np.nan_to_num(spread) < 1)
 
 
 def describe(machine: Mapping[str, object]) -> str:

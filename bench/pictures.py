@@ -147,17 +147,21 @@ def generator(path: Path, probabilities: NDArray[np.float64], seconds: NDArray[n
 
 
 def densities(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
-    """Draw histograms of group latencies (seconds) of several policies, one panel over the other; p99 is dotted."""
+    """Draw histograms of group latencies (seconds) of several policies, one panel over the other; p99 is dotted.
+
+    What stands before a comma in their names is a policy.
+    """
     figure, grid = _grid(len(panels), columns=1)
     longest = 1000 * max(float(np.quantile(times, 0.999)) for runs in panels.values() for times in runs.values())
     bins = np.linspace(0, longest, 100)
     for axes, (title, runs) in zip(grid, panels.items(), strict=True):
         for policy, times in runs.items():
+            colour = POLICY_COLOURS[policy.partition(", ")[0]]
             p99 = 1000 * float(np.quantile(times, 0.99))
             shares = np.histogram(1000 * times, bins)[0] / len(times) / (bins[1] - bins[0])
             label = f"{policy}: p99 {p99:.0f} ms, std {1000 * times.std():.0f}"
-            axes.stairs(shares, bins, color=POLICY_COLOURS[policy], linewidth=1.3, label=label)
-            axes.axvline(p99, color=POLICY_COLOURS[policy], linestyle=":")
+            axes.stairs(shares, bins, color=colour, linewidth=1.3, label=label)
+            axes.axvline(p99, color=colour, linestyle=":")
         axes.set(title=title, yscale="log", xlabel="group latency, ms", ylabel="density, 1/ms", xlim=(0, longest))
         axes.legend(fontsize=8)
     _save(figure, path)
@@ -172,15 +176,14 @@ def tails(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -
     ticks = np.array([0, 0.5, 0.9, 0.99, 0.999, 0.9999])
     for axes, (title, runs) in zip(grid, panels.items(), strict=True):
         for policy, times in runs.items():
+            colour = POLICY_COLOURS[policy.partition(", ")[0]]
             milliseconds = np.sort(1000 * times)
             nines = -np.log10(1 - np.arange(len(times)) / len(times))
             marked = [0.99, 0.999] if len(times) >= 10_000 else [0.99]
             values = np.quantile(milliseconds, marked)
             shown = [f"p{100 * share:g} {value:.0f}" for share, value in zip(marked, values, strict=True)]
-            axes.step(
-                milliseconds, nines, where="post", color=POLICY_COLOURS[policy], label=f"{policy}: {', '.join(shown)}"
-            )
-            axes.plot(values, -np.log10(1 - np.array(marked)), "o", color=POLICY_COLOURS[policy])
+            axes.step(milliseconds, nines, where="post", color=colour, label=f"{policy}: {', '.join(shown)}")
+            axes.plot(values, -np.log10(1 - np.array(marked)), "o", color=colour)
         axes.set(title=title, xlabel="latency, ms", ylabel="share within it")
         axes.set_yticks(-np.log10(1 - ticks), [f"{100 * tick:g} %" for tick in ticks])
         axes.set_xlim(left=0)

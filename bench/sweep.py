@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,11 @@ from collage.figures import Scalar, write_figures
 
 REGIME = "transient"
 SHARES = (0.8, 0.85, 0.88, 0.9, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)  # of first copies in time: the deadline
-NEAR = (0.93, 0.94, 0.95, 0.96, 0.97)  # what larger groups have: extra loads around that of their collages
+NEAR: Mapping[int, Sequence[float]] = {  # deadlines that cost replicas up to about what the collages of N cost
+    **{4: (0.75, 0.8, 0.85, 0.9, 0.93, 0.95), 9: SHARES},
+    **{16: (0.92, 0.93, 0.94, 0.95, 0.96, 0.97), 25: (0.94, 0.95, 0.96, 0.97, 0.98)},
+}
+OTHERS = (0.85, 0.88, 0.9, 0.93)  # in the other regimes, beside the default of 0.95
 SOONER = 0.9  # a deadline quantile of the adaptive policy that costs larger groups little
 BUDGETS = (0.02, 0.05, 0.08, 0.11, 0.13, 0.16, 0.2)
 PATIENCE = (1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 1.7, 2.0, 2.3)  # times a deadline of .215 s: .22 to .5 s
@@ -27,13 +31,14 @@ LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 DENSITY = ("none", "replicate", "hedge", "collage", "adaptive")
 FOR_P999 = 100  # times as many groups
 CLUSTERS = (100, 1_000, 10_000)  # workers, a tenth of them collage workers
+SCALED = (0.3, 0.5, 0.8, 0.9, 1.0)  # loads
 FULL_LOAD = 0.5  # simulated at full length with one frontend; other loads and several frontends at a tenth of it
 
 
 class Case(NamedTuple):
     """One policy with one limit (of Rules) away from its default, or none; closed groups or an open loop.
 
-    ``times`` as many groups as others.
+    ``times`` as many groups as others, or requests in an open loop.
     """
 
     setup: Setup
@@ -54,24 +59,28 @@ class Case(NamedTuple):
 def cases() -> Iterator[Case]:
     """All that the report draws, but for ``budget_cases`` and ``long_cases``."""
 
-    def deadline(share: float) -> float:
-        return float(np.quantile(REGIMES[REGIME].sample, share))
+    def rivals(setup: Setup, shares: Iterable[float], regime: str, times: int) -> Iterator[Case]:
+        for share in shares:
+            deadline = float(np.quantile(REGIMES[regime].sample, share))
+            yield Case(setup, "hedge", "quantile", share, regime=regime, times=times)
+            yield Case(setup, "replicate", "deadline", deadline, regime=regime, times=times)
 
     # More cells, fewer collages: their tail takes more groups to see.
     for n, times in ((4, 3), (9, 3), (16, 4), (25, 6)):
         setup = Setup(n, 1)
-        shares = SHARES if n == 9 else NEAR
         yield from (Case(setup, policy, times=times) for policy in COMPARED)
-        yield from (Case(setup, "hedge", "quantile", share, times=times) for share in shares)
-        yield from (Case(setup, "replicate", "deadline", deadline(share), times=times) for share in shares)
+        yield from rivals(setup, NEAR[n], REGIME, times)
         if n > 9:
             yield Case(setup, "adaptive", "quantile", SOONER, times=times)
     setup = Setup(9, 1)
-    yield from (Case(setup, "collage", "deadline", deadline(share), times=3) for share in SHARES)
+    usual = REGIMES[REGIME].sample
+    yield from (Case(setup, "collage", "deadline", float(np.quantile(usual, share)), times=3) for share in SHARES)
     yield from (Case(setup, "adaptive", "patience", patience, times=3) for patience in PATIENCE)
-    yield from (Case(setup, policy, regime=name, times=3) for name in REGIMES if name != REGIME for policy in COMPARED)
+    for name in (name for name in REGIMES if name != REGIME):
+        yield from (Case(setup, policy, regime=name, times=3) for policy in COMPARED)
+        yield from rivals(setup, OTHERS, name, 3)
     for setup in (Setup(9, 1), Setup(36, 4)):
-        yield from (Case(setup, policy, load=load) for policy in COMPARED for load in LOADS)
+        yield from (Case(setup, policy, load=load, times=4) for policy in COMPARED for load in LOADS)
 
 
 def budget_cases() -> Iterator[Case]:
@@ -97,7 +106,7 @@ def sweep(out: Path, chosen: Iterable[Case], groups: int, seeds: int) -> Path:
     for case, seed in track(runs, "sweeping", console=console, transient=True):
         setup, regime = case.setup, REGIMES[case.regime]
         limits: dict[str, float | None] = {case.setting: case.value} if case.setting else {}
-        count = case.times * groups if case.load is None else 20 + 9 * groups // setup.n  # 20 warm up
+        count = case.times * (groups if case.load is None else 9 * groups // setup.n) + 20 * (case.load is not None)
         done = run(setup, case.policy, regime, seed, count, case.load, limits=limits)
         row = done.row(about("sim", setup, regime, case.policy, seed, case.load))
         rows.append({**row, "setting": case.setting, "value": case.value} if case.setting else row)
@@ -130,7 +139,7 @@ def scale(out: Path, requests: int, clusters: Sequence[int] = CLUSTERS) -> Path:
     """
     rows: list[dict[str, Scalar]] = []
     shapes = [(workers, frontends) for workers in clusters for frontends in (1, 4)]
-    runs = [(*shape, policy, load) for shape in shapes for policy in ("none", "adaptive") for load in (0.3, 0.5, 0.8)]
+    runs = [(*shape, policy, load) for shape in shapes for policy in ("none", "adaptive") for load in SCALED]
     for workers, frontends, policy, load in track(runs, "scaling", console=Console(stderr=True), transient=True):
         setup = Setup(workers - workers // 10, workers // 10, frontends=frontends)
         full = load == FULL_LOAD and frontends == 1

@@ -50,12 +50,17 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 
 def fit(image: Image.Image, size: int) -> Pixels:
-    """The s-cnn's input from any opened image: uint8 RGB ``[size, size, 3]``; training and serving both call this."""
-    image = ImageOps.exif_transpose(image)
+    """The s-cnn's input from any opened image: uint8 RGB ``[size, size, 3]``; training and serving both call this.
+
+    The image itself is turned upright, as a copy of a large one would cost much memory.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion would clip them
-        grey = np.asarray(image, np.float32) / 257
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    image = image.convert("RGB")
+        grey = np.array(image, np.float32)
+        grey /= 257
+        image = Image.fromarray(grey.clip(0, 255, out=grey).astype(np.uint8))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(image)

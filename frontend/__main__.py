@@ -41,7 +41,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     ejection = settings.ejection()
     security = settings.worker_security()
     with batch_threads():  # which gRPC starts with its first server
-        server = Server(settings, registry, [SERVICE, OPEN_INFERENCE])
+        server = Server(settings, registry, [SERVICE, OPEN_INFERENCE], connection_age(settings))
     s_cnn = Pool(
         ModelKind.S_CNN,
         settings.s_cnn_workers,
@@ -87,7 +87,12 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         if collage_workers:  # or an alert would miss what nobody wants
             metrics.watch_workers("collage", collage)
         servicer = PredictServicer(
-            dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight, server.draining
+            dispatcher,
+            settings.timeout_s,
+            settings.max_pixels,
+            settings.max_in_flight,
+            server.draining,
+            settings.max_connection_age_s or None,
         )
         predict_pb2_grpc.add_PredictServiceServicer_to_server(servicer, server.grpc)
         open_inference = FrontendInference(
@@ -104,6 +109,18 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             await dispatcher.close()
             await s_cnn.close()
             await collage.close()
+
+
+def connection_age(settings: FrontendSettings) -> list[tuple[str, int]]:
+    """gRPC's options to end connections; a stream, however late it began, and its requests end within the grace."""
+    age_s = settings.max_connection_age_s
+    if not age_s:
+        return []
+    grace_s = age_s + settings.timeout_s
+    return [
+        ("grpc.max_connection_age_ms", max(1, round(1000 * age_s))),
+        ("grpc.max_connection_age_grace_ms", round(1000 * grace_s)),
+    ]
 
 
 async def serve(settings: FrontendSettings) -> None:

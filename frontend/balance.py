@@ -80,6 +80,7 @@ class Balancer:
         self._workers: dict[str, _Worker] = {}
         self._shelves: list[list[_Worker]] = [[]]  # eligible workers by outstanding calls
         self._lowest = 0
+        self._probing: dict[str, _Worker] = {}  # those on probation
         self._median = RunningQuantile(0.5, 0.0, lowest=0.0)
         self._out: list[tuple[float, str]] = []  # ejected workers by the time of their return
         self._ejected = self._ready = 0
@@ -106,6 +107,7 @@ class Balancer:
         """Forget a worker."""
         if worker := self._workers.pop(name, None):
             self._unshelve(worker)
+            self._probing.pop(name, None)
             self._ready -= worker.ready
             if worker.standing is _Standing.EJECTED:
                 self._ejected -= 1
@@ -113,13 +115,19 @@ class Balancer:
     def pick(self, at: float, avoid: Collection[str] = ()) -> str | None:
         """A worker for a call made now, or None if none can be used that is not in ``avoid``.
 
-        Where all that are ready are left out, because others were lost since, one of them is better than none.
+        First copies (nothing to avoid) are offered to those on probation first: by their latency they would hardly ever
+        be chosen. Where all that are ready are left out, because others were lost since, one of them is better than
+        none.
         """
         while self._out and self._out[0][0] <= at:
             _, name = heapq.heappop(self._out)
             if (worker := self._workers.get(name)) and worker.standing is _Standing.EJECTED:
                 self._ejected -= 1
                 self._change(worker, standing=_Standing.PROBATION, probes=0)
+        if self._probing and not avoid:
+            for worker in self._probing.values():
+                if worker.eligible:
+                    return worker.name
         self._lift()
         for shelf in self._shelves[self._lowest :]:
             candidates = [worker for worker in self._sample(shelf) if worker.name not in avoid]
@@ -237,6 +245,10 @@ class Balancer:
         for name, value in values.items():
             setattr(worker, name, value)
         self._shelve(worker)
+        if worker.standing is _Standing.PROBATION:
+            self._probing[worker.name] = worker
+        else:
+            self._probing.pop(worker.name, None)
 
     def _count(self, worker: _Worker, outstanding: int) -> None:
         self._unshelve(worker)

@@ -132,6 +132,7 @@ class Coding:
                 raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")
         except WorkerFailure as failure:
             self._metrics.failures.labels("collage", failure.code).inc()
+            failure.log(worker.address if worker else "?", name)
             self._feed(e.CollageFailed(self._loop.time(), group))
             return
         at = self._loop.time()

@@ -100,6 +100,12 @@ class FrontendSettings(ServerSettings):
         3, ge=1, le=100, description="good calls, one at a time, after which it is used like any other again"
     )
     timeout_s: float = Field(10.0, gt=0, le=600, description="longest a request may take; a caller's shorter one wins")
+    max_connection_age_s: float = Field(
+        0.0,
+        ge=0,
+        description="clients' connections and streams are ended after this long, when what they have is answered: so "
+        "they find frontends that have come since; 0: never",
+    )
     max_in_flight: int = Field(1024, ge=1, description="requests admitted at once; more are refused")
     max_bytes_in_flight: int = Field(
         MAX_BYTES, ge=1, description="bytes that requests in flight may hold; more are refused"

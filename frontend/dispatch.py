@@ -307,6 +307,7 @@ class Dispatcher:
 
     def _attempt_failed(self, job: Job, attempt: int, failure: WorkerFailure) -> None:
         self.metrics.failures.labels("s_cnn" if attempt == e.PRIMARY else "replica", failure.code).inc()
+        failure.log(job.tried[attempt], job.name)
         told = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
         full = failure.code == "RESOURCE_EXHAUSTED"
         job.error = ResourceExhausted(told, self._admission.service) if full else Unavailable(told)

@@ -248,14 +248,19 @@ class Policy:
             self._actions.append(SetTimer(unsure_from, Timer.UNSURE, request.id))
         too_late = coded and at + self._latency.median > unsure_from  # a replica could not be back before that
         nothing_left = not request.outstanding
-        late = self._collage_late_at(request, at) if self.rules.thrifty else None
-        if late is not None and at < late and not nothing_left:
+        flight = self._flight(request) if self.rules.thrifty and self._collage_pending(request) else None
+        # It is no help if a replica would be sooner, as both usually are.
+        slow = flight is not None and flight.sent_at + self._collage_time.value > at + self._latency.median
+        late = flight.sent_at + self._collage_late_after if flight else at
+        if at < late and not slow and not nothing_left:
             self._actions.append(SetTimer(late, Timer.LATE, request.id))
             return
         wanted = nothing_left or (request.sent == 1 and not too_late)
         may = self.rules.replica and request.sent < self.rules.attempts
         if wanted and may and self.budget.spend(force=nothing_left):
             self._send(request)
+            if slow and request.sent < self.rules.attempts and self.budget.spend():
+                self._send(request)  # in place of the collage
 
     def _give_up_if_hopeless(self, request: _Request, at: float) -> None:
         """Fail a request that nothing can answer any more; an unsure coded answer is better than none."""
@@ -285,18 +290,6 @@ class Policy:
     def _collage_pending(self, request: _Request) -> bool:
         flight = self._flight(request)
         return flight is not None and flight.confidences is None
-
-    def _collage_late_at(self, request: _Request, at: float) -> float | None:
-        """From when on a collage in flight is a straggler itself; None if none is in flight.
-
-        It is one at once if a replica would be sooner, as both usually are.
-        """
-        flight = self._flight(request)
-        if flight is None or flight.confidences is not None:
-            return None
-        if flight.sent_at + self._collage_time.value > at + self._latency.median:
-            return at
-        return flight.sent_at + self._collage_late_after
 
     @property
     def _collage_late_after(self) -> float:

@@ -30,12 +30,12 @@ class Rules:
     ``quantile`` of what first copies take, from ``shortest`` to ``longest`` and at most ``stretch`` of their medians. A
     coded answer below ``accept`` (None: as the model says) is unsure: a straggler gets it only after ``patience``
     deadlines, or when its time runs out. If ``early``, a sure one is given as soon as it is there. If ``thrifty``, no
-    replica is sent while the collage is in flight and not late itself, unless a replica would be sooner; if it is late
-    before the deadline, its members are stragglers at once; and if the budget is too small for a collage of every
-    group, replicas come first, and the quantile is at least as high as leaves only so many stragglers as it can pay
-    them for. An open group waits ``group_wait`` for members, at most as long as its collage can be back by the
-    deadline. ``extra_load`` is the budget of redundant requests per ordinary one, ``attempts`` bounds how often one
-    request is sent in all, ``margin`` is kept of the caller's time for the answer's way back (a quarter, if that is
+    replica is sent while the collage is in flight and not late itself, unless a replica would be sooner, and then two
+    are; if it is late before the deadline, its members are stragglers at once; and if the budget is too small for a
+    collage of every group, replicas come first, and the quantile is at least as high as leaves only so many stragglers
+    as it can pay them for. An open group waits ``group_wait`` for members, at most as long as its collage can be back
+    by the deadline. ``extra_load`` is the budget of redundant requests per ordinary one, ``attempts`` bounds how often
+    one request is sent in all, ``margin`` is kept of the caller's time for the answer's way back (a quarter, if that is
     less), ``audit`` is the share of coded answers whose late s-cnn is let finish, to compare, and ``eject`` leaves out
     workers that stay slow (the pool's business).
     """

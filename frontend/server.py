@@ -18,6 +18,7 @@ from frontend.jobs import Outcome, Source
 from inference.service import MAX_ID_BYTES
 
 _DRAINING = "this frontend is shutting down: send to another one what was not answered"
+_OLD = "this stream has been open for long enough: send on another one what was not answered"
 _WIRE_SOURCES = {
     Source.S_CNN: predict_pb2.SOURCE_S_CNN,
     Source.COLLAGE: predict_pb2.SOURCE_COLLAGE,
@@ -31,13 +32,20 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
 
     ``timeout_s`` is the longest a request may take, ``max_pixels`` the largest image, ``max_in_flight`` how many
     unanswered requests one stream may have before it is read no further. While ``draining`` is set, new requests of
-    streams are refused, and streams end as UNAVAILABLE when those they have are answered.
+    streams are refused, and streams end as UNAVAILABLE when those they have are answered. So do streams that have been
+    open for ``max_stream_s``.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, timeout_s: float, max_pixels: int, max_in_flight: int, draining: asyncio.Event
+        self,
+        dispatcher: Dispatcher,
+        timeout_s: float,
+        max_pixels: int,
+        max_in_flight: int,
+        draining: asyncio.Event,
+        max_stream_s: float | None = None,
     ) -> None:
-        self._dispatcher, self._draining = dispatcher, draining
+        self._dispatcher, self._draining, self._max_stream_s = dispatcher, draining, max_stream_s
         self._timeout_s, self._max_pixels, self._max_in_flight = timeout_s, max_pixels, max_in_flight
 
     @boundary
@@ -81,14 +89,14 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         async with asyncio.TaskGroup() as answers:
             reading = answers.create_task(read())
             drained = answers.create_task(self._draining.wait())
-            await asyncio.wait((reading, drained), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reading, drained), timeout=self._max_stream_s, return_when=asyncio.FIRST_COMPLETED)
             if not drained.cancel() and running:
                 await asyncio.wait(set(running))  # those that come meanwhile are refused
             unread = reading.cancel()
         if garbled:
             raise InvalidArgument("a message of the stream is no PredictStreamRequest: nothing was read after it")
         if unread:
-            raise Unavailable(_DRAINING)
+            raise Unavailable(_DRAINING if self._draining.is_set() else _OLD)
 
     async def _stream_response(
         self, message: predict_pb2.PredictStreamRequest, remaining_s: float, twice: bool

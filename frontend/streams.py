@@ -33,6 +33,11 @@ class WorkerFailure(Exception):
         self.code = code
         self.unreachable = code == "UNAVAILABLE"
 
+    def log(self, address: str, request_id: str) -> None:
+        """Say whose call to which worker this was. That a worker's queue is full is no fault."""
+        level = logging.DEBUG if self.code == "RESOURCE_EXHAUSTED" else logging.WARNING
+        logger.log(level, "worker %s failed: %s: %s", address, self.code, self, extra={"request_id": request_id})
+
 
 Ending = Reply[Output] | WorkerFailure | None
 """How a call ended: its reply, its failure, or None if it was cancelled."""

@@ -144,7 +144,8 @@ class DeadlineExceeded(ServiceError):
 def status_of(error: BaseException, request_id: str = "") -> tuple[grpc.StatusCode, str]:
     """The status and text that a caller is told; logs what is nobody's business but ours."""
     if isinstance(error, ServiceError):
-        logger.debug("refused: %s %s", error.code.name, error, extra={"request_id": request_id})
+        level = logging.INFO if isinstance(error, Unavailable | DeadlineExceeded) else logging.DEBUG  # or refused
+        logger.log(level, "not answered: %s %s", error.code.name, error, extra={"request_id": request_id})
         return error.code, str(error)
     logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
     return grpc.StatusCode.INTERNAL, "internal error: see the server's log"
@@ -270,8 +271,14 @@ def new_server(options: Sequence[tuple[str, int]], interceptors: Sequence[Any] =
 class Server:
     """A gRPC server with health, reflection and a metrics port. NOT_SERVING until told otherwise."""
 
-    def __init__(self, settings: ServerSettings, registry: CollectorRegistry, services: Sequence[str]) -> None:
-        """``services`` are the full names of those that the caller registers on ``grpc``.
+    def __init__(
+        self,
+        settings: ServerSettings,
+        registry: CollectorRegistry,
+        services: Sequence[str],
+        options: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """``services`` are the full names of those that the caller registers on ``grpc``, ``options`` more of gRPC's.
 
         Raises SecurityError for certificates, keys or tokens that cannot be used.
         """
@@ -279,7 +286,7 @@ class Server:
         self.registry = registry
         self.draining = asyncio.Event()  # set from when on new calls are refused; streams are to end themselves
         interceptors = [TokenCheck(Tokens(settings.token_file))] if settings.token_file else []
-        self.grpc = new_server(server_options(settings.max_message_bytes), interceptors)
+        self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors)
         self._credentials: grpc.ServerCredentials | None = None
         if settings.tls_cert and settings.tls_key:
             self._credentials = ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca).credentials()

@@ -184,12 +184,15 @@ def test_the_best_rival_may_send_little_more_than_the_collages() -> None:
     assert best_rival([]) == []
 
 
-def test_below_means_beyond_the_intervals() -> None:
-    low, near, far = ([{"x": centre + step} for step in (-1, 0, 1)] for centre in (10, 13, 20))
-    assert below(low, far, "x")
-    assert not below(low, near, "x")
-    assert not below(far, low, "x")
-    assert below(low[:1], near[:1], "x")  # one seed: no interval
+def test_below_means_beyond_the_interval_of_the_ratio_seed_by_seed() -> None:
+    def values(*numbers: float) -> list[Row]:
+        return [{"seed": seed, "x": number} for seed, number in enumerate(numbers)]
+
+    base = values(10, 20, 30)
+    assert below(values(9, 18, 27), base, "x")  # far less than seeds differ, but always a tenth
+    assert not below(values(8, 22, 27), base, "x")
+    assert not below(base, values(9, 18, 27), "x")
+    assert below(values(9), base[:1], "x")  # one seed: no interval
 
 
 def test_every_case_of_the_sweep_can_be_simulated() -> None:

@@ -195,8 +195,8 @@ MUTANTS = [
     Mutant(
         "replica although the collage will do: thrift ignored",
         "policy",
-        "if late is not None and at < late and not nothing_left:",
-        "if False and late is not None:",
+        "if at < late and not slow and not nothing_left:",
+        "if False and at < late:",
     ),
     Mutant(
         "late collage not noticed before the deadline: members are no stragglers",
@@ -219,8 +219,20 @@ MUTANTS = [
     Mutant(
         "a collage waited for that usually takes longer than a replica would",
         "policy",
-        "if flight.sent_at + self._collage_time.value > at + self._latency.median:",
-        "if flight.sent_at > at + self._latency.median:",
+        "flight.sent_at + self._collage_time.value > at + self._latency.median",
+        "flight.sent_at > at + self._latency.median",
+    ),
+    Mutant(
+        "one replica only in place of a collage that is of no help",
+        "policy",
+        "if slow and request.sent < self.rules.attempts and self.budget.spend():",
+        "if False:",
+    ),
+    Mutant(
+        "probation without end: a worker on it is chosen by its old latency",
+        "balance",
+        "if self._probing and not avoid:",
+        "if False:",
     ),
     Mutant(
         "useless replica: one that cannot be back before patience is over",

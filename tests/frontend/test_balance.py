@@ -148,6 +148,25 @@ def test_where_only_ejected_workers_are_left_one_of_them_is_picked() -> None:
     assert workers.shortest_queue == 1
 
 
+def test_first_copies_are_offered_to_a_worker_on_probation_first() -> None:
+    """Among a hundred idle ones it would take for ever until it is sampled twice."""
+    rules = Ejection()
+    workers = balancer(100, rules)
+    workers.succeeded("w7", 0.0, 5.0)
+    for _ in range(rules.failures):
+        workers.failed("w7", 0.0)
+    assert workers.ejected == 1
+    at = rules.rest
+    assert workers.pick(at, avoid=["w1"]) != "w7", "replicas are no probes"
+    for _ in range(rules.probes):
+        assert workers.pick(at) == "w7"
+        workers.started("w7")
+        assert workers.pick(at) != "w7", "one call at a time"
+        workers.released("w7")
+        workers.succeeded("w7", at, 0.1)
+    assert {workers.pick(at) for _ in range(20)} != {"w7"}
+
+
 def test_slow_probes_do_not_count_though_there_is_no_room_to_eject_again() -> None:
     workers, told = balancer(3, Ejection(share=0.34, rest=1.0)), list[str]()
     workers.changed = lambda name, reason: told.append(f"{name}: {reason}")
