@@ -35,7 +35,7 @@ from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import decode
 from frontend.metrics import CODES
-from frontend.system import KEPT_BYTES
+from frontend.system import KEPT_BYTES, LARGE_BYTES
 from inference import open_inference_pb2 as oip
 from models.measure import medians
 
@@ -283,7 +283,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
     pin(os.getpid(), 1)
-    os.environ |= dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(KEPT_BYTES))  # for all alike
+    # What the frontend asks for itself, for all alike.
+    os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(LARGE_BYTES)}
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = asyncio.run(measure(args, Path(folder)))

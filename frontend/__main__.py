@@ -66,7 +66,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         settings.resolve_every_s,
         ejection,
     )
-    with ThreadPoolExecutor(settings.image_threads, "image") as executor:
+    with ThreadPoolExecutor(settings.image_threads, "image") as executor, ThreadPoolExecutor(1, "collage") as encoder:
         policy = Policy(rules)
         metrics.deadline.set_function(lambda: policy.deadline)
         dispatcher = Dispatcher(
@@ -75,6 +75,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             collage,
             metrics,
             executor,
+            encoder,
             settings.max_in_flight,
             settings.detection_threshold,
             settings.default_label,

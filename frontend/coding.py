@@ -16,7 +16,7 @@ from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
 from frontend import events as e
-from frontend.jobs import Answer, Job, makes_sense
+from frontend.jobs import Answer, Job
 from frontend.metrics import FrontendMetrics
 from frontend.streams import WorkerFailure
 from frontend.workers import Pool
@@ -27,7 +27,7 @@ logger = logging.getLogger("collage.frontend")
 class Coding:
     """Sends collages to a pool of collage workers, and tells by ``feed`` what became of them.
 
-    ``executor`` runs image work. ``detection_threshold`` takes the place of the models' own; workers with another
+    ``executor`` makes collages. ``detection_threshold`` takes the place of the models' own; workers with another
     grid than ``k`` x ``k`` are refused, if that is given.
     """
 
@@ -48,6 +48,7 @@ class Coding:
         self._detection_threshold, self._k = detection_threshold, k
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._sent: set[int] = set()  # of these
         workers.fits = self._fits
         workers.listeners.append(self._workers_changed)
         s_cnn.listeners.append(workers.review)
@@ -127,9 +128,8 @@ class Coding:
                 self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
                 return
             self._metrics.sent.inc("collage")
+            self._sent.add(group)
             reply = await worker.ask(collage, name, max(0.0, expires - self._loop.time()))
-            if not makes_sense(reply.output.class_probabilities, model):
-                raise WorkerFailure("GARBAGE", "its class probabilities are not one finite number per label")
         except WorkerFailure as failure:
             self._metrics.failures.labels("collage", failure.code).inc()
             failure.log(worker.address if worker else "?", name)
@@ -149,6 +149,11 @@ class Coding:
 
     def _ended(self, group: int, task: asyncio.Task[None]) -> None:
         del self._running[group]
-        if not task.cancelled() and (error := task.exception()):
+        sent = group in self._sent
+        self._sent.discard(group)
+        if task.cancelled():
+            if not sent:  # and so costs nothing
+                self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
+        elif error := task.exception():
             logger.error("a collage failed unexpectedly", exc_info=error)
             self._feed(e.CollageFailed(self._loop.time(), group))

@@ -20,8 +20,9 @@ class FrontendSettings(ServerSettings):
     """How to find workers, and what to do about stragglers. All times are in seconds."""
 
     s_cnn_workers: str = Field(
+        min_length=1,
         description="s-cnn workers: host:port,host:port,... or dns:///name:port or file:///path with one host:port a "
-        "line; names are resolved and files read again and again"
+        "line; names are resolved and files read again and again",
     )
     collage_workers: str = Field("", description="collage-cnn workers, in the same form; empty for none")
     resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and files are read")
@@ -111,7 +112,7 @@ class FrontendSettings(ServerSettings):
         MAX_BYTES, ge=1, description="bytes that requests in flight may hold; more are refused"
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest image accepted, width times height")
-    image_threads: int = Field(2, ge=1, le=64, description="threads that decode images and build collages")
+    image_threads: int = Field(2, ge=1, le=64, description="threads that decode images")
     default_label: str = Field(
         "", description="answered, as source DEFAULT, when a request's time runs out; DEADLINE_EXCEEDED if empty"
     )

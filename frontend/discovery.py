@@ -30,7 +30,7 @@ def check(target: str) -> str:
     if target.startswith(FILE):
         return target
     for address in [target.removeprefix(DNS)] if target.startswith(DNS) else parse(target):
-        if not _ADDRESS.fullmatch(address):
+        if not _ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 65536:
             raise TargetError(f"expected host:port, got {address!r}")
     return target
 

@@ -34,9 +34,10 @@ SHORTEST_RETRY_S = 0.01
 class Dispatcher:
     """Serves requests with a policy, a pool of s-cnn workers and a pool of collage workers.
 
-    ``executor`` runs image work; ``max_in_flight`` bounds how many requests are admitted at once, ``max_bytes`` how
-    much they hold. ``default_label`` is the answer to a request whose time runs out; without one, or if the model has
-    no such label, it fails. ``detection_threshold`` and ``k`` are those of ``Coding``.
+    ``executor`` decodes images, ``encoder`` makes collages, which are not to wait in line with images.
+    ``max_in_flight`` bounds how many requests are admitted at once, ``max_bytes`` how much they hold. ``default_label``
+    is the answer to a request whose time runs out; without one, or if the model has no such label, it fails.
+    ``detection_threshold`` and ``k`` are those of ``Coding``.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Dispatcher:
         collage: Pool[Detections],
         metrics: FrontendMetrics,
         executor: Executor,
+        encoder: Executor,
         max_in_flight: int = 1024,
         detection_threshold: float | None = None,
         default_label: str = "",
@@ -66,7 +68,7 @@ class Dispatcher:
         metrics.in_flight.set_function(lambda: self._in_flight)
         self._calls: dict[tuple[int, int], Cancellable] = {}
         self._events: list[e.Event] = []
-        self._coding = Coding(s_cnn, collage, metrics, executor, self._feed, detection_threshold, k)
+        self._coding = Coding(s_cnn, collage, metrics, encoder, self._feed, detection_threshold, k)
 
     # Requests
 
@@ -85,7 +87,7 @@ class Dispatcher:
         ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
         """
         admitted_at = self._loop.time()
-        self._admit(timeout_s, size)
+        self._admit(timeout_s, size, quick)
         self._in_flight += 1
         self._bytes += size
         code = "INTERNAL"
@@ -106,8 +108,9 @@ class Dispatcher:
         self.metrics.latency.labels(outcome.source).observe(outcome.total_s)
         return outcome
 
-    def _admit(self, timeout_s: float, size: int) -> None:
+    def _admit(self, timeout_s: float, size: int, quick: bool) -> None:
         """Refuse what would only wait in vain: now, while the caller can still do something else."""
+        preparing = 0 if quick else self._preparing
         queue = self.s_cnn.balancer.shortest_queue + self._preparing / max(1, self.s_cnn.ready)
         retry_after_s = queue * self._admission.service
         if self._in_flight >= self._admission.most:
@@ -116,7 +119,7 @@ class Dispatcher:
             reason, told = "bytes", f"requests in flight hold {self._bytes:,} bytes already"
         else:
             remaining = self.policy.rules.time_to_answer(timeout_s)
-            retry_after_s = self._admission.excess(self._preparing, queue, remaining)
+            retry_after_s = self._admission.excess(preparing, queue, remaining)
             if retry_after_s <= 0:
                 return
             reason, told = "deadline", f"the queue is too long for an answer within {timeout_s:.3g} s"
@@ -137,16 +140,19 @@ class Dispatcher:
         job = Job(id, name, admitted_at, expires, model, self._loop.create_future())
         latest = admitted_at + self.policy.rules.time_to_answer(expires - admitted_at)
         before = self._preparing
-        self._preparing += 1
         try:
-            await self._prepare(job, prepare, quick, latest)
+            if quick:
+                job.image = prepare(model.size)
+            else:
+                await self._prepare(job, prepare, latest)
         except TimeoutError:
             self._fail(job, expired=True)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
-        finally:
-            self._preparing -= 1
-        self._admission.prepared(self._loop.time() - admitted_at, before)
+        if not quick:
+            self._admission.prepared(self._loop.time() - admitted_at, before)
+        if self._loop.time() >= latest and not job.future.done():  # no worker could be in time, nor be blamed
+            self._fail(job, expired=True)
         if job.future.done():
             return await job.future
         self._jobs[id] = job
@@ -159,26 +165,27 @@ class Dispatcher:
         finally:
             del self._jobs[id]
 
-    async def _prepare(self, job: Job, prepare: Callable[[int], Pixels], quick: bool, latest: float) -> None:
-        """Make the s-cnn's input, for the model in use when it is ready.
+    async def _prepare(self, job: Job, prepare: Callable[[int], Pixels], latest: float) -> None:
+        """Make the s-cnn's input in the executor, for the model in use when it is ready.
 
         Raises ValueError for a bad image, and TimeoutError if it is not ready at the ``latest``.
         """
-        if quick:
-            job.image = prepare(job.model.size)
-            return
 
         def make() -> Pixels:
             with self.metrics.prepare.time():
                 return prepare(job.model.size)
 
-        async with asyncio.timeout_at(latest):
-            while True:
-                job.image = await self._loop.run_in_executor(self._executor, make)
-                model = self.s_cnn.info
-                if model is None or model.size == job.model.size:
-                    return
-                job.model = model
+        self._preparing += 1
+        try:
+            async with asyncio.timeout_at(latest):
+                while True:
+                    job.image = await self._loop.run_in_executor(self._executor, make)
+                    model = self.s_cnn.info
+                    if model is None or model.size == job.model.size:
+                        break
+                    job.model = model
+        finally:
+            self._preparing -= 1
 
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""
@@ -292,11 +299,7 @@ class Dispatcher:
         if isinstance(outcome, WorkerFailure):
             self._attempt_failed(job, attempt, outcome)
             return
-        probabilities = softmax(outcome.output, len(model.labels))
-        if probabilities is None:
-            failure = WorkerFailure("GARBAGE", "its scores are not one finite number per label")
-            self._attempt_failed(job, attempt, failure)
-            return
+        probabilities = softmax(outcome.output)
         at = self._loop.time()
         self._admission.served(outcome.inference_s)
         job.answers[attempt] = Answer(probabilities, model, outcome.queue_s, outcome.inference_s)
@@ -308,7 +311,7 @@ class Dispatcher:
     def _attempt_failed(self, job: Job, attempt: int, failure: WorkerFailure) -> None:
         self.metrics.failures.labels("s_cnn" if attempt == e.PRIMARY else "replica", failure.code).inc()
         failure.log(job.tried[attempt], job.name)
-        told = f"the s-cnn worker failed ({failure.code}: {failure}): try again"
+        told = f"the s-cnn worker failed ({failure.code}): try again"  # details tell of addresses
         full = failure.code == "RESOURCE_EXHAUSTED"
         job.error = ResourceExhausted(told, self._admission.service) if full else Unavailable(told)
         self._feed(e.Failed(self._loop.time(), job.id, attempt, failure.unreachable))

@@ -53,11 +53,16 @@ class FrontendInference(InferenceServicer):
     async def _row(self, images: Images, row: int, id: str, timeout_s: float) -> Answer:
         def prepare(size: int) -> Pixels:
             image = images.row(row)
-            return decode(image, size, self._max_pixels) if isinstance(image, bytes) else image
+            if isinstance(image, bytes):
+                return decode(image, size, self._max_pixels)
+            if size != images.size:
+                raise ValueError(f"a new model came into use meanwhile: it takes {size} x {size} pixels")
+            return image
 
         outcome = await self._dispatcher.predict(prepare, id, timeout_s, images.quick, images.size_of(row))
         return Answer(
             probabilities=outcome.probabilities,
+            model=outcome.model,
             source=outcome.source.name,
             degraded=outcome.degraded,
             confidence=outcome.confidence,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import ServiceError
+from encoder.collage import Detections
 from encoder.image import Pixels
 
 
@@ -94,15 +95,19 @@ class Job:
         )
 
 
-def softmax(scores: NDArray[np.float32], labels: int) -> NDArray[np.float32] | None:
-    """Probabilities, float32 ``[labels]``; None for anything but one finite score per label (or minus infinity)."""
-    if scores.shape != (labels,) or not math.isfinite(top := scores.max()):
-        return None
-    exponents = np.exp(scores - top)
+def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities, float32 ``[labels]``, of scores that make sense."""
+    exponents = np.exp(scores - scores.max())
     probabilities: NDArray[np.float32] = exponents / exponents.sum()
     return probabilities
 
 
-def makes_sense(numbers: NDArray[np.float32], model: ModelInfo) -> bool:
-    """Whether the last axis has one number per label, all of them finite."""
-    return numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
+def makes_sense(output: object, model: ModelInfo) -> bool:
+    """Whether a worker's answer can be its model's.
+
+    Scores: one per label, finite or minus infinity, but not all of these. Detections: a finite number per label each.
+    """
+    if isinstance(output, Detections):
+        numbers = output.class_probabilities
+        return numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
+    return isinstance(output, np.ndarray) and output.shape == (len(model.labels),) and math.isfinite(output.max())

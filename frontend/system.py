@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 KEPT_BYTES = 16 * 1024 * 1024
+LARGE_BYTES = 4 * 1024 * 1024  # less than the blocks that Pillow gets for large images
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def keep_memory() -> None:
-    """Have glibc keep up to 16 MiB of freed memory per arena, instead of giving it back to get it again.
+    """Have glibc keep freed memory, up to 16 MiB at the end of each heap, instead of giving it back to get it again.
 
     Images are just about as large as what it gives back: every request may then cost a hundred page faults or more.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 @contextmanager

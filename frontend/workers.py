@@ -11,6 +11,7 @@ from collage.model_info import ModelInfo, ModelKind
 from encoder.image import Pixels
 from frontend.balance import Balancer, Ejection
 from frontend.discovery import addresses
+from frontend.jobs import makes_sense
 from frontend.streams import Ended, Ending, Output, Reply, WorkerFailure
 from frontend.transport import Cancellable, Transport
 
@@ -39,12 +40,14 @@ class Worker(Generic[Output]):
 
         A cancelled call stays outstanding until the worker has let go of it: a frozen worker must not look idle.
         """
-        started_at = self._clock()
+        started_at, model = self._clock(), self.info
 
         def over(outcome: Ending[Output]) -> None:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+            if isinstance(outcome, Reply) and model and not makes_sense(outcome.output, model):
+                outcome = WorkerFailure("GARBAGE", "its numbers are not finite, or not one per label")
             self._count(started_at, outcome)
             ended(outcome)
 
@@ -83,6 +86,8 @@ class Worker(Generic[Output]):
         self._balancer.released(self.address)
         if not isinstance(outcome, WorkerFailure):
             self._balancer.succeeded(self.address, at, at - started_at)
+        elif outcome.code == "DEADLINE_EXCEEDED":  # which may have been too short
+            self._balancer.cancelled(self.address, at, at - started_at)
         elif outcome.code != "RESOURCE_EXHAUSTED":  # busy is no fault
             self._balancer.failed(self.address, at)
 
@@ -143,7 +148,7 @@ class Pool(Generic[Output]):
     """The workers of one kind, found as ``discovery.addresses`` says.
 
     Only one model is in use at a time: of those that fit, the one that most workers serve, and at a tie the one in use.
-    So a rolling update moves all traffic at once when half of the workers are new; until then the new ones wait, and
+    So a rolling update moves all traffic at once when most workers are new; until then the new ones wait, and
     from then on the old ones.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
-from collage.serving import DeadlineExceeded, InvalidArgument, Server
+from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Server
 from encoder.image import decode
 from inference.service import Answer, InferenceServicer
 from inference.tensors import Images
@@ -31,6 +31,7 @@ class WorkerInference(InferenceServicer):
         super().__init__(server, MAX_ROWS)
         self._engine, self._max_pixels = engine, max_pixels
         self._decoder = ThreadPoolExecutor(1, "image")
+        self._running = 0
 
     @property
     def model(self) -> ModelInfo:
@@ -38,7 +39,16 @@ class WorkerInference(InferenceServicer):
         return self._engine.model.info
 
     async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
-        """One row after the other."""
+        """One row after the other; raises ResourceExhausted if as many requests as may queue are here already."""
+        if self._running > self._engine.queue_size:
+            raise ResourceExhausted(f"{self._running} requests are here already: try again later")
+        self._running += 1
+        try:
+            return await self._rows(images, ids, timeout_s)
+        finally:
+            self._running -= 1
+
+    async def _rows(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
         expires = None if timeout_s is None else _now() + timeout_s
         try:
             async with asyncio.timeout_at(expires):
@@ -53,7 +63,7 @@ class WorkerInference(InferenceServicer):
             raise InvalidArgument(f"row {row}: {error}" if images.count > 1 else str(error)) from None
         done = await self._engine.infer(image, id, 0, None if expires is None else expires - _now())
         exponents = np.exp(done.outputs[0] - done.outputs[0].max())
-        return Answer(exponents / exponents.sum(), "S_CNN", False, None, done.queue_s, done.inference_s)
+        return Answer(exponents / exponents.sum(), self.model, "S_CNN", False, None, done.queue_s, done.inference_s)
 
     def _pixels(self, images: Images, row: int) -> NDArray[np.uint8]:
         image = images.row(row)

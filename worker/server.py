@@ -49,7 +49,7 @@ class Engine:
         """Take over a loaded model; call ``warm_up`` before serving."""
         self.model = model
         self._slowdown = slowdown
-        self._queue_size = queue_size
+        self.queue_size = queue_size
         self._metrics = metrics
         self._slot = asyncio.Lock()
         self._admitted = 0
@@ -109,8 +109,8 @@ class Engine:
     def _admit(self, time_remaining: float | None) -> None:
         """Refuse what would only wait in vain; a call that finds nobody before it is always taken."""
         wait = self._admitted * self._busy_s
-        if self._admitted > self._queue_size:
-            reason = f"{self._queue_size} calls are waiting here already"
+        if self._admitted > self.queue_size:
+            reason = f"{self.queue_size} calls are waiting here already"
         elif self._admitted and time_remaining is not None and wait + self._busy_s > time_remaining:
             reason = f"the queue takes {wait:.3f} s, which leaves no time for this call"
         else:

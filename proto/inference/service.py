@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.model_info import ModelInfo
+from collage.model_info import ModelInfo, ModelKind
 from collage.serving import InvalidArgument, Server, ServiceError, Unavailable, boundary
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
@@ -40,12 +40,13 @@ class Unimplemented(ServiceError):
 
 @dataclass(frozen=True)
 class Answer:
-    """One row's answer: probabilities float32 ``[classes]``, and where they came from; ``confidence`` if coded.
+    """One row's answer: probabilities float32 ``[classes]``, whose, and where from; ``confidence`` if coded.
 
     Times in seconds.
     """
 
     probabilities: NDArray[np.float32]
+    model: ModelInfo
     source: str
     degraded: bool
     confidence: float | None
@@ -159,6 +160,10 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         with self._counting(model) as answers:
             images, wanted = read_images(request, model.size, self._max_rows), read_wanted(request, len(model.labels))
             answers += await self.classify(images, _ids(request.id, images.count), _timeout_s(request, context))
+        # Another model than that may have come into use meanwhile, and rows may be of a collage-cnn.
+        model = next((answer.model for answer in answers if answer.model.kind is ModelKind.S_CNN), model)
+        if any(answer.model.labels != model.labels for answer in answers):
+            raise Unavailable("a new model came into use meanwhile, and some rows are of the old one: try again")
         response = oip.ModelInferResponse(model_name=model.name, model_version=version_number(model), id=request.id)
         add_output(response, np.stack([answer.probabilities for answer in answers]), model.labels, wanted)
         _add_provenance(response, answers)

@@ -122,7 +122,7 @@ async def cluster(
             **{
                 **LOCAL,
                 "policy": "collage",
-                "s_cnn_workers": ",".join(f"127.0.0.1:{port}" for port in ports),
+                "s_cnn_workers": ",".join(f"127.0.0.1:{port}" for port in ports) or "127.0.0.1:9",  # where nobody is
                 "collage_workers": f"127.0.0.1:{redundant.port}",
                 **settings,
             }

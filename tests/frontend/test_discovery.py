@@ -96,7 +96,7 @@ def test_certificates_are_for_the_name_that_was_given() -> None:
     assert discovery.server_name("10.0.0.1:50051") is None
 
 
-@pytest.mark.parametrize("target", ["a:1,b", "a", "a:port", "dns:///name", "http://a:1"])
+@pytest.mark.parametrize("target", ["a:1,b", "a", "a:port", "dns:///name", "http://a:1", "a:70000", "a:0"])
 def test_a_target_without_addresses_is_told_at_the_start(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         load_settings(FrontendSettings, ["--s-cnn-workers", target])

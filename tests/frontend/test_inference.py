@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from collage.serving import Server, ServerSettings
 from collage.v1 import predict_pb2
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
-from tests.frontend.fakes import LABELS, SIZE, image
-from tests.frontend.grpc_workers import Slowness, cluster
+from inference.service import Answer, InferenceServicer
+from inference.tensors import Images
+from tests.frontend.fakes import LABELS, S_CNN, SIZE, image
+from tests.frontend.grpc_workers import LOCAL, Slowness, cluster
 from tests.triton import png, triton
 
 BEST = float(np.exp(5) / (np.exp(5) + 9))
@@ -208,3 +214,36 @@ async def test_rows_count_against_admission_and_a_batch_fails_as_a_whole() -> No
         async with asyncio.timeout(5):
             while slow.running or server.registry.get_sample_value("collage_in_flight"):
                 await asyncio.sleep(0.01)
+
+
+async def test_labels_and_version_are_of_the_model_that_answered() -> None:
+    old = dataclasses.replace(S_CNN, version="7")
+    new = dataclasses.replace(S_CNN, version="8", labels=tuple(reversed(LABELS)))
+    said = np.eye(len(LABELS), dtype=np.float32)[2]
+
+    class Switching(InferenceServicer):
+        """A new model comes into use while a request is served."""
+
+        answered = (new, new)
+        model = old
+
+        async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
+            return [Answer(said, model, "S_CNN", False, None, 0.0, 0.0) for model in self.answered]
+
+    class Context:
+        def time_remaining(self) -> None:
+            return None
+
+        async def abort(self, code: grpc.StatusCode, text: str, trailing: object) -> None:
+            raise LookupError(code, text)
+
+    server = Server(ServerSettings(**LOCAL), CollectorRegistry(), [])
+    servicer, request = Switching(server, 4), tensor(1, 2)
+    wanted = request.outputs.add(name="probabilities")
+    wanted.parameters["classification"].int64_param = 1
+    answer = await servicer.ModelInfer(request, Context())
+    assert answer.model_version == "8"
+    assert answer.raw_output_contents[0][4:].startswith(b"1.000000:2:h")
+    servicer.answered = (new, old)
+    with pytest.raises(LookupError, match="a new model came into use"):
+        await servicer.ModelInfer(request, Context())

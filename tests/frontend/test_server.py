@@ -136,6 +136,27 @@ async def test_a_stream_that_is_idle_does_not_hold_up_the_end() -> None:
             await server.stop()
 
 
+async def test_old_connections_end_and_lose_nothing() -> None:
+    slow = Slowness(slow=1.5)
+    async with cluster(slowness=slow, policy="none", max_connection_age_s=0.5) as (stub, _, channel):
+        streaming = stub.PredictStream()
+        await streaming.write(
+            predict_pb2.PredictStreamRequest(request=PredictRequest(image=encoded(1), request_id="slow"))
+        )
+        waiting = asyncio.ensure_future(stub.Predict(PredictRequest(image=encoded(2), request_id="slow"), timeout=5))
+        states = set()
+        for _ in range(30):
+            states.add(channel.get_state())
+            await stub.Predict(PredictRequest(image=encoded(1)), timeout=5)
+            await asyncio.sleep(0.05)
+        assert states != {grpc.ChannelConnectivity.READY}, "it was one connection all the time"
+        assert (await waiting).classes[0].index == 2
+        assert (await streaming.read()).response.classes[0].index == 1
+        with pytest.raises(grpc.aio.AioRpcError, match="send on another one what was not answered"):
+            await streaming.read()
+        assert await streaming.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_a_request_in_a_stream_has_its_own_time() -> None:
     async with cluster(slowness=Slowness(late=5.0), policy="none") as (stub, _, _):
 

@@ -75,6 +75,7 @@ def test_production_admits_what_it_deploys_and_spreads_a_group() -> None:
     workers = rendered.of("HorizontalPodAutoscaler")["s-cnn"]["spec"]["minReplicas"]
     assert spread["minDomains"] == workers, "no two of the members' workers on one node"
     assert (spread["maxSkew"], spread["whenUnsatisfiable"]) == (1, "DoNotSchedule")
+    assert spread["nodeTaintsPolicy"] == "Honor", "a node that takes no pods would count as empty"
     assert _selects(spread["labelSelector"], rendered, "s-cnn")
     assert all(not settings.reflection for settings in settings_of("production").values())
 

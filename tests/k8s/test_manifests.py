@@ -1,5 +1,6 @@
 """The manifests are valid, and say what the code says: settings, ports, probes, images."""
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -25,6 +26,11 @@ CUSTOM = {
     ("keda.sh/v1alpha1", "ScaledObject"): {"scaleTargetRef", "triggers"},
 }
 """Custom resources, whose schemas the operators bring: fields that must be there."""
+DNS_TTL_S = 30
+"""How long a cluster's DNS may give an old answer (CoreDNS' cache, as kubeadm sets it up)."""
+BYTES_PER_PIXEL = 17
+"""What decoding takes at the most: a WebP, by measurement; the other formats take up to 11."""
+MIB = 1024 * 1024
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
@@ -119,6 +125,31 @@ def test_threads_of_a_worker_are_its_cpu_limit(rendered: Rendered, settings: dic
             assert variable["valueFrom"]["resourceFieldRef"]["resource"] == "limits.cpu"
 
 
+def test_frontend_has_memory_for_the_largest_images(rendered: Rendered, settings: dict[str, ServerSettings]) -> None:
+    frontend = settings["frontend"]
+    assert isinstance(frontend, FrontendSettings)
+    decoding = BYTES_PER_PIXEL * frontend.max_pixels * frontend.image_threads
+    limit = _mebibytes(rendered.containers()["frontend"]["resources"]["limits"]["memory"]) * MIB
+    assert limit >= decoding + frontend.max_bytes_in_flight + 128 * MIB, "one caller's images could kill the process"
+
+
+def test_rollouts_wait_for_frontends_to_find_the_new_pods(
+    rendered: Rendered, settings: dict[str, ServerSettings]
+) -> None:
+    frontend = settings["frontend"]
+    assert isinstance(frontend, FrontendSettings)
+    specs = {role: rendered.of("Deployment")[role]["spec"] for role in SETTINGS}
+    for role in ("s-cnn", "collage-cnn"):
+        assert specs[role]["minReadySeconds"] >= DNS_TTL_S + frontend.resolve_every_s
+    # A model serves when most workers have it: replaced piece by piece, half of the s-cnn would serve alone.
+    surge = {"frontend": 1, "s-cnn": "100%", "collage-cnn": 1}
+    for role, spec in specs.items():
+        assert spec["strategy"] == {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxUnavailable": 0, "maxSurge": surge[role]},
+        }
+
+
 def test_autoscalers_hold_the_numbers_that_deployments_leave_out(rendered: Rendered) -> None:
     cpu = {
         item["spec"]["scaleTargetRef"]["name"]: item["spec"] for item in rendered.of("HorizontalPodAutoscaler").values()
@@ -140,10 +171,12 @@ def test_disruption_budgets_never_block_a_drain(rendered: Rendered) -> None:
         for item in rendered.of("PodDisruptionBudget").values()
     }
     assert budgets.keys() == {(role,) for role in SETTINGS}
-    for spec in budgets.values():
+    for (role,), spec in budgets.items():
         assert "minAvailable" not in spec
-        assert spec["maxUnavailable"] >= 1
         assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+        assert _may_be_missing(spec, 1) == 1
+        # A pod that is broken or not scheduled is one of them, so one would keep all others from being evicted.
+        assert _may_be_missing(spec, 9) == (3 if role == "s-cnn" else 1)
 
 
 def test_least_privilege(rendered: Rendered) -> None:
@@ -215,6 +248,16 @@ def test_worker_images_hold_the_models_they_serve(base: Rendered) -> None:
 def test_local_has_a_group_of_workers() -> None:
     local = render("local")
     assert sum(_replicas(local.of("Deployment")[name]) for name, role in local.roles().items() if role == "s-cnn") == 9
+
+
+def _mebibytes(quantity: str) -> int:
+    return int(quantity[:-2]) * {"Mi": 1, "Gi": 1024}[quantity[-2:]]
+
+
+def _may_be_missing(budget: Document, pods: int) -> int:
+    """As Kubernetes reckons: a percentage is rounded up."""
+    most = budget["maxUnavailable"]
+    return most if isinstance(most, int) else math.ceil(int(most.removesuffix("%")) * pods / 100)
 
 
 def _replicas(deployment: Document) -> int:

@@ -72,5 +72,7 @@ def test_who_looks_up_names_may(base: Rendered) -> None:
     (policy,) = (item["spec"] for name, item in base.of("NetworkPolicy").items() if name == "dns")
     assert [labels["app.kubernetes.io/component"] for labels in (FRONTEND, S_CNN, COLLAGE, LOAD)
             if _matches(policy["podSelector"], labels)] == ["frontend", "load"]  # fmt: skip
-    ports = {(item["port"], item["protocol"]) for rule in policy["egress"] for item in rule["ports"]}
-    assert ports == {(53, "UDP"), (53, "TCP")}
+    (rule,) = policy["egress"]
+    assert rule.keys() == {"ports"}, "a cache on the node is in no namespace, and has the address of the DNS Service"
+    ports = {(item["port"], item["protocol"]) for item in rule["ports"]}
+    assert ports == {(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")}

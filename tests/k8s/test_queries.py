@@ -18,7 +18,7 @@ from worker.metrics import OUTCOMES, WorkerMetrics
 
 FRONTEND = settings_of("base")["frontend"]
 assert isinstance(FRONTEND, FrontendSettings)
-SCRAPED = {"namespace", "pod", "container"}
+SCRAPED = {"namespace", "pod", "container", "job"}
 """Labels that both ways of scraping add."""
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
 VALUES: dict[str, set[str]] = {
@@ -30,6 +30,7 @@ VALUES: dict[str, set[str]] = {
     "outcome": {"agree", "differ", *OUTCOMES},
     "container": set(SETTINGS),
     "namespace": {"$namespace", "collage"},
+    "job": {"collage", ".+/collage"},
     "le": {str(edge) for edge in LATENCY_BUCKETS} | {str(FRONTEND.slo_s)},
 }
 
@@ -84,8 +85,26 @@ def test_query_names_real_metrics_and_labels(place: str, query: str) -> None:
             assert set(value.split("|")) <= VALUES[label], f"{place}: {label} is never {value}"
         known |= SERIES[name]
     for clause in re.findall(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)", query):
-        assert {label.strip() for label in clause.split(",")} <= known, place
+        assert {label.strip() for label in clause.split(",")} - {""} <= known, place
     assert not re.search(r"(?<!rate\()(?<!increase\()collage_\w+_total", query), "a counter is for rates"
+
+
+def test_what_every_process_reports_is_asked_of_ours_only() -> None:
+    (plain,) = yaml.safe_load((ROOT / "k8s/components/monitoring/scrape.yaml").read_text())["scrape_configs"]
+    (monitor,) = render("production").of("PodMonitor").values()
+    assert "jobLabel" not in monitor["spec"], "the operator names a job NAMESPACE/NAME"
+    ours = (plain["job_name"], f"{monitor['metadata']['namespace']}/{monitor['metadata']['name']}")
+    selectors = [
+        selector
+        for query in QUERIES
+        for name, selector in _NAME.findall(query.expression)
+        if not name.startswith(("collage_", "namespace:"))
+    ]
+    assert len(selectors) >= 5
+    for selector in selectors:
+        (pattern,) = re.findall(r'\bjob=~"([^"]*)"', selector)
+        assert all(re.fullmatch(pattern, job) for job in ours)
+        assert not re.fullmatch(pattern, "kubernetes-pods")
 
 
 def test_queries_are_promql() -> None:

@@ -67,6 +67,15 @@ async def test_a_batch_takes_one_place_in_the_queue(launch: Launch, s_cnn: Path)
     assert list((await batch).outputs[0].shape) == [4, 3]
 
 
+async def test_no_more_requests_than_may_queue_are_taken_in(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, queue_size=2, slowdown="fixed:0.2")
+    stub = oip_grpc.GRPCInferenceServiceStub(client.channel)
+    ended = await asyncio.gather(*(stub.ModelInfer(images(1)) for _ in range(8)), return_exceptions=True)
+    refused = [error for error in ended if isinstance(error, grpc.aio.AioRpcError)]
+    assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert len(refused) == 5  # one runs, two wait
+
+
 @pytest.mark.parametrize("given", ["gRPC deadline", "parameter"])
 async def test_a_batch_ends_with_its_callers_time(launch: Launch, s_cnn: Path, given: str) -> None:
     client = await launch(s_cnn, slowdown="fixed:0.2")
