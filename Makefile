@@ -62,7 +62,7 @@ out/bench-scale.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench.comparison sweep scale --out $@
 
 bench-full-transient: $(DEV)/ready
-	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.5
+	$(FULL) --policies none,replicate:deadline=0.186,hedge:quantile=0.88,collage,adaptive --groups 2000 --scale 0.5
 
 bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.93,collage,adaptive --drawn 4 --groups 300 --scale 0.5
@@ -70,7 +70,9 @@ bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.96,collage,adaptive --drawn 25 --groups 300 --scale 1
 
 bench-full-regimes: $(DEV)/ready
-	$(FULL) --regimes persistent,mixture,failures --policies none,ejection,collage,adaptive --groups 400 --scale 0.75
+	$(FULL) --regimes persistent --policies none,replicate,ejection,collage,adaptive --groups 400 --scale 0.5
+	$(FULL) --regimes mixture --policies ejection,collage,adaptive --groups 2500 --scale 0.5
+	$(FULL) --regimes failures --policies none,ejection,collage,adaptive --groups 300 --scale 0.75
 
 bench-full-open: $(DEV)/ready
 	$(FULL) --policies none,hedge,collage,adaptive --loads 0.3,0.5,0.8 --groups 150 --scale 0.5
