@@ -118,10 +118,13 @@ async def calibrate(trial: Trial, runs: Path, console: Console) -> Overhead:
 
 
 def collect(target: str, runs: Path) -> Path:
-    """Put all runs into ``out/<target>.json`` and ``.jsonl``."""
+    """Put all runs into ``out/<target>.json`` and ``.jsonl``; each row says which command of which commit made it."""
     files = sorted(runs.glob("*.json"))
     contents = [json.loads(file.read_text()) for file in files]
-    rows = [row for content in contents for row in content["rows"]]
+    rows = [
+        {**row, "command": content["command"], "commit": content["commit"]}
+        for content in contents for row in content["rows"]
+    ]  # fmt: skip
     if len(commits := {content["commit"] for content in contents} | {commit()}) > 1:
         print(f"these runs are of {len(commits)} commits: remove {runs} to begin anew", file=sys.stderr)
     lines = (line for file in files for line in file.with_suffix(".jsonl").read_text().splitlines())

@@ -45,9 +45,9 @@ class FrontendSettings(ServerSettings):
         0.95,
         ge=0.5,
         le=0.999,
-        description="hedge, adaptive: the deadline is this quantile of what first copies take; of adaptive, 1.6 medians "
-        "at most, and a higher quantile where --extra-load pays neither for a collage of every group nor for a replica "
-        "of every straggler",
+        description="hedge, adaptive: the deadline is this quantile of what first copies take; of adaptive, 1.6 "
+        "medians at most, and a higher quantile where --extra-load pays neither for a collage of every group nor for a "
+        "replica of every straggler",
     )
     shortest_deadline_s: float = Field(0.001, gt=0, description="hedge, adaptive: bound of the deadline")
     longest_deadline_s: float = Field(10.0, gt=0, le=60, description="hedge, adaptive: bound of the deadline")
