@@ -66,7 +66,7 @@ def cases() -> Iterator[Case]:
             yield Case(setup, "replicate", "deadline", deadline, regime=regime, times=times)
 
     # More cells, fewer collages: their tail takes more groups to see.
-    for n, times in ((4, 3), (9, 3), (16, 4), (25, 6)):
+    for n, times in ((4, 3), (9, 3), (16, 8), (25, 16)):
         setup = Setup(n, 1)
         yield from (Case(setup, policy, times=times) for policy in COMPARED)
         yield from rivals(setup, NEAR[n], REGIME, times)
