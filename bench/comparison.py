@@ -145,12 +145,13 @@ class Report:
         return f"{_table(['', *columns], table)}\n\n{note}{self._made(run.made for run in ours)}"
 
     def ratios(self) -> str:
-        """One table for each case of closed groups that has policy none."""
+        """One table for each case of closed groups."""
         tables = []
         for case, rows in grouped(select(self.rows, offered="closed"), CASE).items():
             none, rival = select(rows, policy="none"), best_rival(rows)
-            if not none or none[0]["regime"] == "off":
+            if rows[0]["regime"] == "off":
                 continue
+            usual = select(rows, policy="collage", setting=None)
             special = (*select(rows, policy="adaptive", setting="quantile"), *(row for row in rival if row["setting"]))
             variants = grouped((*select(rows, setting=None), *special), VARIANT)
             lines = []
@@ -164,6 +165,7 @@ class Report:
                     "group p99.9": _show(mean_of(mine, "group_p999_s"), 1000, 0),
                     "none / it, group p99": _show(ratio(none, mine, "group_p99_s"), digits=2),
                     "best rival / it, group p99": _show(ratio(rival, mine, "group_p99_s"), digits=2),
+                    "collage / it, group p99": _show(ratio(usual, mine, "group_p99_s"), digits=2),
                     "none / it, group std": _show(ratio(none, mine, "group_std_s"), digits=2),
                     "best rival / it, group std": _show(ratio(rival, mine, "group_std_s"), digits=2),
                     "request p50 against none %": _show(_less(ratio(mine, none, "p50_s")), 100),
