@@ -80,7 +80,7 @@ class Balancer:
         self._workers: dict[str, _Worker] = {}
         self._shelves: list[list[_Worker]] = [[]]  # eligible workers by outstanding calls
         self._lowest = 0
-        self._probing: dict[str, _Worker] = {}  # those on probation
+        self._probing: dict[str, _Worker] = {}  # those on probation that are eligible
         self._median = RunningQuantile(0.5, 0.0, lowest=0.0)
         self._out: list[tuple[float, str]] = []  # ejected workers by the time of their return
         self._ejected = self._ready = 0
@@ -107,7 +107,6 @@ class Balancer:
         """Forget a worker."""
         if worker := self._workers.pop(name, None):
             self._unshelve(worker)
-            self._probing.pop(name, None)
             self._ready -= worker.ready
             if worker.standing is _Standing.EJECTED:
                 self._ejected -= 1
@@ -125,9 +124,7 @@ class Balancer:
                 self._ejected -= 1
                 self._change(worker, standing=_Standing.PROBATION, probes=0)
         if self._probing and not avoid:
-            for worker in self._probing.values():
-                if worker.eligible:
-                    return worker.name
+            return next(iter(self._probing))
         self._lift()
         for shelf in self._shelves[self._lowest :]:
             candidates = [worker for worker in self._sample(shelf) if worker.name not in avoid]
@@ -245,10 +242,6 @@ class Balancer:
         for name, value in values.items():
             setattr(worker, name, value)
         self._shelve(worker)
-        if worker.standing is _Standing.PROBATION:
-            self._probing[worker.name] = worker
-        else:
-            self._probing.pop(worker.name, None)
 
     def _count(self, worker: _Worker, outstanding: int) -> None:
         self._unshelve(worker)
@@ -262,6 +255,8 @@ class Balancer:
             shelf = self._shelves[worker.outstanding]
             worker.position = len(shelf)
             shelf.append(worker)
+            if worker.standing is _Standing.PROBATION:
+                self._probing[worker.name] = worker
             self._lowest = min(self._lowest, worker.outstanding)
 
     def _unshelve(self, worker: _Worker) -> None:
@@ -273,3 +268,5 @@ class Balancer:
             shelf[worker.position] = last
             last.position = worker.position
         worker.position = -1
+        if self._probing:
+            self._probing.pop(worker.name, None)
