@@ -148,9 +148,9 @@ class Report:
         """One table for each case of closed groups."""
         tables = []
         for case, rows in grouped(select(self.rows, offered="closed"), CASE).items():
-            none, rival = select(rows, policy="none"), best_rival(rows)
             if rows[0]["regime"] == "off":
                 continue
+            none, rival = select(rows, policy="none"), best_rival(rows)
             usual = select(rows, policy="collage", setting=None)
             special = (*select(rows, policy="adaptive", setting="quantile"), *(row for row in rival if row["setting"]))
             variants = grouped((*select(rows, setting=None), *special), VARIANT)

@@ -106,7 +106,8 @@ def sweep(out: Path, chosen: Iterable[Case], groups: int, seeds: int) -> Path:
     for case, seed in track(runs, "sweeping", console=console, transient=True):
         setup, regime = case.setup, REGIMES[case.regime]
         limits: dict[str, float | None] = {case.setting: case.value} if case.setting else {}
-        count = case.times * (groups if case.load is None else 9 * groups // setup.n) + 20 * (case.load is not None)
+        warm_up = 20
+        count = case.times * groups if case.load is None else case.times * (9 * groups // setup.n) + warm_up
         done = run(setup, case.policy, regime, seed, count, case.load, limits=limits)
         row = done.row(about("sim", setup, regime, case.policy, seed, case.load))
         rows.append({**row, "setting": case.setting, "value": case.value} if case.setting else row)

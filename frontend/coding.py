@@ -116,23 +116,23 @@ class Coding:
             with self._metrics.encode.time():
                 return code.encode(images)[0]
 
+        if code.fits(images):
+            collage = encode()  # which only copies
+        else:
+            collage = await self._loop.run_in_executor(self._executor, encode)
+        # Chosen now, not before: groups that close together would all see the same idle worker.
+        worker = self._workers.pick()
+        model = worker.info if worker else None
+        if worker is None or model is None or Grid(model.k, model.size) != code.grid:
+            self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
+            return
+        self._metrics.sent.inc("collage")
+        self._sent.add(group)
         try:
-            if code.fits(images):
-                collage = encode()  # which only copies
-            else:
-                collage = await self._loop.run_in_executor(self._executor, encode)
-            # Chosen now, not before: groups that close together would all see the same idle worker.
-            worker = self._workers.pick()
-            model = worker.info if worker else None
-            if worker is None or model is None or Grid(model.k, model.size) != code.grid:
-                self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
-                return
-            self._metrics.sent.inc("collage")
-            self._sent.add(group)
             reply = await worker.ask(collage, name, max(0.0, expires - self._loop.time()))
         except WorkerFailure as failure:
             self._metrics.failures.labels("collage", failure.code).inc()
-            failure.log(worker.address if worker else "?", name)
+            failure.log(worker.address, name)
             self._feed(e.CollageFailed(self._loop.time(), group))
             return
         at = self._loop.time()

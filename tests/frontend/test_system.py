@@ -1,3 +1,5 @@
+"""What is asked of the system, seen from outside: page faults of a process of its own."""
+
 import platform
 import subprocess
 import sys
