@@ -38,7 +38,7 @@ from bench.replay import COMPARED, mean_of
 from bench.sweep import DENSITY, REGIME, budget_cases, cases, long_cases, scale, sweep
 from bench.workload import REGIMES
 from collage.figures import command, machine
-from frontend.rules import Rules
+from frontend.policy.rules import Rules
 
 PAPER_FIGURE_7 = {9: ("3.9", "2.7", "2", "1.6"), 16: ("2.5", "2.1", "1.6", "1.5"), 25: ("1.36", "1.68", "1.2", "1.4")}
 PAPER_USAGE = {9: Usage(8310, 1480, 1280, 1119, 1280, 1119), 16: Usage(4680, 1002, 689, 563, 689, 563)}

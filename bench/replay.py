@@ -22,7 +22,7 @@ from bench.figures import Run
 from bench.simulate import Setup, Simulation
 from bench.workload import REGIMES, Models, Regime, Seconds, load_of, poisson, read_arrivals, read_numbers
 from collage.figures import OUT, Scalar, write_figures
-from frontend.rules import POLICIES, Rules
+from frontend.policy.rules import POLICIES, Rules
 
 EQUAL_RESOURCES = "equal-resources"  # policy none, and the redundant workers are s-cnn workers
 COMPARED = ("none", EQUAL_RESOURCES, *(policy for policy in POLICIES if policy != "none"))

@@ -18,10 +18,10 @@ import numpy as np
 from bench.figures import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.stations import Agenda, Call, Stations
 from bench.workload import Model, Models, Outage, Regime, Seconds
-from frontend import events as e
-from frontend.balance import Balancer, Ejection
-from frontend.policy import Policy
-from frontend.rules import Rules
+from frontend.policy import events as e
+from frontend.policy.balance import Balancer, Ejection
+from frontend.policy.machine import Policy
+from frontend.policy.rules import Rules
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 
 UNENDED = -1.0

@@ -27,8 +27,8 @@ from collage.client import Client
 from collage.figures import Scalar
 from collage.model_info import ModelInfo, ModelKind
 from encoder.image import Pixels
-from frontend.balance import Ejection
-from frontend.rules import Rules
+from frontend.policy.balance import Ejection
+from frontend.policy.rules import Rules
 from models.measure import OnnxModel
 
 WARM_UP_GROUPS = 100  # a tracked deadline has settled by then

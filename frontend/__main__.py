@@ -16,15 +16,15 @@ from collage.security import SecurityError
 from collage.serving import Server, load_settings
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from frontend.config import FrontendSettings
-from frontend.discovery import server_name
 from frontend.dispatch import Dispatcher
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
-from frontend.policy import Policy
+from frontend.policy.machine import Policy
 from frontend.server import PredictServicer
 from frontend.system import batch_threads, keep_memory
-from frontend.transport import CollageTransport, SCnnTransport
-from frontend.workers import Pool
+from frontend.workers.discovery import server_name
+from frontend.workers.pool import Pool
+from frontend.workers.transport import CollageTransport, SCnnTransport
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
 

@@ -15,11 +15,11 @@ from collage.model_info import ModelInfo
 from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
-from frontend import events as e
 from frontend.jobs import Answer, Job
 from frontend.metrics import FrontendMetrics
-from frontend.streams import WorkerFailure
-from frontend.workers import Pool
+from frontend.policy import events as e
+from frontend.workers.pool import Pool
+from frontend.workers.streams import WorkerFailure
 
 logger = logging.getLogger("collage.frontend")
 

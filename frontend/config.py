@@ -10,10 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from collage.security import ClientSecurity
 from collage.serving import ServerSettings
 from encoder.image import MAX_PIXELS
-from frontend import discovery
-from frontend.admission import MAX_BYTES
-from frontend.balance import Ejection
-from frontend.rules import Rules
+from frontend.policy.admission import MAX_BYTES
+from frontend.policy.balance import Ejection
+from frontend.policy.rules import Rules
+from frontend.workers import discovery
 
 
 class FrontendSettings(ServerSettings):

@@ -16,16 +16,16 @@ from collage.model_info import ModelInfo
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
 from encoder.collage import Detections
 from encoder.image import Pixels
-from frontend import events as e
-from frontend.admission import MAX_BYTES, Admission
 from frontend.coding import Coding
 from frontend.jobs import Answer, Job, Outcome, Source, softmax
 from frontend.metrics import FrontendMetrics
-from frontend.policy import Policy
-from frontend.streams import Ending, WorkerFailure
+from frontend.policy import events as e
+from frontend.policy.admission import MAX_BYTES, Admission
+from frontend.policy.machine import Policy
 from frontend.timers import Timers
-from frontend.transport import Cancellable
-from frontend.workers import Pool
+from frontend.workers.pool import Pool
+from frontend.workers.streams import Ending, WorkerFailure
+from frontend.workers.transport import Cancellable
 
 NONE_READY = "no s-cnn worker is ready: try again later"
 SHORTEST_RETRY_S = 0.01

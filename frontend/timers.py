@@ -7,7 +7,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-from frontend.events import Due, Timer
+from frontend.policy.events import Due, Timer
 
 SPARE = 1024  # entries of ended requests that may wait to be cleared away
 

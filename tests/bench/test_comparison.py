@@ -16,7 +16,7 @@ from bench.findings import Row, Usage, below, best_rival, count_usage, ratio, re
 from bench.simulate import Setup
 from bench.sweep import DENSITY, Case, budget_cases, cases, long_cases, scale, sweep
 from bench.workload import REGIMES
-from frontend.rules import Rules
+from frontend.policy.rules import Rules
 from tests.bench.columns import COLUMNS
 
 SEEDS = (0, 1, 2)

@@ -11,7 +11,7 @@ import pytest
 from bench.figures import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.simulate import Setup, Simulation
 from bench.workload import REGIMES, Model, Outage, Regime, poisson
-from frontend.rules import Rules
+from frontend.policy.rules import Rules
 from worker.slowdown import Slowdown
 
 P95 = 0.2149

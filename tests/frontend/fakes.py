@@ -15,8 +15,8 @@ from collage.model_info import ModelInfo, ModelKind
 from encoder.collage import Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
-from frontend.streams import Ended, Reply, WorkerFailure
-from frontend.workers import Pool
+from frontend.workers.pool import Pool
+from frontend.workers.streams import Ended, Reply, WorkerFailure
 
 Output = TypeVar("Output")
 LABELS = tuple("abcdefghij")

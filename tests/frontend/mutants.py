@@ -34,51 +34,51 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant(
         "deadline off by one event: events of a batch in order of time only",
-        "policy",
+        "machine",
         "return 0 if isinstance(event, Answered) else 1 if isinstance(event, Decoded) else 2, event.at",
         "return 0, event.at",
     ),
     Mutant(
         "deadline off by one event: a deadline in the same batch goes before a collage",
-        "policy",
+        "machine",
         "1 if isinstance(event, Decoded) else 2, event.at",
         "2, event.at",
     ),
     Mutant(
         "deadline too late: a tenth later",
-        "policy",
+        "machine",
         "event.request, event.at, event.at + self.deadline, event.expires",
         "event.request, event.at, event.at + 1.1 * self.deadline, event.expires",
     ),
     Mutant(
         "replica without cancel: losers run on",
-        "policy",
+        "machine",
         "self._actions.extend(Cancel(request.id, attempt) for attempt in sorted(request.outstanding))",
         "",
     ),
-    Mutant("budget ignored: by replicas", "policy", "self.budget.spend(force=nothing_left)", "True"),
-    Mutant("budget ignored: by collages", "policy", "if not self.budget.spend(leaving=self._reserve):", "if False:"),
+    Mutant("budget ignored: by replicas", "machine", "self.budget.spend(force=nothing_left)", "True"),
+    Mutant("budget ignored: by collages", "machine", "if not self.budget.spend(leaving=self._reserve):", "if False:"),
     Mutant(
         "budget ignored: by groups that are not full",
-        "policy",
+        "machine",
         "worker_idle and self.budget.allows(self._reserve)",
         "worker_idle",
     ),
     Mutant(
         "budget ill spent: on some collages, where it is too small for all",
-        "policy",
+        "machine",
         "self._reserve = self.budget.reserve if scarce else 0.0",
         "",
     ),
     Mutant(
         "budget ill spent: spared for replicas where it is enough for all",
-        "policy",
+        "machine",
         "scarce = self.rules.thrifty and self.budget.scarce(self.groups.cells)",
         "scarce = self.rules.thrifty",
     ),
     Mutant(
         "budget overdrawn: a deadline with more stragglers than it can pay",
-        "policy",
+        "machine",
         "if scarce and self.rules.quantile < 1 - self.budget.affordable < 1:",
         "if False:",
     ),
@@ -96,19 +96,19 @@ MUTANTS = [
     ),
     Mutant(
         "double answer: answers of attempts that are not outstanding count",
-        "policy",
+        "machine",
         "if request and event.attempt in request.outstanding:",
         "if request:",
     ),
     Mutant(
         "double answer: an answered request does not end",
-        "policy",
+        "machine",
         "self._actions.append(Answer(request.id, event.attempt))\n            self._end(request, event.at)",
         "self._actions.append(Answer(request.id, event.attempt))",
     ),
     Mutant(
         "censored quantile: cancelled first copies are not counted",
-        "policy",
+        "machine",
         "if PRIMARY in request.outstanding:\n            self._latency.cut_off(at - request.arrived)",
         "",
     ),
@@ -120,111 +120,111 @@ MUTANTS = [
     ),
     Mutant(
         "censored quantile: an audited first copy is not counted",
-        "policy",
+        "machine",
         "request.outstanding.discard(PRIMARY)\n            self._latency.cut_off(at - request.arrived)",
         "request.outstanding.discard(PRIMARY)",
     ),
     Mutant(
         "unsure answer taken early: when the collage is back",
-        "policy",
+        "machine",
         "elif self.rules.early and self._sure(request):",
         "elif self.rules.early and self._confidence(request) is not None:",
     ),
     Mutant(
         "unsure answer taken early: at the deadline",
-        "policy",
+        "machine",
         "if coded and (self._sure(request) or at >= unsure_from):",
         "if coded:",
     ),
     Mutant(
         "unsure answer taken early: patience ignored",
-        "policy",
+        "machine",
         "unsure_from = request.arrived + self.rules.patience * (request.deadline - request.arrived)",
         "unsure_from = request.deadline",
     ),
     Mutant(
         "unsure answer never taken: patience over or time out",
-        "policy",
+        "machine",
         "elif self._confidence(request) is not None:\n            self._answer_coded(request, at)\n"
         "        elif timer is Timer.EXPIRY:",
         "elif timer is Timer.EXPIRY:",
     ),
     Mutant(
         "unsure answer lost: a request that nothing else can answer fails",
-        "policy",
+        "machine",
         "if self._confidence(request) is not None:\n            self._answer_coded(request, at)\n        else:",
         "if True:",
     ),
     Mutant(
         "failure not treated as a straggler: waits for its deadline",
-        "policy",
+        "machine",
         "if not request.straggles:\n                self._straggle(request, event.at)",
         "if not request.straggles:\n                pass",
     ),
     Mutant(
         "collage not cancelled: when its last member has ended",
-        "policy",
+        "machine",
         "self._actions.append(CancelCollage(group.id))",
         "",
     ),
     Mutant(
         "cell not freed: by a request that ends while its group is open",
-        "policy",
+        "machine",
         "self.groups.leave(group, request.cell)\n        elif flight",
         "pass\n        elif flight",
     ),
-    Mutant("cell not freed: of a collage in flight", "policy", "del flight.live[request.cell]", ""),
+    Mutant("cell not freed: of a collage in flight", "machine", "del flight.live[request.cell]", ""),
     Mutant(
         "nearly empty group closed: one member is enough",
-        "policy",
+        "machine",
         "2 * len(group.members) >= group.cells and worker_idle",
         "worker_idle",
     ),
     Mutant(
         "collage without an idle worker: a group that is not full",
-        "policy",
+        "machine",
         "worker_idle = self._in_flight < self._collage_workers",
         "worker_idle = True",
     ),
     Mutant(
         "group closes too late: its collage cannot be back by the deadline",
-        "policy",
+        "machine",
         "min(self.rules.group_wait, self.deadline - self._collage_time.value)",
         "min(self.rules.group_wait, self.deadline)",
     ),
     Mutant(
         "replica although the collage will do: thrift ignored",
-        "policy",
+        "machine",
         "if at < late and not slow and not nothing_left:",
         "if False and at < late:",
     ),
     Mutant(
         "late collage not noticed before the deadline: members are no stragglers",
-        "policy",
+        "machine",
         "elif self._collage_pending(request):\n                self._straggle(request, at)",
         "",
     ),
     Mutant(
         "late collage awaited for ever: of a frozen worker",
-        "policy",
+        "machine",
         "min(self._collage_late.value, 2 * self._collage_late.median)",
         "self._collage_late.value",
     ),
     Mutant(
         "collages late at once that nobody waits for: none came back, so that nothing is known of them",
-        "policy",
+        "machine",
         "thrifty and self._collage_late.median:",
         "thrifty and self._collage_late.value:",
     ),
     Mutant(
         "a collage waited for that usually takes longer than a replica would",
-        "policy",
+        "machine",
         "flight.sent_at + self._collage_time.value > at + self._latency.median",
         "flight.sent_at > at + self._latency.median",
     ),
     Mutant(
         "one replica only in place of a collage that is of no help",
-        "policy",
+        "machine",
         "if slow and request.sent < self.rules.attempts and self.budget.spend():",
         "if False:",
     ),
@@ -236,13 +236,13 @@ MUTANTS = [
     ),
     Mutant(
         "useless replica: one that cannot be back before patience is over",
-        "policy",
+        "machine",
         "request.sent == 1 and not too_late",
         "request.sent == 1",
     ),
     Mutant(
         "threshold off by one: a confidence equal to it is unsure",
-        "policy",
+        "machine",
         "confidence is not None and confidence >= self.accept",
         "confidence is not None and confidence > self.accept",
     ),
@@ -260,13 +260,13 @@ MUTANTS = [
     ),
     Mutant(
         "caller's time outlived: by the margin",
-        "policy",
+        "machine",
         "SetTimer(event.expires, Timer.EXPIRY",
         "SetTimer(event.expires + 2 * self.rules.margin, Timer.EXPIRY",
     ),
     Mutant(
         "audit without a share: every coded answer",
-        "policy",
+        "machine",
         "if self._audits >= 1 and PRIMARY",
         "if self.rules.audit and PRIMARY",
     ),
@@ -290,19 +290,19 @@ MUTANTS = [
     ),
     Mutant(
         "budget charged for a replica that found no worker",
-        "policy",
+        "machine",
         "if not event.sent and event.attempt != PRIMARY and self.rules.replica:",
         "if False:",
     ),
     Mutant(
         "budget credited for what it never paid: a second try without replicas",
-        "policy",
+        "machine",
         "event.attempt != PRIMARY and self.rules.replica:",
         "event.attempt != PRIMARY:",
     ),
     Mutant(
         "collage-only gives up a request that never ran",
-        "policy",
+        "machine",
         "if not self.rules.replica and event.unreachable",
         "if not (self.rules.replica or self.rules.collage) and event.unreachable",
     ),
@@ -323,7 +323,7 @@ MUTANTS = [
 
 def caught_by(mutant: Mutant, copy: Path) -> str | None:
     """The first test that fails with it, by name; None if all pass. Leaves ``copy`` as it was."""
-    file = copy / "frontend" / f"{mutant.room}.py"
+    file = copy / "frontend" / "policy" / f"{mutant.room}.py"
     source = file.read_text()
     if source.count(mutant.old) != 1:
         raise ValueError(f"{mutant.what}: its passage is {source.count(mutant.old)} times in {file.name}")
@@ -367,7 +367,7 @@ def main() -> int:
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     (ROOT / "docs" / "mutants.md").write_text(
         "# Mutants of the policy\n\n"
-        f"Each line is one wrong version of a file in `frontend/`, and the first of the pure tests that fails with it "
+        f"Each line is one wrong version of a file in `frontend/policy/`, and the first of the pure tests that fails with it "
         f"(no network, no\nclock). Made by `python -m tests.frontend.mutants`; {survivors or 'none'} of {len(lines)} "
         f"{'survives' if survivors < 2 else 'survive'}.\n\n"
         f"| mutant | file | how it is made | caught by |\n| --- | --- | --- | --- |\n{rows}\n"

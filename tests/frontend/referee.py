@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from frontend.events import (
+from frontend.policy.events import (
     PRIMARY,
     Action,
     Answer,
@@ -30,8 +30,8 @@ from frontend.events import (
     Straggles,
     Timer,
 )
-from frontend.policy import Policy
-from frontend.rules import Rules
+from frontend.policy.machine import Policy
+from frontend.policy.rules import Rules
 
 End = Answer | AnswerCoded | Fail | Gone
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from frontend.admission import Admission
+from frontend.policy.admission import Admission
 
 
 def knowing(service: float, calls: int = 200, spread: float = 0.0) -> Admission:

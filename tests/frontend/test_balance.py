@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.balance import Balancer, Ejection
+from frontend.policy.balance import Balancer, Ejection
 
 
 def balancer(workers: int, ejection: Ejection | None = None) -> Balancer:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from frontend.balance import Ejection
 from frontend.config import FrontendSettings
-from frontend.rules import POLICIES, Rules
+from frontend.policy.balance import Ejection
+from frontend.policy.rules import POLICIES, Rules
 
 
 def settings(**chosen: Any) -> FrontendSettings:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from collage.serving import load_settings
-from frontend import discovery
 from frontend.config import FrontendSettings
+from frontend.workers import discovery
 
 BOUND_S = 10.0
 OFTEN_S = 0.01

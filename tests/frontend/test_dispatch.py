@@ -20,13 +20,13 @@ from prometheus_client import CollectorRegistry
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 from encoder.collage import Detections
-from frontend.balance import Ejection
 from frontend.dispatch import Dispatcher
 from frontend.jobs import Outcome, Source
 from frontend.metrics import FrontendMetrics
-from frontend.policy import Policy
-from frontend.rules import Rules
-from frontend.streams import WorkerFailure
+from frontend.policy.balance import Ejection
+from frontend.policy.machine import Policy
+from frontend.policy.rules import Rules
+from frontend.workers.streams import WorkerFailure
 from tests.frontend.fakes import (
     COLLAGE,
     S_CNN,

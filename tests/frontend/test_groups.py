@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.groups import Group, Groups
+from frontend.policy.groups import Group, Groups
 
 
 def groups_of(cells: int) -> Groups:

@@ -6,7 +6,7 @@ fill group 1 (request i in cell i - 1), the first copies of 2, 3 and 4 answer at
 
 import pytest
 
-from frontend.events import (
+from frontend.policy.events import (
     Answer,
     AnswerCoded,
     Answered,
@@ -25,7 +25,7 @@ from frontend.events import (
     Straggles,
     Timer,
 )
-from frontend.rules import Rules
+from frontend.policy.rules import Rules
 from tests.frontend.referee import exact
 from tests.frontend.virtual import (
     CAREFUL,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frontend.events import (
+from frontend.policy.events import (
     Answer,
     AnswerCoded,
     Arrived,
@@ -24,8 +24,8 @@ from frontend.events import (
     Straggles,
     Timer,
 )
-from frontend.policy import Policy
-from frontend.rules import POLICIES, Rules
+from frontend.policy.machine import Policy
+from frontend.policy.rules import POLICIES, Rules
 from tests.frontend.referee import exact
 from tests.frontend.virtual import (
     CAREFUL,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from frontend.events import Answer, AnswerCoded, CancelCollage, Send, SendCollage, SetTimer, Timer
+from frontend.policy.events import Answer, AnswerCoded, CancelCollage, Send, SendCollage, SetTimer, Timer
 from tests.frontend.virtual import (
     COLLAGE,
     FULL,

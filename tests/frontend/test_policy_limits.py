@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from frontend.events import (
+from frontend.policy.events import (
     Answer,
     AnswerCoded,
     Arrived,
@@ -17,8 +17,8 @@ from frontend.events import (
     SendCollage,
     Straggles,
 )
-from frontend.policy import Policy
-from frontend.rules import Budget, Rules
+from frontend.policy.machine import Policy
+from frontend.policy.rules import Budget, Rules
 from tests.frontend.virtual import (
     CAREFUL,
     COLLAGE,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.events import Send, SendCollage
-from frontend.rules import POLICIES, Budget, Rules
+from frontend.policy.events import Send, SendCollage
+from frontend.policy.rules import POLICIES, Budget, Rules
 from tests.frontend.virtual import Broken, Cluster, Collages, Replies, Reply, Seen, Window
 
 

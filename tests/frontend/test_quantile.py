@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from frontend.quantile import RunningQuantile
+from frontend.policy.quantile import RunningQuantile
 
 RNG = np.random.default_rng
 

@@ -18,8 +18,8 @@ from collage.serving import boundary
 from collage.tensors import to_tensor
 from collage.v1 import worker_pb2, worker_pb2_grpc
 from encoder.image import Pixels
-from frontend.streams import Ending, WorkerFailure
-from frontend.transport import CollageTransport, SCnnTransport, Transport
+from frontend.workers.streams import Ending, WorkerFailure
+from frontend.workers.transport import CollageTransport, SCnnTransport, Transport
 from tests.frontend.fakes import COLLAGE, S_CNN, classify, image
 from tests.frontend.grpc_workers import Slowness, worker
 

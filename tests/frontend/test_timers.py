@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from frontend.events import Due, Timer
+from frontend.policy.events import Due, Timer
 from frontend.timers import SPARE, Timers
 
 pytestmark = pytest.mark.looptime

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo, ModelKind
-from frontend.balance import Ejection
-from frontend.streams import WorkerFailure
-from frontend.workers import Pool
+from frontend.policy.balance import Ejection
+from frontend.workers.pool import Pool
+from frontend.workers.streams import WorkerFailure
 from tests.frontend.fakes import COLLAGE, S_CNN, Call, FakeTransport, image, s_cnn_after
 
 pytestmark = pytest.mark.looptime

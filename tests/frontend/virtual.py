@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from frontend.events import (
+from frontend.policy.events import (
     Action,
     Answer,
     AnswerCoded,
@@ -32,8 +32,8 @@ from frontend.events import (
     SendCollage,
     SetTimer,
 )
-from frontend.policy import Policy
-from frontend.rules import Rules
+from frontend.policy.machine import Policy
+from frontend.policy.rules import Rules
 from tests.frontend.referee import End, Referee
 
 Ordered = TypeVar("Ordered", bound=Action)

@@ -9,11 +9,11 @@ from typing import Generic
 
 from collage.model_info import ModelInfo, ModelKind
 from encoder.image import Pixels
-from frontend.balance import Balancer, Ejection
-from frontend.discovery import addresses
 from frontend.jobs import makes_sense
-from frontend.streams import Ended, Ending, Output, Reply, WorkerFailure
-from frontend.transport import Cancellable, Transport
+from frontend.policy.balance import Balancer, Ejection
+from frontend.workers.discovery import addresses
+from frontend.workers.streams import Ended, Ending, Output, Reply, WorkerFailure
+from frontend.workers.transport import Cancellable, Transport
 
 logger = logging.getLogger("collage.frontend")
 

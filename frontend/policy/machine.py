@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from frontend.events import (
+from frontend.policy.events import (
     PRIMARY,
     Action,
     Answer,
@@ -38,9 +38,9 @@ from frontend.events import (
     Straggles,
     Timer,
 )
-from frontend.groups import Group, Groups
-from frontend.quantile import RunningQuantile
-from frontend.rules import Budget, Rules
+from frontend.policy.groups import Group, Groups
+from frontend.policy.quantile import RunningQuantile
+from frontend.policy.rules import Budget, Rules
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from collage.tensors import TensorError, floats_from_tensor, pack
 from collage.v1 import worker_pb2, worker_pb2_grpc
 from encoder.collage import Detections
 from encoder.image import Pixels
-from frontend.streams import CallStream, Ended, Output, Reply, WorkerFailure
+from frontend.workers.streams import CallStream, Ended, Output, Reply, WorkerFailure
 
 _Response = TypeVar("_Response")
 PING_TIMEOUT_S = 1.0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from frontend.quantile import RunningQuantile
+from frontend.policy.quantile import RunningQuantile
 
 
 @dataclass(frozen=True)
