@@ -25,8 +25,8 @@ from collage.client import Client
 from collage.figures import OUT, write_figures
 from collage.model_info import ModelInfo
 from collage.serving import channel_options
-from collage.tensors import floats_from_tensor, to_tensor
-from collage.v1 import worker_pb2, worker_pb2_grpc
+from collage.tensors import array_from_tensor, to_tensor
+from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
 from encoder.image import decode
@@ -95,11 +95,9 @@ async def draw_collage(path: Path, s_cnn: Child, collage: Child, group: Sequence
     code = CollageCode(grid, model.detection_threshold)
     (pixels,) = code.encode([decode(sample.data, size) for sample in group])
     async with grpc.aio.insecure_channel(collage.address, options=channel_options()) as channel:
-        stub = worker_pb2_grpc.CollageServiceStub(channel)
-        answer = await stub.Detect(worker_pb2.DetectRequest(collage=to_tensor(pixels)), timeout=10)
-    boxes = floats_from_tensor(answer.boxes, (-1, 4))
-    confidences = floats_from_tensor(answer.confidences, (-1,))
-    classes = floats_from_tensor(answer.class_probabilities, (-1, len(model.labels)))
+        stub = model_pb2_grpc.ModelServiceStub(channel)
+        answer = await stub.Run(model_pb2.RunRequest(input=to_tensor(pixels)), timeout=10)
+    boxes, confidences, classes = (array_from_tensor(output) for output in answer.outputs)
     cells = code.decode([Detections(boxes, confidences, classes)], [True] * grid.cells)
     names = {slug(label): label for label in model.labels}
     pictures.collage(

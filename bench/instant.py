@@ -24,11 +24,12 @@ from bench.processes import HOST
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import boundary, channel_options, new_server, server_options
 from collage.tensors import image_from_tensor, to_tensor
-from collage.v1 import predict_pb2, tensor_pb2, worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2, tensor_pb2
 from encoder.grid import Grid
 from encoder.image import decode
+from worker.engine import Engine, Inference
 from worker.model import Floats
-from worker.server import ClassifierServicer, CollageServicer, Engine, Inference, ModelInfoServicer
+from worker.server import ModelServicer
 
 LABELS = tuple("abcdefghij")
 K = 3
@@ -68,11 +69,7 @@ async def _worker(info: ModelInfo, service_s: float) -> tuple[grpc.aio.Server, s
     """A started worker, SERVING, and its address."""
     server = new_server(server_options())
     engine = Instant(info, service_s)
-    if info.kind is ModelKind.S_CNN:
-        worker_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(engine, asyncio.Event()), server)
-    else:
-        worker_pb2_grpc.add_CollageServiceServicer_to_server(CollageServicer(engine, asyncio.Event()), server)
-    worker_pb2_grpc.add_ModelInfoServiceServicer_to_server(ModelInfoServicer(info), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(engine, info, asyncio.Event()), server)
     status = health.HealthServicer()
     await status.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
@@ -84,8 +81,8 @@ async def _worker(info: ModelInfo, service_s: float) -> tuple[grpc.aio.Server, s
 async def workers(s_cnn: int, collage: int, size: int, service_s: float, addresses: Path) -> list[grpc.aio.Server]:
     """Start them all, and write down where they are."""
     models = (
-        (ModelInfo("instant", ModelKind.S_CNN, LABELS, size, version="1"), s_cnn),
-        (ModelInfo("instant", ModelKind.COLLAGE_CNN, LABELS, K * 32, K, 0.1, 0.5, "1"), collage),
+        (ModelInfo.make("instant", ModelKind.S_CNN, LABELS, size, version="1"), s_cnn),
+        (ModelInfo.collage("instant", LABELS, K * 32, K, 0.1, accept_threshold=0.5, version="1"), collage),
     )
     servers = []
     for info, count in models:
@@ -103,18 +100,18 @@ class _Proxy:
 
     def __init__(self, addresses: Sequence[str], size: int) -> None:
         channels = [grpc.aio.insecure_channel(address, channel_options()) for address in addresses]
-        self._workers = itertools.cycle(worker_pb2_grpc.ClassifierServiceStub(channel) for channel in channels)
+        self._workers = itertools.cycle(model_pb2_grpc.ModelServiceStub(channel) for channel in channels)
         self._size = size
 
     @boundary
-    async def classify(self, request: worker_pb2.ClassifyRequest, context: object) -> worker_pb2.ClassifyResponse:
-        return await next(self._workers).Classify(request, timeout=10)
+    async def classify(self, request: model_pb2.RunRequest, context: object) -> model_pb2.RunResponse:
+        return await next(self._workers).Run(request, timeout=10)
 
     @boundary
     async def predict(self, request: predict_pb2.PredictRequest, context: object) -> predict_pb2.PredictResponse:
         image = to_tensor(decode(request.image, self._size))
-        response = await next(self._workers).Classify(worker_pb2.ClassifyRequest(image=image), timeout=10)
-        scores = np.frombuffer(response.scores.data, "<f4")
+        response = await next(self._workers).Run(model_pb2.RunRequest(input=image), timeout=10)
+        scores = np.frombuffer(response.outputs[0].data, "<f4")
         best = int(scores.argmax())
         found = predict_pb2.Classification(label=LABELS[best], index=best, probability=float(scores[best]))
         return predict_pb2.PredictResponse(classes=[found])
@@ -125,7 +122,7 @@ async def proxy(addresses: Sequence[str], size: int, port: int) -> tuple[grpc.ai
     server = grpc.aio.server(options=server_options())
     servicer = _Proxy(addresses, size)
     for service, method, handle, request, response in (
-        ("ClassifierService", "Classify", servicer.classify, worker_pb2.ClassifyRequest, worker_pb2.ClassifyResponse),
+        ("ModelService", "Run", servicer.classify, model_pb2.RunRequest, model_pb2.RunResponse),
         ("PredictService", "Predict", servicer.predict, predict_pb2.PredictRequest, predict_pb2.PredictResponse),
     ):
         handler = grpc.unary_unary_rpc_method_handler(handle, request.FromString, response.SerializeToString)

@@ -39,8 +39,8 @@ class End:
 
 def models(folder: Path) -> tuple[Path, Path]:
     """Instant models of ten classes and a 2 x 2 grid; returns the files of the s-cnn and the collage-cnn."""
-    s_cnn = ModelInfo("instant", ModelKind.S_CNN, LABELS, SIDE)
-    return save_models(folder, s_cnn, ModelInfo("instant", ModelKind.COLLAGE_CNN, LABELS, K * SIDE, K))
+    s_cnn = ModelInfo.make("instant", ModelKind.S_CNN, LABELS, SIDE)
+    return save_models(folder, s_cnn, ModelInfo.collage("instant", LABELS, K * SIDE, K))
 
 
 async def offer(client: Client, rate: float, seconds: float, timeout_s: float, seed: int) -> list[End]:

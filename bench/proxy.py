@@ -97,15 +97,13 @@ def save_models(folder: Path, s_cnn: ModelInfo, collage: ModelInfo) -> tuple[Pat
     files = []
     for text, info, size in ((_S_CNN, s_cnn, SIDE), (_COLLAGE, collage, k * SIDE)):
         model = parser.parse_model(text.format(**about))
-        described = ModelInfo(
-            name=f"{info.name}-stand-in",
-            kind=info.kind,
-            labels=info.labels,
-            size=size,
-            k=info.k,
-            detection_threshold=info.detection_threshold,
-            accept_threshold=info.accept_threshold,
-        )
+        name = f"{info.name}-stand-in"
+        if info.kind is ModelKind.S_CNN:
+            described = ModelInfo.make(name, info.kind, info.labels, size)
+        else:
+            described = ModelInfo.collage(
+                name, info.labels, size, k, info.detection_threshold, accept_threshold=info.accept_threshold
+            )
         helper.set_model_props(model, {METADATA_KEY: described.to_json()})
         onnx.checker.check_model(model)
         files.append(folder / f"{info.kind}.onnx")

@@ -18,7 +18,7 @@ from bench.instant import ADDRESSES
 from bench.processes import HOST, LOGS, Child, ProcessGroup
 from collage.model_info import ModelKind
 from collage.serving import channel_options
-from collage.v1 import predict_pb2_grpc, worker_pb2_grpc
+from collage.v1 import model_pb2_grpc, predict_pb2_grpc
 
 WORKERS = 9
 MLSERVER = Path(__file__).with_name("instant_mlserver.py")
@@ -102,7 +102,7 @@ class Bench(ProcessGroup):
         return Rig(
             bare,
             ours,
-            worker_pb2_grpc.ClassifierServiceStub(await self.channel(bare)).Classify,
+            model_pb2_grpc.ModelServiceStub(await self.channel(bare)).Run,
             predict_pb2_grpc.PredictServiceStub(await self.channel(bare)).Predict,
             predict_pb2_grpc.PredictServiceStub(await self.channel(ours)),
         )

@@ -19,7 +19,8 @@ from bench.figures import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.stations import Agenda, Call, Stations
 from bench.workload import Model, Models, Outage, Regime, Seconds
 from frontend.policy import events as e
-from frontend.policy.balance import Balancer, Ejection
+from frontend.policy.balance import Balancer
+from frontend.policy.ejection import Ejection
 from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
 from worker.slowdown import COLLAGE_FACTOR, Slowdown

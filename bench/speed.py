@@ -30,7 +30,7 @@ from bench.rig import Bench, Rig, pin
 from collage.client import show
 from collage.figures import OUT, Scalar, write_figures
 from collage.tensors import to_tensor
-from collage.v1 import predict_pb2, predict_pb2_grpc, tensor_pb2, worker_pb2
+from collage.v1 import model_pb2, predict_pb2, predict_pb2_grpc, tensor_pb2
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import decode
@@ -43,7 +43,7 @@ SIZE = 32  # of the s-cnn's input: 3 KB
 LARGE = 224  # of the other s-cnn's: 150 KB
 MANY = (9, 100, 400)
 SERVICE_S, CODED_IN_FLIGHT = 0.01, 64  # so that groups fill before their members are answered
-CLASSIFY, PREDICT = "collage.v1.ClassifierService/Classify", "collage.v1.PredictService/Predict"
+CLASSIFY, PREDICT = "collage.v1.ModelService/Run", "collage.v1.PredictService/Predict"
 MODEL_INFER = "inference.GRPCInferenceService/ModelInfer"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -139,7 +139,7 @@ def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = 
     request = predict_pb2.PredictRequest(tensor=tensor)
     ask = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
     return [
-        Case(bare, rig.bare, unary(asking(rig.classify, worker_pb2.ClassifyRequest, image=tensor))),
+        Case(bare, rig.bare, unary(asking(rig.classify, model_pb2.RunRequest, input=tensor))),
         Case(f"frontend, {size}", rig.ours, unary(ask), bare, bar),
         Case(f"frontend, {size}, PredictStream", rig.ours, stream(rig.stub, request), bare, bar),
     ]
@@ -147,7 +147,7 @@ def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = 
 
 def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None) -> list[Case]:
     """Raw tensors, by callers that cost next to nothing."""
-    bare, classify = f"bare proxy, {size}, saturated", worker_pb2.ClassifyRequest(image=tensor)
+    bare, classify = f"bare proxy, {size}, saturated", model_pb2.RunRequest(input=tensor)
     predict = saturating(rig.ours.address, PREDICT, predict_pb2.PredictRequest(tensor=tensor))
     return [
         Case(bare, rig.bare, saturating(rig.bare.address, CLASSIFY, classify)),
@@ -189,7 +189,7 @@ def to_mlserver(rig: Rig, server: Child, size: str, tensor: tensor_pb2.Tensor, b
 async def latency(rig: Rig, count: int) -> list[dict[str, Scalar]]:
     """What a single request waits for, and the steps of a JPEG apart."""
     tensor = image(SIZE)
-    bare = asking(rig.classify, worker_pb2.ClassifyRequest, image=tensor)
+    bare = asking(rig.classify, model_pb2.RunRequest, input=tensor)
     ours = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
     found = [await added_latency(bare, ours, count)]
     small = jpeg(20)

@@ -27,7 +27,7 @@ from collage.client import Client
 from collage.figures import Scalar
 from collage.model_info import ModelInfo, ModelKind
 from encoder.image import Pixels
-from frontend.policy.balance import Ejection
+from frontend.policy.ejection import Ejection
 from frontend.policy.rules import Rules
 from models.measure import OnnxModel
 
@@ -113,11 +113,9 @@ class Drawn:
     def __init__(self, members: int, model: Model | None = None) -> None:
         self._model = model or Model()
         labels = tuple(f"class {i}" for i in range(10))
-        self.s_cnn = ModelInfo("drawn", ModelKind.S_CNN, labels, proxy.SIDE)
+        self.s_cnn = ModelInfo.make("drawn", ModelKind.S_CNN, labels, proxy.SIDE)
         k = round(members**0.5)
-        self.collage = ModelInfo(
-            "drawn", ModelKind.COLLAGE_CNN, labels, k * proxy.SIDE, k=k, accept_threshold=self._model.accept
-        )
+        self.collage = ModelInfo.collage("drawn", labels, k * proxy.SIDE, k, accept_threshold=self._model.accept)
         self.version = repr(self._model)
 
     def prepare(self, groups: int, seed: int) -> Prepared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -22,9 +22,7 @@ from frontend.metrics import FrontendMetrics
 from frontend.policy.machine import Policy
 from frontend.server import PredictServicer
 from frontend.system import batch_threads, keep_memory
-from frontend.workers.discovery import server_name
-from frontend.workers.pool import Pool
-from frontend.workers.transport import CollageTransport, SCnnTransport
+from frontend.workers import GrpcTransport, Pool, PoolSettings, of_kind, server_name
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
 
@@ -38,33 +36,34 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     metrics = FrontendMetrics(registry, settings.slo_s)
     rules = settings.rules()
     collage_workers = settings.collage_workers if rules.collage else ""
-    ejection = settings.ejection()
     security = settings.worker_security()
     with batch_threads():  # which gRPC starts with its first server
         server = Server(settings, registry, [SERVICE, OPEN_INFERENCE], connection_age(settings))
-    s_cnn = Pool(
-        ModelKind.S_CNN,
-        settings.s_cnn_workers,
-        functools.partial(
-            SCnnTransport,
+    pools = PoolSettings(settings.resolve_every_s, settings.ejection())
+
+    def connect(target: str) -> Callable[[str], GrpcTransport]:
+        return functools.partial(
+            GrpcTransport,
             max_message_bytes=settings.max_message_bytes,
             security=security,
-            name=server_name(settings.s_cnn_workers),
-        ),
-        settings.resolve_every_s,
-        ejection,
+            name=server_name(target),
+        )
+
+    s_cnn = Pool(
+        "s_cnn",
+        settings.s_cnn_workers,
+        connect(settings.s_cnn_workers),
+        pools,
+        fits=of_kind(ModelKind.S_CNN),
+        changed=lambda: server.set_serving(s_cnn.ready > 0),
+        ejected=lambda: metrics.ejections.labels("s_cnn").inc(),
     )
     collage = Pool(
-        ModelKind.COLLAGE_CNN,
+        "collage",
         collage_workers,
-        functools.partial(
-            CollageTransport,
-            max_message_bytes=settings.max_message_bytes,
-            security=security,
-            name=server_name(collage_workers),
-        ),
-        settings.resolve_every_s,
-        ejection,
+        connect(collage_workers),
+        pools,
+        ejected=lambda: metrics.ejections.labels("collage").inc(),
     )
     with ThreadPoolExecutor(settings.image_threads, "image") as executor, ThreadPoolExecutor(1, "collage") as encoder:
         policy = Policy(rules)
@@ -82,7 +81,6 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             settings.grid,
             settings.max_bytes_in_flight,
         )
-        s_cnn.listeners.append(lambda: server.set_serving(s_cnn.ready > 0))
         metrics.watch_tasks()
         metrics.watch_workers("s_cnn", s_cnn)
         if collage_workers:  # or an alert would miss what nobody wants

@@ -8,18 +8,14 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
-import numpy as np
-from numpy.typing import NDArray
-
-from collage.model_info import ModelInfo
+from collage.model_info import ModelInfo, ModelKind
 from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
 from frontend.jobs import Answer, Job
 from frontend.metrics import FrontendMetrics
 from frontend.policy import events as e
-from frontend.workers.pool import Pool
-from frontend.workers.streams import WorkerFailure
+from frontend.workers import Pool, WorkerFailure
 
 logger = logging.getLogger("collage.frontend")
 
@@ -33,8 +29,8 @@ class Coding:
 
     def __init__(
         self,
-        s_cnn: Pool[NDArray[np.float32]],
-        workers: Pool[Detections],
+        s_cnn: Pool,
+        workers: Pool,
         metrics: FrontendMetrics,
         executor: Executor,
         feed: Callable[[e.Event], None],
@@ -74,6 +70,8 @@ class Coding:
 
     def _fits(self, info: ModelInfo) -> str | None:
         """What keeps a collage-cnn from protecting the s-cnn in use, if anything; empty if that is not known yet."""
+        if info.kind is not ModelKind.COLLAGE_CNN:
+            return f"it is a {info.kind}, expected a {ModelKind.COLLAGE_CNN}"
         s_cnn = self._s_cnn.info
         if s_cnn is None:
             return ""
@@ -137,7 +135,7 @@ class Coding:
             return
         at = self._loop.time()
         with self._metrics.decode.time():
-            predictions = code.decode([reply.output], [cell in jobs for cell in range(code.members)])
+            predictions = code.decode([Detections(*reply.outputs)], [cell in jobs for cell in range(code.members)])
         confidences = {}
         for cell, job in jobs.items():
             if (prediction := predictions[cell]) and model.labels == job.model.labels:

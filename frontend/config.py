@@ -11,9 +11,9 @@ from collage.security import ClientSecurity
 from collage.serving import ServerSettings
 from encoder.image import MAX_PIXELS
 from frontend.policy.admission import MAX_BYTES
-from frontend.policy.balance import Ejection
+from frontend.policy.ejection import Ejection
 from frontend.policy.rules import Rules
-from frontend.workers import discovery
+from frontend.workers import check
 
 
 class FrontendSettings(ServerSettings):
@@ -124,7 +124,7 @@ class FrontendSettings(ServerSettings):
     @field_validator("s_cnn_workers", "collage_workers")
     @classmethod
     def _workers_have_addresses(cls, target: str) -> str:
-        return discovery.check(target)
+        return check(target)
 
     @model_validator(mode="after")
     def _worker_tls_is_complete(self) -> Self:

@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
-from encoder.collage import Detections
 from encoder.image import Pixels
 from frontend.coding import Coding
 from frontend.jobs import Answer, Job, Outcome, Source, softmax
@@ -23,9 +21,7 @@ from frontend.policy import events as e
 from frontend.policy.admission import MAX_BYTES, Admission
 from frontend.policy.machine import Policy
 from frontend.timers import Timers
-from frontend.workers.pool import Pool
-from frontend.workers.streams import Ending, WorkerFailure
-from frontend.workers.transport import Cancellable
+from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
 NONE_READY = "no s-cnn worker is ready: try again later"
 SHORTEST_RETRY_S = 0.01
@@ -43,8 +39,8 @@ class Dispatcher:
     def __init__(
         self,
         policy: Policy,
-        s_cnn: Pool[NDArray[np.float32]],
-        collage: Pool[Detections],
+        s_cnn: Pool,
+        collage: Pool,
         metrics: FrontendMetrics,
         executor: Executor,
         encoder: Executor,
@@ -292,14 +288,14 @@ class Dispatcher:
         ended = functools.partial(self._call_ended, job, attempt, worker.info)
         self._calls[request, attempt] = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at), ended)
 
-    def _call_ended(self, job: Job, attempt: int, model: ModelInfo, outcome: Ending[NDArray[np.float32]]) -> None:
+    def _call_ended(self, job: Job, attempt: int, model: ModelInfo, outcome: Ending) -> None:
         del self._calls[job.id, attempt]
         if outcome is None:
             return
         if isinstance(outcome, WorkerFailure):
             self._attempt_failed(job, attempt, outcome)
             return
-        probabilities = softmax(outcome.output)
+        probabilities = softmax(outcome.outputs[0])
         at = self._loop.time()
         self._admission.served(outcome.inference_s)
         job.answers[attempt] = Answer(probabilities, model, outcome.queue_s, outcome.inference_s)

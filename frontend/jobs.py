@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import ServiceError
-from encoder.collage import Detections
 from encoder.image import Pixels
 
 
@@ -100,14 +98,3 @@ def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     exponents = np.exp(scores - scores.max())
     probabilities: NDArray[np.float32] = exponents / exponents.sum()
     return probabilities
-
-
-def makes_sense(output: object, model: ModelInfo) -> bool:
-    """Whether a worker's answer can be its model's.
-
-    Scores: one per label, finite or minus infinity, but not all of these. Detections: a finite number per label each.
-    """
-    if isinstance(output, Detections):
-        numbers = output.class_probabilities
-        return numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
-    return isinstance(output, np.ndarray) and output.shape == (len(model.labels),) and math.isfinite(output.max())

@@ -6,14 +6,13 @@ import asyncio
 import functools
 import itertools
 from collections.abc import Iterable
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from frontend.jobs import Source
-from frontend.workers.pool import Pool
+from frontend.workers import Pool
 
 LATENCY_BUCKETS = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0,
@@ -141,10 +140,10 @@ class FrontendMetrics:
         loop = asyncio.get_running_loop()
         self.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
-    def watch_workers(self, role: str, pool: Pool[Any]) -> None:
+    def watch_workers(self, role: str, pool: Pool) -> None:
         """Report how many workers of a role (s_cnn or collage) there are whenever the metrics are read."""
         self.workers.labels(role, "known").set_function(lambda: len(pool.workers))
         self.workers.labels(role, "ready").set_function(lambda: pool.ready)
         self.workers.labels(role, "refused").set_function(lambda: pool.refused)
         self.workers.labels(role, "ejected").set_function(lambda: pool.balancer.ejected)
-        pool.ejected = self.ejections.labels(role).inc
+        self.ejections.labels(role)  # born at 0

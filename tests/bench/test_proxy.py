@@ -10,8 +10,8 @@ from encoder.collage import Detections
 from models.measure import OnnxModel
 
 LABELS = tuple(f"class {i}" for i in range(10))
-S_CNN = ModelInfo("s", ModelKind.S_CNN, LABELS, 32)
-COLLAGE = ModelInfo("c", ModelKind.COLLAGE_CNN, LABELS, 96, k=3, detection_threshold=0.2, accept_threshold=0.7)
+S_CNN = ModelInfo.make("s", ModelKind.S_CNN, LABELS, 32)
+COLLAGE = ModelInfo.collage("c", LABELS, 96, 3, 0.2, accept_threshold=0.7)
 
 
 def test_stand_ins_say_what_was_painted(tmp_path: Path) -> None:

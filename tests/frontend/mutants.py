@@ -18,7 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 TESTS = [
     *(f"tests/frontend/test_policy{name}.py" for name in ("", "_adaptive", "_groups", "_limits", "_properties")),
-    *(f"tests/frontend/test_{name}.py" for name in ("quantile", "groups", "balance")),
+    *(f"tests/frontend/test_{name}.py" for name in ("quantile", "groups", "balance", "elect")),
 ]
 
 
@@ -272,19 +272,19 @@ MUTANTS = [
     ),
     Mutant(
         "panic threshold ignored: all workers may be ejected",
-        "balance",
-        "if self._ejected + 1 > rules.share * self._ready:\n            return",
+        "ejection",
+        "if self.ejected + 1 > rules.share * self.ready:\n            return",
         "",
     ),
     Mutant(
         "panic threshold of workers that are not there",
-        "balance",
-        "rules.share * self._ready",
+        "ejection",
+        "rules.share * self.ready",
         "rules.share * len(self._workers)",
     ),
     Mutant(
         "probation ended by slow calls",
-        "balance",
+        "ejection",
         "worker.probes = 0 if slow else worker.probes + 1",
         "worker.probes += 1",
     ),
@@ -308,14 +308,14 @@ MUTANTS = [
     ),
     Mutant(
         "ejected for good: no probation",
-        "balance",
-        "self._change(worker, standing=_Standing.PROBATION, probes=0)",
+        "ejection",
+        "worker.standing, worker.probes = Standing.PROBATION, 0",
         "",
     ),
     Mutant(
         "frozen worker looks idle: cancelled calls are not charged",
-        "balance",
-        "if self._slow(elapsed, self.outstanding(name)):\n            self._judge(name, at, elapsed, slow=True)",
+        "ejection",
+        "if self._slow(elapsed, calls):\n            self._look(worker, at, elapsed, slow=True)",
         "return",
     ),
 ]

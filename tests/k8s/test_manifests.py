@@ -8,15 +8,15 @@ from pathlib import Path
 import kubernetes_validate  # type: ignore[import-untyped]
 
 from collage.serving import LIVENESS, ServerSettings
-from collage.v1 import predict_pb2, worker_pb2
+from collage.v1 import model_pb2, predict_pb2
 from frontend.config import FrontendSettings
 from tests.k8s.conftest import DOCKERFILE, RENDERINGS, ROOT, SETTINGS, Document, Rendered, render, settings_of
 from worker.config import WorkerSettings
 
 SERVICES = {
     "frontend": predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name,
-    "s-cnn": worker_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name,
-    "collage-cnn": worker_pb2.DESCRIPTOR.services_by_name["CollageService"].full_name,
+    "s-cnn": model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    "collage-cnn": model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 }
 CUSTOM = {
     ("monitoring.coreos.com/v1", "PodMonitor"): {"selector", "podMetricsEndpoints"},
