@@ -18,6 +18,7 @@ import numpy as np
 from bench.figures import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.stations import Agenda, Call, Stations
 from bench.workload import Model, Models, Outage, Regime, Seconds
+from encoder.code import GroupShape
 from frontend.policy import events as e
 from frontend.policy.balance import Balancer, Ejection
 from frontend.policy.machine import Policy
@@ -60,6 +61,11 @@ class Setup:
     def cells(self) -> int:
         """N of one collage."""
         return self.n // self.redundant if self.redundant else 0
+
+    @property
+    def shape(self) -> GroupShape:
+        """Of a collage's groups."""
+        return GroupShape(self.cells, 1, needed=1, fewest=(self.cells + 1) // 2)
 
 
 @contextmanager
@@ -136,8 +142,8 @@ class Simulation:
         for frontend in self.frontends:
             for index in range(setup.workers):
                 self._balancer(frontend, index).set_ready(str(index), True)
-            if rules.collage and collage_workers:
-                frontend.policy.handle([e.CollageWorkers(0.0, collage_workers, setup.cells, accept=self.model.accept)])
+            if rules.coded and collage_workers:
+                frontend.policy.handle([e.CodedWorkers(0.0, collage_workers, setup.shape, self.model.accept)])
         self._outages = regime.outages(setup.workers, seed)
 
     def closed(self, groups: int, warm_up: int = 20) -> Run:
@@ -226,10 +232,12 @@ class Simulation:
                     self._end(frontend, request, NOBODY)
                 case e.Cancel(request, attempt):
                     self._cancel(frontend, (request, attempt))
-                case e.CancelCollage(group):
+                case e.CancelCoded(group):
                     self._cancel(frontend, (group,))
-                case e.SendCollage(group, members):
+                case e.SendCoded(group, members):
                     self._send_collage(frontend, group, members)
+                case e.Audit() | e.Straggles():
+                    pass
 
     def _due(self, timer: tuple[_Frontend, float, e.Timer, int]) -> None:
         frontend, at, kind, id = timer
@@ -287,7 +295,7 @@ class Simulation:
         balancer = call.context.balancer
         worker = balancer.pick(self._agenda.now)
         if worker is None:
-            self._report(call.context, e.CollageFailed(self._agenda.now, call.context.key[0], sent=False))
+            self._report(call.context, e.Returned(self._agenda.now, call.context.key[0], ok=False, sent=False))
         else:
             balancer.started(worker)
             self._stations.send(call, worker)
@@ -306,7 +314,7 @@ class Simulation:
         else:
             seen = {cell: self._confidence[member] for cell, member in context.members.items()}
             found = {cell: confidence for cell, confidence in seen.items() if confidence is not None}
-            self._report(context, e.Decoded(now, context.key[0], found))
+            self._report(context, e.Returned(now, context.key[0]), e.Decoded(now, context.key[0], found))
 
     def _failed(self, failure: tuple[Call, bool]) -> None:
         (call, unreachable), now = failure, self._agenda.now
@@ -318,12 +326,12 @@ class Simulation:
             request, attempt = context.key
             self._report(context, e.Failed(now, request, attempt, unreachable))
         else:
-            self._report(context, e.CollageFailed(now, context.key[0]))
+            self._report(context, e.Returned(now, context.key[0], ok=False))
 
-    def _report(self, context: _Context, event: e.Event) -> None:
+    def _report(self, context: _Context, *events: e.Event) -> None:
         """A call is over."""
         del context.frontend.calls[context.key]
-        self._feed(context.frontend, event)
+        self._feed(context.frontend, *events)
 
     def _cancel(self, frontend: _Frontend, key: tuple[int, ...]) -> None:
         call = frontend.calls.pop(key, None)

@@ -24,7 +24,11 @@ class FrontendSettings(ServerSettings):
         description="s-cnn workers: host:port,host:port,... or dns:///name:port or file:///path with one host:port a "
         "line; names are resolved and files read again and again",
     )
-    collage_workers: str = Field("", description="collage-cnn workers, in the same form; empty for none")
+    coded_workers: str = Field(
+        "",
+        description="workers of redundant models: one list, in the same form, for each redundant input of the code, "
+        "with spaces between them (a collage has one); empty for none",
+    )
     resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and files are read")
     worker_ca: Path | None = Field(
         None, description="CA certificates of the workers, PEM; turns on TLS towards them (to DNS names as given)"
@@ -121,10 +125,12 @@ class FrontendSettings(ServerSettings):
         None, gt=0, le=600, description="latency objective: becomes a bucket edge of collage_request_seconds"
     )
 
-    @field_validator("s_cnn_workers", "collage_workers")
+    @field_validator("s_cnn_workers", "coded_workers")
     @classmethod
-    def _workers_have_addresses(cls, target: str) -> str:
-        return discovery.check(target)
+    def _workers_have_addresses(cls, targets: str) -> str:
+        for target in targets.split():
+            discovery.check(target)
+        return targets
 
     @model_validator(mode="after")
     def _worker_tls_is_complete(self) -> Self:
