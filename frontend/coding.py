@@ -152,6 +152,11 @@ class Coding:
             pool.listeners.append(self._workers_changed)
             base.listeners.append(pool.review)
 
+    @property
+    def workers(self) -> int:
+        """How many groups can be run at once."""
+        return min((pool.ready for pool in self._pools), default=0)
+
     # From the dispatcher
 
     def send(self, group: int, jobs: Mapping[int, Job], shape: GroupShape) -> None:
@@ -224,8 +229,8 @@ class Coding:
                 self.code = None
                 logger.error("no redundant worker can be used: %s", error)  # noqa: TRY400 - it says it all
         if self.code:
-            workers = min(pool.ready for pool in self._pools)
-            self._feed(e.CodedWorkers(self._loop.time(), workers, self.code.shape, models[0].accept_threshold))
+            accept = models[0].accept_threshold
+            self._feed(e.CodedWorkers(self._loop.time(), self.workers, self.code.shape, accept))
 
     # Redundant runs
 

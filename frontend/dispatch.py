@@ -22,6 +22,7 @@ from frontend.jobs import Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import MAX_BYTES, Admission, Policy
 from frontend.policy import events as e
+from frontend.recorder import Recorder
 from frontend.timers import Timers
 from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
@@ -45,7 +46,8 @@ class DispatchSettings:
 class Dispatcher:
     """Serves requests with a policy, a pool of base workers, and one pool for each redundant input.
 
-    ``executor`` decodes images; ``encoder`` encodes groups, which are not to wait in line with images.
+    ``executor`` decodes images; ``encoder`` encodes groups, which are not to wait in line with images. ``recorder`` is
+    told all that the policy is told.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class Dispatcher:
         executor: Executor,
         encoder: Executor,
         settings: DispatchSettings,
+        recorder: Recorder | None = None,
     ) -> None:
         self.policy, self.base, self.metrics = policy, base, metrics
         self._loop = asyncio.get_running_loop()
-        self._executor, self._settings = executor, settings
+        self._executor, self._settings, self._recorder = executor, settings, recorder
         self._admission = Admission(settings.max_in_flight)
         self._in_flight = self._preparing = self._bytes = 0
         self._ids = itertools.count(1)
@@ -192,6 +195,11 @@ class Dispatcher:
         finally:
             self._preparing -= 1
 
+    @property
+    def coded_workers(self) -> int:
+        """How many groups redundant workers can run at once."""
+        return self._coding.workers
+
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""
         self._timers.close()
@@ -222,6 +230,8 @@ class Dispatcher:
         self._handle(events)
 
     def _handle(self, events: Sequence[e.Event]) -> None:
+        if self._recorder:
+            self._recorder.add(events)
         for action in self.policy.handle(events):
             self._perform(action)
 
