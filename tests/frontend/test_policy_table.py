@@ -12,7 +12,7 @@ from tests.frontend.virtual import QUICK, Broken, Cluster, Collages, Replies, Ru
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
 POLICIES = ("replicate", "hedge", "collage-only", "collage", "adaptive")
 WARM_UP, LATE = 100, 0.21875
-"""Groups before the one that is looked at, and when its last members arrive if its code is not to be late at the deadline."""
+"""Groups before the one that is looked at; when its last members arrive if its code is not to be late."""
 IN_TIME = ("under way", "unsure", "unsure, patience over")
 RUNS: dict[str, Run] = {
     "none": None,
