@@ -29,7 +29,7 @@ class FrontendInference(InferenceServicer):
     @property
     def model(self) -> ModelInfo | None:
         """The s-cnn of the workers."""
-        return self._dispatcher.s_cnn.info
+        return self._dispatcher.base.info
 
     async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
         """All rows at once; each has all of the caller's time."""

@@ -1,7 +1,7 @@
 """The asyncio side of workers: where they are, how to talk to them, which are ready."""
 
 from frontend.workers.discovery import TargetError, check, server_name
-from frontend.workers.pool import Fits, Pool, PoolSettings, of_kind
+from frontend.workers.pool import Fits, Pool, PoolSettings
 from frontend.workers.streams import Ended, Ending, Reply, WorkerFailure
 from frontend.workers.transport import Cancellable, GrpcTransport, Transport
 from frontend.workers.worker import Worker
@@ -20,6 +20,5 @@ __all__ = [
     "Worker",
     "WorkerFailure",
     "check",
-    "of_kind",
     "server_name",
 ]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from collage.model_info import ModelInfo, ModelKind
+from collage.model_info import ModelInfo
 from frontend.policy.balance import Balancer
 from frontend.policy.ejection import Ejection
 from frontend.policy.elect import Offer, elect
@@ -32,11 +32,6 @@ class PoolSettings:
 
 Fits = Callable[[ModelInfo], str | None]
 """What keeps a model from being used, None if nothing does; an empty string if that is not known yet."""
-
-
-def of_kind(kind: ModelKind) -> Fits:
-    """A model fits if it is of this kind."""
-    return lambda info: None if info.kind is kind else f"it is a {info.kind}, expected a {kind}"
 
 
 class Pool:

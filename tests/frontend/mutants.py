@@ -164,7 +164,7 @@ MUTANTS = [
     Mutant(
         "collage not cancelled: when its last member has ended",
         "machine",
-        "self._actions.append(CancelCollage(group.id))",
+        "self._actions.append(CancelCoded(group.id))",
         "",
     ),
     Mutant(
@@ -183,7 +183,7 @@ MUTANTS = [
     Mutant(
         "collage without an idle worker: a group that is not full",
         "machine",
-        "worker_idle = self._in_flight < self._collage_workers",
+        "worker_idle = self._in_flight < self._coded_workers",
         "worker_idle = True",
     ),
     Mutant(
@@ -304,7 +304,7 @@ MUTANTS = [
         "collage-only gives up a request that never ran",
         "machine",
         "if not self.rules.replica and event.unreachable",
-        "if not (self.rules.replica or self.rules.collage) and event.unreachable",
+        "if not (self.rules.replica or self.rules.coded) and event.unreachable",
     ),
     Mutant(
         "ejected for good: no probation",
@@ -367,7 +367,7 @@ def main() -> int:
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     (ROOT / "docs" / "mutants.md").write_text(
         "# Mutants of the policy\n\n"
-        f"Each line is one wrong version of a file in `frontend/policy/`, and the first of the pure tests that fails with it "
+        f"Each line is one wrong version of a file in `frontend/policy/`, and the first pure test that fails with it "
         f"(no network, no\nclock). Made by `python -m tests.frontend.mutants`; {survivors or 'none'} of {len(lines)} "
         f"{'survives' if survivors < 2 else 'survive'}.\n\n"
         f"| mutant | file | how it is made | caught by |\n| --- | --- | --- | --- |\n{rows}\n"

@@ -12,7 +12,7 @@ import pytest
 
 from collage.model_info import ModelInfo, ModelKind
 from frontend.policy.ejection import Ejection
-from frontend.workers import Pool, PoolSettings, WorkerFailure, of_kind
+from frontend.workers import Pool, PoolSettings, WorkerFailure
 from tests.frontend.fakes import COLLAGE, S_CNN, FakeCall, FakeTransport, Outputs, image, s_cnn_after
 
 pytestmark = pytest.mark.looptime
@@ -24,14 +24,16 @@ def transports(*models: ModelInfo, seconds: float = 1.0) -> Transports:
     return {f"w{i}": FakeTransport(model, s_cnn_after(seconds)) for i, model in enumerate(models)}
 
 
+def fits(info: ModelInfo) -> str | None:
+    return None if info.kind is ModelKind.S_CNN else f"it is a {info.kind}"
+
+
 @asynccontextmanager
 async def started(
     workers: Transports, ejection: Ejection | None = None, ejected: Callable[[], object] = lambda: None
 ) -> AsyncIterator[Pool]:
     settings = PoolSettings(ejection=ejection, seed=0)
-    pool = Pool(
-        "s_cnn", ", ".join(workers), workers.__getitem__, settings, fits=of_kind(ModelKind.S_CNN), ejected=ejected
-    )
+    pool = Pool("s_cnn", ", ".join(workers), workers.__getitem__, settings, fits=fits, ejected=ejected)
     await pool.start()
     await asyncio.sleep(0.01)
     yield pool
@@ -74,7 +76,7 @@ async def test_calls_count_as_outstanding_from_the_moment_they_are_made() -> Non
 async def test_a_worker_of_the_wrong_kind_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with started(transports(S_CNN, COLLAGE)) as pool:
         assert (pool.ready, pool.info) == (1, S_CNN)
-        assert "is a collage-cnn, expected a s-cnn" in caplog.text
+        assert "no requests for workers with c 1: it is a collage-cnn" in caplog.text
 
 
 async def test_versions_are_not_mixed_and_a_new_one_takes_over_when_the_old_has_left() -> None:
