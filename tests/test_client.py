@@ -13,7 +13,8 @@ import grpc
 import numpy as np
 import pytest
 
-from collage.client import Classification, Client, ClientError, Prediction, main
+from collage.cli import main
+from collage.client import Classification, Client, ClientError, Prediction
 from collage.serving import ResourceExhausted, boundary
 from collage.v1 import predict_pb2
 from tests.bench.fakes import FakePredictService, serving
@@ -260,7 +261,7 @@ async def test_on_a_terminal_the_table_is_drawn_by_rich(tmp_path: Path) -> None:
     try:
         async with serving(FakePredictService()) as server:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "collage.client", "predict", "bag.png", "--address", f"127.0.0.1:{server.port}",
+                sys.executable, "-m", "collage.cli", "predict", "bag.png", "--address", f"127.0.0.1:{server.port}",
                 cwd=tmp_path, stdout=terminal, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
             )  # fmt: skip
             assert await asyncio.wait_for(process.wait(), 60) == 0
@@ -279,7 +280,7 @@ async def test_a_reader_who_leaves_early_is_no_error_to_report(tmp_path: Path) -
     try:
         async with serving(FakePredictService()) as server:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "collage.client", "predict", "bag.png", "--json"),
+                *(sys.executable, "-m", "collage.cli", "predict", "bag.png", "--json"),
                 *("--address", f"127.0.0.1:{server.port}"),
                 cwd=tmp_path, stdout=theirs, stderr=asyncio.subprocess.PIPE,
                 env={**os.environ, "PYTHONUNBUFFERED": ""},  # or it would be noticed by the first line already

@@ -16,7 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from collage.client import Client, ClientError, main
+from collage.cli import main
+from collage.client import Client, ClientError
 from collage.security import ClientSecurity, SecurityError, Tokens
 from collage.serving import Server, ServerSettings, load_settings
 from collage.tensors import to_tensor
