@@ -77,7 +77,7 @@ class Provenance(_message.Message):
     inference_s: float
     total_s: float
     request_id: str
-    def __init__(self, source: _Optional[_Union[Source, str]] = ..., degraded: _Optional[bool] = ..., coded_confidence: _Optional[float] = ..., group_id: _Optional[str] = ..., cell: _Optional[int] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., queue_s: _Optional[float] = ..., inference_s: _Optional[float] = ..., total_s: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, source: _Optional[_Union[Source, str]] = ..., degraded: bool = ..., coded_confidence: _Optional[float] = ..., group_id: _Optional[str] = ..., cell: _Optional[int] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., queue_s: _Optional[float] = ..., inference_s: _Optional[float] = ..., total_s: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class PredictStreamRequest(_message.Message):
     __slots__ = ("request", "timeout_s")

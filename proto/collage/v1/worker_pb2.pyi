@@ -49,7 +49,7 @@ class ClassifyStreamRequest(_message.Message):
     request: ClassifyRequest
     cancel: bool
     timeout_s: float
-    def __init__(self, call_id: _Optional[int] = ..., request: _Optional[_Union[ClassifyRequest, _Mapping]] = ..., cancel: _Optional[bool] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, call_id: _Optional[int] = ..., request: _Optional[_Union[ClassifyRequest, _Mapping]] = ..., cancel: bool = ..., timeout_s: _Optional[float] = ...) -> None: ...
 
 class ClassifyStreamResponse(_message.Message):
     __slots__ = ("call_id", "response", "error")
@@ -103,7 +103,7 @@ class DetectStreamRequest(_message.Message):
     request: DetectRequest
     cancel: bool
     timeout_s: float
-    def __init__(self, call_id: _Optional[int] = ..., request: _Optional[_Union[DetectRequest, _Mapping]] = ..., cancel: _Optional[bool] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, call_id: _Optional[int] = ..., request: _Optional[_Union[DetectRequest, _Mapping]] = ..., cancel: bool = ..., timeout_s: _Optional[float] = ...) -> None: ...
 
 class DetectStreamResponse(_message.Message):
     __slots__ = ("call_id", "response", "error")

@@ -5,7 +5,7 @@ import warnings
 
 from collage.v1 import worker_pb2 as collage_dot_v1_dot_worker__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in collage/v1/worker_pb2_grpc.py depends on'
+        + f' but the generated code in collage/v1/worker_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ClassifierServiceStub:
+class ClassifierServiceStub(object):
     """Runs a single-image model. Served by s-cnn workers, called by the frontend.
 
     Errors of this and the next service: INVALID_ARGUMENT for a wrong tensor, RESOURCE_EXHAUSTED when the queue is full,
@@ -50,7 +50,7 @@ class ClassifierServiceStub:
                 _registered_method=True)
 
 
-class ClassifierServiceServicer:
+class ClassifierServiceServicer(object):
     """Runs a single-image model. Served by s-cnn workers, called by the frontend.
 
     Errors of this and the next service: INVALID_ARGUMENT for a wrong tensor, RESOURCE_EXHAUSTED when the queue is full,
@@ -94,7 +94,7 @@ def add_ClassifierServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ClassifierService:
+class ClassifierService(object):
     """Runs a single-image model. Served by s-cnn workers, called by the frontend.
 
     Errors of this and the next service: INVALID_ARGUMENT for a wrong tensor, RESOURCE_EXHAUSTED when the queue is full,
@@ -156,7 +156,7 @@ class ClassifierService:
             _registered_method=True)
 
 
-class CollageServiceStub:
+class CollageServiceStub(object):
     """Runs a collage model. Served by collage-cnn workers, called by the frontend.
     """
 
@@ -178,7 +178,7 @@ class CollageServiceStub:
                 _registered_method=True)
 
 
-class CollageServiceServicer:
+class CollageServiceServicer(object):
     """Runs a collage model. Served by collage-cnn workers, called by the frontend.
     """
 
@@ -217,7 +217,7 @@ def add_CollageServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class CollageService:
+class CollageService(object):
     """Runs a collage model. Served by collage-cnn workers, called by the frontend.
     """
 
@@ -276,7 +276,7 @@ class CollageService:
             _registered_method=True)
 
 
-class ModelInfoServiceStub:
+class ModelInfoServiceStub(object):
     """Tells which model a worker serves.
     """
 
@@ -293,7 +293,7 @@ class ModelInfoServiceStub:
                 _registered_method=True)
 
 
-class ModelInfoServiceServicer:
+class ModelInfoServiceServicer(object):
     """Tells which model a worker serves.
     """
 
@@ -320,7 +320,7 @@ def add_ModelInfoServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ModelInfoService:
+class ModelInfoService(object):
     """Tells which model a worker serves.
     """
 
