@@ -1,5 +1,6 @@
 """Rules that hold for the project as a whole: who imports whom, and what serving may load."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -53,3 +54,22 @@ def _name(requirement: str) -> str:
     """The normalised name at the start of a requirement."""
     end = next((i for i, letter in enumerate(requirement) if letter in "[<>=!~; "), len(requirement))
     return requirement[:end].lower().replace("_", "-").replace(".", "-")
+
+
+def test_make_clean_keeps_results_and_trained_models(tmp_path: Path) -> None:
+    for file in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+    kept = [
+        "out/pets/pets-s-cnn.onnx",
+        "out/bench-full/runs/a.json",
+        "runs/zoo/a.pt",
+        "data/a.png",
+        "models/zoo/a.onnx",
+    ]
+    removed = [".venv/ready", ".venv-dev/ready", ".venv-proto/ready", ".mypy_cache/a", "frontend/__pycache__/a.pyc"]
+    for name in kept + removed:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["make", "--silent", "clean"], cwd=tmp_path, check=True)
+    assert [name for name in kept if not (tmp_path / name).exists()] == []
+    assert [name for name in removed if (tmp_path / name).exists()] == []
