@@ -24,7 +24,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test check proto client audit k8s-validate monitoring data zoo evaluate cards images clean
+.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test lint check proto client audit k8s-validate monitoring data zoo evaluate cards images clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -93,13 +93,13 @@ bench-full-report: $(DEV)/ready
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest
 
-check: $(DEV)/ready ## Lint, types, import rules, tests: what has to pass before a commit
+lint: $(DEV)/ready ## Style, format, types, import rules
 	$(DEV)/bin/ruff check
 	$(DEV)/bin/ruff format --check
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
-	$(DEV)/bin/python -m pytest
-	$(MAKE) audit
+
+check: lint test audit ## All checks that must pass before a commit
 
 AUDITED := import json, pathlib, sys; path = pathlib.Path("out/audit.json"); \
 	found = json.loads(path.read_text())["dependencies"] if path.exists() else []; \
