@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from bench.cluster.processes import HOST, LOGS, Child, ProcessError, ProcessGroup, cancel_on_signals
-from collage.client import CLUSTER_FILE, DEFAULT_ADDRESS, Client, ClientError
+from collage.cli import CLUSTER_FILE
+from collage.client import DEFAULT_ADDRESS, Client, ClientError
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "models" / "zoo"

@@ -27,7 +27,7 @@ from google.protobuf.message import Message
 from bench.cluster.processes import Child, Metrics, ProcessError
 from bench.cluster.rig import Bench, Rig, pin
 from bench.offer.callers import H2LOAD, Call, Load, jpeg, saturating, stream, unary
-from collage.client import show
+from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, predict_pb2, predict_pb2_grpc, tensor_pb2
