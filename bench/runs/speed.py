@@ -225,7 +225,7 @@ async def coded(rig: Rig, size: str, before: Metrics) -> dict[str, Scalar]:
 
     if failed := sum(since("collage_requests_total", code=code) for code in CODES if code not in ("OK", "CANCELLED")):
         raise ProcessError(f"the frontend failed {failed:.0f} requests")  # h2load cancels what is left in the end
-    share = since("collage_sent_total", attempt="collage") / since("collage_sent_total", attempt="s_cnn")
+    share = since("collage_sent_total", attempt="coded") / since("collage_sent_total", attempt="s_cnn")
     return {"case": f"collages per request, {size}", "share": share}
 
 

@@ -102,7 +102,7 @@ def test_frontend_finds_every_worker_through_a_headless_service(
 ) -> None:
     frontend, services = settings["frontend"], rendered.of("Service")
     assert isinstance(frontend, FrontendSettings)
-    for role, target in {"s-cnn": frontend.s_cnn_workers, "collage-cnn": frontend.collage_workers}.items():
+    for role, target in {"s-cnn": frontend.s_cnn_workers, "collage-cnn": frontend.coded_workers}.items():
         assert target == f"dns:///{role}:{settings[role].port}"
         assert services[role]["spec"]["clusterIP"] == "None"
         assert services[role]["spec"]["selector"] == {"app.kubernetes.io/component": role}
