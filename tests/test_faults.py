@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster.local import Cluster
-from bench.cluster.processes import Child
+from bench.cluster.local import Child, Cluster
 from collage.client import Client, ClientError, Prediction
 from tests.onnx_models import COLOURS, save_collage_cnn, save_s_cnn, solid
 

@@ -1,4 +1,7 @@
-"""A cluster of real processes on this machine; ``python -m bench.cluster up`` starts one and waits."""
+"""A cluster of real processes on this machine; ``python -m bench cluster up`` starts one and waits.
+
+The room's door: it hands on what others need of child processes.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,36 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from bench.cluster.processes import HOST, LOGS, Child, ProcessError, ProcessGroup, cancel_on_signals
+from bench.cluster.processes import HOST, LOGS, Child, Metrics, ProcessError, ProcessGroup
 from collage.cli import CLUSTER_FILE
 from collage.client import DEFAULT_ADDRESS, Client, ClientError
+
+__all__ = [
+    "COLLAGE",
+    "HOST",
+    "LOGS",
+    "S_CNN",
+    "Child",
+    "Cluster",
+    "Metrics",
+    "ProcessError",
+    "ProcessGroup",
+    "busy_s",
+    "until_serving",
+]
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "models" / "zoo"
 S_CNN = ZOO / "fashion-mnist-s-cnn.onnx"
 COLLAGE = ZOO / "fashion-mnist-collage-3x3.onnx"
 SERVING_TIMEOUT_S = 30.0
+ATTEMPTS = {"coded": "collages", "replica": "replicas"}
+"""Redundant calls: labels of the frontend's counter, and what they are."""
 
 
 class Cluster(ProcessGroup):
@@ -75,6 +95,27 @@ class Cluster(ProcessGroup):
         await self.frontend.restart()
         await until_serving(self.frontend)
 
+    @property
+    def workers(self) -> list[Child]:
+        """All workers, those of the s-cnn first."""
+        return [*self.s_cnn, *self.collage]
+
+    async def sent(self) -> Counter[str]:
+        """Collages and replicas that the frontend has sent since its start; of two counts, subtract the first."""
+        metrics = await self.frontend.metrics()
+        sent = {name: metrics.value("collage_sent_total", attempt=name) for name in ATTEMPTS}
+        return Counter({ATTEMPTS[name]: int(number) for name, number in sent.items()})
+
+    async def busy_s(self) -> float:
+        """Seconds that all workers have spent computing since their start."""
+        return await busy_s(self.workers)
+
+
+async def busy_s(workers: Iterable[Child]) -> float:
+    """Seconds that these workers have spent computing since their start."""
+    scraped = [await worker.metrics() for worker in workers]
+    return sum(metrics.value("collage_worker_busy_seconds_total") for metrics in scraped)
+
 
 async def until_serving(child: Child, timeout_s: float = SERVING_TIMEOUT_S) -> None:
     """Wait until a child reports SERVING; raises ProcessError after ``timeout_s``."""
@@ -98,7 +139,6 @@ def _python(module: str, *flags: str) -> list[str]:
 
 
 async def _up(args: argparse.Namespace, frontend_flags: Sequence[str]) -> None:
-    cancel_on_signals()
     try:
         cluster = Cluster(
             args.s_cnn,
@@ -155,9 +195,9 @@ def _announce(cluster: Cluster, model: Path) -> None:
     )
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Run ``up``: 0 after SIGINT or SIGTERM, 1 if the cluster could not start or its frontend ended."""
-    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench cluster", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser(
         "up",
@@ -172,7 +212,7 @@ def main() -> int:
     up.add_argument(
         "--slowdown", default="off", help="make workers straggle: quantiles:bench/latency.json (%(default)s)"
     )
-    args, frontend_flags = parser.parse_known_args()
+    args, frontend_flags = parser.parse_known_args(argv)
     try:
         asyncio.run(_up(args, frontend_flags))
     except* ProcessError as failures:
@@ -181,7 +221,3 @@ def main() -> int:
     else:
         failed = False
     return int(failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

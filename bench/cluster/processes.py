@@ -33,7 +33,9 @@ os.execv(command[0], command)
 
 
 class ProcessError(Exception):
-    """A child did not start; the message ends with the last lines of its log."""
+    """A child did not start or does not do what it should; the message may end with the last lines of its log."""
+
+    exit_code = 1
 
 
 class Metrics(dict[str, float]):
@@ -190,14 +192,6 @@ class Child:
                 connection.close()
 
         return Metrics.parse(await asyncio.to_thread(scrape))
-
-
-def cancel_on_signals() -> None:
-    """Make SIGINT and SIGTERM cancel the current task, so that its ``async with`` blocks are left in order."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine calls this
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 class ProcessGroup:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import grpc.aio
 
-from bench.cluster.instant import ADDRESSES
-from bench.cluster.local import until_serving
-from bench.cluster.processes import HOST, LOGS, Child, ProcessGroup
+from bench.cluster.local import HOST, LOGS, Child, Metrics, ProcessGroup, until_serving
 from collage.model_info import ModelKind
 from collage.serving import channel_options
 from collage.v1 import model_pb2_grpc, predict_pb2_grpc
+
+__all__ = ["Bench", "Child", "Metrics", "Rig", "pin"]
 
 WORKERS = 9
 MLSERVER = Path(__file__).with_name("instant_mlserver.py")
@@ -72,19 +72,19 @@ class Bench(ProcessGroup):
         folder = self.folder / name
         folder.mkdir()
         flags = ("--s-cnn", str(s_cnn), "--size", str(size), "--service-s", str(service_s), "--addresses", str(folder))
-        await self._launch(f"workers-{name}", 1, "bench.cluster.instant", "workers", *flags)
-        return (folder / ADDRESSES[ModelKind.S_CNN]).read_text().split()
+        await self._launch(f"workers-{name}", 1, "bench", "instant", "workers", *flags)
+        return (folder / ModelKind.S_CNN).read_text().split()
 
     async def proxy(self, name: str, size: int) -> Child:
         """In front of the s-cnn workers of this name."""
-        file = self.folder / name / ADDRESSES[ModelKind.S_CNN]
+        file = self.folder / name / ModelKind.S_CNN
         return await self._launch(
-            f"proxy-{name}", 0, "bench.cluster.instant", "proxy", "--workers", str(file), "--size", str(size)
+            f"proxy-{name}", 0, "bench", "instant", "proxy", "--workers", str(file), "--size", str(size)
         )
 
     async def frontend(self, name: str, s_cnn: Sequence[str], *flags: str) -> Child:
         """With coding on, over these workers and the collage worker of this name; returns when all are ready."""
-        collage = self.folder / name / ADDRESSES[ModelKind.COLLAGE_CNN]
+        collage = self.folder / name / ModelKind.COLLAGE_CNN
         targets = ("--s-cnn-workers", ",".join(s_cnn), "--coded-workers", f"file://{collage}")
         settings = ("--host", HOST, "--policy", "adaptive", *targets, *flags)
         child = await self._launch(f"frontend-{name}-{len(s_cnn)}", 0, "frontend", *settings)

@@ -16,18 +16,23 @@ import numpy as np
 from google.protobuf.message import Message
 from PIL import Image
 
-from bench.cluster.processes import ProcessError
 from collage.v1 import predict_pb2, predict_pb2_grpc
 
 SIDE = 224  # of an image, pixels
 
-Call = Callable[[], Awaitable[object]]
+Ask = Callable[[], Awaitable[object]]
 """Asks once."""
 Load = Callable[[int, float], Awaitable[int]]
 """Keeps so many requests in flight for so many seconds; returns how many were answered."""
 
 
-def unary(call: Call) -> Load:
+class CallError(Exception):
+    """A call that is to be measured failed; the message says how."""
+
+    exit_code = 1
+
+
+def unary(ask: Ask) -> Load:
     """Callers that ask, wait and ask again."""
 
     async def load(in_flight: int, seconds: float) -> int:
@@ -37,7 +42,7 @@ def unary(call: Call) -> Load:
         async def caller() -> int:
             count = 0
             while clock() < until:
-                await call()
+                await ask()
                 count += 1
             return count
 
@@ -66,7 +71,7 @@ def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.
         count = 0
         async for response in stub.PredictStream(requests()):
             if response.WhichOneof("result") != "response":
-                raise ProcessError(f"the frontend failed: {response.error.message}")
+                raise CallError(f"the frontend failed: {response.error.message}")
             room.release()
             count += 1
         return count
@@ -101,7 +106,7 @@ def saturating(address: str, method: str, message: Message) -> Load:
             printed, _ = await process.communicate()
         found = re.search(rb"(\d+) succeeded, (\d+) failed", printed)
         if found is None or found[2] != b"0":
-            raise ProcessError(f"h2load failed: {printed.decode()}")
+            raise CallError(f"h2load failed: {printed.decode()}")
         return int(found[1])
 
     return load

@@ -18,9 +18,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.cluster.local import ROOT
-
-DASHBOARDS = ROOT / "k8s" / "dashboards"
+DASHBOARDS = Path(__file__).parents[2] / "k8s" / "dashboards"
 VARIABLES = {"$__rate_interval": "20s", "$namespace": ".*"}
 """What Grafana would fill in, beside the defaults of text boxes."""
 COLOURS = 128

@@ -18,11 +18,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.measured import Run
-from bench.offer.workload import REGIMES, Models, Regime, Seconds, load_of, poisson, read_arrivals, read_numbers
+from bench.measured import Figures, Run, extra_load, mean_of
+from bench.offer import REGIMES, Models, Regime, Seconds, load_of, poisson, read_arrivals, read_numbers
 from bench.simulator.simulate import Setup, Simulation
-from collage.figures import OUT, Scalar, write_figures
+from collage.figures import OUT, write_figures
 from frontend.policy.rules import POLICIES, Rules
+
+__all__ = ["COMPARED", "EQUAL_RESOURCES", "REGIMES", "Setup", "about", "capacity", "run", "simulate", "table"]
 
 EQUAL_RESOURCES = "equal-resources"  # policy none, and the redundant workers are s-cnn workers
 COMPARED = ("none", EQUAL_RESOURCES, *(policy for policy in POLICIES if policy != "none"))
@@ -38,12 +40,12 @@ def simulate(
     load: float | None = None,
     arrivals: Seconds | None = None,
     **limits: float | None,
-) -> dict[str, Scalar]:
+) -> Figures:
     """One row of figures; see ``run``."""
     if arrivals is not None:
         load = load_of(arrivals, capacity(setup.n, regime))
-    measured = run(setup, policy, regime, seed, groups, load, arrivals, limits=limits)
-    return measured.row(about("sim", setup, regime, policy, seed, load))
+    done = run(setup, policy, regime, seed, groups, load, arrivals, limits=limits)
+    return done.row(about("sim", setup, regime, policy, seed, load))
 
 
 def run(
@@ -78,7 +80,7 @@ def capacity(n: int, regime: Regime) -> float:
     return n / float(regime.sample.mean())
 
 
-def about(source: str, setup: Setup, regime: Regime, policy: str, seed: int, load: float | None) -> dict[str, Scalar]:
+def about(source: str, setup: Setup, regime: Regime, policy: str, seed: int, load: float | None) -> Figures:
     """Which run a row is of."""
     return {
         "source": source,
@@ -92,18 +94,7 @@ def about(source: str, setup: Setup, regime: Regime, policy: str, seed: int, loa
     }
 
 
-def mean_of(rows: Sequence[dict[str, Scalar]], key: str) -> tuple[float, float] | None:
-    """Mean over seeds and half the width of its 95 % confidence interval (nan for one seed); None if undefined."""
-    values = [float(value) for row in rows if (value := row[key]) is not None]
-    if not values:
-        return None
-    # Student's t for up to 10 seeds.
-    t = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)[min(len(values), 10) - 2]
-    spread = t * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return float(np.mean(values)), spread
-
-
-def table(title: str, rows: Sequence[dict[str, Scalar]]) -> Table:
+def table(title: str, rows: Sequence[Figures]) -> Table:
     """Rows for a terminal of 80 columns, one policy per line: means over the seeds, with the interval of p99."""
 
     def seconds(value: float) -> str:
@@ -129,7 +120,7 @@ def table(title: str, rows: Sequence[dict[str, Scalar]]) -> Table:
         if key in ("p99_s", "group_p99_s"):
             result.add_column("")
     for policy in dict.fromkeys(row["policy"] for row in rows):
-        mine = [{**row, "": _extra_load(row)} for row in rows if row["policy"] == policy]
+        mine = [{**row, "": extra_load(row)} for row in rows if row["policy"] == policy]
         cells = []
         for _, key, show in columns:
             found = mean_of(mine, key)
@@ -140,11 +131,17 @@ def table(title: str, rows: Sequence[dict[str, Scalar]]) -> Table:
     return result
 
 
-def _extra_load(row: dict[str, Scalar]) -> float:
-    return float(row["collage_load"] or 0) + float(row["replica_load"] or 0)
+def replay_command(argv: Sequence[str]) -> int:
+    """Simulate the policies on latencies from a file, and perhaps recorded arrivals."""
+    return _command("replay", argv)
 
 
-def main(command: str, argv: Sequence[str]) -> int:
+def simulate_command(argv: Sequence[str]) -> int:
+    """Simulate the policies in one of the regimes."""
+    return _command("simulate", argv)
+
+
+def _command(command: str, argv: Sequence[str]) -> int:
     """Run ``replay`` or ``simulate``: 0 if it went well, 2 if an argument cannot be used."""
     replay = command == "replay"
     parser = argparse.ArgumentParser(prog=f"python -m bench {command}", description=(__doc__ or "").partition("\n")[0])

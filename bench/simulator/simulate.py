@@ -6,19 +6,16 @@ and acknowledge. What to do about it is decided by the code that runs in product
 
 from __future__ import annotations
 
-import gc
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bench.measured import COLLAGE, NOBODY, REPLICA, S_CNN, Run
-from bench.offer.workload import Model, Models, Outage, Regime, Seconds
-from bench.simulator.stations import Agenda, Call, Stations
-from encoder.code import GroupShape
+from bench.offer import Models, Outage, Regime, Seconds, TypicalModels
+from bench.simulator.stations import Agenda, Setup, StationCall, Stations
 from frontend.policy import events as e
 from frontend.policy.balance import Balancer
 from frontend.policy.ejection import Ejection
@@ -26,59 +23,9 @@ from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 
+__all__ = ["Setup", "Simulation"]
+
 UNENDED = -1.0
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A cluster. Times in seconds.
-
-    ``n`` s-cnn workers and ``redundant`` collage workers with n / redundant cells each; ``equal_resources`` makes
-    s-cnn workers of the redundant ones. Several frontends share the workers and split the requests evenly.
-    ``encode_s`` is what making a collage takes, ``inference_s`` the least that an inference takes, ``overhead_s`` what
-    is lost between the end of an inference and its answer's arrival in the frontend, without holding the worker,
-    ``caller_s`` what is lost between the caller and the frontend, ``acknowledge_s`` how long a cancelled call stays
-    outstanding.
-    """
-
-    n: int = 9
-    redundant: int = 1
-    equal_resources: bool = False
-    frontends: int = 1
-    queue_size: int = 16
-    timeout_s: float = 10.0
-    encode_s: float = 0.003
-    inference_s: float = 0.0
-    overhead_s: float = 0.0
-    caller_s: float = 0.0
-    acknowledge_s: float = 0.0
-
-    @property
-    def workers(self) -> int:
-        """How many there are, of both kinds."""
-        return self.n + self.redundant
-
-    @property
-    def cells(self) -> int:
-        """N of one collage."""
-        return self.n // self.redundant if self.redundant else 0
-
-    @property
-    def shape(self) -> GroupShape:
-        """Of a collage's groups."""
-        return GroupShape(self.cells, 1, needed=1, fewest=(self.cells + 1) // 2)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A simulation leaves no cycles, and to look for them costs the more the more is under way."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +44,7 @@ class _Frontend:
     def __init__(self, rules: Rules, ejection: Ejection | None, seed: int) -> None:
         self.policy = Policy(rules)
         self.s_cnn, self.collage = Balancer(ejection, seed), Balancer(ejection, seed)
-        self.calls: dict[tuple[int, ...], Call] = {}
+        self.calls: dict[tuple[int, ...], StationCall] = {}
         self.tried: dict[int, list[str]] = {}
 
 
@@ -119,7 +66,7 @@ class Simulation:
     ) -> None:
         """``model`` and ``ejection`` as by default if not given; without ``rules.eject`` nobody is ejected."""
         self.setup, self.rules, self.regime, self.seed = setup, rules, regime, seed
-        self.model: Models = model or Model()
+        self.model: Models = model or TypicalModels()
         self.collages = self.replicas = 0
         self._agenda = Agenda()
         self._s_cnn = setup.workers if setup.equal_resources else setup.n
@@ -173,9 +120,7 @@ class Simulation:
         self._source = bytearray(self._left)
 
     def _run(self) -> Run:
-        with _no_garbage_collection():
-            while self._left:
-                self._agenda.step()
+        self._agenda.run(lambda: self._left > 0)
         measured = slice(self._measured_from, None)
         source = np.frombuffer(self._source, np.uint8)
         right = np.where(source == COLLAGE, self._images.coded_right, self._images.s_cnn_right) & (source != NOBODY)
@@ -276,7 +221,7 @@ class Simulation:
             self.replicas += 1
         tried.append(worker)
         key = request, attempt
-        call = frontend.calls[key] = Call(_Context(frontend, balancer, key), self._name(request), attempt)
+        call = frontend.calls[key] = StationCall(_Context(frontend, balancer, key), self._name(request), attempt)
         balancer.started(worker)
         self._stations.send(call, worker)
 
@@ -287,10 +232,10 @@ class Simulation:
         first = members[min(members)]
         self.collages += first >= self._measured_from
         context = _Context(frontend, frontend.collage, (group,), members)
-        call = frontend.calls[group,] = Call(context, f"collage:{self._name(first)}", 0)
+        call = frontend.calls[group,] = StationCall(context, f"collage:{self._name(first)}", 0)
         self._agenda.at(self._agenda.now + self.setup.encode_s, self._encoded, call)
 
-    def _encoded(self, call: Call) -> None:
+    def _encoded(self, call: StationCall) -> None:
         if call.over:
             return
         balancer = call.context.balancer
@@ -306,7 +251,7 @@ class Simulation:
         scale = 1.0 if index < self._s_cnn else COLLAGE_FACTOR
         return self.regime.slowdown(index, self.setup.workers, self.seed, scale)
 
-    def _answered(self, call: Call) -> None:
+    def _answered(self, call: StationCall) -> None:
         now, context = self._agenda.now, call.context
         context.balancer.released(call.worker)
         context.balancer.succeeded(call.worker, now, now - call.sent_at)
@@ -317,7 +262,7 @@ class Simulation:
             found = {cell: confidence for cell, confidence in seen.items() if confidence is not None}
             self._report(context, e.Returned(now, context.key[0]), e.Decoded(now, context.key[0], found))
 
-    def _failed(self, failure: tuple[Call, bool]) -> None:
+    def _failed(self, failure: tuple[StationCall, bool]) -> None:
         (call, unreachable), now = failure, self._agenda.now
         context = call.context
         context.balancer.released(call.worker)
@@ -348,7 +293,7 @@ class Simulation:
             else:
                 self._acknowledged(call)
 
-    def _acknowledged(self, call: Call) -> None:
+    def _acknowledged(self, call: StationCall) -> None:
         call.context.balancer.released(call.worker)
 
     # Failures

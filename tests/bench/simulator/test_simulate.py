@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bench.measured import COLLAGE, NOBODY, REPLICA, S_CNN, Run
-from bench.offer.workload import REGIMES, Model, Outage, Regime, poisson
+from bench.offer import REGIMES, Outage, Regime, TypicalModels, poisson
 from bench.simulator.simulate import Setup, Simulation
 from frontend.policy.rules import Rules
 from worker.slowdown import Slowdown
 
 P95 = 0.2149
-SURE = Model(sure=1.0, empty=0.0, sure_accuracy=1.0, accuracy=1.0, s_cnn_sure_accuracy=1.0, s_cnn_accuracy=1.0)
+SURE = TypicalModels(sure=1.0, empty=0.0, sure_accuracy=1.0, accuracy=1.0, s_cnn_sure_accuracy=1.0, s_cnn_accuracy=1.0)
 ONE_SECOND = Regime("steady", "fixed:1")
 
 
