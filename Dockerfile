@@ -1,32 +1,29 @@
-# One image per service: docker build --target frontend | s-cnn | collage-cnn | load .   (make images builds all)
+# One image per service: docker build --target frontend | s-cnn | collage-cnn | load .   (make images builds all of them)
 # BASE is any Linux with Python 3.11 or later and its venv module. Serving needs no torch.
 ARG BASE=python:3.12-slim
 
-FROM ${BASE} AS wheel
-WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+# The servers run from their sources, in /app; the environment, in /opt/collage, has what they import and finds them there.
+FROM ${BASE} AS sources
+WORKDIR /app
+COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
 COPY frontend frontend
 COPY worker worker
 COPY encoder encoder
 COPY proto proto
 RUN python3 -m venv /build \
- && /build/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+ && python3 -m venv --without-pip /opt/collage \
+ && python3 -m compileall -q .
 
-FROM wheel AS frontend-env
-COPY constraints.txt .
-RUN python3 -m venv --without-pip /opt/collage \
- && /build/bin/pip --python /opt/collage/bin/python install --no-cache-dir -c constraints.txt \
-    "$(echo /wheels/*.whl)[frontend]"
+FROM sources AS frontend-env
+RUN /build/bin/pip --python /opt/collage/bin/python install --no-cache-dir -c constraints.txt --editable ".[frontend]"
 
-FROM wheel AS worker-env
-COPY constraints.txt .
-RUN python3 -m venv --without-pip /opt/collage \
- && /build/bin/pip --python /opt/collage/bin/python install --no-cache-dir -c constraints.txt \
-    "$(echo /wheels/*.whl)[worker]"
+FROM sources AS worker-env
+RUN /build/bin/pip --python /opt/collage/bin/python install --no-cache-dir -c constraints.txt --editable ".[worker]"
 
 FROM ${BASE} AS runtime
-# Read-only file systems cannot keep bytecode; logs must not wait in a buffer.
+# A read-only file system cannot keep bytecode, and log lines should appear at once.
 ENV PATH=/opt/collage/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+COPY --from=sources /app /app
 WORKDIR /
 USER 65532:65532
 EXPOSE 50051 9090
@@ -49,7 +46,7 @@ FROM worker AS collage-cnn
 ARG MODEL=models/zoo/fashion-mnist-collage-3x3.onnx
 COPY ${MODEL} /models/model.onnx
 
-# The client sends the sample images again and again, with further options as arguments (--ca FILE): to try a cluster out.
+# Traffic to try a cluster out: the client sends the sample images without end. Arguments go to it (--ca FILE).
 FROM runtime AS load
 COPY --from=frontend-env /opt/collage /opt/collage
 COPY samples /samples

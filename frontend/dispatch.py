@@ -87,8 +87,8 @@ class Dispatcher:
     ) -> Outcome:
         """Serve one request, of which ``size`` bytes are held until it is answered.
 
-        ``prepare`` makes the base model's input for a given size; it may raise ValueError for a bad image. It runs in the
-        executor unless it is ``quick``: takes less time than handing it over (60 us), as for raw pixels. Raises a
+        ``prepare`` makes the base model's input for a given size; it may raise ValueError for a bad image. It runs in
+        the executor unless it is ``quick``: takes less time than handing it over (60 us), as for raw pixels. Raises a
         ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
         """
         admitted_at = self._loop.time()

@@ -1,11 +1,8 @@
-"""The client library and the ``collage`` command against a fake frontend on a real port."""
+"""The client library against a fake frontend on a real port."""
 
 import asyncio
 import itertools
-import json
-import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +10,13 @@ import grpc
 import numpy as np
 import pytest
 
-from collage.client import Classification, Client, ClientError, Prediction, main
-from collage.serving import ResourceExhausted, boundary
+from collage.client import Classification, Client, ClientError, Prediction
+from collage.errors import ResourceExhausted, boundary
+from collage.tensors import to_tensor
 from collage.v1 import predict_pb2
 from tests.bench.fakes import FakePredictService, serving
 
 NOBODY = "127.0.0.1:1"
-
-
-Command = Callable[..., Awaitable[tuple[int, str, str]]]
-
-
-@pytest.fixture
-def collage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command in ``tmp_path``; gives exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    for name, data in (("bag.png", b"\x01"), ("coat.png", b"\x02c"), ("empty.png", b"")):
-        (tmp_path / name).write_bytes(data)
-
-    async def run(*arguments: str) -> tuple[int, str, str]:
-        code = await asyncio.to_thread(main, arguments)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 async def test_predict_tells_all_that_the_wire_tells() -> None:
@@ -176,115 +157,102 @@ async def test_a_stream_takes_images_as_they_come_and_raises_what_their_source_r
                 pass
 
 
-async def test_predict_prints_a_table(collage: Command) -> None:
-    async with serving(FakePredictService()) as server:
-        address = f"127.0.0.1:{server.port}"
-        code, out, error = await collage("predict", "bag.png", "coat.png", "--top-k", "2", "--address", address)
-    assert (code, error) == (0, "")
-    lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["file", "label", "probability", "source", "latency"]
-    assert lines[1][:4] == ["bag.png", "Bag", "75.0%", "S_CNN"]
-    assert lines[1][-1] == "ms"
-    assert lines[2] == ["T-shirt/top", "15.0%"]
-    assert lines[3][:6] == ["coat.png", "Coat", "75.0%", "COLLAGE", "(confidence", "0.62)"]
+def test_a_client_that_was_not_entered_says_how() -> None:
+    async def stream(client: Client) -> None:
+        async for _ in client.predict_stream([("a", b"\x01")]):
+            pass
+
+    async def calls() -> None:
+        client = Client("host:1")
+        async with client:
+            pass
+        for one in (Client("host:1"), client):  # never entered, and left
+            for call in (one.predict(b"\x01"), stream(one), one.health(), one.model()):
+                with pytest.raises(
+                    ClientError, match=r"use it within `async with Client\('host:1'\) as client:`"
+                ) as no:
+                    await call
+                assert no.value.code is grpc.StatusCode.FAILED_PRECONDITION
+
+    asyncio.run(calls())
 
 
-async def test_predict_prints_json_lines_with_errors_in_place(collage: Command) -> None:
-    async with serving(FakePredictService()) as server:
-        address = f"127.0.0.1:{server.port}"
-        arguments = ("predict", "coat.png", "empty.png", "absent.png", "--json", "--address", address)
-        code, out, error = await collage(*arguments)
-    assert (code, error) == (1, "")
-    coat, empty, absent = map(json.loads, out.splitlines())
-    assert coat["file"] == "coat.png"
-    assert coat["classes"] == [{"label": "Coat", "index": 2, "probability": 0.75}]
-    assert (coat["source"], coat["coded_confidence"], coat["cell"]) == ("COLLAGE", 0.625, 4)
-    assert empty["error"]["code"] == "INVALID_ARGUMENT"
-    assert absent["error"] == {"code": "UNREADABLE", "message": "No such file or directory"}
+PIXELS = np.full((8, 8, 3), 2, np.uint8)
+WRONG = {
+    "a path": (Path("shoe.png"), r"'shoe.png' is a path: send the file's bytes, Path\('shoe.png'\)"),
+    "a path as text": ("shoe.png", "is a path"),
+    "floats from 0 to 1": (PIXELS / 255.0, r"uint8, from 0 to 255, got float64: .* send \(255 \* pixels\)"),
+    "float32": (PIXELS.astype(np.float32), "got float32"),
+    "too large": (PIXELS.astype(np.int64) + 254, "pixels are from 0 to 255, these are from 256 to 256"),
+    "negative": (PIXELS.astype(np.int16) - 5, "these are from -3 to -3"),
+    "nothing": (None, "an image is the bytes of a JPEG, PNG, WebP or BMP file, or an array .* got NoneType"),
+    "a list": ([[[1, 2, 3]]], "got list"),
+}
 
 
-async def test_errors_are_one_line_each_and_good_files_are_still_answered(collage: Command) -> None:
-    async with serving(FakePredictService()) as server:
-        arguments = ("bag.png", "empty.png", "absent.png", "--address", f"127.0.0.1:{server.port}")
-        code, out, error = await collage("predict", *arguments)
-    assert code == 1
-    assert "Bag" in out
-    assert error.splitlines() == [
-        "collage: empty.png: INVALID_ARGUMENT: the image is empty: send the bytes of a JPEG, PNG, WebP or BMP file",
-        "collage: absent.png: No such file or directory",
-    ]
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_what_is_no_image_is_refused_in_plain_words(wrong: str) -> None:
+    image, message = WRONG[wrong]
+    service = FakePredictService()
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(ClientError, match=message) as caught:
+            await client.predict(image)  # type: ignore[arg-type]
+        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert service.requests == []
 
 
-async def test_an_unreachable_server_is_reported_once(collage: Command) -> None:
-    code, out, error = await collage("predict", "bag.png", "coat.png", "--address", NOBODY)
-    assert (code, out) == (1, "")
-    assert error.count("\n") == 1
-    assert f"UNAVAILABLE: nothing answers at {NOBODY}" in error
+@pytest.mark.parametrize("wrong", [{"top_k": -1}, {"top_k": 1.5}, {"top_k": "2"}, {"request_id": 7}])
+async def test_arguments_of_a_wrong_type_are_client_errors(wrong: dict[str, Any]) -> None:
+    async with Client(NOBODY) as client:
+        with pytest.raises(ClientError, match="top_k is a whole number and request_id a text"):
+            await client.predict(b"\x01", **wrong)
 
 
-@pytest.mark.parametrize("wrong", [[], ["x.png", "--timeout", "0"], ["x.png", "--top-k", "0"], ["x.png", "--no"]])
-def test_wrong_usage_exits_with_2(wrong: list[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["predict", *wrong])
-    assert stop.value.code == 2
+async def test_other_kinds_of_bytes_and_of_whole_numbers_are_right() -> None:
+    service = FakePredictService()
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        for image in (bytearray(b"\x01c"), memoryview(b"\x01c"), memoryview(b"\x01?c?")[::2]):
+            assert (await client.predict(image)).source == "COLLAGE"
+        for pixels in (PIXELS.astype(np.int64), PIXELS[:, ::-1], np.asfortranarray(PIXELS)):
+            assert (await client.predict(pixels)).label == "Coat"
+    assert {request.image for request in service.requests[:3]} == {b"\x01c"}
+    assert all(request.tensor == to_tensor(PIXELS) for request in service.requests[3:])
 
 
-async def test_health_shows_every_process_of_the_cluster_file(collage: Command, tmp_path: Path) -> None:
-    async with serving(FakePredictService()) as frontend, serving(FakePredictService()) as worker:
-        addresses = [f"127.0.0.1:{frontend.port}", f"127.0.0.1:{worker.port}"]
-        processes = [
-            {"role": role, "address": address, "metrics": f"http://{address}/metrics"}
-            for role, address in zip(("frontend", "s-cnn"), addresses, strict=True)
-        ]
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out/cluster.json").write_text(json.dumps(processes))
-        code, out, _ = await collage("health")
-        assert code == 0
-        assert [line.split()[:3] for line in out.splitlines()[1:]] == [
-            ["frontend", addresses[0], "SERVING"],
-            ["s-cnn", addresses[1], "SERVING"],
-        ]
-        assert f"http://{addresses[1]}/metrics" in out
-        worker.set_serving(False)
-        code, out, _ = await collage("health")
-        assert code == 1
-        assert out.count("NOT_SERVING") == 1
-        code, out, _ = await collage("health", addresses[0], NOBODY)
-        assert code == 1
-        assert [line.split() for line in out.splitlines()[1:]] == [[addresses[0], "SERVING"], [NOBODY, "UNREACHABLE"]]
+async def test_in_a_stream_a_wrong_image_fails_at_once_and_alone() -> None:
+    seen = asyncio.Event()
+
+    async def one_by_one() -> AsyncIterator[tuple[str, Any]]:
+        yield "path", "shoe.png"
+        await seen.wait()  # nothing was sent yet: only its own error can come
+        yield "good", b"\x01"
+        yield "float", PIXELS / 255.0
+
+    found: dict[str, Prediction | ClientError] = {}
+    async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        async for request_id, result in client.predict_stream(one_by_one()):
+            found[request_id] = result
+            seen.set()
+    assert next(iter(found)) == "path"
+    assert {key for key, result in found.items() if isinstance(result, ClientError)} == {"path", "float"}
+    assert isinstance(found["good"], Prediction)
 
 
-async def test_on_a_terminal_the_table_is_drawn_by_rich(tmp_path: Path) -> None:
-    (tmp_path / "bag.png").write_bytes(b"\x01")
-    controller, terminal = os.openpty()
-    try:
-        async with serving(FakePredictService()) as server:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "collage.client", "predict", "bag.png", "--address", f"127.0.0.1:{server.port}",
-                cwd=tmp_path, stdout=terminal, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
-            )  # fmt: skip
-            assert await asyncio.wait_for(process.wait(), 60) == 0
-        shown = os.read(controller, 65536).decode()
-    finally:
-        os.close(terminal)
-        os.close(controller)
-    assert "\x1b[1m" in shown
-    assert "Bag" in shown
+async def test_a_stream_that_nobody_reads_on_takes_no_more_images() -> None:
+    taken: list[str] = []
 
+    async def endless() -> AsyncIterator[tuple[str, bytes]]:
+        for number in itertools.count():
+            taken.append(f"r{number}")
+            yield f"r{number}", b"\x01"
+            await asyncio.sleep(0)
 
-async def test_a_reader_who_leaves_early_is_no_error_to_report(tmp_path: Path) -> None:
-    (tmp_path / "bag.png").write_bytes(b"\x01")
-    ours, theirs = os.pipe()
-    os.close(ours)  # as `| head` does when it has seen enough
-    try:
-        async with serving(FakePredictService()) as server:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "collage.client", "predict", "bag.png", "--json"),
-                *("--address", f"127.0.0.1:{server.port}"),
-                cwd=tmp_path, stdout=theirs, stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONUNBUFFERED": ""},  # or it would be noticed by the first line already
-            )  # fmt: skip
-            _, said = await asyncio.wait_for(process.communicate(), 60)
-    finally:
-        os.close(theirs)
-    assert (process.returncode, said) == (1, b"")
+    async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        stream = client.predict_stream(endless())
+        await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.05)
+        before = len(taken)
+        await asyncio.sleep(0.1)
+        assert len(taken) == before
+        assert (await client.predict(b"\x01")).label == "Bag"

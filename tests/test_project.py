@@ -1,11 +1,15 @@
 """Rules that hold for the project as a whole: who imports whom, and what serving may load."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,3 +57,53 @@ def _name(requirement: str) -> str:
     """The normalised name at the start of a requirement."""
     end = next((i for i, letter in enumerate(requirement) if letter in "[<>=!~; "), len(requirement))
     return requirement[:end].lower().replace("_", "-").replace(".", "-")
+
+
+def test_make_clean_keeps_results_and_trained_models(tmp_path: Path) -> None:
+    for file in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+    kept = [
+        "out/pets/pets-s-cnn.onnx",
+        "out/bench-full/runs/a.json",
+        "runs/zoo/a.pt",
+        "data/a.png",
+        "models/zoo/a.onnx",
+    ]
+    removed = [".venv/ready", ".venv-dev/ready", ".venv-proto/ready", ".mypy_cache/a", "frontend/__pycache__/a.pyc"]
+    for name in kept + removed:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["make", "--silent", "clean"], cwd=tmp_path, check=True)
+    assert [name for name in kept if not (tmp_path / name).exists()] == []
+    assert [name for name in removed if (tmp_path / name).exists()] == []
+
+
+def _recipe(target: str) -> list[str]:
+    """The commands of a target of the Makefile, with the development environment's folder written out."""
+    (rule,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
+    return [line.strip().replace("$(DEV)", ".venv-dev") for line in rule.splitlines()]
+
+
+def test_hooks_before_a_commit_run_what_make_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = [hook["entry"].replace(" --force-exclude", "") for hook in repository["hooks"]]
+    assert sorted([*(command.replace(" --check", "") for command in _recipe("lint")), "make --silent proto"]) == sorted(
+        entries
+    )
+
+
+def test_ci_runs_all_of_make_check_but_the_audit() -> None:
+    (prerequisites,) = re.findall(r"^check: (.*) ##", (ROOT / "Makefile").read_text(), re.M)
+    last = (ROOT / ".ci/run").read_text().splitlines()[-1]
+    assert last.split() == ["exec", "make", *prerequisites.removesuffix(" audit").split()]
+    assert _recipe("test") == [".venv-dev/bin/python -m pytest"], "so its summary ends the output"
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_ci_installs_every_program_whose_absence_skips_a_test() -> None:
+    skipping = {
+        package
+        for file in (ROOT / "tests").rglob("*.py")
+        for package in re.findall(r"is missing: Debian's package ([a-z0-9-]+) has it", file.read_text())
+    }
+    assert skipping == set(re.findall(r"packages\+=\(([a-z0-9-]+)\)", (ROOT / ".ci/run").read_text()))

@@ -16,7 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from collage.client import Client, ClientError, main
+from collage.cli import main
+from collage.client import Client, ClientError, SyncClient
 from collage.security import ClientSecurity, SecurityError, Tokens
 from collage.serving import Server, ServerSettings, load_settings
 from collage.tensors import to_tensor
@@ -63,6 +64,15 @@ async def ask(server: Server, security: ClientSecurity) -> str:
             return str(error)
 
 
+def ask_without_asyncio(port: int, security: ClientSecurity) -> str:
+    """The label that a synchronous client gets, or its error."""
+    with SyncClient(f"127.0.0.1:{port}", security=security) as client:
+        try:
+            return client.predict(b"\x01", timeout_s=SOON_S).label
+        except ClientError as error:
+            return str(error)
+
+
 def shown(pair: Pair, ca: Path) -> ClientSecurity:
     return ClientSecurity(ca=ca, cert=pair.cert, key=pair.key)
 
@@ -100,6 +110,22 @@ async def test_mutual_tls_wants_a_good_client_certificate(ours: Authority, their
         ):
             assert (await ask(server, refused)).endswith("does it want another client certificate?")
         assert "does it want TLS?" in await ask(server, ClientSecurity())
+
+
+async def test_a_synchronous_client_shows_and_checks_the_same(
+    ours: Authority, theirs: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").write_text("secret")
+    async with serving(ours.issue("server"), ours.ca, token_file=tmp_path / "tokens") as server:
+        pair = ours.issue("client", "client")
+        for security, expected in (
+            (ClientSecurity(ca=ours.ca, cert=pair.cert, key=pair.key, token="secret"), "Bag"),  # noqa: S106
+            (shown(pair, ours.ca), "UNAUTHENTICATED"),
+            (ClientSecurity(ca=ours.ca), "does it want another client certificate?"),
+            (shown(pair, theirs.ca), "CERTIFICATE_VERIFY_FAILED"),
+            (ClientSecurity(), "does it want TLS?"),
+        ):
+            assert expected in await asyncio.to_thread(ask_without_asyncio, server.port, security)
 
 
 def replace(old: Pair, new: Pair) -> None:

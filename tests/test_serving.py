@@ -114,6 +114,15 @@ async def test_a_service_error_is_told_with_its_status(
     assert (caught.value.code(), caught.value.details()) == (code, "do this instead")
 
 
+async def test_a_long_error_text_is_cut_and_keeps_its_status(launch: Launch) -> None:
+    async def fail() -> None:
+        raise serving.InvalidArgument("x" * 100_000)
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (await launch(fail)).classify()
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, 1024 * "x")
+
+
 async def test_an_unknown_error_is_logged_and_not_told(launch: Launch, caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> None:
         raise RuntimeError("a secret")

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.timeout(300)
 def test_committed_stubs_are_what_make_proto_generates(tmp_path: Path) -> None:
-    ready = f"--old-file={sys.prefix}/ready"  # use this environment as it is: installing is not what is tested
-    make = ["make", "--silent", "proto", ready, f"DEV={sys.prefix}", f"STUBS={tmp_path}"]
-    subprocess.run(make, cwd=ROOT, check=True, timeout=60)
+    make = ["make", "--silent", "proto", f"PYTHON={sys.executable}", f"STUBS={tmp_path}"]
+    subprocess.run(make, cwd=ROOT, check=True, timeout=240)
     generated, committed = stubs(tmp_path), stubs(ROOT / "proto")
     assert generated
     assert sorted(generated) == sorted(committed)

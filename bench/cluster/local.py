@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from bench.cluster.processes import HOST, LOGS, Child, ProcessError, ProcessGroup, cancel_on_signals
-from collage.client import CLUSTER_FILE, DEFAULT_ADDRESS, Client, ClientError
+from collage.cli import CLUSTER_FILE
+from collage.client import DEFAULT_ADDRESS, Client, ClientError
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "models" / "zoo"
@@ -70,7 +71,7 @@ class Cluster(ProcessGroup):
     async def restart_frontend(self, flags: Sequence[str]) -> None:
         """Start the frontend with these flags, on the same port; stops the one that runs. Returns when it serves."""
         s_cnn, collage = (",".join(child.address for child in role) for role in (self.s_cnn, self.collage))
-        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--collage-workers", collage, *flags)
+        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", collage, *flags)
         await self.frontend.restart()
         await until_serving(self.frontend)
 

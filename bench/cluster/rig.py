@@ -85,7 +85,7 @@ class Bench(ProcessGroup):
     async def frontend(self, name: str, s_cnn: Sequence[str], *flags: str) -> Child:
         """With coding on, over these workers and the collage worker of this name; returns when all are ready."""
         collage = self.folder / name / ADDRESSES[ModelKind.COLLAGE_CNN]
-        targets = ("--s-cnn-workers", ",".join(s_cnn), "--collage-workers", f"file://{collage}")
+        targets = ("--s-cnn-workers", ",".join(s_cnn), "--coded-workers", f"file://{collage}")
         settings = ("--host", HOST, "--policy", "adaptive", *targets, *flags)
         child = await self._launch(f"frontend-{name}-{len(s_cnn)}", 0, "frontend", *settings)
         await until_serving(child)

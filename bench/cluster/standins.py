@@ -17,7 +17,6 @@ from onnx import helper, parser
 
 from bench.offer.load import Sample, slug
 from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
-from encoder.collage import Detections
 from encoder.image import Pixels, decode
 from models.measure import OnnxModel
 
@@ -123,12 +122,12 @@ def answers(s_cnn: OnnxModel, collage: OnnxModel, groups: Sequence[Sequence[Samp
                 pixels = decode(sample.data, s_cnn.info.size)
                 known[sample.name] = pixels, int(s_cnn(pixels[None])[0].argmax())
         (picture,) = code.encode([known[sample.name][0] for sample in group])
-        boxes, confidences, probabilities = collage(picture[None])
-        found = code.decode([Detections(boxes[0], confidences[0], probabilities[0])], [True] * code.members)
+        found = code.decode({}, {0: [output[0] for output in collage(picture[None])]}, range(len(group)))
+        cells = [found.get(cell) for cell in range(len(group))]
         yield Answers(
             np.array([known[sample.name][1] for sample in group]),
-            np.array([-1 if cell is None else int(cell.probabilities.argmax()) for cell in found]),
-            np.array([0.0 if cell is None else cell.confidence for cell in found]),
+            np.array([-1 if cell is None else int(cell.output.argmax()) for cell in cells]),
+            np.array([0.0 if cell is None else cell.confidence for cell in cells]),
         )
 
 

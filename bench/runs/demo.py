@@ -28,7 +28,7 @@ from collage.model_info import ModelInfo
 from collage.serving import channel_options
 from collage.tensors import array_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
-from encoder.collage import CollageCode, Detections
+from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import decode
 
@@ -86,7 +86,7 @@ def sent_between(before: Metrics, after: Metrics) -> tuple[float, float]:
         name = "collage_sent_total"
         return after.value(name, attempt=attempt) - before.value(name, attempt=attempt)
 
-    return difference("collage"), difference("replica")
+    return difference("coded"), difference("replica")
 
 
 async def draw_collage(path: Path, s_cnn: Child, collage: Child, group: Sequence[Sample]) -> None:
@@ -99,14 +99,14 @@ async def draw_collage(path: Path, s_cnn: Child, collage: Child, group: Sequence
         stub = model_pb2_grpc.ModelServiceStub(channel)
         answer = await stub.Run(model_pb2.RunRequest(input=to_tensor(pixels)), timeout=10)
     boxes, confidences, classes = (array_from_tensor(output) for output in answer.outputs)
-    cells = code.decode([Detections(boxes, confidences, classes)], [True] * grid.cells)
+    found = code.decode({}, {0: (boxes, confidences, classes)}, range(grid.cells))
     names = {slug(label): label for label in model.labels}
     pictures.collage(
         path,
         pixels,
         grid,
         boxes[confidences >= model.detection_threshold],
-        [model.labels[int(cell.probabilities.argmax())] if cell else None for cell in cells],
+        [model.labels[int(found[cell].output.argmax())] if cell in found else None for cell in range(grid.cells)],
         [names.get(sample.label, sample.label) for sample in group],
     )
 

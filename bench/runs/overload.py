@@ -21,7 +21,8 @@ import numpy as np
 from bench.cluster.local import Cluster
 from bench.cluster.processes import ProcessError
 from bench.cluster.standins import SIDE, save_models
-from collage.client import Client, ClientError, show
+from collage.cli import show
+from collage.client import Client, ClientError
 from collage.figures import OUT, Scalar, write_figures
 from collage.model_info import ModelInfo, ModelKind
 

@@ -27,7 +27,7 @@ from google.protobuf.message import Message
 from bench.cluster.processes import Child, Metrics, ProcessError
 from bench.cluster.rig import Bench, Rig, pin
 from bench.offer.callers import H2LOAD, Call, Load, jpeg, saturating, stream, unary
-from collage.client import show
+from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, predict_pb2, predict_pb2_grpc, tensor_pb2
@@ -225,7 +225,7 @@ async def coded(rig: Rig, size: str, before: Metrics) -> dict[str, Scalar]:
 
     if failed := sum(since("collage_requests_total", code=code) for code in CODES if code not in ("OK", "CANCELLED")):
         raise ProcessError(f"the frontend failed {failed:.0f} requests")  # h2load cancels what is left in the end
-    share = since("collage_sent_total", attempt="collage") / since("collage_sent_total", attempt="s_cnn")
+    share = since("collage_sent_total", attempt="coded") / since("collage_sent_total", attempt="s_cnn")
     return {"case": f"collages per request, {size}", "share": share}
 
 

@@ -193,16 +193,26 @@ class ClientSecurity:
 
     def channel(self, address: str, options: Sequence[tuple[str, Any]], name: str | None = None) -> grpc.aio.Channel:
         """A channel to ``host:port``, whose certificate must be for ``name`` (the host if None)."""
-        if self._credentials is None:
+        if (credentials := self._current()) is None:
             return grpc.aio.insecure_channel(address, options)
-        if (seen := self.stamp()) != self._seen:
+        override = [("grpc.ssl_target_name_override", name)] if name else []
+        return grpc.aio.secure_channel(address, credentials, [*options, *override])
+
+    def sync_channel(self, address: str, options: Sequence[tuple[str, Any]]) -> grpc.Channel:
+        """A channel for code without asyncio."""
+        if (credentials := self._current()) is None:
+            return grpc.insecure_channel(address, options)
+        return grpc.secure_channel(address, credentials, options)
+
+    def _current(self) -> grpc.ChannelCredentials | None:
+        """What a new channel needs: the files as they are now, or the last good ones; None for plaintext."""
+        if self._credentials is not None and (seen := self.stamp()) != self._seen:
             self._seen = seen
             try:
                 self._credentials = self._read()
             except SecurityError as error:
                 logger.warning("keeping the certificates in use: %s", error)
-        override = [("grpc.ssl_target_name_override", name)] if name else []
-        return grpc.aio.secure_channel(address, self._credentials, [*options, *override])
+        return self._credentials
 
     def metadata(self) -> Metadata:
         """What a call has to carry, now."""

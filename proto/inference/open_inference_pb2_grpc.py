@@ -5,7 +5,7 @@ import warnings
 
 from inference import open_inference_pb2 as inference_dot_open__inference__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in inference/open_inference_pb2_grpc.py depends on'
+        + f' but the generated code in inference/open_inference_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class GRPCInferenceServiceStub:
+class GRPCInferenceServiceStub(object):
     """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:
@@ -112,7 +112,7 @@ class GRPCInferenceServiceStub:
                 _registered_method=True)
 
 
-class GRPCInferenceServiceServicer:
+class GRPCInferenceServiceServicer(object):
     """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:
@@ -272,7 +272,7 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class GRPCInferenceService:
+class GRPCInferenceService(object):
     """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:

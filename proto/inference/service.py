@@ -217,7 +217,7 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
 
 def _server_version() -> str:
     try:
-        return metadata.version("collage")
+        return metadata.version("collage-cluster")
     except metadata.PackageNotFoundError:  # run from its source, not installed
         return ""
 

@@ -95,7 +95,7 @@ async def cluster(
                 **LOCAL,
                 "policy": "collage",
                 "s_cnn_workers": ",".join(f"127.0.0.1:{port}" for port in ports) or "127.0.0.1:9",  # where nobody is
-                "collage_workers": f"127.0.0.1:{redundant.port}",
+                "coded_workers": f"127.0.0.1:{redundant.port}",
                 **settings,
             }
         )
@@ -104,8 +104,8 @@ async def cluster(
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.max_send_message_length", 80 << 20)])
         )
         expected = {"s_cnn": s_cnn}
-        if chosen.rules().collage:
-            expected["collage"] = int(collage is COLLAGE and s_cnn > 0)
+        if chosen.rules().coded:
+            expected["coded"] = int(collage is COLLAGE and s_cnn > 0)
         async with asyncio.timeout(10):
             for role, count in expected.items():
                 labels = {"role": role, "state": "ready"}

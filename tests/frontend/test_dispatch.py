@@ -133,7 +133,7 @@ async def test_without_stragglers_every_answer_is_the_s_cnns() -> None:
         assert sum(outcomes[0].probabilities) == pytest.approx(1.0)
         assert [outcome.total_s for outcome in outcomes] == pytest.approx([0.1] * 4)
         assert [len(worker.calls) for worker in cluster.workers] == [1] * 4  # members prefer different workers
-        assert cluster.metric("collage_sent_total", attempt="collage") == 1
+        assert cluster.metric("collage_sent_total", attempt="coded") == 1
         assert cluster.metric("collage_sent_total", attempt="replica") == 0
 
 
@@ -307,7 +307,7 @@ async def test_a_collage_that_was_never_sent_costs_nothing() -> None:
         await cluster.group()
         await asyncio.sleep(0.01)
         assert budget.tokens == pytest.approx(before + 4 * budget.rate)
-        assert cluster.metric("collage_sent_total", attempt="collage") == 0
+        assert cluster.metric("collage_sent_total", attempt="coded") == 0
 
 
 async def test_detections_over_other_classes_are_a_failure() -> None:
@@ -317,7 +317,7 @@ async def test_detections_over_other_classes_are_a_failure() -> None:
 
     async with rig("collage", [straggling("r0")] * 5, confused) as cluster:
         assert (await cluster.group())[0].source == Source.REPLICA
-        assert cluster.metric("collage_worker_failures_total", attempt="collage", code="GARBAGE") == 1
+        assert cluster.metric("collage_worker_failures_total", attempt="coded", code="GARBAGE") == 1
 
 
 async def test_an_audit_lets_the_late_s_cnn_finish_and_compares() -> None:
@@ -335,7 +335,7 @@ async def test_garbage_from_a_collage_worker_means_replicas() -> None:
 
     async with rig("collage", [straggling("r0")] * 5, broken) as cluster:
         assert (await cluster.group())[0].source == Source.REPLICA
-        assert cluster.metric("collage_worker_failures_total", attempt="collage", code="GARBAGE") == 1
+        assert cluster.metric("collage_worker_failures_total", attempt="coded", code="GARBAGE") == 1
 
 
 async def test_without_workers_the_caller_is_told() -> None:

@@ -278,7 +278,7 @@ async def test_a_collage_model_with_other_labels_is_refused() -> None:
             *(stub.Predict(PredictRequest(image=encoded(i), request_id=f"r{i}"), timeout=5) for i in range(4))
         )
         assert answers[1].provenance.source == predict_pb2.SOURCE_REPLICA
-        assert server.registry.get_sample_value("collage_workers", {"role": "collage", "state": "ready"}) == 0
+        assert server.registry.get_sample_value("collage_workers", {"role": "coded", "state": "ready"}) == 0
 
 
 async def test_workers_found_by_dns_come_and_go() -> None:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import kubernetes_validate  # type: ignore[import-untyped]
+import yaml
 
 from collage.serving import LIVENESS, ServerSettings
 from collage.v1 import model_pb2, predict_pb2
@@ -35,8 +36,28 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 
 
 def test_every_component_and_overlay_is_rendered() -> None:
-    folders = {str(file.parent.relative_to(ROOT / "k8s")) for file in ROOT.glob("k8s/*/*/kustomization.yaml")}
+    folders = {
+        str(file.parent.relative_to(ROOT / "k8s"))
+        for room in ("components", "overlays")
+        for file in ROOT.glob(f"k8s/{room}/*/kustomization.yaml")
+    }
     assert folders <= {path for paths in RENDERINGS.values() for path in paths}
+
+
+def test_every_kind_of_worker_is_made_from_the_template(base: Rendered) -> None:
+    roles = [role for role in SETTINGS if role != "frontend"]
+    folder = ROOT / "k8s/base"
+    made = [
+        file.parent.name
+        for file in folder.glob("*/kustomization.yaml")
+        if "- ../worker" in file.read_text() or "[../worker]" in file.read_text()
+    ]
+    assert sorted(made) == sorted(roles)
+    template = [item["kind"] for item in yaml.safe_load_all((folder / "worker/worker.yaml").read_text())]
+    for role in roles:
+        assert [kind for kind in template if role not in base.of(kind)] == []
+    assert "worker" not in {item["metadata"]["name"] for item in base}
+    assert "worker" not in {label for item in base for label in item["metadata"]["labels"].values()}
 
 
 def test_documents_fit_the_schemas_of_kubernetes(rendered: Rendered) -> None:
@@ -81,7 +102,7 @@ def test_frontend_finds_every_worker_through_a_headless_service(
 ) -> None:
     frontend, services = settings["frontend"], rendered.of("Service")
     assert isinstance(frontend, FrontendSettings)
-    for role, target in {"s-cnn": frontend.s_cnn_workers, "collage-cnn": frontend.collage_workers}.items():
+    for role, target in {"s-cnn": frontend.s_cnn_workers, "collage-cnn": frontend.coded_workers}.items():
         assert target == f"dns:///{role}:{settings[role].port}"
         assert services[role]["spec"]["clusterIP"] == "None"
         assert services[role]["spec"]["selector"] == {"app.kubernetes.io/component": role}

@@ -114,7 +114,7 @@ class RunStreamRequest(_message.Message):
     request: RunRequest
     cancel: bool
     timeout_s: float
-    def __init__(self, call_id: _Optional[int] = ..., request: _Optional[_Union[RunRequest, _Mapping]] = ..., cancel: _Optional[bool] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, call_id: _Optional[int] = ..., request: _Optional[_Union[RunRequest, _Mapping]] = ..., cancel: bool = ..., timeout_s: _Optional[float] = ...) -> None: ...
 
 class RunStreamResponse(_message.Message):
     __slots__ = ("call_id", "response", "error")

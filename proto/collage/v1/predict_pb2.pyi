@@ -37,7 +37,7 @@ class PredictRequest(_message.Message):
     top_k: int
     request_id: str
     with_output: bool
-    def __init__(self, image: _Optional[bytes] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., top_k: _Optional[int] = ..., request_id: _Optional[str] = ..., with_output: _Optional[bool] = ...) -> None: ...
+    def __init__(self, image: _Optional[bytes] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., top_k: _Optional[int] = ..., request_id: _Optional[str] = ..., with_output: bool = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("classes", "provenance", "box", "output")
@@ -97,7 +97,7 @@ class Provenance(_message.Message):
     inference_s: float
     total_s: float
     request_id: str
-    def __init__(self, source: _Optional[_Union[Source, str]] = ..., degraded: _Optional[bool] = ..., coded_confidence: _Optional[float] = ..., group_id: _Optional[str] = ..., cell: _Optional[int] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., queue_s: _Optional[float] = ..., inference_s: _Optional[float] = ..., total_s: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, source: _Optional[_Union[Source, str]] = ..., degraded: bool = ..., coded_confidence: _Optional[float] = ..., group_id: _Optional[str] = ..., cell: _Optional[int] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., queue_s: _Optional[float] = ..., inference_s: _Optional[float] = ..., total_s: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class PredictStreamRequest(_message.Message):
     __slots__ = ("request", "timeout_s")

@@ -5,7 +5,7 @@ import warnings
 
 from collage.v1 import predict_pb2 as collage_dot_v1_dot_predict__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in collage/v1/predict_pb2_grpc.py depends on'
+        + f' but the generated code in collage/v1/predict_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class PredictServiceStub:
+class PredictServiceStub(object):
     """Image classification with a short, predictable latency. Served by the frontend.
 
     Deadlines: the caller's gRPC deadline is never outlived (DEADLINE_EXCEEDED); without one the server's own applies.
@@ -51,7 +51,7 @@ class PredictServiceStub:
                 _registered_method=True)
 
 
-class PredictServiceServicer:
+class PredictServiceServicer(object):
     """Image classification with a short, predictable latency. Served by the frontend.
 
     Deadlines: the caller's gRPC deadline is never outlived (DEADLINE_EXCEEDED); without one the server's own applies.
@@ -96,7 +96,7 @@ def add_PredictServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class PredictService:
+class PredictService(object):
     """Image classification with a short, predictable latency. Served by the frontend.
 
     Deadlines: the caller's gRPC deadline is never outlived (DEADLINE_EXCEEDED); without one the server's own applies.
