@@ -6,7 +6,8 @@ import functools
 import sys
 from collections.abc import Callable
 
-from bench import overload, replay, soak, speed
+from bench.runs import overload, soak, speed
+from bench.simulator import replay
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "replay": functools.partial(replay.main, "replay"),

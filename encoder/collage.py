@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoder.code import Prediction
+from encoder.code import Decoding, GroupShape, Outputs, Source
 from encoder.grid import Grid
 from encoder.image import Pixels, shrink
 
@@ -46,61 +46,59 @@ def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
 class CollageCode:
     """One redundant input per group: image i, reduced to cell i of a K x K collage; empty cells stay black."""
 
-    def __init__(self, grid: Grid, detection_threshold: float = 0.15) -> None:
-        self.grid = grid
-        self.detection_threshold = detection_threshold
+    name = "collage"
+    source = Source.COLLAGE
 
-    @property
-    def members(self) -> int:
-        """N = K * K."""
-        return self.grid.cells
+    def __init__(self, grid: Grid, detection_threshold: float = 0.15, base: str = "") -> None:
+        self.grid, self.detection_threshold, self.base = grid, detection_threshold, base
+        self.shape = GroupShape(grid.cells, 1, needed=1, fewest=(grid.cells + 1) // 2)
 
-    def fits(self, images: Sequence[Pixels | None]) -> bool:
+    def quick(self, inputs: Sequence[Pixels | None]) -> bool:
         """Whether all images have their cell's size, so that ``encode`` only copies them."""
         return all(
-            image is None or image.shape[1::-1] == self.grid.cell_size(cell) for cell, image in enumerate(images)
+            image is None or image.shape[1::-1] == self.grid.cell_size(cell) for cell, image in enumerate(inputs)
         )
 
-    def encode(self, images: Sequence[Pixels | None]) -> list[Pixels]:
-        """One collage, uint8 ``[size, size, 3]``; images that have not their cell's size are resized by a box filter.
+    def encode(self, inputs: Sequence[Pixels | None]) -> list[Pixels]:
+        """One collage, uint8 ``[size, size, 3]``; images of another size than their cell's are resized by a box filter.
 
-        That takes a third of the time of Lanczos, and no accuracy that could be seen (docs/speed.md).
+        A box filter takes a third of the time of Lanczos, and no accuracy that could be seen (docs/speed.md).
         """
-        if len(images) != self.members:
-            raise ValueError(f"a group has {self.members} members (None where empty), got {len(images)}")
+        if len(inputs) != self.grid.cells:
+            raise ValueError(f"a group has {self.grid.cells} members (None where empty), got {len(inputs)}")
         collage = np.zeros((self.grid.size, self.grid.size, 3), np.uint8)
-        for cell, image in enumerate(images):
+        for cell, image in enumerate(inputs):
             if image is not None:
                 left, top, right, bottom = self.grid.box(cell)
                 collage[top:bottom, left:right] = shrink(image, *self.grid.cell_size(cell), Image.Resampling.BOX)
         return [collage]
 
     def decode(
-        self,
-        outputs: Sequence[Detections | None],
-        filled: Sequence[bool],
-        scores: Mapping[int, NDArray[np.float32]] | None = None,
-    ) -> list[Prediction | None]:
+        self, own: Mapping[int, NDArray[np.float32]], coded: Mapping[int, Outputs], filled: Sequence[int]
+    ) -> Mapping[int, Decoding]:
         """Assign every confident detection to the cell it overlaps most; the most confident one wins a cell.
 
-        Detections below the threshold, outside the collage or not finite are ignored; cells without one, and cells
-        that are not ``filled``, have no prediction.
+        ``coded[0]`` is what ``Detections`` has. Detections below the threshold, outside the collage or not finite are
+        ignored; cells without one, and members with an answer of their own, have no entry. The confidence is that of
+        the detection times the largest class probability.
         """
-        (found,) = outputs
-        predictions: list[Prediction | None] = [None] * self.members
-        if found is None:
-            return predictions
+        if 0 not in coded:
+            return {}
+        found = Detections(*coded[0])
         usable = (found.confidences >= self.detection_threshold) & np.isfinite(found.boxes).all(-1)
         candidates = np.flatnonzero(usable)
         if not len(candidates):
-            return predictions
+            return {}
         overlap = overlaps(found.boxes[candidates], self.grid.boxes)
         cells, shares = overlap.argmax(-1).tolist(), overlap.max(-1).tolist()
         rows = candidates.tolist()
+        wanted = set(filled) - own.keys()
+        decoded: dict[int, Decoding] = {}
         for index in np.argsort(-found.confidences[candidates], kind="stable").tolist():
             cell, row = cells[index], rows[index]
-            if shares[index] > 0 and filled[cell] and predictions[cell] is None:
+            if shares[index] > 0 and cell in wanted and cell not in decoded:
                 probabilities = found.class_probabilities[row]
                 confidence = float(found.confidences[row] * probabilities.max())
-                predictions[cell] = Prediction(probabilities, confidence)
-        return predictions
+                with np.errstate(divide="ignore"):  # of probability 0: minus infinity, as logits have it
+                    decoded[cell] = Decoding(np.log(probabilities), confidence)
+        return decoded

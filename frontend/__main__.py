@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from collage.model_info import ModelKind
 from collage.security import SecurityError
 from collage.serving import Server, load_settings
 from collage.v1 import predict_pb2, predict_pb2_grpc
+from frontend.coding import CodingSettings, base_misfit, misfit
 from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
-from frontend.policy.machine import Policy
+from frontend.policy import Policy
+from frontend.recorder import Recorder, write
 from frontend.server import PredictServicer
 from frontend.system import batch_threads, keep_memory
-from frontend.workers.discovery import server_name
-from frontend.workers.pool import Pool
-from frontend.workers.transport import CollageTransport, SCnnTransport
+from frontend.workers import Fits, GrpcTransport, Pool, PoolSettings, server_name
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
+
+logger = logging.getLogger("collage.frontend")
 
 SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 
@@ -36,57 +40,25 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     """A started frontend; SERVING while an s-cnn worker is ready. On exit, requests in flight finish first."""
     registry = CollectorRegistry()
     metrics = FrontendMetrics(registry, settings.slo_s)
-    rules = settings.rules()
-    collage_workers = settings.collage_workers if rules.collage else ""
-    ejection = settings.ejection()
-    security = settings.worker_security()
+    policy = Policy(settings.rules())
+    metrics.deadline.set_function(lambda: policy.deadline)
+    metrics.watch_tasks()
     with batch_threads():  # which gRPC starts with its first server
         server = Server(settings, registry, [SERVICE, OPEN_INFERENCE], connection_age(settings))
-    s_cnn = Pool(
-        ModelKind.S_CNN,
-        settings.s_cnn_workers,
-        functools.partial(
-            SCnnTransport,
-            max_message_bytes=settings.max_message_bytes,
-            security=security,
-            name=server_name(settings.s_cnn_workers),
-        ),
-        settings.resolve_every_s,
-        ejection,
-    )
-    collage = Pool(
-        ModelKind.COLLAGE_CNN,
-        collage_workers,
-        functools.partial(
-            CollageTransport,
-            max_message_bytes=settings.max_message_bytes,
-            security=security,
-            name=server_name(collage_workers),
-        ),
-        settings.resolve_every_s,
-        ejection,
-    )
-    with ThreadPoolExecutor(settings.image_threads, "image") as executor, ThreadPoolExecutor(1, "collage") as encoder:
-        policy = Policy(rules)
-        metrics.deadline.set_function(lambda: policy.deadline)
-        dispatcher = Dispatcher(
-            policy,
-            s_cnn,
-            collage,
-            metrics,
-            executor,
-            encoder,
-            settings.max_in_flight,
-            settings.detection_threshold,
-            settings.default_label,
-            settings.grid,
-            settings.max_bytes_in_flight,
-        )
-        s_cnn.listeners.append(lambda: server.set_serving(s_cnn.ready > 0))
-        metrics.watch_tasks()
-        metrics.watch_workers("s_cnn", s_cnn)
-        if collage_workers:  # or an alert would miss what nobody wants
-            metrics.watch_workers("collage", collage)
+    base = pool("s_cnn", settings.s_cnn_workers, settings, metrics, base_misfit)
+    dispatching = settings.dispatching()
+    targets = settings.coded_workers.split() if policy.rules.coded else []
+    coded = [
+        pool("coded", target, settings, metrics, redundant_misfit(base, row, dispatching.coding))
+        for row, target in enumerate(targets)
+    ]
+    metrics.watch_workers("s_cnn", [base])
+    if coded:  # or an alert would miss what nobody wants
+        metrics.watch_workers("coded", coded)
+    base.listeners.append(lambda: server.set_serving(base.ready > 0))
+    recorder = Recorder() if settings.events_file else None
+    with ThreadPoolExecutor(settings.image_threads, "image") as executor, ThreadPoolExecutor(1, "coding") as encoder:
+        dispatcher = Dispatcher(policy, base, coded, metrics, executor, encoder, dispatching, recorder)
         servicer = PredictServicer(
             dispatcher,
             settings.timeout_s,
@@ -101,15 +73,65 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         )
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server.grpc)
         await server.start()
-        await s_cnn.start()
-        await collage.start()
+        for each in (base, *coded):
+            await each.start()
         try:
-            yield server
+            async with recording(recorder, settings.events_file, dispatcher):
+                yield server
         finally:
             await server.stop()
             await dispatcher.close()
-            await s_cnn.close()
-            await collage.close()
+            for each in (base, *coded):
+                await each.close()
+
+
+def redundant_misfit(base: Pool, row: int, settings: CodingSettings) -> Fits:
+    """What keeps a model from running redundant input ``row`` for the base model in use."""
+    return lambda info: misfit(info, base.info, row, settings)
+
+
+def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMetrics, fits: Fits) -> Pool:
+    """The workers of a role that ``target`` lists, as far as their model ``fits``."""
+    connect = functools.partial(
+        GrpcTransport,
+        max_message_bytes=settings.max_message_bytes,
+        security=settings.worker_security(),
+        name=server_name(target),
+    )
+    choosing = PoolSettings(settings.resolve_every_s, settings.ejection())
+    return Pool(role, target, connect, choosing, fits=fits, ejected=metrics.ejections.labels(role).inc)
+
+
+@asynccontextmanager
+async def recording(recorder: Recorder | None, path: Path | None, dispatcher: Dispatcher) -> AsyncIterator[None]:
+    """Write what was recorded on SIGUSR1 and in the end."""
+    if recorder is None or path is None:
+        yield
+        return
+    loop, writing = asyncio.get_running_loop(), asyncio.Lock()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def save() -> None:
+        workers, coded = len(dispatcher.base.workers), dispatcher.coded_workers
+        async with writing:
+            try:
+                count = await asyncio.to_thread(
+                    write, path, recorder.batches(), dispatcher.policy.rules, workers, coded
+                )
+                logger.info("wrote %d events to %s", count, path)
+            except OSError as error:
+                logger.error("events could not be written: %s", error)  # noqa: TRY400 - it says it all
+
+    def asked() -> None:
+        tasks.add(task := loop.create_task(save()))
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGUSR1, asked)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
+        await save()
 
 
 def connection_age(settings: FrontendSettings) -> list[tuple[str, int]]:
@@ -130,9 +152,20 @@ async def serve(settings: FrontendSettings) -> None:
         await server.run_until_signal()
 
 
+def one_list(arguments: Sequence[str]) -> list[str]:
+    """Arguments with all that follows ``--coded-workers``, up to the next flag, as its one value."""
+    joined: list[str] = []
+    for argument in arguments:
+        if len(joined) > 1 and joined[-2] == "--coded-workers" and not argument.startswith("-"):
+            joined[-1] += f" {argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def main() -> int:
     """Exit code 0 after draining, 2 if the frontend cannot start; then standard error says why in one line."""
-    settings = load_settings(FrontendSettings)
+    settings = load_settings(FrontendSettings, one_list(sys.argv[1:]))
     keep_memory()
     try:
         asyncio.run(serve(settings))

@@ -1,159 +1,316 @@
-"""Collages of requests in flight: which workers can take them, what is sent, and what comes back."""
+"""Codes at work: which redundant workers fit, what is sent for a group, and what is decoded from what comes back."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.model_info import ModelInfo
-from encoder.collage import CollageCode, Detections
-from encoder.grid import Grid
-from encoder.image import Pixels
-from frontend.jobs import Answer, Job
+from collage.model_info import CodeInfo, ModelInfo, ModelKind
+from encoder.code import Code, GroupShape, Outputs
+from encoder.codes import CodeParameters, build
+from encoder.tasks import TASKS
+from frontend.jobs import Job, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import events as e
-from frontend.workers.pool import Pool
-from frontend.workers.streams import WorkerFailure
+from frontend.policy.groups import Progress
+from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
 logger = logging.getLogger("collage.frontend")
 
 
-class Coding:
-    """Sends collages to a pool of collage workers, and tells by ``feed`` what became of them.
+@dataclass(frozen=True)
+class CodingSettings:
+    """What the operator decides about codes."""
 
-    ``executor`` makes collages. ``detection_threshold`` takes the place of the models' own; workers with another
-    grid than ``k`` x ``k`` are refused, if that is given.
+    detection_threshold: float | None = None
+    """Takes the place of the collage-cnns' own."""
+    grid: int | None = None
+    """Collages of another number of rows and columns are refused."""
+
+
+def base_misfit(info: ModelInfo) -> str | None:
+    """What keeps a model from answering single requests, if anything."""
+    return None if info.kind is ModelKind.S_CNN else f"it is a {info.kind}, expected an {ModelKind.S_CNN}"
+
+
+def misfit(info: ModelInfo, base: ModelInfo | None, row: int, settings: CodingSettings) -> str | None:
+    """What keeps a model from running redundant input ``row`` of a code for the base model, if anything.
+
+    Empty if that cannot be said yet, as nobody knows the base model.
+    """
+    its = info.code
+    if its is None:
+        return f"it is a {info.kind} without a code, expected the model of a redundant input"
+    if base is None:
+        return ""
+    of = f"the s-cnn {base.name} {base.version}"
+    if (info.task, info.labels) != (base.task, base.labels):
+        return f"its task and labels are not those of {of}"
+    if its.base not in ("", base.version):
+        return f"it decodes for version {its.base} of the base model, not for {of}"
+    if its.row != row:
+        return f"it runs redundant input {its.row}, and its place in --coded-workers is {row}"
+    if its.name == "collage":
+        return _collage_misfit(info, its, base, settings.grid)
+    if info.input.shape != base.input.shape:
+        return f"its input has another shape than that of {of}"
+    return None
+
+
+def _collage_misfit(info: ModelInfo, its: CodeInfo, base: ModelInfo, grid: int | None) -> str | None:
+    if its.k < 2:
+        return f"its grid is {its.k} x {its.k}: a collage has at least 2 x 2 cells"
+    if grid not in (None, its.k):
+        return f"its grid is {its.k} x {its.k}, and this frontend is set to {grid} x {grid}"
+    if info.size < its.k or -(-info.size // its.k) > base.size:
+        return (
+            f"{its.k} x {its.k} cells in {info.size} pixels do not go with the s-cnn {base.name} "
+            f"{base.version} of {base.size} pixels"
+        )
+    return None
+
+
+def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
+    """The code whose redundant inputs these models run, in order of their rows; raises ValueError if there is none."""
+    first = models[0].code
+    if first is None or any(model.code is None for model in models):
+        raise ValueError("not all redundant models say what their code is")
+    its = [model.code for model in models if model.code]
+    if first.inputs != len(its):
+        raise ValueError(
+            f"the code {first.name} has {first.inputs} redundant inputs, workers were given for {len(its)}"
+        )
+    if len({(each.name, each.members, each.inputs, each.base) for each in its}) > 1:
+        raise ValueError("the redundant models are not all of one code")
+    threshold = settings.detection_threshold
+    return build(
+        CodeParameters(
+            first.name,
+            models[0].size,
+            first.k,
+            first.detection_threshold if threshold is None else threshold,
+            tuple(each.weights for each in its),
+            first.base,
+        )
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A group whose code is at work."""
+
+    code: Code
+    jobs: Mapping[int, Job]
+    """Members by place."""
+    progress: Progress
+    waiting: set[int]
+    """Places whose request has not ended."""
+    own: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    coded: dict[int, Outputs] = field(default_factory=dict)
+    calls: dict[int, Cancellable] = field(default_factory=dict)
+    """Redundant runs under way, by row."""
+    encoding: asyncio.Task[None] | None = None
+    models: dict[int, ModelInfo] = field(default_factory=dict)
+    queue_s: float = 0.0
+    inference_s: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can come of it."""
+        return not self.calls and not self.encoding and (self.progress.decoded or not self.waiting)
+
+
+class Coding:
+    """Runs redundant inputs on their workers, one pool for each row, and tells by ``feed`` what became of them.
+
+    ``executor`` encodes. The policy is told Returned for each redundant run that was not cancelled, and Decoded once
+    for a group that becomes decodable, or never will.
     """
 
     def __init__(
         self,
-        s_cnn: Pool[NDArray[np.float32]],
-        workers: Pool[Detections],
+        base: Pool,
+        pools: Sequence[Pool],
         metrics: FrontendMetrics,
         executor: Executor,
         feed: Callable[[e.Event], None],
-        detection_threshold: float | None = None,
-        k: int | None = None,
+        settings: CodingSettings,
     ) -> None:
-        self.code: CollageCode | None = None
+        self.code: Code | None = None
         """The code of the workers in use; None until there are any."""
-        self._s_cnn, self._workers, self._metrics, self._executor = s_cnn, workers, metrics, executor
-        self._feed = feed
-        self._detection_threshold, self._k = detection_threshold, k
+        self._pools, self._metrics, self._executor, self._feed = pools, metrics, executor, feed
+        self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._sent: set[int] = set()  # of these
-        workers.fits = self._fits
-        workers.listeners.append(self._workers_changed)
-        s_cnn.listeners.append(workers.review)
+        self._runs: dict[int, _Run] = {}
+        self._models: list[ModelInfo] = []
+        for pool in pools:
+            pool.listeners.append(self._workers_changed)
+            base.listeners.append(pool.review)
 
-    def send(self, group: int, jobs: Mapping[int, Job]) -> None:
-        """Send a collage of the ``jobs`` by cell; ends in Decoded or CollageFailed unless it is cancelled."""
-        task = self._running[group] = asyncio.create_task(self._run(group, jobs))
-        task.add_done_callback(functools.partial(self._ended, group))
+    @property
+    def workers(self) -> int:
+        """How many groups can be run at once."""
+        return min((pool.ready for pool in self._pools), default=0)
+
+    # From the dispatcher
+
+    def send(self, group: int, jobs: Mapping[int, Job], shape: GroupShape) -> None:
+        """Encode and send the ``jobs`` by place; ends in Returned for each redundant input unless it is cancelled."""
+        code = self.code
+        if code is None or code.shape != shape or not jobs:
+            for _ in range(shape.inputs):
+                self._returned(group, ok=False, sent=False)
+            return
+        run = self._runs[group] = _Run(code, jobs, Progress(shape), set(jobs))
+        inputs = [job.input if (job := jobs.get(place)) else None for place in range(shape.members)]
+        if code.quick(inputs):
+            self._start(group, run, self._encode(code, inputs))
+        else:
+            run.encoding = self._loop.create_task(self._encode_elsewhere(group, run, inputs))
+            run.encoding.add_done_callback(functools.partial(self._encoded, group, run))
 
     def cancel(self, group: int) -> None:
-        """Give a collage up, if it is not back."""
-        if task := self._running.get(group):
-            task.cancel()
+        """Stop the redundant runs of a group that are under way; what is back stays."""
+        run = self._runs.get(group)
+        if run is None:
+            return
+        if run.encoding:
+            run.encoding.cancel()
+        for call in list(run.calls.values()):
+            call.cancel()
+        self._forget_if_over(group, run)
+
+    def answered(self, job: Job, own: WorkerAnswer) -> None:
+        """A member of a group has its own answer, which others may be decoded from."""
+        run = self._runs.get(job.group)
+        if run is None or job.place is None:
+            return
+        run.waiting.discard(job.place)
+        if own.model.labels == job.model.labels and run.code.base in ("", own.model.version):
+            run.own[job.place] = own.output
+            if run.progress.answered(job.place):
+                self._decode(job.group, run)
+        elif not run.progress.decoded and not run.progress.reachable(len(run.waiting)):
+            run.progress.decoded = True
+            self._feed(e.Decoded(self._loop.time(), job.group, {}))
+        self._forget_if_over(job.group, run)
+
+    def left(self, job: Job) -> None:
+        """A member of a group has ended, with whatever answer."""
+        if (run := self._runs.get(job.group)) and job.place is not None:
+            run.waiting.discard(job.place)
+            self._forget_if_over(job.group, run)
 
     async def close(self) -> None:
         """Cancel what still runs."""
-        running = list(self._running.values())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        encoding = [run.encoding for run in self._runs.values() if run.encoding]
+        for group in list(self._runs):
+            self.cancel(group)
+        await asyncio.gather(*encoding, return_exceptions=True)
+        self._runs.clear()
 
     # Workers
 
-    def _fits(self, info: ModelInfo) -> str | None:
-        """What keeps a collage-cnn from protecting the s-cnn in use, if anything; empty if that is not known yet."""
-        s_cnn = self._s_cnn.info
-        if s_cnn is None:
-            return ""
-        if info.labels != s_cnn.labels:
-            return f"its labels are not those of the s-cnn {s_cnn.name} {s_cnn.version}"
-        if info.k < 2:
-            return f"its grid is {info.k} x {info.k}: a collage has at least 2 x 2 cells"
-        if self._k not in (None, info.k):
-            return f"its grid is {info.k} x {info.k}, and this frontend is set to {self._k} x {self._k}"
-        if info.size < info.k or max(Grid(info.k, info.size).cell_size(0)) > s_cnn.size:
-            return (
-                f"{info.k} x {info.k} cells in {info.size} pixels do not go with the s-cnn {s_cnn.name} "
-                f"{s_cnn.version} of {s_cnn.size} pixels"
-            )
-        return None
-
     def _workers_changed(self) -> None:
-        """Tell how many collage workers are ready, and what grid they have."""
-        info = self._workers.info
-        if info is None:
+        """Tell how many groups can be run at once, and what shape they have."""
+        models = [pool.info for pool in self._pools if pool.info]
+        if len(models) < len(self._pools):
             return
-        grid = Grid(info.k, info.size)
-        if self.code is None or self.code.grid != grid:
-            threshold = self._detection_threshold
-            self.code = CollageCode(grid, info.detection_threshold if threshold is None else threshold)
-        self._feed(e.CollageWorkers(self._loop.time(), self._workers.ready, grid.cells, info.accept_threshold))
+        if models != self._models:
+            self._models = models
+            try:
+                self.code = code_of(models, self._settings)
+            except ValueError as error:
+                self.code = None
+                logger.error("no redundant worker can be used: %s", error)  # noqa: TRY400 - it says it all
+        if self.code:
+            accept = models[0].accept_threshold
+            self._feed(e.CodedWorkers(self._loop.time(), self.workers, self.code.shape, accept))
 
-    # Collages
+    # Redundant runs
 
-    async def _run(self, group: int, jobs: Mapping[int, Job]) -> None:
-        code = self.code
-        if code is None or not jobs:
-            self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
+    def _encode(self, code: Code, inputs: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
+        with self._metrics.encode.time():
+            return code.encode(inputs)
+
+    async def _encode_elsewhere(self, group: int, run: _Run, inputs: Sequence[NDArray[np.uint8] | None]) -> None:
+        encoded = await self._loop.run_in_executor(self._executor, self._encode, run.code, inputs)
+        self._start(group, run, encoded)
+
+    def _encoded(self, group: int, run: _Run, task: asyncio.Task[None]) -> None:
+        run.encoding = None
+        error = None if task.cancelled() else task.exception()
+        if error:
+            logger.error("a group could not be encoded", exc_info=error)
+        if task.cancelled() or error:  # nothing was sent, and so it costs nothing
+            for _ in range(run.progress.out):
+                self._returned(group, ok=False, sent=False)
+            run.progress.out = 0
+        self._forget_if_over(group, run)
+
+    def _start(self, group: int, run: _Run, encoded: Sequence[NDArray[np.uint8]]) -> None:
+        first = run.jobs[min(run.jobs)]
+        name = f"{run.code.name}:{first.name}"
+        timeout_s = max(0.0, max(job.expires for job in run.jobs.values()) - self._loop.time())
+        for row, redundant in enumerate(encoded):
+            # Chosen now, not before: groups that close together would all see the same idle worker.
+            worker = self._pools[row].pick()
+            if worker is None or worker.info != self._models[row] or run.code is not self.code:
+                run.progress.returned(ok=False)
+                self._returned(group, ok=False, sent=False)
+                continue
+            self._metrics.sent.inc("coded")
+            run.models[row] = self._models[row]
+            ended = functools.partial(self._ended, group, run, row, worker.address, name)
+            run.calls[row] = worker.call(redundant, name, row, timeout_s, ended)
+        self._forget_if_over(group, run)
+
+    def _ended(self, group: int, run: _Run, row: int, address: str, name: str, outcome: Ending) -> None:
+        del run.calls[row]
+        if outcome is None:
             return
-        name = f"collage:{jobs[min(jobs)].name}"
-        expires = max(job.expires for job in jobs.values())
-        images = [job.image if (job := jobs.get(cell)) else None for cell in range(code.members)]
-
-        def encode() -> Pixels:
-            with self._metrics.encode.time():
-                return code.encode(images)[0]
-
-        if code.fits(images):
-            collage = encode()  # which only copies
+        ok = not isinstance(outcome, WorkerFailure)
+        if isinstance(outcome, WorkerFailure):
+            self._metrics.failures.labels("coded", outcome.code).inc()
+            outcome.log(address, name)
         else:
-            collage = await self._loop.run_in_executor(self._executor, encode)
-        # Chosen now, not before: groups that close together would all see the same idle worker.
-        worker = self._workers.pick()
-        model = worker.info if worker else None
-        if worker is None or model is None or Grid(model.k, model.size) != code.grid:
-            self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
-            return
-        self._metrics.sent.inc("collage")
-        self._sent.add(group)
-        try:
-            reply = await worker.ask(collage, name, max(0.0, expires - self._loop.time()))
-        except WorkerFailure as failure:
-            self._metrics.failures.labels("collage", failure.code).inc()
-            failure.log(worker.address, name)
-            self._feed(e.CollageFailed(self._loop.time(), group))
-            return
+            run.coded[row] = outcome.outputs
+            run.queue_s, run.inference_s = outcome.queue_s, outcome.inference_s
+        self._returned(group, ok=ok)
+        if run.progress.returned(ok):
+            self._decode(group, run, run.models[row])
+        self._forget_if_over(group, run)
+
+    def _returned(self, group: int, *, ok: bool, sent: bool = True) -> None:
+        self._feed(e.Returned(self._loop.time(), group, ok, sent))
+
+    def _decode(self, group: int, run: _Run, model: ModelInfo | None = None) -> None:
         at = self._loop.time()
-        with self._metrics.decode.time():
-            predictions = code.decode([reply.output], [cell in jobs for cell in range(code.members)])
-        confidences = {}
-        for cell, job in jobs.items():
-            if (prediction := predictions[cell]) and model.labels == job.model.labels:
-                job.coded = Answer(
-                    prediction.probabilities, model, reply.queue_s, reply.inference_s, prediction.confidence
-                )
-                confidences[cell] = prediction.confidence
+        model = model or run.models[min(run.coded)]
+        confidences: dict[int, float] = {}
+        try:
+            with self._metrics.decode.time():
+                decoded = run.code.decode(run.own, run.coded, sorted(run.jobs))
+            for place, found in decoded.items():
+                job = run.jobs[place]
+                if (job.model.task, job.model.labels) != (model.task, model.labels):
+                    continue
+                told = found.confidence
+                confidence = TASKS[model.task].confidence(found.output) if told is None else told
+                source = run.code.source
+                job.coded = WorkerAnswer(found.output, model, source, run.queue_s, run.inference_s, confidence)
+                confidences[place] = confidence
+        except Exception:  # of this group alone; its members have other means
+            logger.exception("a group could not be decoded")
         self._feed(e.Decoded(at, group, confidences))
 
-    def _ended(self, group: int, task: asyncio.Task[None]) -> None:
-        del self._running[group]
-        sent = group in self._sent
-        self._sent.discard(group)
-        if task.cancelled():
-            if not sent:  # and so costs nothing
-                self._feed(e.CollageFailed(self._loop.time(), group, sent=False))
-        elif error := task.exception():
-            logger.error("a collage failed unexpectedly", exc_info=error)
-            self._feed(e.CollageFailed(self._loop.time(), group))
+    def _forget_if_over(self, group: int, run: _Run) -> None:
+        if run.over and self._runs.get(group) is run:
+            del self._runs[group]

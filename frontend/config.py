@@ -10,10 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from collage.security import ClientSecurity
 from collage.serving import ServerSettings
 from encoder.image import MAX_PIXELS
-from frontend.policy.admission import MAX_BYTES
-from frontend.policy.balance import Ejection
-from frontend.policy.rules import Rules
-from frontend.workers import discovery
+from frontend.coding import CodingSettings
+from frontend.dispatch import DispatchSettings
+from frontend.policy import MAX_BYTES, Ejection, Rules
+from frontend.workers import check
 
 
 class FrontendSettings(ServerSettings):
@@ -24,7 +24,11 @@ class FrontendSettings(ServerSettings):
         description="s-cnn workers: host:port,host:port,... or dns:///name:port or file:///path with one host:port a "
         "line; names are resolved and files read again and again",
     )
-    collage_workers: str = Field("", description="collage-cnn workers, in the same form; empty for none")
+    coded_workers: str = Field(
+        "",
+        description="workers of redundant models: one list, in the same form, for each redundant input of the code, "
+        "with spaces between them (a collage has one); empty for none",
+    )
     resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and files are read")
     worker_ca: Path | None = Field(
         None, description="CA certificates of the workers, PEM; turns on TLS towards them (to DNS names as given)"
@@ -117,14 +121,21 @@ class FrontendSettings(ServerSettings):
     default_label: str = Field(
         "", description="answered, as source DEFAULT, when a request's time runs out; DEADLINE_EXCEEDED if empty"
     )
+    events_file: Path | None = Field(
+        None,
+        description="record the policy's last 100,000 events, and write them to this file on SIGUSR1 and at exit, for "
+        "python -m bench replay --events",
+    )
     slo_s: float | None = Field(
         None, gt=0, le=600, description="latency objective: becomes a bucket edge of collage_request_seconds"
     )
 
-    @field_validator("s_cnn_workers", "collage_workers")
+    @field_validator("s_cnn_workers", "coded_workers")
     @classmethod
-    def _workers_have_addresses(cls, target: str) -> str:
-        return discovery.check(target)
+    def _workers_have_addresses(cls, targets: str) -> str:
+        for target in targets.split():
+            check(target)
+        return targets
 
     @model_validator(mode="after")
     def _worker_tls_is_complete(self) -> Self:
@@ -142,6 +153,11 @@ class FrontendSettings(ServerSettings):
         if self.eject_rest_s > self.eject_longest_s:
             raise ValueError("--eject-rest-s must not be longer than --eject-longest-s")
         return self
+
+    def dispatching(self) -> DispatchSettings:
+        """What the dispatcher has to know."""
+        coding = CodingSettings(detection_threshold=self.detection_threshold, grid=self.grid)
+        return DispatchSettings(self.max_in_flight, self.max_bytes_in_flight, self.default_label, coding)
 
     def worker_security(self) -> ClientSecurity:
         """How to connect to workers."""

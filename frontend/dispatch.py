@@ -8,58 +8,63 @@ import itertools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
-from encoder.collage import Detections
-from encoder.image import Pixels
-from frontend.coding import Coding
-from frontend.jobs import Answer, Job, Outcome, Source, softmax
+from encoder.code import GroupShape, Source
+from encoder.tasks import TASKS, TaskName
+from frontend.coding import Coding, CodingSettings
+from frontend.jobs import Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
+from frontend.policy import MAX_BYTES, Admission, Policy
 from frontend.policy import events as e
-from frontend.policy.admission import MAX_BYTES, Admission
-from frontend.policy.machine import Policy
+from frontend.recorder import Recorder
 from frontend.timers import Timers
-from frontend.workers.pool import Pool
-from frontend.workers.streams import Ending, WorkerFailure
-from frontend.workers.transport import Cancellable
+from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
 NONE_READY = "no s-cnn worker is ready: try again later"
 SHORTEST_RETRY_S = 0.01
 
 
-class Dispatcher:
-    """Serves requests with a policy, a pool of s-cnn workers and a pool of collage workers.
+@dataclass(frozen=True)
+class DispatchSettings:
+    """What the operator decides about requests."""
 
-    ``executor`` decodes images, ``encoder`` makes collages, which are not to wait in line with images.
-    ``max_in_flight`` bounds how many requests are admitted at once, ``max_bytes`` how much they hold. ``default_label``
-    is the answer to a request whose time runs out; without one, or if the model has no such label, it fails.
-    ``detection_threshold`` and ``k`` are those of ``Coding``.
+    max_in_flight: int = 1024
+    """Requests admitted at once."""
+    max_bytes: int = MAX_BYTES
+    """Bytes that requests in flight may hold."""
+    default_label: str = ""
+    """The answer to a request whose time runs out; it fails if this is empty, or no class of the model."""
+    coding: CodingSettings = field(default_factory=CodingSettings)
+
+
+class Dispatcher:
+    """Serves requests with a policy, a pool of base workers, and one pool for each redundant input.
+
+    ``executor`` decodes images; ``encoder`` encodes groups, which are not to wait in line with images. ``recorder`` is
+    told all that the policy is told.
     """
 
     def __init__(
         self,
         policy: Policy,
-        s_cnn: Pool[NDArray[np.float32]],
-        collage: Pool[Detections],
+        base: Pool,
+        coded: Sequence[Pool],
         metrics: FrontendMetrics,
         executor: Executor,
         encoder: Executor,
-        max_in_flight: int = 1024,
-        detection_threshold: float | None = None,
-        default_label: str = "",
-        k: int | None = None,
-        max_bytes: int = MAX_BYTES,
+        settings: DispatchSettings,
+        recorder: Recorder | None = None,
     ) -> None:
-        self.policy, self.s_cnn, self.collage, self.metrics = policy, s_cnn, collage, metrics
+        self.policy, self.base, self.metrics = policy, base, metrics
         self._loop = asyncio.get_running_loop()
-        self._executor = executor
-        self._admission = Admission(max_in_flight)
-        self._default_label = default_label
-        self._max_bytes = max_bytes
+        self._executor, self._settings, self._recorder = executor, settings, recorder
+        self._admission = Admission(settings.max_in_flight)
         self._in_flight = self._preparing = self._bytes = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
@@ -68,13 +73,13 @@ class Dispatcher:
         metrics.in_flight.set_function(lambda: self._in_flight)
         self._calls: dict[tuple[int, int], Cancellable] = {}
         self._events: list[e.Event] = []
-        self._coding = Coding(s_cnn, collage, metrics, encoder, self._feed, detection_threshold, k)
+        self._coding = Coding(base, coded, metrics, encoder, self._feed, settings.coding)
 
     # Requests
 
     async def predict(
         self,
-        prepare: Callable[[int], Pixels],
+        prepare: Callable[[int], NDArray[np.uint8]],
         request_id: str,
         timeout_s: float,
         quick: bool = False,
@@ -82,8 +87,8 @@ class Dispatcher:
     ) -> Outcome:
         """Serve one request, of which ``size`` bytes are held until it is answered.
 
-        ``prepare`` makes the s-cnn's input for a given size; it may raise ValueError for a bad image. It runs in the
-        executor unless it is ``quick``: takes less time than handing it over (60 us), as for raw pixels. Raises a
+        ``prepare`` makes the base model's input for a given size; it may raise ValueError for a bad image. It runs in
+        the executor unless it is ``quick``: takes less time than handing it over (60 us), as for raw pixels. Raises a
         ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
         """
         admitted_at = self._loop.time()
@@ -104,18 +109,19 @@ class Dispatcher:
             self._in_flight -= 1
             self._bytes -= size
             self.metrics.requests.inc(code)
-        self.metrics.answers.inc(outcome.source)
-        self.metrics.latency.labels(outcome.source).observe(outcome.total_s)
+        source = outcome.answered.source
+        self.metrics.answers.inc(source)
+        self.metrics.latency.labels(source).observe(outcome.total_s)
         return outcome
 
     def _admit(self, timeout_s: float, size: int, quick: bool) -> None:
         """Refuse what would only wait in vain: now, while the caller can still do something else."""
         preparing = 0 if quick else self._preparing
-        queue = self.s_cnn.balancer.shortest_queue + self._preparing / max(1, self.s_cnn.ready)
+        queue = self.base.balancer.shortest_queue + self._preparing / max(1, self.base.ready)
         retry_after_s = queue * self._admission.service
         if self._in_flight >= self._admission.most:
             reason, told = "count", f"{self._in_flight} requests are in flight already"
-        elif self._bytes + size > self._max_bytes and self._bytes:
+        elif self._bytes + size > self._settings.max_bytes and self._bytes:
             reason, told = "bytes", f"requests in flight hold {self._bytes:,} bytes already"
         else:
             remaining = self.policy.rules.time_to_answer(timeout_s)
@@ -130,9 +136,14 @@ class Dispatcher:
         )
 
     async def _serve(
-        self, prepare: Callable[[int], Pixels], request_id: str, admitted_at: float, expires: float, quick: bool
+        self,
+        prepare: Callable[[int], NDArray[np.uint8]],
+        request_id: str,
+        admitted_at: float,
+        expires: float,
+        quick: bool,
     ) -> Outcome:
-        model = self.s_cnn.info
+        model = self.base.info
         if model is None:
             raise Unavailable(NONE_READY)
         id = next(self._ids)
@@ -142,7 +153,7 @@ class Dispatcher:
         before = self._preparing
         try:
             if quick:
-                job.image = prepare(model.size)
+                job.input = prepare(model.size)
             else:
                 await self._prepare(job, prepare, latest)
         except TimeoutError:
@@ -164,14 +175,16 @@ class Dispatcher:
             raise
         finally:
             del self._jobs[id]
+            if job.group:
+                self._coding.left(job)
 
-    async def _prepare(self, job: Job, prepare: Callable[[int], Pixels], latest: float) -> None:
-        """Make the s-cnn's input in the executor, for the model in use when it is ready.
+    async def _prepare(self, job: Job, prepare: Callable[[int], NDArray[np.uint8]], latest: float) -> None:
+        """Make the base model's input in the executor, for the model in use when it is ready.
 
         Raises ValueError for a bad image, and TimeoutError if it is not ready at the ``latest``.
         """
 
-        def make() -> Pixels:
+        def make() -> NDArray[np.uint8]:
             with self.metrics.prepare.time():
                 return prepare(job.model.size)
 
@@ -179,13 +192,18 @@ class Dispatcher:
         try:
             async with asyncio.timeout_at(latest):
                 while True:
-                    job.image = await self._loop.run_in_executor(self._executor, make)
-                    model = self.s_cnn.info
+                    job.input = await self._loop.run_in_executor(self._executor, make)
+                    model = self.base.info
                     if model is None or model.size == job.model.size:
                         break
                     job.model = model
         finally:
             self._preparing -= 1
+
+    @property
+    def coded_workers(self) -> int:
+        """How many groups redundant workers can run at once."""
+        return self._coding.workers
 
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""
@@ -217,6 +235,8 @@ class Dispatcher:
         self._handle(events)
 
     def _handle(self, events: Sequence[e.Event]) -> None:
+        if self._recorder:
+            self._recorder.add(events)
         for action in self.policy.handle(events):
             self._perform(action)
 
@@ -228,8 +248,8 @@ class Dispatcher:
                 self._send(request, attempt)
             case e.Answer(request, attempt):
                 self._answer(request, attempt)
-            case e.SendCollage(group, members):
-                self._send_collage(group, members)
+            case e.SendCoded(group, members, shape):
+                self._send_coded(group, members, shape)
             case e.Audit(request):
                 if job := self._jobs.get(request):
                     job.audited = True
@@ -238,31 +258,34 @@ class Dispatcher:
             case e.Cancel(request, attempt):
                 if call := self._calls.get((request, attempt)):
                     call.cancel()
-            case e.CancelCollage(group):
+            case e.CancelCoded(group):
                 self._coding.cancel(group)
-            case e.AnswerCoded(request):
-                self._answer_coded(request)
+            case e.AnswerCoded(request, sure=sure):
+                self._answer_coded(request, sure)
             case e.Fail(request, expired):
                 if job := self._jobs.get(request):
                     self._fail(job, expired)
 
     def _answer(self, request: int, attempt: int) -> None:
         if job := self._jobs.get(request):
-            job.answer(
-                job.answers[attempt], Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA, self._loop.time()
-            )
+            own = job.answers[attempt]
+            if job.group:
+                self._coding.answered(job, own)
+            job.answer(own, self._loop.time())
 
-    def _answer_coded(self, request: int) -> None:
+    def _answer_coded(self, request: int, sure: bool) -> None:
         job = self._jobs.get(request)
         if job and job.coded:
-            if (job.coded.confidence or 0.0) < self.policy.accept:
+            if not sure:
                 self.metrics.unsure.inc()
-            job.answer(job.coded, Source.COLLAGE, self._loop.time())
+            job.answer(job.coded, self._loop.time())
 
     def _fail(self, job: Job, expired: bool) -> None:
-        if expired and self._default_label in job.model.labels:
-            labels = np.array(job.model.labels) == self._default_label
-            job.answer(Answer(labels.astype(np.float32), job.model, 0.0, 0.0), Source.DEFAULT, self._loop.time())
+        labels = job.model.labels
+        if expired and job.model.task == TaskName.CLASSIFICATION and self._settings.default_label in labels:
+            output = np.full(len(labels), -np.inf, np.float32)
+            output[labels.index(self._settings.default_label)] = 0
+            job.answer(WorkerAnswer(output, job.model, Source.DEFAULT), self._loop.time())
         elif not job.future.done():
             job.future.set_exception(
                 DeadlineExceeded("no answer came in time") if expired else job.error or Unavailable(NONE_READY)
@@ -270,12 +293,12 @@ class Dispatcher:
 
     # Calls to workers
 
-    def _send_collage(self, group: int, members: Mapping[int, int]) -> None:
-        self.metrics.group_fill.observe(len(members) / self.policy.groups.cells)
-        jobs = {cell: job for cell, request in members.items() if (job := self._jobs.get(request))}
-        for cell, job in jobs.items():
-            job.group = f"{self._prefix}-{group}", cell
-        self._coding.send(group, jobs)
+    def _send_coded(self, group: int, members: Mapping[int, int], shape: GroupShape) -> None:
+        self.metrics.group_fill.observe(len(members) / shape.members)
+        jobs = {place: job for place, request in members.items() if (job := self._jobs.get(request))}
+        for place, job in jobs.items():
+            job.group, job.group_id, job.place = group, f"{self._prefix}-{group}", place
+        self._coding.send(group, jobs, shape)
 
     def _send(self, request: int, attempt: int) -> None:
         job = self._jobs.get(request)
@@ -283,28 +306,28 @@ class Dispatcher:
             return
         at = self._loop.time()
         running = [address for number, address in job.tried.items() if (request, number) in self._calls]
-        worker = self.s_cnn.pick(job.tried.values()) or self.s_cnn.pick(running)
-        if worker is None or worker.info is None or worker.info.size != job.model.size:
+        worker = self.base.pick(job.tried.values()) or self.base.pick(running)
+        if worker is None or worker.info is None or worker.info.input.shape != job.model.input.shape:
             self._feed(e.Failed(at, request, attempt, sent=False))
             return
         job.tried[attempt] = worker.address
         self.metrics.sent.inc("s_cnn" if attempt == e.PRIMARY else "replica")
         ended = functools.partial(self._call_ended, job, attempt, worker.info)
-        self._calls[request, attempt] = worker.call(job.image, job.name, attempt, max(0.0, job.expires - at), ended)
+        self._calls[request, attempt] = worker.call(job.input, job.name, attempt, max(0.0, job.expires - at), ended)
 
-    def _call_ended(self, job: Job, attempt: int, model: ModelInfo, outcome: Ending[NDArray[np.float32]]) -> None:
+    def _call_ended(self, job: Job, attempt: int, model: ModelInfo, outcome: Ending) -> None:
         del self._calls[job.id, attempt]
         if outcome is None:
             return
         if isinstance(outcome, WorkerFailure):
             self._attempt_failed(job, attempt, outcome)
             return
-        probabilities = softmax(outcome.output)
         at = self._loop.time()
         self._admission.served(outcome.inference_s)
-        job.answers[attempt] = Answer(probabilities, model, outcome.queue_s, outcome.inference_s)
+        output, source = outcome.outputs[0], Source.S_CNN if attempt == e.PRIMARY else Source.REPLICA
+        job.answers[attempt] = WorkerAnswer(output, model, source, outcome.queue_s, outcome.inference_s)
         if job.audited and job.coded:
-            agree = job.coded.probabilities.argmax() == probabilities.argmax()
+            agree = TASKS[model.task].agree(job.coded.output, output)
             self.metrics.audits.labels("agree" if agree else "differ").inc()
         self._feed_now(e.Answered(at, job.id, attempt))
 

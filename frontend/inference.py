@@ -29,7 +29,7 @@ class FrontendInference(InferenceServicer):
     @property
     def model(self) -> ModelInfo | None:
         """The s-cnn of the workers."""
-        return self._dispatcher.s_cnn.info
+        return self._dispatcher.base.info
 
     async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
         """All rows at once; each has all of the caller's time."""
@@ -61,11 +61,11 @@ class FrontendInference(InferenceServicer):
 
         outcome = await self._dispatcher.predict(prepare, id, timeout_s, images.quick, images.size_of(row))
         return Answer(
-            probabilities=outcome.probabilities,
-            model=outcome.model,
-            source=outcome.source.name,
+            probabilities=outcome.answer,
+            model=outcome.answered.model,
+            source=outcome.answered.source.name,
             degraded=outcome.degraded,
-            confidence=outcome.confidence,
-            queue_s=outcome.queue_s,
-            inference_s=outcome.inference_s,
+            confidence=outcome.answered.confidence,
+            queue_s=outcome.answered.queue_s,
+            inference_s=outcome.answered.inference_s,
         )

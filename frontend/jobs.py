@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -13,47 +11,44 @@ from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import ServiceError
-from encoder.collage import Detections
-from encoder.image import Pixels
+from encoder.code import Source
+from encoder.tasks import TASKS
 
 
-class Source(StrEnum):
-    """Who produced an answer."""
+class WorkerAnswer(NamedTuple):
+    """What a worker said, or a code made of what workers said; the base model may have changed by the time it is told.
 
-    S_CNN = "s_cnn"
-    COLLAGE = "collage"
-    REPLICA = "replica"
-    DEFAULT = "default"
+    ``output`` is float32 ``[m]`` as the task has it (logits, a box); ``model`` is the one that ran. Times in seconds.
+    """
+
+    output: NDArray[np.float32]
+    model: ModelInfo
+    source: Source
+    queue_s: float = 0.0
+    inference_s: float = 0.0
+    confidence: float | None = None
 
 
 class Outcome(NamedTuple):
-    """An answer: class probabilities float32 ``[classes]`` and where they came from. Times in seconds."""
+    """The end of a request: its answer, and where that came from. Times in seconds."""
 
     request_id: str
-    probabilities: NDArray[np.float32]
-    source: Source
-    model: ModelInfo
-    confidence: float | None
+    answered: WorkerAnswer
+    task: str
+    labels: tuple[str, ...]
     group_id: str
-    cell: int | None
-    queue_s: float
-    inference_s: float
+    place: int | None
     total_s: float
+
+    @property
+    def answer(self) -> NDArray[np.float32]:
+        """What the caller gets, float32 ``[m]``: class probabilities, or a box."""
+        return TASKS[self.task].answer(self.answered.output)
 
     @property
     def degraded(self) -> bool:
         """Whether it is an approximation."""
-        return self.source in (Source.COLLAGE, Source.DEFAULT)
-
-
-class Answer(NamedTuple):
-    """What a worker said, and the model that said so: another one may be in use by the time it is told."""
-
-    probabilities: NDArray[np.float32]
-    model: ModelInfo
-    queue_s: float
-    inference_s: float
-    confidence: float | None = None
+        return self.answered.source not in (Source.S_CNN, Source.REPLICA)
 
 
 @dataclass(slots=True)
@@ -64,50 +59,28 @@ class Job:
     name: str
     admitted_at: float
     expires: float
-    model: ModelInfo  # the s-cnn that the image is prepared for
+    model: ModelInfo
+    """The base model that the input is prepared for."""
     future: asyncio.Future[Outcome]
-    image: Pixels = field(init=False)
-    tried: dict[int, str] = field(default_factory=dict)  # attempt: address
-    answers: dict[int, Answer] = field(default_factory=dict)
-    coded: Answer | None = None
-    group: tuple[str, int] | None = None  # its id and the cell
-    audited: bool = False  # answered from the code, and the s-cnn's answer is awaited to compare
-    error: ServiceError | None = None  # of the last attempt that failed
+    input: NDArray[np.uint8] = field(init=False)
+    tried: dict[int, str] = field(default_factory=dict)
+    """Addresses by attempt."""
+    answers: dict[int, WorkerAnswer] = field(default_factory=dict)
+    """By attempt."""
+    coded: WorkerAnswer | None = None
+    group: int = 0
+    """Of the policy; 0 until the group's code was sent."""
+    group_id: str = ""
+    place: int | None = None
+    audited: bool = False
+    """Answered from the code; the base model's own answer is awaited, to compare."""
+    error: ServiceError | None = None
+    """Of the last attempt that failed."""
 
-    def answer(self, answer: Answer, source: Source, at: float) -> None:
+    def answer(self, answered: WorkerAnswer, at: float) -> None:
         """Tell the caller at a time of the event loop, unless that is done."""
-        if self.future.done():
-            return
-        group_id, cell = self.group if self.group else ("", None)
-        self.future.set_result(
-            Outcome(
-                request_id=self.name,
-                probabilities=answer.probabilities,
-                source=source,
-                model=answer.model,
-                confidence=answer.confidence,
-                group_id=group_id,
-                cell=cell,
-                queue_s=answer.queue_s,
-                inference_s=answer.inference_s,
-                total_s=at - self.admitted_at,
+        if not self.future.done():
+            task, labels = self.model.task, answered.model.labels
+            self.future.set_result(
+                Outcome(self.name, answered, task, labels, self.group_id, self.place, at - self.admitted_at)
             )
-        )
-
-
-def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities, float32 ``[labels]``, of scores that make sense."""
-    exponents = np.exp(scores - scores.max())
-    probabilities: NDArray[np.float32] = exponents / exponents.sum()
-    return probabilities
-
-
-def makes_sense(output: object, model: ModelInfo) -> bool:
-    """Whether a worker's answer can be its model's.
-
-    Scores: one per label, finite or minus infinity, but not all of these. Detections: a finite number per label each.
-    """
-    if isinstance(output, Detections):
-        numbers = output.class_probabilities
-        return numbers.shape[-1:] == (len(model.labels),) and bool(np.isfinite(numbers).all())
-    return isinstance(output, np.ndarray) and output.shape == (len(model.labels),) and math.isfinite(output.max())

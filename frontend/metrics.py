@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from frontend.jobs import Source
-from frontend.workers.pool import Pool
+from encoder.code import Source
+from frontend.workers import Pool
 
 LATENCY_BUCKETS = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0,
@@ -22,7 +21,7 @@ LATENCY_BUCKETS = (
 CODES = (
     "OK", "CANCELLED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE",
 )  # fmt: skip
-ATTEMPTS = ("s_cnn", "replica", "collage")
+ATTEMPTS = ("s_cnn", "replica", "coded")
 WORKER_CODES = (
     "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "INTERNAL", "UNAVAILABLE", "GARBAGE",
 )  # fmt: skip
@@ -80,13 +79,13 @@ class FrontendMetrics:
             "collage_stragglers_total", "Requests without an s-cnn answer at their deadline", registry=registry
         )
         self.sent = Tally(
-            "collage_sent_total", "Calls sent to workers: s_cnn, replica or collage", "attempt", ATTEMPTS, registry
+            "collage_sent_total", "Calls sent to workers: s_cnn, replica or coded", "attempt", ATTEMPTS, registry
         )
         self.failures = Counter(
             "collage_worker_failures_total", "Calls to workers that failed", ["attempt", "code"], registry=registry
         )
         self.group_fill = Histogram(
-            "collage_group_fill_ratio", "Share of a closed group's cells that are filled",
+            "collage_group_fill_ratio", "Share of a closed group's places that are taken",
             buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), registry=registry,
         )  # fmt: skip
         self.prepare = Histogram(
@@ -97,12 +96,15 @@ class FrontendMetrics:
         )
         self.encode = Histogram(
             "collage_encode_seconds",
-            "Building one collage, its cells included",
+            "Making the redundant inputs of one group",
             buckets=STEP_BUCKETS,
             registry=registry,
         )
         self.decode = Histogram(
-            "collage_decode_seconds", "Turning detections into cells", buckets=STEP_BUCKETS, registry=registry
+            "collage_decode_seconds",
+            "Decoding the missing answers of one group",
+            buckets=STEP_BUCKETS,
+            registry=registry,
         )
         self.audits = Counter(
             "collage_audits_total", "Coded answers compared with the late s-cnn: agree or differ", ["outcome"],
@@ -141,10 +143,17 @@ class FrontendMetrics:
         loop = asyncio.get_running_loop()
         self.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
-    def watch_workers(self, role: str, pool: Pool[Any]) -> None:
-        """Report how many workers of a role (s_cnn or collage) there are whenever the metrics are read."""
-        self.workers.labels(role, "known").set_function(lambda: len(pool.workers))
-        self.workers.labels(role, "ready").set_function(lambda: pool.ready)
-        self.workers.labels(role, "refused").set_function(lambda: pool.refused)
-        self.workers.labels(role, "ejected").set_function(lambda: pool.balancer.ejected)
-        pool.ejected = self.ejections.labels(role).inc
+    def watch_workers(self, role: str, pools: Sequence[Pool]) -> None:
+        """Report how many workers of a role (s_cnn or coded) there are whenever the metrics are read."""
+        counts: dict[str, Callable[[Pool], int]] = {
+            "known": lambda pool: len(pool.workers),
+            "ready": lambda pool: pool.ready,
+            "refused": lambda pool: pool.refused,
+            "ejected": lambda pool: pool.balancer.ejected,
+        }
+        for state, count in counts.items():
+            self.workers.labels(role, state).set_function(functools.partial(self._total, count, pools))
+
+    @staticmethod
+    def _total(count: Callable[[Pool], int], pools: Sequence[Pool]) -> int:
+        return sum(map(count, pools))

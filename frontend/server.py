@@ -10,11 +10,13 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from collage.serving import AlreadyExists, InvalidArgument, ServiceError, Unavailable, boundary, status_of
-from collage.tensors import image_from_tensor
+from collage.tensors import image_from_tensor, pack
 from collage.v1 import predict_pb2, predict_pb2_grpc
+from encoder.code import Source
 from encoder.image import Pixels, decode
+from encoder.tasks import TaskName
 from frontend.dispatch import Dispatcher
-from frontend.jobs import Outcome, Source
+from frontend.jobs import Outcome
 from inference.service import MAX_ID_BYTES
 
 _DRAINING = "this frontend is shutting down: send to another one what was not answered"
@@ -22,6 +24,8 @@ _OLD = "this stream has been open for long enough: send on another one what was 
 _WIRE_SOURCES = {
     Source.S_CNN: predict_pb2.SOURCE_S_CNN,
     Source.COLLAGE: predict_pb2.SOURCE_COLLAGE,
+    Source.PARITY: predict_pb2.SOURCE_PARITY,
+    Source.CODED: predict_pb2.SOURCE_CODED,
     Source.REPLICA: predict_pb2.SOURCE_REPLICA,
     Source.DEFAULT: predict_pb2.SOURCE_DEFAULT,
 }
@@ -135,26 +139,30 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
             return decode(request.image, size, self._max_pixels)
 
         outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, pixels, request.ByteSize())
-        return to_response(outcome, request.top_k or 1)
+        return to_response(outcome, request.top_k or 1, request.with_output)
 
 
-def to_response(outcome: Outcome, top_k: int) -> predict_pb2.PredictResponse:
-    """The wire's form of an answer, with its ``top_k`` most probable classes."""
-    if top_k == 1:
-        best = [int(outcome.probabilities.argmax())]
-    else:
-        best = np.argsort(-outcome.probabilities, kind="stable")[:top_k].tolist()
+def to_response(outcome: Outcome, top_k: int, with_output: bool = False) -> predict_pb2.PredictResponse:
+    """The wire's form of an answer: its ``top_k`` most probable classes or its box, and the output itself if asked."""
     response = predict_pb2.PredictResponse()  # filled in field by field, which takes half the time
-    for index in best:
-        response.classes.add(label=outcome.model.labels[index], index=index, probability=outcome.probabilities[index])
+    answered, answer = outcome.answered, outcome.answer
+    if outcome.task == TaskName.LOCALISATION:
+        box = response.box
+        box.left, box.top, box.right, box.bottom = answer.tolist()
+    else:
+        best = [int(answer.argmax())] if top_k == 1 else np.argsort(-answer, kind="stable")[:top_k].tolist()
+        for index in best:
+            response.classes.add(label=outcome.labels[index], index=index, probability=answer[index])
+    if with_output:
+        pack(np.ascontiguousarray(answered.output, np.float32), response.output)
     provenance = response.provenance
-    provenance.source = _WIRE_SOURCES[outcome.source]
+    provenance.source = _WIRE_SOURCES[answered.source]
     provenance.degraded = outcome.degraded
-    if outcome.confidence is not None:
-        provenance.coded_confidence = outcome.confidence
-    if outcome.cell is not None:
-        provenance.group_id, provenance.cell = outcome.group_id, outcome.cell
-    provenance.model_name, provenance.model_version = outcome.model.name, outcome.model.version
-    provenance.queue_s, provenance.inference_s = outcome.queue_s, outcome.inference_s
+    if answered.confidence is not None:
+        provenance.coded_confidence = answered.confidence
+    if outcome.place is not None:
+        provenance.group_id, provenance.cell = outcome.group_id, outcome.place
+    provenance.model_name, provenance.model_version = answered.model.name, answered.model.version
+    provenance.queue_s, provenance.inference_s = answered.queue_s, answered.inference_s
     provenance.total_s, provenance.request_id = outcome.total_s, outcome.request_id
     return response

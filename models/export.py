@@ -189,7 +189,9 @@ def describe(spec: ModelSpec, content: dict[str, Any], name: str, storage: str, 
         "storage": storage,
     }
     kind = ModelKind(spec.kind)
-    return ModelInfo(name, kind, spec.labels, spec.size, spec.k, accept_threshold=accept_threshold, extra=extra)
+    if kind is ModelKind.COLLAGE_CNN:
+        return ModelInfo.collage(name, spec.labels, spec.size, spec.k, accept_threshold=accept_threshold, extra=extra)
+    return ModelInfo.make(name, kind, spec.labels, spec.size, accept_threshold=accept_threshold, extra=extra)
 
 
 def pack(model: onnx.ModelProto, info: ModelInfo) -> bytes:

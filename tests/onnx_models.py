@@ -1,7 +1,8 @@
-"""Tiny ONNX models that tell colours apart, for tests: instant, or slow on purpose.
+"""Tiny ONNX models for tests: instant, or slow on purpose.
 
-The score of class i is the mean of channel i modulo 3, so a red image is class 0 of ``COLOURS``. Grey means nothing:
-a collage's grey cells have confidence 0.
+Most tell colours apart: the score of class i is the mean of channel i modulo 3, so a red image is class 0 of
+``COLOURS``. Grey means nothing: a collage's grey cells have confidence 0. The linear ones are exact in float32, so that
+a linear code over them decodes exactly.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, save
 
-from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
+from collage.model_info import CLASSIFICATION, LOCALISATION, METADATA_KEY, CodeInfo, ModelInfo, ModelKind
 
 COLOURS = ("red", "green", "blue")
 ENDLESS = 100_000_000
 """Iterations of a loop that takes many minutes."""
+
+LINEAR_STEP = 2.0**-10
+"""All weights of a linear model are whole multiples of this: so is every score, and none needs more than 24 bits."""
 
 _FLOAT, _UINT8, _INT64 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64
 
@@ -140,9 +144,60 @@ def save_fragile(path: Path, *, size: int = 8) -> Path:
     return save_described(path, model, name="fragile", labels=COLOURS, size=size)
 
 
+def linear_weights(size: int, outputs: int) -> NDArray[np.float32]:
+    """The weights of a linear model, float32 ``[size * size * 3, outputs]``."""
+    whole = np.random.default_rng(size).integers(-3, 4, (size * size * 3, outputs))
+    return (whole * LINEAR_STEP).astype(np.float32)
+
+
+def linear_outputs(image: NDArray[np.uint8], outputs: int = len(COLOURS)) -> NDArray[np.float32]:
+    """Exactly what a linear model says of an image, float32 ``[outputs]``."""
+    exact = image.astype(np.float64).ravel() @ linear_weights(len(image), outputs).astype(np.float64)
+    return exact.astype(np.float32)
+
+
+def save_linear(
+    path: Path,
+    *,
+    size: int = 8,
+    labels: tuple[str, ...] = COLOURS,
+    kind: ModelKind = ModelKind.S_CNN,
+    task: str = CLASSIFICATION,
+    loops: int = 0,
+    **info: Any,
+) -> Path:
+    """One matrix times the pixels, for sizes up to 64: an s-cnn, a localiser, or with a ``code`` a parity model."""
+    labels = labels if task == CLASSIFICATION else ()
+    output, count = ("box", 4) if task == LOCALISATION else ("scores", len(labels))
+    nodes = [
+        *_slow(loops),
+        helper.make_node("Cast", ["image"], ["pixels"], to=_FLOAT),
+        helper.make_node("Reshape", ["pixels", "flat"], ["row"]),
+        helper.make_node("MatMul", ["row", "weights"], ["products"]),
+        helper.make_node("Add", ["products", "zero"], [output]),
+    ]
+    model = _model(
+        nodes,
+        [helper.make_tensor_value_info("image", _UINT8, ["N", size, size, 3])],
+        [helper.make_tensor_value_info(output, _FLOAT, ["N", count])],
+        {"flat": np.array([0, -1]), "weights": linear_weights(size, count)},
+    )
+    described = {"name": "linear", "labels": labels, "size": size, "kind": kind, "task": task}
+    return save_described(path, model, **{**described, **info})
+
+
+def save_parity(
+    path: Path, *, weights: tuple[float, ...] = (0.5, 0.5), inputs: int = 1, row: int = 0, base: str = "", **info: Any
+) -> Path:
+    """The linear model as the parity model of redundant input ``row``, whose members weigh ``weights``."""
+    code = CodeInfo("linear", len(weights), inputs, row, weights=weights, base=base)
+    return save_linear(path, **{"name": "linear-parity", "kind": ModelKind.PARITY, "code": code, **info})
+
+
 def save_described(path: Path, model: ModelProto, *, kind: ModelKind = ModelKind.S_CNN, **info: Any) -> Path:
     """Save with a description in the metadata."""
-    helper.set_model_props(model, {METADATA_KEY: ModelInfo(kind=kind, **info).to_json()})
+    described = ModelInfo.collage(**info) if kind is ModelKind.COLLAGE_CNN else ModelInfo.make(kind=kind, **info)
+    helper.set_model_props(model, {METADATA_KEY: described.to_json()})
     save(model, path)
     return path
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster import Cluster
-from bench.processes import Child
+from bench.cluster.local import Cluster
+from bench.cluster.processes import Child
 from collage.client import Client, ClientError, Prediction
 from tests.onnx_models import COLOURS, save_collage_cnn, save_s_cnn, solid
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from collage.serving import channel_options
-from collage.v1 import predict_pb2, tensor_pb2, worker_pb2
+from collage.v1 import model_pb2, predict_pb2, tensor_pb2
 from inference import open_inference_pb2 as oip
 from tests.encoder.test_image import bomb
 from tests.frontend.fakes import SIZE, image
@@ -225,8 +225,8 @@ def test_bytes_that_are_no_message_get_a_status(target: Target, message: bytes) 
     for channel, method in (
         (target.frontend, "/collage.v1.PredictService/Predict"),
         (target.frontend, "/inference.GRPCInferenceService/ModelInfer"),
-        (target.worker, "/collage.v1.ClassifierService/Classify"),
-        (target.worker, "/collage.v1.ModelInfoService/GetModelInfo"),
+        (target.worker, "/collage.v1.ModelService/Run"),
+        (target.worker, "/collage.v1.ModelService/GetModelInfo"),
         (target.frontend, "/grpc.health.v1.Health/Check"),
         (target.frontend, "/no.such.Service/Method"),
     ):
@@ -263,9 +263,9 @@ def test_a_stream_answers_every_request_it_can_read(target: Target, requests: li
 def test_any_tensor_gets_a_status_from_a_worker(
     target: Target, tensor: tensor_pb2.Tensor, request_id: str, attempt: int
 ) -> None:
-    request = worker_pb2.ClassifyRequest(image=tensor, request_id=request_id, attempt=attempt)
+    request = model_pb2.RunRequest(input=tensor, request_id=request_id, attempt=attempt)
     check(
-        *target.call(target.worker, "/collage.v1.ClassifierService/Classify", request.SerializeToString()),
+        *target.call(target.worker, "/collage.v1.ModelService/Run", request.SerializeToString()),
         TOLD | {"INTERNAL"},  # the fake worker looks at the pixels
     )
 

@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry
 from collage import serving
 from collage.logs import JsonFormatter, TextFormatter
 from collage.serving import Server, ServerSettings, boundary, channel_options, load_settings
-from collage.v1 import worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc
 
 BOUND_S = 20.0
-SERVICE = "collage.v1.ClassifierService"
+SERVICE = "collage.v1.ModelService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -30,16 +30,16 @@ UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 Behaviour = Callable[[], Awaitable[None]]
 
 
-class Servicer(worker_pb2_grpc.ClassifierServiceServicer):
+class Servicer(model_pb2_grpc.ModelServiceServicer):
     """Does what the test wants."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
 
     @boundary
-    async def Classify(self, request: worker_pb2.ClassifyRequest, context: Any) -> worker_pb2.ClassifyResponse:
+    async def Run(self, request: model_pb2.RunRequest, context: Any) -> model_pb2.RunResponse:
         await self._behaviour()
-        return worker_pb2.ClassifyResponse(queue_s=1)
+        return model_pb2.RunResponse(queue_s=1)
 
 
 class Cluster:
@@ -52,9 +52,9 @@ class Cluster:
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=options)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
-    def classify(self, timeout: float = BOUND_S) -> grpc.aio.UnaryUnaryCall[Any, worker_pb2.ClassifyResponse]:
-        stub = worker_pb2_grpc.ClassifierServiceStub(self.channel)
-        return stub.Classify(worker_pb2.ClassifyRequest(), timeout=timeout)
+    def classify(self, timeout: float = BOUND_S) -> grpc.aio.UnaryUnaryCall[Any, model_pb2.RunResponse]:
+        stub = model_pb2_grpc.ModelServiceStub(self.channel)
+        return stub.Run(model_pb2.RunRequest(), timeout=timeout)
 
     async def check(self, service: str = "") -> int:
         request = health_pb2.HealthCheckRequest(service=service)
@@ -82,7 +82,7 @@ async def launch() -> AsyncIterator[Launch]:
 
     async def make(behaviour: Behaviour = instantly, **changes: Any) -> Cluster:
         server = Server(settings(**changes), CollectorRegistry(), [SERVICE])
-        worker_pb2_grpc.add_ClassifierServiceServicer_to_server(Servicer(behaviour), server.grpc)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(Servicer(behaviour), server.grpc)
         await server.start()
         clusters.append(Cluster(server))
         return clusters[-1]
@@ -349,7 +349,7 @@ async def test_errors_are_logged_with_the_request_they_belong_to(
         raise RuntimeError("a secret")
 
     cluster = await launch(fail)
-    stub = worker_pb2_grpc.ClassifierServiceStub(cluster.channel)
+    stub = model_pb2_grpc.ModelServiceStub(cluster.channel)
     with pytest.raises(grpc.aio.AioRpcError):
-        await stub.Classify(worker_pb2.ClassifyRequest(request_id="mine"), timeout=BOUND_S)
+        await stub.Run(model_pb2.RunRequest(request_id="mine"), timeout=BOUND_S)
     assert [record.__dict__["request_id"] for record in caplog.records if record.exc_info] == ["mine"]

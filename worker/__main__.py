@@ -11,13 +11,13 @@ from collage.security import SecurityError
 from collage.serving import load_settings
 from worker.config import WorkerSettings
 from worker.model import ModelError
-from worker.server import Worker
+from worker.server import WorkerProcess
 from worker.slowdown import SlowdownError
 
 
 async def serve(settings: WorkerSettings) -> None:
     """Run until SIGTERM or SIGINT, then drain. Raises ModelError, SlowdownError, SecurityError, or OSError."""
-    worker = Worker(settings, REGISTRY)
+    worker = WorkerProcess(settings, REGISTRY)
     try:
         await worker.start()
         await worker.server.run_until_signal()

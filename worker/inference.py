@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,7 @@ from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from encoder.image import decode
 from inference.service import Answer, InferenceServicer
 from inference.tensors import Images
-
-if TYPE_CHECKING:
-    from worker.server import Engine
+from worker.engine import Engine
 
 MAX_ROWS = 1024
 """Images in one request; they take one place in the queue, one at a time."""

@@ -13,14 +13,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
+from collage.model_info import CLASSIFICATION, METADATA_KEY, ModelInfo, ModelKind, TensorSpec, usual_outputs
 
 Floats = NDArray[np.float32]
 
-_OUTPUTS = {
-    ModelKind.S_CNN: ("scores",),
-    ModelKind.COLLAGE_CNN: ("boxes", "confidences", "class_probabilities"),
-}
 _WARM_UPS = 2  # the first run plans the memory, the second one uses the plan
 _ERRORS_ARE_RAISED = 4  # log level: what ONNX Runtime would print, a stopped run included, arrives as an exception too
 _LEAST_PROBABILITY = 1e-12
@@ -33,13 +29,13 @@ class ModelError(Exception):
 class Model:
     """One ONNX Runtime session.
 
-    Input ``image`` or ``collage``: uint8 ``[N, size, size, 3]``, normalised inside the graph. Outputs of an s-cnn:
-    ``scores`` float32 ``[N, classes]``; of a collage-cnn: ``boxes`` ``[N, M, 4]``, ``confidences`` ``[N, M]`` and
-    ``class_probabilities`` ``[N, M, classes]``.
+    It takes one input, uint8 ``[N, size, size, 3]``, normalised inside the graph. It gives what ``usual_outputs`` lists
+    for its kind and task, with a batch dimension in front and under these names; where only one output is needed, the
+    only one that there is may have any name.
 
-    A plain classifier (float32 ``[N, 3, size, size]`` in, ``[N, classes]`` out) is served as well: pixels are divided
-    by 255, then normalised by the lists ``mean`` and ``std`` of the description's ``extra``, if there;
-    ``"scores": "probabilities"`` in ``extra`` says that its output is already a softmax, so its logarithm is taken.
+    A plain classifier (float32 ``[N, 3, size, size]`` in) is served as well: pixels are divided by 255, then normalised
+    by the lists ``mean`` and ``std`` of the description's ``extra``, if there; ``"scores": "probabilities"`` in
+    ``extra`` says that its output is already a softmax, so its logarithm is taken.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -54,26 +50,32 @@ class Model:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from None
-        self.info = replace(_describe(path, self._session), version=_version(path))
         self._name = str(path)
-        self._outputs = self._choose_outputs()
+        self.info = replace(_describe(path, self._session), version=_version(path))
         self._input, self._plain = self._choose_input()
+        try:
+            image = replace(self.info.input, name=self._input)
+            self.info = replace(self.info, input=image, outputs=self._choose_outputs())
+        except ValueError as error:
+            raise ModelError(f"{path} cannot be served: {error}") from None
+        self._outputs = [spec.name for spec in self.info.outputs]
         self._scale, self._shift = _normalisation(path, self.info)
         self._takes_log = _takes_log(path, self.info)
         self._thread = ThreadPoolExecutor(1, "inference")
 
     async def warm_up(self) -> None:
-        """Run on a black image; raises ModelError if the model fails or its outputs have the wrong shape."""
-        image = np.zeros((self.info.size, self.info.size, 3), np.uint8)
+        """Run on a black image; raises ModelError if the model fails or its outputs are not as described."""
+        image = np.zeros(self.info.input.shape, np.uint8)
         try:
             for _ in range(_WARM_UPS):
                 outputs = await self.run(image)
         except Exception as error:
             raise ModelError(f"{self._name} fails on its first image: {_first_line(error)}") from None
-        self._check(outputs)
+        if problem := self.info.problem(outputs):
+            raise ModelError(f"{self._name} cannot be served: of a black image, {problem}")
 
     async def run(self, image: NDArray[np.uint8]) -> tuple[Floats, ...]:
-        """Outputs for one image, uint8 ``[size, size, 3]``, in the order above and without the batch dimension.
+        """Outputs for one image, uint8 ``[size, size, 3]``, as ``info.outputs`` describes them.
 
         Cancelling stops the session (between two operators), and returns when it has stopped.
         """
@@ -107,18 +109,30 @@ class Model:
         pixels -= self._shift
         return pixels[np.newaxis]
 
-    def _choose_outputs(self) -> list[str]:
-        wanted = _OUTPUTS.get(self.info.kind)
-        if wanted is None:
-            raise ModelError(f"{self._name} is a {self.info.kind} model: no service runs that kind yet")
-        found = [output.name for output in self._session.get_outputs()]
-        if self.info.kind is ModelKind.S_CNN and len(found) == 1:
-            return found  # a stranger's classifier may name its only output as it likes
-        if not set(wanted) <= set(found):
+    def _choose_outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs that are served, as the graph names them and as far as it knows their shapes."""
+        usual = usual_outputs(self.info.kind, self.info.task, len(self.info.labels))
+        found = {output.name: output for output in self._session.get_outputs()}
+        if len(usual) == len(found) == 1:
+            return (self._spec(next(iter(found.values())), usual[0]),)
+        if not {spec.name for spec in usual} <= found.keys():
+            wanted = ", ".join(spec.name for spec in usual)
             raise ModelError(
-                f"{self._name} has outputs {', '.join(found)}: a {self.info.kind} needs {', '.join(wanted)}"
+                f"{self._name} has outputs {', '.join(map(repr, found))}: models of kind {self.info.kind} have {wanted}"
             )
-        return list(wanted)
+        return tuple(self._spec(found[spec.name], spec) for spec in usual)
+
+    def _spec(self, found: Any, usual: TensorSpec) -> TensorSpec:
+        """An output of the graph; extents that this leaves open are the usual ones."""
+        shape = found.shape[1:] if found.shape else usual.shape
+        if len(shape) == len(usual.shape):
+            known = (have if isinstance(have, int) else want for have, want in zip(shape, usual.shape, strict=True))
+            if usual.allows(extents := tuple(known)):
+                return TensorSpec(found.name, usual.dtype, extents)
+        raise ModelError(
+            f"{self._name} gives {found.name!r} {shape} for one image: models of kind {self.info.kind} for "
+            f"{self.info.task} with {len(self.info.labels)} labels give {list(usual.shape)}"
+        )
 
     def _choose_input(self) -> tuple[str, bool]:
         """The input's name, and whether it is a plain one, float32 NCHW."""
@@ -131,25 +145,11 @@ class Model:
             ):
                 if found.type == kind and _fits(found.shape, shape):
                     return found.name, plain
-        listed = ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in inputs)
+        listed = ", ".join(f"{entry.name!r} {entry.type} {entry.shape}" for entry in inputs)
         raise ModelError(
             f"{self._name} has inputs {listed or 'none'}: it needs one, "
             f"uint8 [N, {size}, {size}, 3] or float32 [N, 3, {size}, {size}]"
         )
-
-    def _check(self, outputs: tuple[Floats, ...]) -> None:
-        classes = len(self.info.labels)
-        found = [output.shape for output in outputs]
-        if self.info.kind is ModelKind.S_CNN:
-            wanted: list[tuple[int, ...]] = [(classes,)]
-        else:
-            detections = found[0][0] if found[0] else 0
-            wanted = [(detections, 4), (detections,), (detections, classes)]
-        if found != wanted:
-            raise ModelError(
-                f"{self._name} gives {dict(zip(self._outputs, found, strict=True))} for one image: "
-                f"its {classes} labels ask for {dict(zip(self._outputs, wanted, strict=True))}"
-            )
 
 
 def _describe(path: Path, session: Any) -> ModelInfo:
@@ -189,7 +189,7 @@ def _takes_log(path: Path, info: ModelInfo) -> bool:
     scores = info.extra.get("scores", "logits")
     if scores not in ("logits", "probabilities"):
         raise ModelError(f"extra.scores of {path} is {scores!r}: it must be logits or probabilities")
-    return info.kind is ModelKind.S_CNN and scores == "probabilities"
+    return info.kind is ModelKind.S_CNN and info.task == CLASSIFICATION and scores == "probabilities"
 
 
 def _fits(declared: list[Any], shape: tuple[int, ...]) -> bool:

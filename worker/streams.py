@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -12,32 +13,33 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from collage.serving import AlreadyExists, DeadlineExceeded, InvalidArgument, Unavailable, status_of
-from collage.v1 import worker_pb2
+from collage.v1 import model_pb2
 
 UNREAD = 1024
 """Answers that a caller may leave unread before the worker stops to read its calls."""
 
-_CANCELLED = worker_pb2.CallError(code=grpc.StatusCode.CANCELLED.value[0], message="the caller stopped the call")
+_CANCELLED = model_pb2.CallError(code=grpc.StatusCode.CANCELLED.value[0], message="the caller stopped the call")
 
 
-class CallStream:
-    """Serves one stream of ClassifyStream or DetectStream; every call in it is answered once.
+class CallServer:
+    """Serves one RunStream; every call in it is answered once.
 
     ``run`` makes the response to a request, with the call's time limit in seconds (None for none), and bounds how many
-    run or wait; ``answer`` is the type of the stream's responses. While ``draining`` is set, new calls are refused, and
-    the stream ends when those it has are answered.
+    run or wait. While ``draining`` is set, new calls are refused, and the stream ends when those it has are answered.
     """
 
     def __init__(
-        self, run: Callable[[Any, float | None], Awaitable[Any]], answer: type[Any], draining: asyncio.Event
+        self,
+        run: Callable[[model_pb2.RunRequest, float | None], Awaitable[model_pb2.RunResponse]],
+        draining: asyncio.Event,
     ) -> None:
-        self._run, self._answer, self._draining = run, answer, draining
-        self._calls: dict[int, asyncio.Task[Any]] = {}
-        self._answers: deque[Any] = deque()
+        self._run, self._draining = run, draining
+        self._calls: dict[int, asyncio.Task[model_pb2.RunResponse]] = {}
+        self._answers: deque[model_pb2.RunStreamResponse] = deque()
         self._closing = False
         self._wake, self._written = asyncio.Event(), asyncio.Event()
 
-    async def serve(self, requests: AsyncIterator[Any], context: Any) -> None:
+    async def serve(self, requests: AsyncIterator[model_pb2.RunStreamRequest], context: Any) -> None:
         """Until the caller has sent all its calls, or the worker drains; raises InvalidArgument for garbage.
 
         Cancellation (the caller is gone) stops all calls.
@@ -60,7 +62,7 @@ class CallStream:
             if not task.cancelled() and (error := task.exception()):
                 raise error
 
-    async def _read(self, requests: AsyncIterator[Any]) -> None:
+    async def _read(self, requests: AsyncIterator[model_pb2.RunStreamRequest]) -> None:
         try:
             async for message in requests:
                 self._take(message)
@@ -70,7 +72,7 @@ class CallStream:
         except DecodeError:
             raise InvalidArgument("a message of the stream is no call: nothing was read after it") from None
 
-    def _take(self, message: Any) -> None:
+    def _take(self, message: model_pb2.RunStreamRequest) -> None:
         id = message.call_id
         action = message.WhichOneof("action")
         if action == "cancel":
@@ -78,6 +80,8 @@ class CallStream:
                 call.cancel()
         elif action != "request":
             self._fail(id, InvalidArgument("a message of the stream has neither a request nor cancel"))
+        elif math.isnan(message.timeout_s):
+            self._fail(id, InvalidArgument("timeout_s is no number: send seconds, or 0 for no limit"))
         elif id in self._calls:
             self._fail(id, AlreadyExists("a call with this call_id is unanswered yet: this one was not looked at"))
         elif self._draining.is_set():
@@ -86,27 +90,27 @@ class CallStream:
             call = self._calls[id] = asyncio.create_task(self._serve(message.request, message.timeout_s or None))
             call.add_done_callback(functools.partial(self._ended, id, message.request.request_id))
 
-    async def _serve(self, request: Any, timeout_s: float | None) -> Any:
+    async def _serve(self, request: model_pb2.RunRequest, timeout_s: float | None) -> model_pb2.RunResponse:
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._run(request, timeout_s)
         except TimeoutError:
             raise DeadlineExceeded("the call's time was over before its answer") from None
 
-    def _ended(self, id: int, request_id: str, call: asyncio.Task[Any]) -> None:
+    def _ended(self, id: int, request_id: str, call: asyncio.Task[model_pb2.RunResponse]) -> None:
         del self._calls[id]
         if call.cancelled():
-            self._tell(self._answer(call_id=id, error=_CANCELLED))
+            self._tell(model_pb2.RunStreamResponse(call_id=id, error=_CANCELLED))
         elif error := call.exception():
             self._fail(id, error, request_id)
         else:
-            self._tell(self._answer(call_id=id, response=call.result()))
+            self._tell(model_pb2.RunStreamResponse(call_id=id, response=call.result()))
 
     def _fail(self, id: int, error: BaseException, request_id: str = "") -> None:
         code, text = status_of(error, request_id)
-        self._tell(self._answer(call_id=id, error=worker_pb2.CallError(code=code.value[0], message=text)))
+        self._tell(model_pb2.RunStreamResponse(call_id=id, error=model_pb2.CallError(code=code.value[0], message=text)))
 
-    def _tell(self, answer: Any) -> None:
+    def _tell(self, answer: model_pb2.RunStreamResponse) -> None:
         self._answers.append(answer)
         self._wake.set()
 

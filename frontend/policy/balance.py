@@ -1,94 +1,60 @@
-"""Which worker gets the next call, and which are left out for a while. Pure: no I/O, no clock.
+"""Which worker gets the next call. Pure: no I/O, no clock.
 
-Least outstanding calls first; of those with equally few, two are sampled and the one of lower latency is taken (power
-of two choices). A worker that stays slow or keeps failing is ejected, never more than a stated share of all, and comes
-back through probes: one call at a time, until it has shown that it is well.
+The workers with fewest outstanding calls come first; of these, two are sampled and the cheaper one is taken (power of
+two choices). ``Judge`` leaves slow and failing workers out.
 """
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import Enum
 
-from frontend.policy.quantile import RunningQuantile
-
-
-@dataclass(frozen=True)
-class Ejection:
-    """When a worker is left out. Times in seconds.
-
-    A call is slow if it took, or had taken when it was cancelled, more than ``factor`` times the median of all calls,
-    for each call that the worker has: waiting in line is no slowness, and to eject the busy would make others busier.
-    A worker is ejected when more than ``slow_share`` of its last calls (an average that forgets with ``smoothing``,
-    over at least ``fewest``) were slow, or after some ``failures`` in a row. It stays out for ``rest``, doubled with
-    every relapse up to ``longest``. At most a ``share`` of the workers that are ready is put out; more are never to
-    blame.
-    """
-
-    factor: float = 1.5
-    slow_share: float = 0.5
-    smoothing: float = 0.1
-    fewest: int = 8
-    failures: int = 3
-    share: float = 0.34
-    rest: float = 5.0
-    longest: float = 300.0
-    probes: int = 3  # good calls in a row that end a probation
-
-
-_SLOW = "it is slow"
-
-
-class _Standing(Enum):
-    WELL = "well"
-    EJECTED = "ejected"
-    PROBATION = "probation"
+from frontend.policy.ejection import Ejection, Judge, Record, Standing
 
 
 @dataclass(slots=True)
-class _Worker:
-    name: str
+class Peer(Record):
+    """A worker among others that could take a call."""
+
     ready: bool = False
-    outstanding: int = 0
-    latency: float = 0.0  # a running mean
-    slow_share: float = 0.0
-    calls: int = 0
-    failures: int = 0
-    standing: _Standing = _Standing.WELL
-    relapses: int = 0
-    forgiven_at: float = 0.0  # if it stays well until then, its next ejection is no relapse
-    probes: int = 0
-    position: int = -1  # in its shelf; -1 if on none
+    outstanding: int = 0  # calls, as far as is known
+    position: int = -1  # on its shelf; -1 if on none
 
     @property
     def eligible(self) -> bool:
-        busy_probing = self.standing is _Standing.PROBATION and self.outstanding > 0
-        return self.ready and self.standing is not _Standing.EJECTED and not busy_probing
+        """Whether it may be chosen by its shelf."""
+        busy_probing = self.standing is Standing.PROBATION and self.outstanding > 0
+        return self.ready and self.standing is not Standing.EJECTED and not busy_probing
+
+
+Cost = Callable[[Peer], float]
+"""What a call to a worker costs: of two that have equally few calls, the cheaper one is taken."""
+
+
+def mean_latency(worker: Peer) -> float:
+    """The running mean of a worker's latency, in seconds."""
+    return worker.latency
 
 
 class Balancer:
-    """Keeps count of calls and chooses workers, in constant time however many there are."""
+    """Keeps count of calls and chooses workers, in constant time for any number of them."""
 
-    def __init__(self, ejection: Ejection | None = None, seed: int | None = None) -> None:
-        self.ejection = ejection
+    def __init__(self, ejection: Ejection | None = None, seed: int | None = None, cost: Cost = mean_latency) -> None:
         self.changed: Callable[[str, str], None] = lambda name, reason: None
         """Called with a worker that is ejected and the reason, and with one that is well again and an empty reason."""
         self._random = random.Random(seed)  # noqa: S311 - samples workers only
-        self._workers: dict[str, _Worker] = {}
-        self._shelves: list[list[_Worker]] = [[]]  # eligible workers by outstanding calls
+        self._cost = cost
+        self._workers: dict[str, Peer] = {}
+        self.judge = Judge(ejection, self._workers, self._moved)
+        self._shelves: list[list[Peer]] = [[]]  # eligible workers by outstanding calls
         self._lowest = 0
-        self._probing: dict[str, _Worker] = {}  # those on probation that are eligible
-        self._median = RunningQuantile(0.5, 0.0, lowest=0.0)
-        self._out: list[tuple[float, str]] = []  # ejected workers by the time of their return
-        self._ejected = self._ready = 0
+        self._probing: dict[str, Peer] = {}  # those on probation that are eligible
 
     @property
     def ejected(self) -> int:
         """How many workers are left out now."""
-        return self._ejected
+        return self.judge.ejected
 
     def outstanding(self, name: str) -> int:
         """How many calls a worker has, as far as is known."""
@@ -99,17 +65,17 @@ class Balancer:
 
     def set_ready(self, name: str, ready: bool) -> None:
         """A worker may be used, or may not."""
-        worker = self._workers.setdefault(name, _Worker(name))
-        self._ready += ready - worker.ready
-        self._change(worker, ready=ready)
+        worker = self._workers.setdefault(name, Peer(name))
+        self.judge.ready += ready - worker.ready
+        worker.ready = ready
+        self._reshelve(worker)
 
     def remove(self, name: str) -> None:
         """Forget a worker."""
         if worker := self._workers.pop(name, None):
             self._unshelve(worker)
-            self._ready -= worker.ready
-            if worker.standing is _Standing.EJECTED:
-                self._ejected -= 1
+            self.judge.ready -= worker.ready
+            self.judge.forget(worker)
 
     def pick(self, at: float, avoid: Collection[str] = ()) -> str | None:
         """A worker for a call made now, or None if none can be used that is not in ``avoid``.
@@ -118,11 +84,7 @@ class Balancer:
         be chosen. Where all that are ready are left out, because others were lost since, one of them is better than
         none.
         """
-        while self._out and self._out[0][0] <= at:
-            _, name = heapq.heappop(self._out)
-            if (worker := self._workers.get(name)) and worker.standing is _Standing.EJECTED:
-                self._ejected -= 1
-                self._change(worker, standing=_Standing.PROBATION, probes=0)
+        self.judge.release(at)
         if self._probing and not avoid:
             return next(iter(self._probing))
         self._lift()
@@ -131,12 +93,12 @@ class Balancer:
             if not candidates and avoid:
                 candidates = [worker for worker in shelf if worker.name not in avoid][:2]
             if candidates:
-                return min(candidates, key=lambda worker: worker.latency).name
+                return min(candidates, key=self._cost).name
         last = None if avoid else self._last_resort
         return last.name if last else None
 
     @property
-    def _last_resort(self) -> _Worker | None:
+    def _last_resort(self) -> Peer | None:
         ready = (worker for worker in self._workers.values() if worker.ready)
         return min(ready, key=lambda worker: worker.outstanding, default=None)
 
@@ -153,7 +115,7 @@ class Balancer:
         while self._lowest < len(self._shelves) - 1 and not self._shelves[self._lowest]:
             self._lowest += 1
 
-    def _sample(self, shelf: list[_Worker]) -> list[_Worker]:
+    def _sample(self, shelf: list[Peer]) -> list[Peer]:
         if len(shelf) <= 2:
             return shelf
         first, second = int(self._random.random() * len(shelf)), int(self._random.random() * len(shelf))
@@ -173,93 +135,48 @@ class Balancer:
 
     def succeeded(self, name: str, at: float, latency: float) -> None:
         """A call was answered after ``latency`` seconds, and released."""
-        self._median.finished(latency)
-        self._judge(name, at, latency, self._slow(latency, self.outstanding(name) + 1))
+        self.judge.finished(latency)
+        if worker := self._workers.get(name):
+            self.judge.succeeded(worker, at, latency, worker.outstanding + 1)
 
     def cancelled(self, name: str, at: float, elapsed: float) -> None:
         """A call was cancelled after ``elapsed`` seconds; if that was slow already it counts, else nobody knows."""
-        if self._slow(elapsed, self.outstanding(name)):
-            self._judge(name, at, elapsed, slow=True)
+        if worker := self._workers.get(name):
+            self.judge.cancelled(worker, at, elapsed, worker.outstanding)
 
     def failed(self, name: str, at: float) -> None:
         """A call failed."""
-        if (worker := self._workers.get(name)) and self.ejection:
-            worker.failures += 1
-            if worker.failures >= self.ejection.failures or worker.standing is _Standing.PROBATION:
-                self._eject(worker, at, "it fails")
+        if worker := self._workers.get(name):
+            self.judge.failed(worker, at)
 
-    def _slow(self, latency: float, calls: int) -> bool:
-        usual = self._median.value * max(1, calls)
-        return self.ejection is not None and 0 < usual < latency / self.ejection.factor
-
-    def _judge(self, name: str, at: float, latency: float, slow: bool) -> None:
-        worker = self._workers.get(name)
-        if worker is None:
-            return
-        rules = self.ejection or Ejection()
-        worker.failures = 0
-        worker.calls += 1
-        weight = max(1 / worker.calls, rules.smoothing)
-        worker.latency += weight * (latency - worker.latency)
-        worker.slow_share += weight * (slow - worker.slow_share)
-        if worker.standing is _Standing.PROBATION:
-            worker.probes = 0 if slow else worker.probes + 1
-            if slow:
-                self._eject(worker, at, _SLOW)
-            elif worker.probes >= rules.probes:
-                worker.calls, worker.latency, worker.slow_share = 1, latency, 0.0
-                worker.forgiven_at = at + self._rest(worker.relapses - 1)
-                self._change(worker, standing=_Standing.WELL)
-                self.changed(name, "")
-        elif worker.calls >= rules.fewest and worker.slow_share > rules.slow_share:
-            self._eject(worker, at, _SLOW)
-
-    def _eject(self, worker: _Worker, at: float, reason: str) -> None:
-        rules = self.ejection
-        if rules is None or worker.standing is _Standing.EJECTED:
-            return
-        if self._ejected + 1 > rules.share * self._ready:
-            return
-        if worker.standing is _Standing.WELL and at >= worker.forgiven_at:
-            worker.relapses = 0
-        rest = self._rest(worker.relapses)
-        worker.relapses += 1
-        worker.failures = 0
-        self._ejected += 1
-        self._change(worker, standing=_Standing.EJECTED)
-        self.changed(worker.name, reason)
-        heapq.heappush(self._out, (at + rest, worker.name))
-
-    def _rest(self, relapses: int) -> float:
-        """How long a worker stays out that has relapsed so often."""
-        rules = self.ejection or Ejection()
-        return min(rules.longest, rules.rest * 2.0 ** min(relapses, 30))
+    def _moved(self, name: str, reason: str | None) -> None:
+        self._reshelve(self._workers[name])
+        if reason is not None:
+            self.changed(name, reason)
 
     # Shelves
 
-    def _change(self, worker: _Worker, **values: object) -> None:
+    def _reshelve(self, worker: Peer) -> None:
         self._unshelve(worker)
-        for name, value in values.items():
-            setattr(worker, name, value)
         self._shelve(worker)
 
-    def _count(self, worker: _Worker, outstanding: int) -> None:
+    def _count(self, worker: Peer, outstanding: int) -> None:
         self._unshelve(worker)
         worker.outstanding = outstanding
         self._shelve(worker)
 
-    def _shelve(self, worker: _Worker) -> None:
+    def _shelve(self, worker: Peer) -> None:
         if worker.eligible:
             while len(self._shelves) <= worker.outstanding:
                 self._shelves.append([])
             shelf = self._shelves[worker.outstanding]
             worker.position = len(shelf)
             shelf.append(worker)
-            if worker.standing is _Standing.PROBATION:
+            if worker.standing is Standing.PROBATION:
                 self._probing[worker.name] = worker
             self._lowest = min(self._lowest, worker.outstanding)
 
-    def _unshelve(self, worker: _Worker) -> None:
+    def _unshelve(self, worker: Peer) -> None:
         if worker.position < 0:
             return
         shelf = self._shelves[worker.outstanding]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from encoder.code import GroupShape
+
 PRIMARY = 0  # the attempt that every request starts with; higher numbers are replicas
 
 
@@ -18,7 +20,7 @@ class Arrived(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """An s-cnn worker answered an attempt."""
+    """A worker of the base model answered an attempt."""
 
     at: float
     request: int
@@ -38,20 +40,28 @@ class Failed(NamedTuple):
     sent: bool = True
 
 
+class Returned(NamedTuple):
+    """A redundant run of a group came back, or if not ``ok`` will not.
+
+    If it was not even ``sent``, for want of a worker, it costs nothing.
+    """
+
+    at: float
+    group: int
+    ok: bool = True
+    sent: bool = True
+
+
 class Decoded(NamedTuple):
-    """A collage came back: confidence by cell, no entry where it found nothing."""
+    """A group's missing answers were decoded: confidence by place, no entry where the code found nothing.
+
+    It comes once, after the ``Returned`` or the member's own answer that made the group decodable; without any entry
+    also when the group will never be.
+    """
 
     at: float
     group: int
     confidences: Mapping[int, float]
-
-
-class CollageFailed(NamedTuple):
-    """A collage will not come back; if it was not even ``sent``, for want of a worker, it costs nothing."""
-
-    at: float
-    group: int
-    sent: bool = True
 
 
 class Gone(NamedTuple):
@@ -61,12 +71,15 @@ class Gone(NamedTuple):
     request: int
 
 
-class CollageWorkers(NamedTuple):
-    """How many collage workers are ready, how many cells they see, and from which confidence on they are sure."""
+class CodedWorkers(NamedTuple):
+    """How many groups can be run at once by redundant workers that are ready, of which shape, and when they are sure.
+
+    ``accept`` is the confidence from which on their model says that a coded answer is sure.
+    """
 
     at: float
     workers: int
-    cells: int
+    shape: GroupShape
     accept: float = 1.0
 
 
@@ -88,21 +101,22 @@ class Due(NamedTuple):
     id: int
 
 
-Event = Arrived | Answered | Failed | Decoded | CollageFailed | Gone | CollageWorkers | Due
+Event = Arrived | Answered | Failed | Returned | Decoded | Gone | CodedWorkers | Due
 
 
 class Send(NamedTuple):
-    """Send a request to an s-cnn worker; not the one its other attempts are with, where there is a choice."""
+    """Send a request to a base worker; where there is a choice, not to one that has another attempt of it."""
 
     request: int
     attempt: int
 
 
-class SendCollage(NamedTuple):
-    """Encode these members (request by cell) and send the collage."""
+class SendCoded(NamedTuple):
+    """Encode these members (request by place) of a group of this shape, and send its redundant inputs."""
 
     group: int
     members: Mapping[int, int]
+    shape: GroupShape
 
 
 class Cancel(NamedTuple):
@@ -112,8 +126,8 @@ class Cancel(NamedTuple):
     attempt: int
 
 
-class CancelCollage(NamedTuple):
-    """Stop a collage that nobody needs any more."""
+class CancelCoded(NamedTuple):
+    """Stop what still runs for a group's code: nobody needs it any more."""
 
     group: int
 
@@ -126,11 +140,12 @@ class Answer(NamedTuple):
 
 
 class AnswerCoded(NamedTuple):
-    """End a request with the collage's prediction for its cell."""
+    """End a request with the coded answer for its place, of which the code is ``sure`` or not."""
 
     request: int
     group: int
-    cell: int
+    place: int
+    sure: bool
 
 
 class Fail(NamedTuple):
@@ -155,9 +170,9 @@ class Audit(NamedTuple):
 
 
 class Straggles(NamedTuple):
-    """For the record: a request has no s-cnn answer at its deadline, or its worker failed."""
+    """For the record: a request has no answer of its own at its deadline, or its worker failed."""
 
     request: int
 
 
-Action = Send | SendCollage | Cancel | CancelCollage | Answer | AnswerCoded | Fail | SetTimer | Audit | Straggles
+Action = Send | SendCoded | Cancel | CancelCoded | Answer | AnswerCoded | Fail | SetTimer | Audit | Straggles

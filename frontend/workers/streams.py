@@ -6,21 +6,25 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import grpc
+from numpy.typing import NDArray
+
+from collage.tensors import TensorError, array_from_tensor
+from collage.v1 import model_pb2
 
 logger = logging.getLogger("collage.frontend")
 
-Output = TypeVar("Output", covariant=True)
+MAX_OUTPUTS = 64
 _TOO_LATE = "no answer came in time"
 _NAMES = {status.value[0]: status.name for status in grpc.StatusCode}
 
 
-class Reply(NamedTuple, Generic[Output]):
-    """What a worker answered, and how long it waited and computed, in seconds."""
+class Reply(NamedTuple):
+    """A worker's outputs, as its ModelInfo describes them, and how long it waited and computed, in seconds."""
 
-    output: Output
+    outputs: tuple[NDArray[Any], ...]
     queue_s: float
     inference_s: float
 
@@ -39,21 +43,21 @@ class WorkerFailure(Exception):
         logger.log(level, "worker %s failed: %s: %s", address, self.code, self, extra={"request_id": request_id})
 
 
-Ending = Reply[Output] | WorkerFailure | None
+Ending = Reply | WorkerFailure | None
 """How a call ended: its reply, its failure, or None if it was cancelled."""
-Ended = Callable[[Ending[Output]], None]
+Ended = Callable[[Ending], None]
 """Told once how a call ended.
 
 No future, which would tell it in the next turn of the event loop: that takes longer.
 """
 
 
-class Call(Generic[Output]):
+class StreamCall:
     """A call under way."""
 
     __slots__ = ("_ended", "_id", "_stream", "cancelled", "done", "expires")
 
-    def __init__(self, stream: CallStream[Output], id: int, expires: float, ended: Ended[Output]) -> None:
+    def __init__(self, stream: CallStream, id: int, expires: float, ended: Ended) -> None:
         self.expires = expires
         self.done = self.cancelled = False
         self._stream, self._id, self._ended = stream, id, ended
@@ -65,7 +69,7 @@ class Call(Generic[Output]):
             self._stream.cancelled(self._id)
             self.end(None)
 
-    def end(self, outcome: Ending[Output]) -> None:
+    def end(self, outcome: Ending) -> None:
         """Tell how it ended, unless that is done."""
         if self.done:
             return
@@ -76,18 +80,18 @@ class Call(Generic[Output]):
             logger.exception("what was waiting for a worker's answer failed")
 
 
-class CallStream(Generic[Output]):
-    """One stream of ClassifyStream or DetectStream, from its opening to its end; it ends when the connection does.
+class CallStream:
+    """One RunStream, from its opening to its end; it ends when the connection does.
 
-    ``rpc`` is the open call, ``request`` the type of its messages, ``read`` makes a reply of a response and may raise
-    WorkerFailure. When the stream ends, all its calls fail at once, as UNAVAILABLE if only the connection is to blame.
+    ``rpc`` is the open call. When the stream ends, all its calls fail at once, as UNAVAILABLE if only the connection is
+    to blame.
     """
 
-    def __init__(self, rpc: Any, request: type[Any], read: Callable[[Any], Reply[Output]]) -> None:
-        self._rpc, self._request, self._read_reply = rpc, request, read
+    def __init__(self, rpc: Any) -> None:
+        self._rpc = rpc
         self._ids = itertools.count(1)
-        self._unanswered: dict[int, Call[Output]] = {}  # cancelled ones as well
-        self._outbox: dict[int, Any] = {}
+        self._unanswered: dict[int, StreamCall] = {}  # cancelled ones as well
+        self._outbox: dict[int, model_pb2.RunStreamRequest] = {}
         self._idle: asyncio.Future[None] | None = None  # what the writer waits for while there is nothing to send
         self._answered = asyncio.Event()
         self.ended: WorkerFailure | None = None
@@ -95,11 +99,11 @@ class CallStream(Generic[Output]):
         self._timer: asyncio.TimerHandle | None = None  # one for all calls: hardly any lives to see its end
         self._running = asyncio.create_task(self._run())
 
-    def call(self, message: Any, timeout_s: float, ended: Ended[Output]) -> Call[Output]:
+    def call(self, message: model_pb2.RunStreamRequest, timeout_s: float, ended: Ended) -> StreamCall:
         """Start a call with a message that has all but its id and its time; it does not end before this returns."""
         id = next(self._ids)
         expires = self.loop.time() + timeout_s
-        call = Call(self, id, expires, ended)
+        call = StreamCall(self, id, expires, ended)
         # No time left would tell the worker that there is no limit.
         if failure := self.ended or (WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE) if timeout_s <= 0 else None):
             self.loop.call_soon(call.end, failure)
@@ -124,7 +128,7 @@ class CallStream(Generic[Output]):
         self._rpc.cancel()
         await asyncio.wait((self._running,))
 
-    def _post(self, id: int, message: Any) -> None:
+    def _post(self, id: int, message: model_pb2.RunStreamRequest) -> None:
         self._outbox[id] = message
         if self._idle and not self._idle.done():
             self._idle.set_result(None)
@@ -148,7 +152,7 @@ class CallStream(Generic[Output]):
     def cancelled(self, id: int) -> None:
         """Stop a call on the worker as well."""
         if id in self._unanswered and not self._withdraw(id):
-            self._post(id, self._request(call_id=id, cancel=True))
+            self._post(id, model_pb2.RunStreamRequest(call_id=id, cancel=True))
 
     def _withdraw(self, id: int) -> bool:
         """Forget a call if it was not sent yet."""
@@ -157,7 +161,7 @@ class CallStream(Generic[Output]):
             self._forget(id)
         return unsent
 
-    def _forget(self, id: int) -> Call[Output] | None:
+    def _forget(self, id: int) -> StreamCall | None:
         call = self._unanswered.pop(id, None)
         if call and call.cancelled:
             self._answered.set()
@@ -197,17 +201,13 @@ class CallStream(Generic[Output]):
             self._idle = self.loop.create_future()
             await self._idle
 
-    def _take(self, response: Any) -> None:
+    def _take(self, response: model_pb2.RunStreamResponse) -> None:
         call = self._forget(response.call_id)
         if call is None or call.done:
             return
         match response.WhichOneof("result"):
             case "response":
-                try:
-                    outcome: Ending[Output] = self._read_reply(response.response)
-                except WorkerFailure as failure:
-                    outcome = failure
-                call.end(outcome)
+                call.end(_read(response.response))
             case "error":
                 code = _NAMES.get(response.error.code, "UNKNOWN")
                 call.end(WorkerFailure(code, response.error.message))
@@ -223,3 +223,13 @@ class CallStream(Generic[Output]):
         for call in unanswered.values():
             call.end(failure)
         self._answered.set()
+
+
+def _read(response: model_pb2.RunResponse) -> Reply | WorkerFailure:
+    if len(response.outputs) > MAX_OUTPUTS:
+        return WorkerFailure("GARBAGE", f"the worker's answer has more than {MAX_OUTPUTS} outputs")
+    try:
+        outputs = tuple([array_from_tensor(tensor) for tensor in response.outputs])
+    except TensorError as error:
+        return WorkerFailure("GARBAGE", f"the worker's answer has an output that cannot be read: {error}")
+    return Reply(outputs, response.queue_s, response.inference_s)

@@ -1,19 +1,31 @@
-"""What a model says of itself: in its ONNX metadata, and on the wire."""
+"""What a model says of itself: in its ONNX metadata, in a sidecar, and on the wire."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from collage.v1 import worker_pb2
+import numpy as np
+from numpy.typing import NDArray
+
+from collage.specs import DTYPES, check_number, check_text, check_whole, cut, shown, spec_from_proto, spec_to_proto
+from collage.specs import CodeInfo as CodeInfo
+from collage.specs import TensorSpec as TensorSpec
+from collage.v1 import model_pb2
 
 METADATA_KEY = "collage"
+CLASSIFICATION, LOCALISATION = "classification", "localisation"
+MAX_SIZE = 8192
+MAX_LABELS = 65536
+_TOLERANCE = 1e-2  # of probabilities, in their sum and at their ends: models compute in float32, some in less
 
 
 class ModelKind(StrEnum):
-    """What a model is for."""
+    """The part that a model plays."""
 
     S_CNN = "s-cnn"
     COLLAGE_CNN = "collage-cnn"
@@ -21,82 +33,269 @@ class ModelKind(StrEnum):
 
 
 _WIRE_KINDS = {
-    ModelKind.S_CNN: worker_pb2.MODEL_KIND_S_CNN,
-    ModelKind.COLLAGE_CNN: worker_pb2.MODEL_KIND_COLLAGE_CNN,
-    ModelKind.PARITY: worker_pb2.MODEL_KIND_PARITY,
+    ModelKind.S_CNN: model_pb2.MODEL_KIND_S_CNN,
+    ModelKind.COLLAGE_CNN: model_pb2.MODEL_KIND_COLLAGE_CNN,
+    ModelKind.PARITY: model_pb2.MODEL_KIND_PARITY,
+}
+_WIRE_TASKS = {
+    CLASSIFICATION: model_pb2.MODEL_TASK_CLASSIFICATION,
+    LOCALISATION: model_pb2.MODEL_TASK_LOCALISATION,
 }
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model's description.
+    """A model's description. Raises ValueError where values are out of bounds or contradict each other.
 
-    ``size`` is the side of its square uint8 RGB input in pixels (of the whole collage for a collage-cnn), ``k`` the
-    grid (1 for an s-cnn). ``detection_threshold`` and ``accept_threshold`` are shares from 0 to 1. ``version`` is made
-    from the file's content when a worker loads it. ``extra`` holds what only people read: data, recipe, accuracy.
+    ``input`` and ``outputs`` describe one call, without a batch dimension: uint8 RGB ``[size, size, 3]`` in; out come
+    what model.proto lists for the model's kind and task. ``labels`` are empty for a localiser. ``code`` says how a
+    redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1. ``version`` is made
+    from the file's content when a worker loads it. ``extra`` is for people (data, recipe, accuracy) and stays off the
+    wire.
     """
 
     name: str
     kind: ModelKind
     labels: tuple[str, ...]
-    size: int
-    k: int = 1
-    detection_threshold: float = 0.15
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    task: str = CLASSIFICATION
+    code: CodeInfo | None = None
     accept_threshold: float = 1.0
     version: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        kind: ModelKind,
+        labels: Sequence[str],
+        size: int,
+        *,
+        task: str = CLASSIFICATION,
+        code: CodeInfo | None = None,
+        **others: Any,
+    ) -> ModelInfo:
+        """A description with the usual input and outputs of its kind and task."""
+        check_whole("size", size, 1, MAX_SIZE)
+        image = TensorSpec("collage" if kind is ModelKind.COLLAGE_CNN else "image", "uint8", (size, size, 3))
+        outputs = usual_outputs(kind, task, len(labels))
+        return cls(name, kind, tuple(labels), image, outputs, task=task, code=code, **others)
+
+    @classmethod
+    def collage(
+        cls, name: str, labels: Sequence[str], size: int, k: int, detection_threshold: float = 0.15, **others: Any
+    ) -> ModelInfo:
+        """The description of a collage-cnn for ``k`` x ``k`` cells in ``size`` pixels."""
+        check_whole("k", k, 1, 64)
+        code = CodeInfo("collage", k * k, k=k, detection_threshold=detection_threshold)
+        return cls.make(name, ModelKind.COLLAGE_CNN, labels, size, code=code, **others)
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name, 256)
+        check_text("version", self.version, 64, least=0)
+        check_number("accept_threshold", self.accept_threshold, 0, 1)
+        if not isinstance(self.extra, dict):
+            raise ValueError("extra must be a JSON object")  # noqa: TRY004 - every mistake is a ValueError
+        if self.task not in _WIRE_TASKS:
+            raise ValueError(f"task must be {CLASSIFICATION} or {LOCALISATION}, not {cut(self.task)}")
+        if self.task == LOCALISATION and (self.labels or self.kind is ModelKind.COLLAGE_CNN):
+            raise ValueError("a localiser has no labels, and a collage-cnn is none")
+        if self.kind is not ModelKind.S_CNN and self.code is None:
+            raise ValueError(f"a {self.kind} model needs a code")
+        if self.kind is ModelKind.COLLAGE_CNN and not (self.code and self.code.k):
+            raise ValueError("a collage-cnn needs k, the number of cells in a row")
+        size = self.input.shape[0] if self.input.shape else 0
+        if self.input.dtype != "uint8" or size < 1 or self.input.shape != (size, size, 3):
+            raise ValueError(
+                f"the input must be uint8 [size, size, 3], not {self.input.dtype} {list(self.input.shape)}"
+            )
+        check_whole("size", size, 1, MAX_SIZE)
+        usual = usual_outputs(self.kind, self.task, len(self.labels))
+        for spec, like in zip(self.outputs, usual, strict=False):
+            if spec.dtype != like.dtype or not like.allows(spec.shape):
+                raise ValueError(f"{shown(spec)} does not go with {len(self.labels)} labels: expected {shown(like)}")
+        if len(self.outputs) != len(usual):
+            raise ValueError(f"a {self.kind} model has {len(usual)} outputs, not {len(self.outputs)}")
+        if len({spec.shape[0] for spec in self.outputs} - {-1}) > 1:
+            raise ValueError("boxes, confidences and class probabilities differ in their number of detections")
+
+    @property
+    def size(self) -> int:
+        """Side of the input image in pixels; of the whole collage for a collage-cnn."""
+        return self.input.shape[0]
+
+    @property
+    def k(self) -> int:
+        """The collage's number of cells in a row; 1 for a model that takes no collage."""
+        return self.code.k if self.code and self.code.k else 1
+
+    @property
+    def detection_threshold(self) -> float:
+        """Detections of less confidence (0 to 1) are ignored; the usual threshold for a model that detects nothing."""
+        return self.code.detection_threshold if self.code else CodeInfo.detection_threshold
+
+    def problem(self, outputs: Sequence[NDArray[Any]]) -> str | None:
+        """What keeps a worker's outputs from being this model's; None if nothing does.
+
+        All numbers must be finite, but scores may be minus infinity as long as one of them is not; class probabilities
+        must sum to 1, and these and confidences lie between 0 and 1.
+        """
+        if len(outputs) != len(self.outputs):
+            return f"there are {len(outputs)} outputs instead of {len(self.outputs)}"
+        for output, spec in zip(outputs, self.outputs, strict=True):
+            if output.dtype != DTYPES[spec.dtype] or not (output.shape == spec.shape or spec.allows(output.shape)):
+                return f"{spec.name} is {output.dtype} {list(output.shape)} instead of {shown(spec)}"
+        if self.kind is ModelKind.COLLAGE_CNN:
+            return _detections_problem(*outputs)
+        if self.task == CLASSIFICATION:
+            return None if math.isfinite(outputs[0].max()) else "a score is no number, or all are minus infinity"
+        return None if np.isfinite(outputs[0]).all() else "a side of the box is no finite number"
+
     def to_json(self) -> str:
-        """The text stored under ``METADATA_KEY`` in an ONNX file, or in a sidecar beside a plain one."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The text stored under ``METADATA_KEY`` in an ONNX file, or in a sidecar beside a plain one.
+
+        Without the names of inputs and outputs, which the graph tells. A code that is no plain collage has the key
+        ``code``, a task that is no classification the key ``task``.
+        """
+        code = self.code
+        content: dict[str, Any] = {
+            "name": self.name,
+            "kind": self.kind,
+            "labels": self.labels,
+            "size": self.size,
+            "accept_threshold": self.accept_threshold,
+            "version": self.version,
+            "extra": self.extra,
+        }
+        if code is None or code.k:
+            content["k"] = self.k
+            content["detection_threshold"] = self.detection_threshold
+        if code and (not code.k or code.base):
+            content["code"] = asdict(code)
+        if self.task != CLASSIFICATION:
+            content["task"] = self.task
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
         """Parse ``to_json``; raises ValueError that names what is missing, unknown or wrong."""
         content = json.loads(text)
-        known = {entry.name for entry in fields(cls)}
-        if not isinstance(content, dict) or not {"name", "kind", "labels", "size"} <= content.keys() <= known:
+        if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _KNOWN:
             raise ValueError(
                 "a model description is a JSON object with name, kind, labels, size "
-                f"(known: {', '.join(sorted(known))})"
+                f"(known: {', '.join(sorted(_KNOWN))})"
             )
-        labels = content["labels"]
-        if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        labels, kind = content["labels"], content["kind"]
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise ValueError("labels must be a list of class names in index order")
-        for key in ("size", "k"):
-            extent = content.get(key, 1)
-            if not isinstance(extent, int) or extent < 1:
-                raise ValueError(f"{key} must be a whole number of at least 1, not {extent!r}")
-        if not isinstance(content.get("extra", {}), dict):
-            raise ValueError("extra must be a JSON object")  # noqa: TRY004 - every mistake is a ValueError
-        return cls(**{**content, "kind": ModelKind(content["kind"]), "labels": tuple(labels)})
+        if kind not in list(ModelKind):
+            raise ValueError(f"kind must be {', '.join(ModelKind)}, not {cut(kind)}")
+        others = {key: content[key] for key in ("task", "accept_threshold", "version", "extra") if key in content}
+        return cls.make(
+            content["name"], ModelKind(kind), labels, content["size"], code=_code_from_json(content), **others
+        )
 
-    def to_proto(self) -> worker_pb2.GetModelInfoResponse:
+    def to_proto(self) -> model_pb2.GetModelInfoResponse:
         """The wire's form; ``extra`` stays behind."""
-        return worker_pb2.GetModelInfoResponse(
+        message = model_pb2.GetModelInfoResponse(
             name=self.name,
             version=self.version,
             kind=_WIRE_KINDS[self.kind],
+            task=_WIRE_TASKS[self.task],
             labels=self.labels,
-            size=self.size,
-            k=self.k,
-            detection_threshold=self.detection_threshold,
+            input=spec_to_proto(self.input),
+            outputs=[spec_to_proto(spec) for spec in self.outputs],
             accept_threshold=self.accept_threshold,
         )
+        if self.code:
+            message.code.CopyFrom(model_pb2.Code(**asdict(self.code)))
+        return message
 
     @classmethod
-    def from_proto(cls, message: worker_pb2.GetModelInfoResponse) -> ModelInfo:
-        """Read the wire's form; raises ValueError for an unknown kind."""
+    def from_proto(cls, message: model_pb2.GetModelInfoResponse) -> ModelInfo:
+        """Read the wire's form; raises ValueError that names what is wrong."""
         kinds = {wire: kind for kind, wire in _WIRE_KINDS.items()}
+        tasks = {wire: task for task, wire in _WIRE_TASKS.items()}
         if message.kind not in kinds:
-            raise ValueError(f"model {message.name!r} has an unknown kind ({message.kind})")
+            raise ValueError(f"model {cut(message.name)} has an unknown kind ({message.kind})")
+        if message.task not in tasks:
+            raise ValueError(f"model {cut(message.name)} has an unknown task ({message.task})")
+        code = None
+        if message.HasField("code"):
+            told = {entry.name: getattr(message.code, entry.name) for entry in fields(CodeInfo)}
+            code = CodeInfo(**{**told, "weights": tuple(told["weights"])})
         return cls(
             name=message.name,
             version=message.version,
             kind=kinds[message.kind],
+            task=tasks[message.task],
             labels=tuple(message.labels),
-            size=message.size,
-            k=message.k,
-            detection_threshold=message.detection_threshold,
+            input=spec_from_proto(message.input),
+            outputs=tuple(map(spec_from_proto, message.outputs)),
+            code=code,
             accept_threshold=message.accept_threshold,
         )
+
+
+_REQUIRED = {"name", "kind", "labels", "size"}
+_KNOWN = _REQUIRED | {"k", "detection_threshold", "accept_threshold", "version", "extra", "task", "code"}
+
+
+def usual_outputs(kind: ModelKind, task: str, labels: int) -> tuple[TensorSpec, ...]:
+    """The outputs of a model of this kind and task and number of labels, in the order of the wire.
+
+    Raises ValueError for a classifier without labels, or with too many.
+    """
+    if task == CLASSIFICATION and not 1 <= labels <= MAX_LABELS:
+        raise ValueError(f"labels must be a list of 1 to {MAX_LABELS} class names, not of {labels}")
+    if kind is ModelKind.COLLAGE_CNN:
+        return (
+            TensorSpec("boxes", "float32", (-1, 4)),
+            TensorSpec("confidences", "float32", (-1,)),
+            TensorSpec("class_probabilities", "float32", (-1, labels)),
+        )
+    if task == LOCALISATION:
+        return (TensorSpec("box", "float32", (4,)),)
+    return (TensorSpec("scores", "float32", (labels,)),)
+
+
+def _detections_problem(
+    boxes: NDArray[np.float32], confidences: NDArray[np.float32], probabilities: NDArray[np.float32]
+) -> str | None:
+    if not len(boxes) == len(confidences) == len(probabilities):
+        return f"there are {len(boxes)} boxes, {len(confidences)} confidences and {len(probabilities)} rows of classes"
+    if not len(boxes):
+        return None
+    if not np.isfinite(boxes).all():
+        return "a side of a box is no finite number"
+    if not -_TOLERANCE <= confidences.min() <= confidences.max() <= 1 + _TOLERANCE:  # also catches NaN
+        return "a confidence is not from 0 to 1"
+    if not -_TOLERANCE <= probabilities.min() <= probabilities.max() <= 1 + _TOLERANCE:
+        return "a class probability is not from 0 to 1"
+    if np.abs(probabilities.sum(-1) - 1).max() > _TOLERANCE:
+        return "the class probabilities of a detection do not sum to 1"
+    return None
+
+
+def _code_from_json(content: dict[str, Any]) -> CodeInfo | None:
+    """The code of a description: what its key ``code`` says, else the collage that ``k`` and the threshold say."""
+    k, threshold = content.get("k", 1), content.get("detection_threshold", CodeInfo.detection_threshold)
+    check_whole("k", k, 1, 64)
+    check_number("detection_threshold", threshold, 0, 1)
+    collage = content["kind"] == ModelKind.COLLAGE_CNN
+    if not collage and k != 1:
+        raise ValueError(f"k is for collage-cnns: a {content['kind']} has none")
+    if "code" not in content:
+        return CodeInfo("collage", k * k, k=k, detection_threshold=threshold) if collage else None
+    told, known = content["code"], {entry.name for entry in fields(CodeInfo)}
+    if not isinstance(told, dict) or not {"name", "members"} <= told.keys() <= known:
+        raise ValueError(f"code must be a JSON object with name, members (known: {', '.join(sorted(known))})")
+    weights = told.get("weights", [])
+    if not isinstance(weights, list):
+        raise ValueError("the code's weights must be a list of numbers")  # noqa: TRY004 - every mistake is a ValueError
+    code = CodeInfo(**{**told, "weights": tuple(weights)})
+    if "k" in content and collage and code.k != k:
+        raise ValueError(f"k is {k}, and the code's k is {code.k}")
+    return code

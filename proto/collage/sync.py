@@ -16,7 +16,7 @@ from collage.channels import MAX_MESSAGE_BYTES
 from collage.errors import ClientError
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
-from collage.v1 import predict_pb2, predict_pb2_grpc, worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2, predict_pb2_grpc
 
 AHEAD = 1024  # images taken from a stream's source whose results our caller has not taken yet
 _Result = tuple[str, Prediction | ClientError]
@@ -139,8 +139,8 @@ class SyncClient:
     def model(self, timeout_s: float = 2.0) -> ModelInfo | None:
         """The model that a worker serves; None for a process that serves none."""
         try:
-            stub = worker_pb2_grpc.ModelInfoServiceStub(self._open())
-            request = worker_pb2.GetModelInfoRequest()
+            stub = model_pb2_grpc.ModelServiceStub(self._open())
+            request = model_pb2.GetModelInfoRequest()
             metadata = self._security.metadata()
             return ModelInfo.from_proto(stub.GetModelInfo(request, timeout=timeout_s, metadata=metadata))
         except grpc.RpcError as error:

@@ -17,6 +17,7 @@ _TO_WIRE: dict[np.dtype[Any], tensor_pb2.DataType] = {
 }
 _FROM_WIRE = {value: dtype.newbyteorder("<") for dtype, value in _TO_WIRE.items()}
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype("<f4")
+MAX_DIMENSIONS = 8
 
 
 class TensorError(ValueError):
@@ -49,7 +50,17 @@ def floats_from_tensor(tensor: tensor_pb2.Tensor, shape: Sequence[int]) -> NDArr
     return array
 
 
-def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype, shape: Sequence[int]) -> NDArray:  # type: ignore[type-arg]
+def array_from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
+    """Unpack an array of whatever type and shape the tensor says, read-only and sharing the message's memory."""
+    dtype = _FROM_WIRE.get(tensor.data_type)
+    shape = tuple(tensor.shape)
+    if dtype is None or len(shape) > MAX_DIMENSIONS:
+        found = dtype.name if dtype else "no data type"
+        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {found} of {len(shape)}")
+    return _read(tensor.data, dtype, shape)
+
+
+def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Sequence[int]) -> NDArray[Any]:
     actual = tuple(tensor.shape)
     if tensor.data_type != _TO_WIRE[dtype] or (actual != shape and not _fits(actual, shape)):
         found = _FROM_WIRE.get(tensor.data_type)
@@ -58,11 +69,17 @@ def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype, shape: Sequence[int]) ->
             f"expected a {dtype.name} tensor of shape [{wanted}], "
             f"got {found.name if found else 'no data type'} of shape {list(actual)}"
         )
-    expected = math.prod(actual) * dtype.itemsize
-    data = tensor.data
+    return _read(tensor.data, dtype, actual)
+
+
+def _read(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
-        raise TensorError(f"a {dtype.name} tensor of shape {list(actual)} has {expected} bytes, got {len(data)}")
-    return np.frombuffer(data, dtype).reshape(actual)
+        raise TensorError(f"a {dtype.name} tensor of shape {list(shape)} has {expected} bytes, got {len(data)}")
+    try:
+        return np.frombuffer(data, dtype).reshape(shape)
+    except ValueError:  # no elements, and other extents beyond what an array can have
+        raise TensorError(f"a tensor of shape {list(shape)} is beyond all bounds") from None
 
 
 def _fits(actual: Sequence[int], shape: Sequence[int]) -> bool:

@@ -1,15 +1,17 @@
 """The collage code, with the scenarios of figure 4 of the paper."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoder.code import Prediction
+from encoder.code import Decoding
 from encoder.collage import CollageCode, Detections, overlaps
 from encoder.grid import Grid
+from encoder.tasks import TASKS
 
 A, B, C, D = range(4)
 GRID = Grid(2, 64)
@@ -26,12 +28,18 @@ def detections(*found: tuple[object, float, int], classes: int = 4) -> Detection
     return Detections(boxes, np.array([confidence for _, confidence, _ in found], np.float32), probabilities)
 
 
-def labels(predictions: list[Prediction | None]) -> list[int | None]:
-    return [None if p is None else int(p.probabilities.argmax()) for p in predictions]
+def outputs(found: Detections) -> tuple[np.ndarray, ...]:
+    """As a collage-cnn gives them."""
+    return found.boxes, found.confidences, found.class_probabilities
+
+
+def labels(decoded: Mapping[int, Decoding], cells: int = 4) -> list[int | None]:
+    return [int(decoded[cell].output.argmax()) if cell in decoded else None for cell in range(cells)]
 
 
 def decode(found: Detections, code: CollageCode = CODE) -> list[int | None]:
-    return labels(code.decode([found], [True] * code.members))
+    cells = code.shape.members
+    return labels(code.decode({}, {0: outputs(found)}, range(cells)), cells)
 
 
 def test_figure_4_scenario_1_every_box_in_its_own_cell() -> None:
@@ -95,18 +103,32 @@ def test_senseless_confidences_are_ignored() -> None:
 
 def test_nothing_found_and_nothing_there() -> None:
     assert decode(detections()) == [None] * 4
-    assert CODE.decode([None], [True] * 4) == [None] * 4
+    assert CODE.decode({}, {}, range(4)) == {}
 
 
 def test_known_empty_cells_stay_empty() -> None:
     found = detections((G1, 0.9, A), (G2, 0.9, B))
-    assert labels(CODE.decode([found], [True, False, False, False])) == [A, None, None, None]
+    assert labels(CODE.decode({}, {0: outputs(found)}, [0])) == [A, None, None, None]
+
+
+def test_members_with_an_answer_of_their_own_are_not_decoded() -> None:
+    found = detections((G1, 0.9, A), (G2, 0.9, B))
+    assert labels(CODE.decode({0: np.zeros(4, np.float32)}, {0: outputs(found)}, range(4))) == [None, B, None, None]
 
 
 def test_confidence_is_detection_times_class() -> None:
-    (prediction, *_) = CODE.decode([detections((G1, 0.5, A))], [True] * 4)
-    assert prediction is not None
-    assert prediction.confidence == pytest.approx(0.35)
+    decoded = CODE.decode({}, {0: outputs(detections((G1, 0.5, A)))}, range(4))
+    assert decoded[0].confidence == pytest.approx(0.35)
+
+
+def test_the_output_is_logits_whose_softmax_is_what_the_model_said() -> None:
+    found = detections((G1, 0.5, A))
+    found.class_probabilities[0] = [1, 0, 0, 0]
+    (output,) = (each.output for each in CODE.decode({}, {0: outputs(found)}, range(4)).values())
+    np.testing.assert_array_equal(TASKS["classification"].answer(output), [1, 0, 0, 0])
+    found.class_probabilities[0] = [0.1, 0.2, 0.3, 0.4]
+    (output,) = (each.output for each in CODE.decode({}, {0: outputs(found)}, range(4)).values())
+    np.testing.assert_allclose(TASKS["classification"].answer(output), [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
 
 
 def test_an_image_goes_into_its_cell_by_a_box_filter() -> None:
@@ -122,12 +144,12 @@ def test_an_image_goes_into_its_cell_by_a_box_filter() -> None:
     assert not collage[:, 277:].any()
 
 
-def test_images_of_their_cells_sizes_fit() -> None:
+def test_images_of_their_cells_sizes_are_encoded_at_once() -> None:
     code = CollageCode(Grid(3, 416))  # columns and rows of 139, 138 and 139
     images = [np.zeros((height, width, 3), np.uint8) for height in (139, 138, 139) for width in (139, 138, 139)]
-    assert code.fits(images)
-    assert code.fits([images[0], *[None] * 8])
-    assert not code.fits([images[0], images[0], *[None] * 7])
+    assert code.quick(images)
+    assert code.quick([images[0], *[None] * 8])
+    assert not code.quick([images[0], images[0], *[None] * 7])
 
 
 def test_a_group_must_have_a_place_for_every_cell() -> None:
@@ -151,5 +173,6 @@ def test_every_image_stays_in_its_cell(data: st.DataObject) -> None:
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         found.append((np.array(box) / grid.size, 0.9, int(value) - 10))
     order = data.draw(st.permutations(found))
-    predictions = code.decode([detections(*order, classes=max(2, grid.cells))], filled)
-    assert labels(predictions) == [i if used else None for i, used in enumerate(filled)]
+    members = [i for i, used in enumerate(filled) if used]
+    decoded = code.decode({}, {0: outputs(detections(*order, classes=max(2, grid.cells)))}, members)
+    assert labels(decoded, grid.cells) == [i if used else None for i, used in enumerate(filled)]

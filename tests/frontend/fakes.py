@@ -6,23 +6,21 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo, ModelKind
-from encoder.collage import Detections
 from encoder.grid import Grid
 from encoder.image import Pixels
-from frontend.workers.pool import Pool
-from frontend.workers.streams import Ended, Reply, WorkerFailure
+from frontend.workers import Ended, Fits, Pool, PoolSettings, Reply, WorkerFailure
 
-Output = TypeVar("Output")
+Outputs = tuple[NDArray[Any], ...]
 LABELS = tuple("abcdefghij")
 SIZE = 8
-S_CNN = ModelInfo("s", ModelKind.S_CNN, LABELS, SIZE, version="1")
-COLLAGE = ModelInfo("c", ModelKind.COLLAGE_CNN, LABELS, 2 * SIZE, k=2, version="1")
+S_CNN = ModelInfo.make("s", ModelKind.S_CNN, LABELS, SIZE, version="1")
+COLLAGE = ModelInfo.collage("c", LABELS, 2 * SIZE, 2, version="1")
 
 
 class InlineExecutor(Executor):
@@ -41,7 +39,7 @@ class InlineExecutor(Executor):
 
 
 @dataclass(frozen=True)
-class Call:
+class FakeCall:
     """One call a fake worker got."""
 
     at: float
@@ -51,20 +49,18 @@ class Call:
 
 
 @dataclass
-class FakeTransport(Generic[Output]):
+class FakeTransport:
     """A worker that behaves as scripted: ``behave(call)`` waits and answers, or raises WorkerFailure."""
 
     info: ModelInfo
-    behave: Callable[[Call], Awaitable[Output]]
-    calls: list[Call] = field(default_factory=list)
+    behave: Callable[[FakeCall], Awaitable[Outputs]]
+    calls: list[FakeCall] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
     frozen: bool = False
 
-    def run(
-        self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended[Output]
-    ) -> asyncio.Task[Reply[Output]]:
-        def over(task: asyncio.Task[Reply[Output]]) -> None:
+    def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended) -> asyncio.Task[Reply]:
+        def over(task: asyncio.Task[Reply]) -> None:
             if task.cancelled():
                 ended(None)
                 return
@@ -76,8 +72,8 @@ class FakeTransport(Generic[Output]):
         task.add_done_callback(over)
         return task
 
-    async def _run(self, image: Pixels, request_id: str, attempt: int) -> Reply[Output]:
-        call = Call(asyncio.get_running_loop().time(), request_id, attempt, image)
+    async def _run(self, image: Pixels, request_id: str, attempt: int) -> Reply:
+        call = FakeCall(asyncio.get_running_loop().time(), request_id, attempt, image)
         self.calls.append(call)
         try:
             return Reply(await self.behave(call), 0.0, 0.1)
@@ -110,44 +106,44 @@ def label_of(brightness: int) -> int:
     return round((brightness - 20) / 20)
 
 
-def classify(pixels: Pixels) -> NDArray[np.float32]:
-    """Logits of the fake s-cnn."""
+def classify(pixels: Pixels) -> Outputs:
+    """Logits of the fake s-cnn, its only output."""
     logits = np.zeros(len(LABELS), np.float32)
     logits[label_of(int(pixels[0, 0, 0]))] = 5.0
-    return logits
+    return (logits,)
 
 
-def detect(collage: Pixels, confidence: float = 0.9) -> Detections:
-    """What the fake collage-cnn sees: one perfect box for every filled cell, in reverse order."""
+def detect(collage: Pixels, confidence: float = 0.9) -> Outputs:
+    """The detections of the fake collage-cnn sees: one perfect box for every filled cell, in reverse order."""
     grid = Grid(2, len(collage))
     values = [int(collage[box[1] + 1, box[0] + 1, 0]) for box in map(grid.box, range(grid.cells))]
     cells = [cell for cell in reversed(range(grid.cells)) if values[cell]]
     probabilities = np.zeros((len(cells), len(LABELS)), np.float32)
     for row, cell in enumerate(cells):
         probabilities[row, label_of(values[cell])] = 1.0
-    return Detections(grid.boxes[cells], np.full(len(cells), confidence, np.float32), probabilities)
+    return grid.boxes[cells], np.full(len(cells), confidence, np.float32), probabilities
 
 
-def s_cnn_after(seconds: float | Callable[[Call], float]) -> Callable[[Call], Awaitable[NDArray[np.float32]]]:
+def s_cnn_after(seconds: float | Callable[[FakeCall], float]) -> Callable[[FakeCall], Awaitable[Outputs]]:
     """An s-cnn that takes this long."""
 
-    async def behave(call: Call) -> NDArray[np.float32]:
+    async def behave(call: FakeCall) -> Outputs:
         await asyncio.sleep(seconds(call) if callable(seconds) else seconds)
         return classify(call.image)
 
     return behave
 
 
-def collage_after(seconds: float, confidence: float = 0.9) -> Callable[[Call], Awaitable[Detections]]:
+def collage_after(seconds: float, confidence: float = 0.9) -> Callable[[FakeCall], Awaitable[Outputs]]:
     """A collage-cnn that takes this long."""
 
-    async def behave(call: Call) -> Detections:
+    async def behave(call: FakeCall) -> Outputs:
         await asyncio.sleep(seconds)
         return detect(call.image, confidence)
 
     return behave
 
 
-async def pool(kind: ModelKind, transports: dict[str, FakeTransport[Output]]) -> Pool[Output]:
+async def pool(role: str, transports: dict[str, FakeTransport], fits: Fits = lambda info: None) -> Pool:
     """A pool over fake workers."""
-    return Pool(kind, ",".join(transports), transports.__getitem__, seed=0)
+    return Pool(role, ",".join(transports), transports.__getitem__, PoolSettings(seed=0), fits=fits)

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import Server, ServerSettings, boundary
 from collage.tensors import image_from_tensor, to_tensor
-from collage.v1 import predict_pb2_grpc, worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2_grpc
 from frontend.__main__ import running
 from frontend.config import FrontendSettings
 from tests.frontend.fakes import COLLAGE, S_CNN, classify, detect
-from worker.streams import CallStream
+from worker.streams import CallServer
 
 LOCAL: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
 
@@ -38,50 +38,26 @@ class Slowness:
                 self.running.discard(request_id)
 
 
-class _Worker(
-    worker_pb2_grpc.ClassifierServiceServicer,
-    worker_pb2_grpc.CollageServiceServicer,
-    worker_pb2_grpc.ModelInfoServiceServicer,
-):
+class _Worker(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, info: ModelInfo, slowness: Slowness, draining: asyncio.Event) -> None:
         self.info, self.slowness, self._draining = info, slowness, draining
 
     @boundary
-    async def Classify(self, request: worker_pb2.ClassifyRequest, context: Any) -> worker_pb2.ClassifyResponse:
-        return await self._classify(request, None)
+    async def Run(self, request: model_pb2.RunRequest, context: Any) -> model_pb2.RunResponse:
+        return await self._run(request, None)
 
     @boundary
-    async def ClassifyStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
-        stream = CallStream(self._classify, worker_pb2.ClassifyStreamResponse, self._draining)
-        await stream.serve(request_iterator, context)
+    async def RunStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        await CallServer(self._run, self._draining).serve(request_iterator, context)
 
-    async def _classify(
-        self, request: worker_pb2.ClassifyRequest, timeout_s: float | None
-    ) -> worker_pb2.ClassifyResponse:
+    async def _run(self, request: model_pb2.RunRequest, timeout_s: float | None) -> model_pb2.RunResponse:
         await self.slowness.wait(request.request_id, request.attempt)
-        scores = classify(image_from_tensor(request.image, self.info.size))
-        return worker_pb2.ClassifyResponse(scores=to_tensor(scores))
+        answer = classify if self.info.kind is ModelKind.S_CNN else detect
+        outputs = answer(image_from_tensor(request.input, self.info.size))
+        return model_pb2.RunResponse(outputs=[to_tensor(output) for output in outputs])
 
     @boundary
-    async def Detect(self, request: worker_pb2.DetectRequest, context: Any) -> worker_pb2.DetectResponse:
-        return await self._detect(request, None)
-
-    @boundary
-    async def DetectStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
-        stream = CallStream(self._detect, worker_pb2.DetectStreamResponse, self._draining)
-        await stream.serve(request_iterator, context)
-
-    async def _detect(self, request: worker_pb2.DetectRequest, timeout_s: float | None) -> worker_pb2.DetectResponse:
-        await self.slowness.wait(request.request_id, request.attempt)
-        found = detect(image_from_tensor(request.collage, self.info.size))
-        return worker_pb2.DetectResponse(
-            boxes=to_tensor(found.boxes),
-            confidences=to_tensor(found.confidences),
-            class_probabilities=to_tensor(found.class_probabilities),
-        )
-
-    @boundary
-    async def GetModelInfo(self, request: Any, context: Any) -> worker_pb2.GetModelInfoResponse:
+    async def GetModelInfo(self, request: Any, context: Any) -> model_pb2.GetModelInfoResponse:
         return self.info.to_proto()
 
 
@@ -92,11 +68,7 @@ async def worker(
     """A worker process's services, in this process."""
     server = Server(ServerSettings(**{**LOCAL, "port": port, "drain_s": 0, **settings}), CollectorRegistry(), [])
     servicer = _Worker(info, slowness or Slowness(), server.draining)
-    worker_pb2_grpc.add_ModelInfoServiceServicer_to_server(servicer, server.grpc)
-    if info.kind is ModelKind.S_CNN:
-        worker_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server.grpc)
-    else:
-        worker_pb2_grpc.add_CollageServiceServicer_to_server(servicer, server.grpc)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server.grpc)
     await server.start()
     server.set_serving(True)
     try:
@@ -123,7 +95,7 @@ async def cluster(
                 **LOCAL,
                 "policy": "collage",
                 "s_cnn_workers": ",".join(f"127.0.0.1:{port}" for port in ports) or "127.0.0.1:9",  # where nobody is
-                "collage_workers": f"127.0.0.1:{redundant.port}",
+                "coded_workers": f"127.0.0.1:{redundant.port}",
                 **settings,
             }
         )
@@ -132,8 +104,8 @@ async def cluster(
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.max_send_message_length", 80 << 20)])
         )
         expected = {"s_cnn": s_cnn}
-        if chosen.rules().collage:
-            expected["collage"] = int(collage is COLLAGE and s_cnn > 0)
+        if chosen.rules().coded:
+            expected["coded"] = int(collage is COLLAGE and s_cnn > 0)
         async with asyncio.timeout(10):
             for role, count in expected.items():
                 labels = {"role": role, "state": "ready"}

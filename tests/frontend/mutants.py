@@ -18,7 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 TESTS = [
     *(f"tests/frontend/test_policy{name}.py" for name in ("", "_adaptive", "_groups", "_limits", "_properties")),
-    *(f"tests/frontend/test_{name}.py" for name in ("quantile", "groups", "balance")),
+    *(f"tests/frontend/test_{name}.py" for name in ("quantile", "groups", "balance", "elect")),
 ]
 
 
@@ -164,7 +164,7 @@ MUTANTS = [
     Mutant(
         "collage not cancelled: when its last member has ended",
         "machine",
-        "self._actions.append(CancelCollage(group.id))",
+        "self._actions.append(CancelCoded(group.id))",
         "",
     ),
     Mutant(
@@ -183,7 +183,7 @@ MUTANTS = [
     Mutant(
         "collage without an idle worker: a group that is not full",
         "machine",
-        "worker_idle = self._in_flight < self._collage_workers",
+        "worker_idle = self._in_flight < self._coded_workers",
         "worker_idle = True",
     ),
     Mutant(
@@ -272,19 +272,19 @@ MUTANTS = [
     ),
     Mutant(
         "panic threshold ignored: all workers may be ejected",
-        "balance",
-        "if self._ejected + 1 > rules.share * self._ready:\n            return",
+        "ejection",
+        "if self.ejected + 1 > rules.share * self.ready:\n            return",
         "",
     ),
     Mutant(
         "panic threshold of workers that are not there",
-        "balance",
-        "rules.share * self._ready",
+        "ejection",
+        "rules.share * self.ready",
         "rules.share * len(self._workers)",
     ),
     Mutant(
         "probation ended by slow calls",
-        "balance",
+        "ejection",
         "worker.probes = 0 if slow else worker.probes + 1",
         "worker.probes += 1",
     ),
@@ -304,18 +304,18 @@ MUTANTS = [
         "collage-only gives up a request that never ran",
         "machine",
         "if not self.rules.replica and event.unreachable",
-        "if not (self.rules.replica or self.rules.collage) and event.unreachable",
+        "if not (self.rules.replica or self.rules.coded) and event.unreachable",
     ),
     Mutant(
         "ejected for good: no probation",
-        "balance",
-        "self._change(worker, standing=_Standing.PROBATION, probes=0)",
+        "ejection",
+        "worker.standing, worker.probes = Standing.PROBATION, 0",
         "",
     ),
     Mutant(
         "frozen worker looks idle: cancelled calls are not charged",
-        "balance",
-        "if self._slow(elapsed, self.outstanding(name)):\n            self._judge(name, at, elapsed, slow=True)",
+        "ejection",
+        "if self._slow(elapsed, calls):\n            self._look(worker, at, elapsed, slow=True)",
         "return",
     ),
 ]
@@ -367,7 +367,7 @@ def main() -> int:
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     (ROOT / "docs" / "mutants.md").write_text(
         "# Mutants of the policy\n\n"
-        f"Each line is one wrong version of a file in `frontend/policy/`, and the first of the pure tests that fails with it "
+        f"Each line is one wrong version of a file in `frontend/policy/`, and the first pure test that fails with it "
         f"(no network, no\nclock). Made by `python -m tests.frontend.mutants`; {survivors or 'none'} of {len(lines)} "
         f"{'survives' if survivors < 2 else 'survive'}.\n\n"
         f"| mutant | file | how it is made | caught by |\n| --- | --- | --- | --- |\n{rows}\n"

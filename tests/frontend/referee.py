@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from encoder.code import GroupShape
 from frontend.policy.events import (
     PRIMARY,
     Action,
@@ -15,17 +16,17 @@ from frontend.policy.events import (
     Arrived,
     Audit,
     Cancel,
-    CancelCollage,
-    CollageFailed,
-    CollageWorkers,
+    CancelCoded,
+    CodedWorkers,
     Decoded,
     Due,
     Event,
     Fail,
     Failed,
     Gone,
+    Returned,
     Send,
-    SendCollage,
+    SendCoded,
     SetTimer,
     Straggles,
     Timer,
@@ -50,7 +51,18 @@ class _Open:
     sent: int = 0
     straggles: bool = False
     waits_unsure: bool = False  # a timer was set for the end of its patience
-    place: tuple[int, int] | None = None  # group and cell, once its collage was sent
+    place: tuple[int, int] | None = None  # group and place, once its code was sent
+
+
+@dataclass
+class _Coded:
+    """A group whose code was sent, as told by events and actions."""
+
+    members: Mapping[int, int]
+    shape: GroupShape
+    out: int
+    back: int = 0
+    own: set[int] = field(default_factory=set)
 
 
 class Referee:
@@ -60,9 +72,10 @@ class Referee:
         self.rules = rules
         self.open: dict[int, _Open] = {}
         self.ended: set[int] = set()
-        self.flying: dict[int, Mapping[int, int]] = {}  # collages sent, and neither back nor cancelled
+        self.groups: dict[int, _Coded] = {}
+        self.flying: dict[int, Mapping[int, int]] = {}  # groups of which a redundant run is neither back nor cancelled
         self.back: dict[int, Mapping[int, float]] = {}
-        self.workers, self.cells = 0, 0
+        self.workers, self.shape = 0, GroupShape(1, 1, 1, 1)
         self.accept = 1.0
         self.coded, self.audits = 0, 0
         self.ordinary, self.redundant = 0, 0  # redundant: by choice, not because every attempt had failed
@@ -78,7 +91,7 @@ class Referee:
         impatient: set[int] = set()
         now = max((event.at for event in batch), default=0.0)
         failed: set[int] = set()
-        room = [(self.workers, self.cells)]
+        room = [(self.workers, self.shape)]
         for event in sorted(batch, key=lambda event: event.at):
             match event:
                 case Arrived(at, request, expires):
@@ -90,15 +103,18 @@ class Referee:
                 case Failed(_, request, attempt) if self._runs(request, attempt):
                     done.add((request, attempt))
                     failed.add(request)
-                case Decoded(_, group, confidences) if group in self.flying:
+                case Returned(_, group, ok):
+                    if (coded := self.groups.get(group)) and group in self.flying:
+                        coded.out -= 1
+                        coded.back += ok
+                        if not coded.out:
+                            del self.flying[group]
+                case Decoded(_, group, confidences) if group in self.groups and group not in self.back:
                     self.back[group] = confidences
-                    del self.flying[group]
-                case CollageFailed(_, group):
-                    self.flying.pop(group, None)
                 case Gone(_, request):
                     gone.add(request)
-                case CollageWorkers(_, workers, cells, accept):
-                    room.append((workers, cells))
+                case CodedWorkers(_, workers, shape, accept):
+                    room.append((workers, shape))
                     self.accept = accept if self.rules.accept is None else self.rules.accept
                 case Due(_, Timer.EXPIRY, request):
                     expired.add(request)
@@ -108,8 +124,7 @@ class Referee:
                     late.add(request)
                 case Due(_, Timer.LATE, request):
                     collage_late.add(request)
-        self.workers, self.cells = room[-1]
-        pending = set(self.flying)  # also those that are cancelled below
+        self.workers, self.shape = room[-1]
 
         ends: dict[int, End] = {}
         cancelled: set[tuple[int, int]] = set()
@@ -126,21 +141,21 @@ class Referee:
                     if self.rules.replica and state.running - {attempt for r, attempt in done if r == request}:
                         self.redundant += 1
                     state.running.add(attempt)
-                case SendCollage(group, members):
-                    assert group not in self.flying
-                    assert group not in self.back
+                case SendCoded(group, members, shape):
+                    assert group not in self.groups
                     assert len(set(members.values())) == len(members) >= 1
-                    assert max(members) < max(cells for _, cells in room)
-                    if len(members) < min(cells for _, cells in room):
-                        assert 2 * len(members) >= min(cells for _, cells in room), "nearly empty"
+                    assert shape in [each for _, each in room]
+                    assert max(members) < shape.members
+                    if len(members) < shape.members:
+                        assert len(members) >= shape.fewest, "nearly empty"
                         assert len(self.flying) < max(workers for workers, _ in room), "no idle worker"
-                    for cell, request in members.items():
+                    for place, request in members.items():
                         assert request not in ends, "shows a request that has ended"
-                        assert self.open[request].place is None, "a request is in one collage only"
-                        self.open[request].place = (group, cell)
+                        assert self.open[request].place is None, "a request is in one group only"
+                        self.open[request].place = (group, place)
+                    self.groups[group] = _Coded(members, shape, shape.inputs)
                     self.flying[group] = members
-                    pending.add(group)
-                    self.redundant += 1
+                    self.redundant += shape.inputs
                 case Cancel(request, attempt):
                     assert attempt in self.open[request].running, "cancels only what runs"
                     assert (request, attempt) not in cancelled, "cancelled twice"
@@ -148,15 +163,16 @@ class Referee:
                         "sent only to be cancelled"
                     )
                     cancelled.add((request, attempt))
-                case CancelCollage(group):
+                case CancelCoded(group):
                     assert group in self.flying or group in flying_before, "cancels only what runs"
                     self.flying.pop(group, None)
                 case Answer(request, attempt):
                     assert (request, attempt) in done, "answers only what has come"
                     self._end(ends, request, action)
-                case AnswerCoded(request, group, cell):
-                    assert self.open[request].place == (group, cell), "its own cell"
-                    assert cell in self.back[group], "answers only what was seen"
+                case AnswerCoded(request, group, place, sure):
+                    assert self.open[request].place == (group, place), "its own place"
+                    assert place in self.back[group], "answers only what was decoded"
+                    assert sure == self._sure(request)
                     early = self.rules.early and self._sure(request)
                     assert self.open[request].straggles or request in expired or early, (
                         "coded answers are for stragglers"
@@ -178,7 +194,7 @@ class Referee:
                     assert not self.open[request].straggles
                     self.open[request].straggles = True
                 case SetTimer(at, Timer.DEADLINE, request):
-                    assert self.rules.replica or self.rules.collage
+                    assert self.rules.replica or self.rules.coded
                     self.open[request].deadline = at
                 case SetTimer(at, Timer.UNSURE, request):
                     assert at < self.open[request].expires, "it will not last that long"
@@ -193,9 +209,11 @@ class Referee:
         for request, attempt in done | cancelled:
             self.open[request].running.discard(attempt)
         for request, end in ends.items():
+            if isinstance(end, Answer) and (its := self.open[request].place):
+                self.groups[its[0]].own.add(its[1])
+        for request, end in ends.items():
             assert not self.open[request].running, "a loser runs on"
-            place = self.open[request].place
-            hopeless = not any(r == request for r, _ in cancelled) and not (place and place[0] in pending)
+            hopeless = not any(r == request for r, _ in cancelled) and not self._may_be_decoded(request, ends)
             match end:
                 case AnswerCoded():
                     patient = now < self._unsure_from(request)
@@ -211,7 +229,7 @@ class Referee:
         for members in self.flying.values():
             assert any(request in self.open for request in members.values()), "a collage that nobody needs"
         for request, state in self.open.items():
-            assert state.running or self._flies(request), "waits for nothing"
+            assert state.running or self._may_be_decoded(request, {}), "waits for nothing"
             assert state.straggles or request not in late, "missed its deadline unnoticed"
             if state.straggles or self.rules.early:
                 assert not self._sure(request), "left a sure answer lying"
@@ -222,12 +240,25 @@ class Referee:
         """All is over: nobody waits, and the policy remembers nothing."""
         assert not self.open
         assert policy.open_requests == 0
-        assert policy._flights == {}
-        assert policy._in_flight == 0
+        assert len(policy._flights) == 0
+        assert policy._flights.running == 0
         assert policy.groups.open is None
 
     def _runs(self, request: int, attempt: int) -> bool:
         return request in self.open and attempt in self.open[request].running
+
+    def _may_be_decoded(self, request: int, ended: Mapping[int, End]) -> bool:
+        """Whether what is there and what is under way are enough to decode a request's answer."""
+        place = self.open[request].place
+        if place is None or place[0] in self.back:
+            return False
+        coded = self.groups[place[0]]
+        under_way = {
+            each for each, member in coded.members.items()
+            if member not in {request, *ended} and member in self.open and self.open[member].running
+        }  # fmt: skip
+        outputs = coded.out + coded.back
+        return outputs >= 1 and len(coded.own) + len(under_way) + outputs >= coded.shape.needed
 
     def _flies(self, request: int) -> bool:
         place = self.open[request].place

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.policy.balance import Balancer, Ejection
+from frontend.policy.balance import Balancer
+from frontend.policy.ejection import Ejection
 
 
 def balancer(workers: int, ejection: Ejection | None = None) -> Balancer:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from frontend.config import FrontendSettings
-from frontend.policy.balance import Ejection
+from frontend.policy.ejection import Ejection
 from frontend.policy.rules import POLICIES, Rules
 
 

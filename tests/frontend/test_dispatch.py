@@ -19,20 +19,21 @@ from prometheus_client import CollectorRegistry
 
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
-from encoder.collage import Detections
 from frontend.dispatch import Dispatcher
 from frontend.jobs import Outcome, Source
 from frontend.metrics import FrontendMetrics
-from frontend.policy.balance import Ejection
+from frontend.policy.ejection import Ejection
 from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
-from frontend.workers.streams import WorkerFailure
+from frontend.workers import WorkerFailure
 from tests.frontend.fakes import (
     COLLAGE,
+    LABELS,
     S_CNN,
-    Call,
+    FakeCall,
     FakeTransport,
     InlineExecutor,
+    Outputs,
     classify,
     collage_after,
     image,
@@ -42,14 +43,14 @@ from tests.frontend.fakes import (
 
 pytestmark = pytest.mark.looptime
 
-Behaviour = Callable[[Call], Awaitable[NDArray[np.float32]]]
+Behaviour = Callable[[FakeCall], Awaitable[Outputs]]
 
 
 @dataclass
 class Rig:
     dispatcher: Dispatcher
-    workers: list[FakeTransport[NDArray[np.float32]]]
-    collage: FakeTransport[Detections]
+    workers: list[FakeTransport]
+    collage: FakeTransport
     registry: CollectorRegistry
 
     async def ask(self, label: int, request_id: str = "", timeout_s: float = 5.0) -> Outcome:
@@ -67,10 +68,10 @@ class Rig:
 async def rig(
     policy: str,
     s_cnn: list[Behaviour],
-    collage: Callable[[Call], Awaitable[Detections]] | None = None,
+    collage: Callable[[FakeCall], Awaitable[Outputs]] | None = None,
     max_in_flight: int = 100,
     default_label: str = "",
-    more_collage: dict[str, FakeTransport[Detections]] | None = None,
+    more_collage: dict[str, FakeTransport] | None = None,
     executor: Executor | None = None,
     encoder: Executor | None = None,
     max_bytes: int = 1000,
@@ -116,7 +117,7 @@ def one_by_one(seconds: float) -> Behaviour:
     """An s-cnn with one slot."""
     slot = asyncio.Lock()
 
-    async def behave(call: Call) -> NDArray[np.float32]:
+    async def behave(call: FakeCall) -> Outputs:
         async with slot:
             await asyncio.sleep(seconds)
         return classify(call.image)
@@ -132,7 +133,7 @@ async def test_without_stragglers_every_answer_is_the_s_cnns() -> None:
         assert sum(outcomes[0].probabilities) == pytest.approx(1.0)
         assert [outcome.total_s for outcome in outcomes] == pytest.approx([0.1] * 4)
         assert [len(worker.calls) for worker in cluster.workers] == [1] * 4  # members prefer different workers
-        assert cluster.metric("collage_sent_total", attempt="collage") == 1
+        assert cluster.metric("collage_sent_total", attempt="coded") == 1
         assert cluster.metric("collage_sent_total", attempt="replica") == 0
 
 
@@ -202,7 +203,7 @@ async def test_no_request_outlives_its_deadline() -> None:
 
 
 async def test_a_failed_worker_is_a_straggler_at_once() -> None:
-    async def broken(call: Call) -> NDArray[np.float32]:
+    async def broken(call: FakeCall) -> Outputs:
         raise WorkerFailure("UNAVAILABLE", "connection reset")
 
     async with rig("replicate", [broken, s_cnn_after(0.1)]) as cluster:
@@ -213,7 +214,7 @@ async def test_a_failed_worker_is_a_straggler_at_once() -> None:
 
 @pytest.mark.parametrize(("policy", "tries"), [("none", 2), ("replicate", 3), ("collage", 3)])
 async def test_when_all_workers_fail_the_caller_is_told(policy: str, tries: int) -> None:
-    async def broken(call: Call) -> NDArray[np.float32]:
+    async def broken(call: FakeCall) -> Outputs:
         raise WorkerFailure("UNAVAILABLE", "connection reset")
 
     async with rig(policy, [broken] * 3) as cluster:
@@ -224,8 +225,8 @@ async def test_when_all_workers_fail_the_caller_is_told(policy: str, tries: int)
 
 @pytest.mark.parametrize("garbage", [np.zeros(3, np.float32), np.full(10, np.nan, np.float32)])
 async def test_garbage_from_an_s_cnn_worker_is_a_failure(garbage: NDArray[np.float32]) -> None:
-    async def confused(call: Call) -> NDArray[np.float32]:
-        return garbage if call.attempt == 0 else await s_cnn_after(0.1)(call)
+    async def confused(call: FakeCall) -> Outputs:
+        return (garbage,) if call.attempt == 0 else await s_cnn_after(0.1)(call)
 
     async with rig("replicate", [confused, confused]) as cluster:
         outcome = await cluster.ask(3)
@@ -234,11 +235,11 @@ async def test_garbage_from_an_s_cnn_worker_is_a_failure(garbage: NDArray[np.flo
 
 
 async def test_a_worker_whose_answers_are_garbage_is_left_out() -> None:
-    async def confused(call: Call) -> NDArray[np.float32]:
-        return np.full(10, np.nan, np.float32)
+    async def confused(call: FakeCall) -> Outputs:
+        return (np.full(10, np.nan, np.float32),)
 
     async with rig("adaptive", [confused, *[s_cnn_after(0.1)] * 3], extra_load=1.0) as cluster:
-        cluster.dispatcher.s_cnn.balancer.ejection = Ejection()
+        cluster.dispatcher.s_cnn.balancer.judge.rules = Ejection()
         for _ in range(30):
             assert (await cluster.ask(3)).probabilities.argmax() == 3
         assert cluster.dispatcher.s_cnn.balancer.ejected == 1
@@ -247,7 +248,7 @@ async def test_a_worker_whose_answers_are_garbage_is_left_out() -> None:
 
 async def test_callers_without_time_are_no_reason_to_blame_workers() -> None:
     async with rig("adaptive", [s_cnn_after(0.1)] * 3) as cluster:
-        cluster.dispatcher.s_cnn.balancer.ejection = Ejection()
+        cluster.dispatcher.s_cnn.balancer.judge.rules = Ejection()
         for _ in range(20):
             with pytest.raises(DeadlineExceeded):
                 await cluster.dispatcher.predict(lambda size: image(1), "", 0.0, quick=True)
@@ -259,7 +260,7 @@ async def test_callers_without_time_are_no_reason_to_blame_workers() -> None:
 
 
 async def test_the_details_of_a_failure_are_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(call: Call) -> NDArray[np.float32]:
+    async def broken(call: FakeCall) -> Outputs:
         raise WorkerFailure("INTERNAL", "10.1.2.3 is on fire")
 
     async with rig("none", [broken]) as cluster:
@@ -297,7 +298,7 @@ async def test_a_collage_that_was_never_sent_costs_nothing() -> None:
         def submit(self, *_: Any, **__: Any) -> Any:
             return Future()
 
-    model = dataclasses.replace(COLLAGE, size=8)
+    model = ModelInfo.collage("c", LABELS, 8, 2, version="1")
     async with rig(
         "collage", [s_cnn_after(0.1)] * 4, collage_after(0.05), collage_model=model, encoder=Slow()
     ) as cluster:
@@ -306,17 +307,17 @@ async def test_a_collage_that_was_never_sent_costs_nothing() -> None:
         await cluster.group()
         await asyncio.sleep(0.01)
         assert budget.tokens == pytest.approx(before + 4 * budget.rate)
-        assert cluster.metric("collage_sent_total", attempt="collage") == 0
+        assert cluster.metric("collage_sent_total", attempt="coded") == 0
 
 
 async def test_detections_over_other_classes_are_a_failure() -> None:
-    async def confused(call: Call) -> Detections:
-        found = await collage_after(0.05)(call)
-        return Detections(found.boxes, found.confidences, found.class_probabilities[:, :4])
+    async def confused(call: FakeCall) -> Outputs:
+        boxes, confidences, probabilities = await collage_after(0.05)(call)
+        return boxes, confidences, probabilities[:, :4]
 
     async with rig("collage", [straggling("r0")] * 5, confused) as cluster:
         assert (await cluster.group())[0].source == Source.REPLICA
-        assert cluster.metric("collage_worker_failures_total", attempt="collage", code="GARBAGE") == 1
+        assert cluster.metric("collage_worker_failures_total", attempt="coded", code="GARBAGE") == 1
 
 
 async def test_an_audit_lets_the_late_s_cnn_finish_and_compares() -> None:
@@ -329,12 +330,12 @@ async def test_an_audit_lets_the_late_s_cnn_finish_and_compares() -> None:
 
 
 async def test_garbage_from_a_collage_worker_means_replicas() -> None:
-    async def broken(call: Call) -> Detections:
+    async def broken(call: FakeCall) -> Outputs:
         raise WorkerFailure("GARBAGE", "wrong shape")
 
     async with rig("collage", [straggling("r0")] * 5, broken) as cluster:
         assert (await cluster.group())[0].source == Source.REPLICA
-        assert cluster.metric("collage_worker_failures_total", attempt="collage", code="GARBAGE") == 1
+        assert cluster.metric("collage_worker_failures_total", attempt="coded", code="GARBAGE") == 1
 
 
 async def test_without_workers_the_caller_is_told() -> None:
@@ -373,7 +374,7 @@ async def test_what_cannot_be_in_time_is_refused_at_once_and_told_when_to_come_a
 
 
 async def test_full_workers_mean_try_again_later() -> None:
-    async def full(call: Call) -> NDArray[np.float32]:
+    async def full(call: FakeCall) -> Outputs:
         raise WorkerFailure("RESOURCE_EXHAUSTED", "16 calls are waiting here already")
 
     async with rig("replicate", [full, full]) as cluster:
@@ -444,7 +445,7 @@ async def test_what_requests_in_flight_hold_is_bounded_but_one_is_always_admitte
 
 @pytest.mark.parametrize(("collage_size", "threads"), [(16, 0), (8, 1)], ids=["copied", "reduced"])
 async def test_collages_that_take_more_than_copying_are_made_in_a_thread(collage_size: int, threads: int) -> None:
-    model, executor = dataclasses.replace(COLLAGE, size=collage_size), InlineExecutor()
+    model, executor = ModelInfo.collage("c", LABELS, collage_size, 2, version="1"), InlineExecutor()
     async with rig(
         "collage", [s_cnn_after(3.0)] * 4, collage_after(0.05), collage_model=model, encoder=executor
     ) as cluster:
@@ -456,7 +457,7 @@ async def test_collages_that_take_more_than_copying_are_made_in_a_thread(collage
 
 
 async def test_a_model_of_another_size_that_comes_into_use_meanwhile_gets_images_of_its_size() -> None:
-    larger = dataclasses.replace(S_CNN, size=16, version="2")
+    larger = ModelInfo.make("s", ModelKind.S_CNN, LABELS, 16, version="2")
     async with rig("replicate", [s_cnn_after(1.0)], extra_load=1.0) as cluster:
         pool = cluster.dispatcher.s_cnn
 
@@ -521,7 +522,8 @@ async def test_a_partial_group_shows_empty_cells_as_black() -> None:
 async def test_a_collage_cnn_that_does_not_go_with_the_s_cnn_is_not_used(
     changes: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    odd = FakeTransport(dataclasses.replace(COLLAGE, name="odd", **changes), collage_after(0.05))
+    told_model = {"labels": LABELS, "size": 16, "k": 2, **changes}
+    odd = FakeTransport(ModelInfo.collage("odd", version="1", **told_model), collage_after(0.05))
     async with rig("collage", [straggling("r1")] * 5, collage_after(0.05), more_collage={"c1": odd}) as cluster:
         assert [outcome.source for outcome in await cluster.group()][1] == Source.COLLAGE
         assert odd.calls == []

@@ -3,12 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoder.code import GroupShape
 from frontend.policy.groups import Group, Groups
 
 
 def groups_of(cells: int) -> Groups:
     groups = Groups()
-    groups.cells = cells
+    groups.shape = GroupShape(cells, 1, 1, (cells + 1) // 2)
     return groups
 
 

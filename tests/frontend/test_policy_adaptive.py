@@ -14,12 +14,13 @@ from frontend.policy.events import (
     Arrived,
     Audit,
     Cancel,
-    CollageWorkers,
+    CodedWorkers,
     Decoded,
     Due,
     Fail,
+    Returned,
     Send,
-    SendCollage,
+    SendCoded,
     SetTimer,
     Straggles,
     Timer,
@@ -37,6 +38,7 @@ from tests.frontend.virtual import (
     Replies,
     Reply,
     Seen,
+    collage,
     ended,
     four,
     one,
@@ -107,7 +109,7 @@ def four_a_second(rules: Rules, replies: Replies, collages: Collages) -> Cluster
 def test_collages_that_no_member_waits_for_make_no_stragglers() -> None:
     """All s-cnns answer before any collage is back, so that all that is known of these is that they take longer."""
     cluster = four_a_second(Rules.named("adaptive", extra_load=1.0), {}, {})
-    assert len(cluster.ordered(SendCollage)) == GROUPS
+    assert len(cluster.ordered(SendCoded)) == GROUPS
     assert cluster.ordered(Straggles) == []
     assert [send for send in cluster.ordered(Send) if send.attempt] == []
 
@@ -167,10 +169,10 @@ def test_a_fixed_deadline_stays_where_it_is(policy: str) -> None:
 
 def test_a_sure_coded_answer_may_be_given_early() -> None:
     cluster = four(EARLY, {}, Seen(0.0625, {0: 0.75, 1: 0.25, 3: 0.5}))
-    assert cluster.ends[1] == ended(0.0625, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.0625, AnswerCoded(1, 1, 0, True))
     assert cluster.ends[2] == ended(0.125, Answer(2, 0))
     assert cluster.ends[3] == ended(0.125, Answer(3, 0))
-    assert cluster.ends[4] == ended(0.0625, AnswerCoded(4, 1, 3))
+    assert cluster.ends[4] == ended(0.0625, AnswerCoded(4, 1, 3, True))
     assert cluster.ordered(Straggles) == []
     assert cluster.ordered(Cancel) == [Cancel(1, 0), Cancel(4, 0)]
 
@@ -186,13 +188,13 @@ def test_an_early_answer_loses_against_an_s_cnn_answer_that_comes_with_it() -> N
 def test_when_patience_is_over_an_unsure_answer_is_taken(back: float) -> None:
     cluster = four(PATIENT, {(1, 0): None, (1, 1): None}, Seen(back, {0: 0.25}))
     assert cluster.when(Send(1, 1)) == 0.25
-    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0, False))
     assert cluster.ordered(Cancel) == [Cancel(1, 0), Cancel(1, 1)]
 
 
 def test_an_unsure_answer_that_comes_after_that_is_taken_at_once() -> None:
     cluster = four(PATIENT, {(1, 0): None, (1, 1): None}, Seen(0.625, {0: 0.25}))
-    assert cluster.ends[1] == ended(0.625, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.625, AnswerCoded(1, 1, 0, False))
     assert Timer.UNSURE not in [timer.timer for timer in cluster.ordered(SetTimer)]
 
 
@@ -211,7 +213,7 @@ def test_no_replica_is_sent_that_could_not_be_back_before_patience_is_over(patie
         cluster.arrive(request, at=float(request))
     cluster.arrive(1000, 1001, 1002, 1003, at=100.0)
     cluster.run()
-    assert cluster.ends[1000] == ended(100 + 0.25 * patience, AnswerCoded(1000, 101, 0))
+    assert cluster.ends[1000] == ended(100 + 0.25 * patience, AnswerCoded(1000, 101, 0, False))
     assert cluster.ordered(Send).count(Send(1000, 1)) == replicas
     assert cluster.when(Send(1001, 1)) == 100.25
 
@@ -225,12 +227,12 @@ def test_an_empty_cell_is_not_an_unsure_answer() -> None:
 def test_a_failure_does_not_shorten_the_patience() -> None:
     cluster = four(PATIENT, {(1, 0): Broken(0.125), (1, 1): None}, Seen(0.0625, {0: 0.25}))
     assert cluster.when(Send(1, 1)) == 0.125
-    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0, False))
 
 
 def test_patience_is_counted_in_deadlines() -> None:
     cluster = four(replace(PATIENT, deadline=0.1875), {(1, 0): None, (1, 1): None}, Seen(0.0625, {0: 0.25}))
-    assert cluster.ends[1] == ended(0.375, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.375, AnswerCoded(1, 1, 0, False))
 
 
 # The model's own threshold
@@ -244,16 +246,16 @@ def test_without_a_threshold_of_its_own_the_policy_takes_the_model_s(
     cluster = Cluster(replace(COLLAGE, accept=own), {(1, 0): None}, collages, usual=QUICK, accept=model)
     cluster.arrive(1, 2, 3, 4)
     cluster.run()
-    assert cluster.ends[1] == (ended(0.25, AnswerCoded(1, 1, 0)) if sure else ended(0.375, Answer(1, 1)))
+    assert cluster.ends[1] == (ended(0.25, AnswerCoded(1, 1, 0, True)) if sure else ended(0.375, Answer(1, 1)))
 
 
 def test_the_threshold_of_a_new_model_counts_from_then_on() -> None:
     policy = Policy(replace(COLLAGE, accept=None, early=True))
-    policy.handle([CollageWorkers(0, 1, 2, 0.75), *(Arrived(0, request, 4.0) for request in (1, 2))])
-    assert exact(policy.handle([Decoded(0.0625, 1, {0: 0.5, 1: 0.5})])) == []
-    policy.handle([CollageWorkers(0.125, 1, 2, 0.5)])
+    policy.handle([CodedWorkers(0, 1, collage(2), 0.75), *(Arrived(0, request, 4.0) for request in (1, 2))])
+    assert exact(policy.handle([Returned(0.0625, 1), Decoded(0.0625, 1, {0: 0.5, 1: 0.5})])) == []
+    policy.handle([CodedWorkers(0.125, 1, collage(2), 0.5)])
     assert exact(policy.handle([Due(0.25, Timer.DEADLINE, 1)])) == exact(
-        [Straggles(1), AnswerCoded(1, 1, 0), Cancel(1, 0)]
+        [Straggles(1), AnswerCoded(1, 1, 0, True), Cancel(1, 0)]
     )
 
 
@@ -262,7 +264,7 @@ def test_the_threshold_of_a_new_model_counts_from_then_on() -> None:
 
 def test_an_audited_first_copy_is_let_finish_and_changes_nothing() -> None:
     cluster = four(AUDITED, {(1, 0): Reply(0.5)}, Seen(0.1875))
-    assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0, True))
     assert cluster.when(Audit(1)) == 0.25
     assert cluster.ordered(Cancel) == []
 
@@ -309,8 +311,8 @@ def test_a_group_closes_so_early_that_its_collage_can_be_back_by_the_deadline(
 @pytest.mark.parametrize(
     ("thrifty", "collage", "replica_at", "end"),
     [
-        (False, Seen(0.125), 0.25, ended(0.3125, AnswerCoded(1000, 101, 0))),
-        (True, Seen(0.125), None, ended(0.3125, AnswerCoded(1000, 101, 0))),
+        (False, Seen(0.125), 0.25, ended(0.3125, AnswerCoded(1000, 101, 0, True))),
+        (True, Seen(0.125), None, ended(0.3125, AnswerCoded(1000, 101, 0, True))),
         (True, Seen(0.125, {}), 0.3125, ended(0.4375, Answer(1000, 1))),
         (True, Broken(0.09375), 0.28125, ended(0.40625, Answer(1000, 1))),
         (True, None, 0.1875 + 0.125, ended(0.4375, Answer(1000, 1))),
@@ -321,7 +323,7 @@ def test_a_thrifty_straggler_waits_for_its_collage_until_that_is_late_itself(
 ) -> None:
     """Collages take 0.125 s; this one is sent 0.0625 s before the deadline of its first member."""
     collages = dict.fromkeys(range(1, 101), Seen(0.125)) | {101: collage}
-    rules = replace(COLLAGE, thrifty=thrifty, group_wait=1.0)
+    rules = replace(COLLAGE, await_coded=thrifty, group_wait=1.0)
     cluster = Cluster(rules, {(1000, 0): None, (1000, 1): QUICK}, collages, usual=Reply(0.15625))
     for group in range(100):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
@@ -349,7 +351,7 @@ def test_no_straggler_waits_for_a_collage_that_usually_takes_longer_than_a_repli
     """
     collages: Collages = {group: Seen(0.15625 if group <= quick else takes) for group in range(1, last + 1)}
     replies: Replies = {(4 * group, attempt): None for group in range(last) for attempt in (0, 1)}
-    rules = replace(COLLAGE, thrifty=True, extra_load=1.0)
+    rules = replace(COLLAGE, await_coded=True, extra_load=1.0)
     cluster = Cluster(rules, {**replies, (4 * last, 0): None}, {**collages, last + 1: None}, usual=QUICK)
     for group in range(last + 1):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
@@ -361,7 +363,7 @@ def test_no_straggler_waits_for_a_collage_that_usually_takes_longer_than_a_repli
 @pytest.mark.parametrize(("thrifty", "replica_at"), [(False, 0.25), (True, 0.125)])
 def test_if_the_collage_is_late_first_its_members_straggle_at_once(thrifty: bool, replica_at: float) -> None:
     collages = dict.fromkeys(range(1, 101), Seen(0.125)) | {101: None}
-    rules = replace(COLLAGE, thrifty=thrifty)
+    rules = replace(COLLAGE, late_coded=thrifty)
     cluster = Cluster(rules, {(1000, 0): None, (1000, 1): QUICK}, collages, usual=Reply(0.15625))
     for group in range(100):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
@@ -374,7 +376,7 @@ def test_if_the_collage_is_late_first_its_members_straggle_at_once(thrifty: bool
 @pytest.mark.parametrize("known", [False, True])
 def test_a_collage_that_is_never_seen_to_end_is_late_after_two_medians(known: bool) -> None:
     """However long ago the last one came back: all that is known of those of a frozen worker is that they take long."""
-    rules = replace(COLLAGE, thrifty=True, group_wait=1.0, extra_load=2.0)
+    rules = replace(COLLAGE, await_coded=True, group_wait=1.0, extra_load=2.0)
     frozen = 400
     collages: Collages = dict.fromkeys(range(1, 101), Seen(0.125)) if known else {}
     cluster = Cluster(rules, {(id, 0): None for id in range(4 * frozen)}, collages, usual=QUICK)
@@ -392,11 +394,11 @@ def test_a_collage_that_is_never_seen_to_end_is_late_after_two_medians(known: bo
 def test_collage_only_sends_no_replica() -> None:
     rules = Rules.named("collage-only", extra_load=1.0, margin=0.125, accept=0.5)
     cluster = four(rules, {(1, 0): Reply(0.5), (2, 0): Reply(0.5)}, Seen(0.1875, {0: 1.0, 1: 0.25}))
-    assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0, True))
     assert cluster.ends[2] == ended(0.5, Answer(2, 0))
     assert len(cluster.ordered(Send)) == 4
     failing = four(rules, {(1, 0): Broken(0.0625), (2, 0): Broken(0.0625)}, Seen(0.1875, {0: 0.25}))
-    assert failing.ends[1] == ended(0.1875, AnswerCoded(1, 1, 0))
+    assert failing.ends[1] == ended(0.1875, AnswerCoded(1, 1, 0, False))
     assert failing.ends[2] == ended(0.1875, Fail(2, expired=False))
 
 
@@ -414,5 +416,5 @@ def test_limits_given_by_name_beat_those_of_the_policy(policy: str) -> None:
 
 def test_adaptive_uses_everything() -> None:
     rules = Rules.named("adaptive")
-    assert all([rules.collage, rules.replica, rules.tracked, rules.early, rules.eject])
+    assert all([rules.coded, rules.replica, rules.tracked, rules.early, rules.eject])
     assert rules.accept is None

@@ -4,21 +4,22 @@ from dataclasses import replace
 
 import pytest
 
+from frontend.policy.budget import Budget
 from frontend.policy.events import (
     Answer,
     AnswerCoded,
     Arrived,
     Cancel,
-    CollageFailed,
-    CollageWorkers,
+    CodedWorkers,
     Fail,
     Failed,
+    Returned,
     Send,
-    SendCollage,
+    SendCoded,
     Straggles,
 )
 from frontend.policy.machine import Policy
-from frontend.policy.rules import Budget, Rules
+from frontend.policy.rules import Rules
 from tests.frontend.virtual import (
     CAREFUL,
     COLLAGE,
@@ -31,9 +32,11 @@ from tests.frontend.virtual import (
     Replies,
     Reply,
     Seen,
+    collage,
     ended,
     four,
     one,
+    sent,
 )
 
 # Failures
@@ -52,7 +55,7 @@ def test_a_failure_is_a_straggler_whose_deadline_is_now(rules: Rules, unreachabl
 
 def test_a_failure_takes_the_coded_answer_that_is_there() -> None:
     cluster = four(COLLAGE, {(1, 0): Broken(0.125)}, Seen(0.0625))
-    assert cluster.ends[1] == ended(0.125, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.125, AnswerCoded(1, 1, 0, True))
     assert len(cluster.ordered(Send)) == 4
 
 
@@ -60,8 +63,8 @@ def test_a_failure_closes_the_open_group() -> None:
     cluster = Cluster(replace(COLLAGE, group_wait=1.0), {(1, 0): Broken(0.0625)}, {1: Seen(0.0625)})
     cluster.arrive(1, 2)
     cluster.run()
-    assert cluster.when(SendCollage(1, {0: 1, 1: 2})) == 0.0625
-    assert cluster.ends[1] == ended(0.125, AnswerCoded(1, 1, 0))
+    assert cluster.when(sent(1, {0: 1, 1: 2})) == 0.0625
+    assert cluster.ends[1] == ended(0.125, AnswerCoded(1, 1, 0, True))
 
 
 def test_a_replica_that_fails_leaves_the_first_copy_running() -> None:
@@ -89,7 +92,7 @@ ALL_BROKEN: Replies = {(1, 0): Broken(0.0625), (1, 1): Broken(0.0625), (1, 2): B
 @pytest.mark.parametrize("confidence", [1.0, 0.25])
 def test_when_every_attempt_has_failed_the_collage_in_flight_is_awaited(confidence: float) -> None:
     cluster = four(CAREFUL, ALL_BROKEN, Seen(0.5, {0: confidence}))
-    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0))
+    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0, confidence >= 0.5))
 
 
 @pytest.mark.parametrize("collage", [Seen(0.5, {1: 1.0}), Broken(0.5)])
@@ -98,7 +101,7 @@ def test_when_the_collage_is_no_use_either_the_request_fails(collage: Seen | Bro
 
 
 def test_when_every_attempt_has_failed_an_unsure_coded_answer_is_taken() -> None:
-    assert four(CAREFUL, ALL_BROKEN, Seen(0.125, {0: 0.25})).ends[1] == ended(0.1875, AnswerCoded(1, 1, 0))
+    assert four(CAREFUL, ALL_BROKEN, Seen(0.125, {0: 0.25})).ends[1] == ended(0.1875, AnswerCoded(1, 1, 0, False))
 
 
 def test_policy_none_retries_once_what_never_ran() -> None:
@@ -136,7 +139,7 @@ def test_a_full_group_without_a_budget_gets_no_collage_and_its_stragglers_are_re
     for request in range(9, 17):
         cluster.arrive(request, at=(request - 8) / 32)
     cluster.run()
-    assert cluster.ordered(SendCollage) == [FULL]
+    assert cluster.ordered(SendCoded) == [FULL]
     assert cluster.when(Send(5, 1)) == 0.25
     assert cluster.ends[5] == ended(0.375, Answer(5, 1))
 
@@ -146,12 +149,12 @@ def test_a_budget_too_small_for_a_collage_of_every_group_is_spent_on_replicas_fi
     extra_load: float, first: int
 ) -> None:
     """Seven of a burst of ten are kept for them, where one in twenty groups or more would go without a collage."""
-    rules = replace(COLLAGE, thrifty=True, extra_load=extra_load)
+    rules = replace(COLLAGE, replicas_first=True, extra_load=extra_load)
     cluster = Cluster(rules, {(0, 0): None, (0, 1): QUICK}, dict.fromkeys(range(1, 13), Seen(0.0625)), usual=QUICK)
     for group in range(12):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     cluster.run()
-    assert cluster.ordered(SendCollage)[0].group == first
+    assert cluster.ordered(SendCoded)[0].group == first
     assert (Send(0, 1) in cluster.ordered(Send)) == (first > 1)
 
 
@@ -171,7 +174,7 @@ def test_without_a_budget_nothing_is_redundant_but_failures_are_sent_again() -> 
     cluster = Cluster(rules, {(1, 0): Reply(0.5), (2, 0): Broken(0.0625)}, usual=QUICK)
     cluster.arrive(1, 2, 3, 4)
     cluster.run()
-    assert cluster.ordered(SendCollage) == []
+    assert cluster.ordered(SendCoded) == []
     assert cluster.when(Send(1, 1)) is None
     assert cluster.when(Send(2, 1)) == 0.0625
 
@@ -229,11 +232,11 @@ def test_a_replica_that_found_no_worker_costs_nothing() -> None:
 
 def test_a_collage_that_found_no_worker_costs_nothing() -> None:
     policy = Policy(COLLAGE)
-    policy.handle([CollageWorkers(0.0, 1, 4)])
+    policy.handle([CodedWorkers(0.0, 1, collage(4))])
     policy.handle([Arrived(0.0, request, 4.0) for request in range(3)])
     tokens = policy.budget.tokens
-    assert SendCollage(1, {cell: cell for cell in range(4)}) in policy.handle([Arrived(0.0, 3, 4.0)])
-    policy.handle([CollageFailed(0.0, 1, sent=False)])
+    assert sent(1, {cell: cell for cell in range(4)}) in policy.handle([Arrived(0.0, 3, 4.0)])
+    policy.handle([Returned(0.0, 1, ok=False, sent=False)])
     assert policy.budget.tokens == tokens + COLLAGE.extra_load
 
 
@@ -248,7 +251,7 @@ def test_without_replicas_a_request_that_never_ran_is_sent_once_more_where_no_co
     else:
         assert cluster.ends[1] == ended(0.0625, Fail(1, expired=False))
     covered = four(rules, {(1, 0): Broken(0.0625)}, Seen(0.125))
-    assert covered.ends[1] == ended(0.125, AnswerCoded(1, 1, 0))
+    assert covered.ends[1] == ended(0.125, AnswerCoded(1, 1, 0, True))
     assert len(covered.ordered(Send)) == 4
 
 

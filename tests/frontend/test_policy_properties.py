@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.policy.events import Send, SendCollage
-from frontend.policy.rules import POLICIES, Budget, Rules
-from tests.frontend.virtual import Broken, Cluster, Collages, Replies, Reply, Seen, Window
+from encoder.code import GroupShape
+from frontend.policy.budget import Budget
+from frontend.policy.events import Send, SendCoded
+from frontend.policy.rules import POLICIES, Rules
+from tests.frontend.virtual import Broken, Cluster, Collages, Replies, Reply, Run, Seen, Window, collage
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ requests = st.builds(
     hangs_up=st.one_of(st.none(), st.none(), ticks(1, 64)),
     attempts=st.tuples(attempts(), attempts(), attempts(), attempts()),
 )
-collages = st.one_of(
+runs = st.one_of(
     ticks(1, 24).map(Seen),
     st.builds(Seen, ticks(1, 64), st.dictionaries(st.integers(0, 8), st.sampled_from([0.2, 0.5, 0.9]))),
     st.builds(Broken, ticks(0, 32)),
@@ -63,7 +65,9 @@ rules = st.builds(
     margin=ticks(0, 2),
 )
 windows = st.lists(st.builds(Window, ticks(0, 8), st.booleans()), max_size=60)
-grids = st.sampled_from([(0, 0), (0, 4), (1, 4), (1, 4), (2, 4), (1, 9)])
+collages = st.one_of(runs, st.tuples(runs, runs))
+SHAPES = [collage(4), collage(9), GroupShape(2, 1, 2, 2), GroupShape(3, 2, 3, 3), GroupShape(4, 2, 4, 4)]
+coded_workers = st.tuples(st.sampled_from([0, 1, 1, 2]), st.sampled_from(SHAPES))
 
 
 @settings(max_examples=200, deadline=None)
@@ -72,18 +76,18 @@ grids = st.sampled_from([(0, 0), (0, 4), (1, 4), (1, 4), (2, 4), (1, 9)])
     traffic=st.lists(requests, min_size=1, max_size=40),
     collages=st.lists(collages, max_size=12),
     usual=st.sampled_from([None, Reply(0.125)]),
-    first=grids,
-    changes=st.lists(st.tuples(ticks(0, 96), grids), max_size=3),
+    first=coded_workers,
+    changes=st.lists(st.tuples(ticks(0, 96), coded_workers), max_size=3),
     windows=windows,
     deaf=st.booleans(),
 )
 def test_every_request_ends_once_and_leaves_nothing_behind(
     rules: Rules,
     traffic: list[Request],
-    collages: list[Seen | Broken | None],
+    collages: list[Run | tuple[Run, ...]],
     usual: Reply | None,
-    first: tuple[int, int],
-    changes: list[tuple[float, tuple[int, int]]],
+    first: tuple[int, GroupShape],
+    changes: list[tuple[float, tuple[int, GroupShape]]],
     windows: list[Window],
     deaf: bool,
 ) -> None:
@@ -93,7 +97,7 @@ def test_every_request_ends_once_and_leaves_nothing_behind(
         dict(enumerate(collages, start=1)),
         usual=usual,
         workers=first[0],
-        cells=first[1],
+        shape=first[1],
         windows=windows,
         deaf=deaf,
     )
@@ -103,8 +107,8 @@ def test_every_request_ends_once_and_leaves_nothing_behind(
         cluster.arrive(id, at=at, timeout=request.timeout)
         if request.hangs_up is not None:
             cluster.hang_up(id, at + request.hangs_up)
-    for when, (workers, cells) in changes:
-        cluster.collage_workers(workers, cells, at=when)
+    for when, (workers, shape) in changes:
+        cluster.coded_workers(workers, shape, at=when)
     cluster.run()
     assert cluster.ends.keys() == set(range(len(traffic)))
 
@@ -143,7 +147,7 @@ def test_long_runs_of_likely_traffic(seed: int, policy: str, per_second: float, 
     assert sum(ends.values()) == count
     assert ends["Fail"] == 0
     assert ends["Gone"] <= count // 100
-    replicas, collages = len(cluster.ordered(Send)) - count, len(cluster.ordered(SendCollage))
+    replicas, collages = len(cluster.ordered(Send)) - count, len(cluster.ordered(SendCoded))
     assert replicas + collages <= 1 + rules.extra_load * count + broken.sum()
     if per_second < 10:
         assert replicas > 5 * collages  # at low traffic the budget buys replicas, at high traffic collages

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from PIL import Image
 
-from collage.model_info import ModelInfo, ModelKind
+from collage.model_info import ModelInfo
 from collage.tensors import to_tensor
 from collage.v1 import predict_pb2
 from tests.encoder.test_image import bomb
@@ -272,13 +272,13 @@ async def test_health_and_reflection() -> None:
 
 
 async def test_a_collage_model_with_other_labels_is_refused() -> None:
-    stranger = ModelInfo("x", ModelKind.COLLAGE_CNN, ("cat", "dog"), 2 * SIZE, k=2, version="1")
+    stranger = ModelInfo.collage("x", ("cat", "dog"), 2 * SIZE, 2, version="1")
     async with cluster(collage=stranger, slowness=Slowness(r1=0.6), deadline_s=0.2) as (stub, server, _):
         answers = await asyncio.gather(
             *(stub.Predict(PredictRequest(image=encoded(i), request_id=f"r{i}"), timeout=5) for i in range(4))
         )
         assert answers[1].provenance.source == predict_pb2.SOURCE_REPLICA
-        assert server.registry.get_sample_value("collage_workers", {"role": "collage", "state": "ready"}) == 0
+        assert server.registry.get_sample_value("collage_workers", {"role": "coded", "state": "ready"}) == 0
 
 
 async def test_workers_found_by_dns_come_and_go() -> None:

@@ -11,51 +11,50 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
 from collage.serving import boundary
 from collage.tensors import to_tensor
-from collage.v1 import worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc, tensor_pb2
 from encoder.image import Pixels
-from frontend.workers.streams import Ending, WorkerFailure
-from frontend.workers.transport import CollageTransport, SCnnTransport, Transport
+from frontend.workers import Ending, GrpcTransport, Transport, WorkerFailure
+from frontend.workers.streams import MAX_OUTPUTS
 from tests.frontend.fakes import COLLAGE, S_CNN, classify, image
 from tests.frontend.grpc_workers import Slowness, worker
 
 BOUND_S = 15.0
 LIMIT = 16 << 20
 
-Requests = AsyncIterator[worker_pb2.ClassifyStreamRequest]
+Requests = AsyncIterator[model_pb2.RunStreamRequest]
 Behave = Callable[[Requests, Any], Any]
 
 
-def scored(call_id: int, label: int = 1) -> worker_pb2.ClassifyStreamResponse:
-    scores = to_tensor(classify(image(label)))
-    return worker_pb2.ClassifyStreamResponse(call_id=call_id, response=worker_pb2.ClassifyResponse(scores=scores))
+def scored(call_id: int, label: int = 1) -> model_pb2.RunStreamResponse:
+    scores = [to_tensor(output) for output in classify(image(label))]
+    return model_pb2.RunStreamResponse(call_id=call_id, response=model_pb2.RunResponse(outputs=scores))
 
 
-class _Scripted(worker_pb2_grpc.ClassifierServiceServicer):
+class _Scripted(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, behave: Behave) -> None:
         self._behave = behave
 
-    async def Classify(self, request: Any, context: Any) -> worker_pb2.ClassifyResponse:
+    async def Run(self, request: Any, context: Any) -> model_pb2.RunResponse:
         raise NotImplementedError
 
     @boundary
-    async def ClassifyStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+    async def RunStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         await self._behave(request_iterator, context)
 
 
 @asynccontextmanager
-async def scripted(behave: Behave) -> AsyncIterator[tuple[SCnnTransport, grpc.aio.Server]]:
+async def scripted(behave: Behave) -> AsyncIterator[tuple[GrpcTransport, grpc.aio.Server]]:
     """A worker whose streams do as told, and a transport to it; nothing may be left running."""
     before = asyncio.all_tasks()
     server = grpc.aio.server()
-    worker_pb2_grpc.add_ClassifierServiceServicer_to_server(_Scripted(behave), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(_Scripted(behave), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    transport = SCnnTransport(f"127.0.0.1:{port}", LIMIT)
+    transport = GrpcTransport(f"127.0.0.1:{port}", LIMIT)
     try:
         async with asyncio.timeout(BOUND_S):
             yield transport, server
@@ -70,7 +69,7 @@ async def scripted(behave: Behave) -> AsyncIterator[tuple[SCnnTransport, grpc.ai
 class Asked(asyncio.Future[Any]):
     """A call whose answer can be awaited."""
 
-    def __init__(self, transport: Transport[Any], pixels: Pixels, name: str, timeout_s: float) -> None:
+    def __init__(self, transport: Transport, pixels: Pixels, name: str, timeout_s: float) -> None:
         super().__init__()
         self.call = transport.run(pixels, name, 0, timeout_s, self._ended)
 
@@ -78,7 +77,7 @@ class Asked(asyncio.Future[Any]):
         self.call.cancel()
         return super().cancel()
 
-    def _ended(self, outcome: Ending[Any]) -> None:
+    def _ended(self, outcome: Ending) -> None:
         assert not self.done()
         if isinstance(outcome, WorkerFailure):
             self.set_exception(outcome)
@@ -86,12 +85,12 @@ class Asked(asyncio.Future[Any]):
             self.set_result(outcome)
 
 
-def ask(transport: SCnnTransport, label: int = 1, timeout_s: float = BOUND_S) -> Asked:
+def ask(transport: GrpcTransport, label: int = 1, timeout_s: float = BOUND_S) -> Asked:
     return Asked(transport, image(label), f"r{label}", timeout_s)
 
 
 def best(reply: Any) -> int:
-    scores: NDArray[np.float32] = reply.output
+    (scores,) = reply.outputs
     return int(scores.argmax())
 
 
@@ -109,9 +108,9 @@ async def test_answers_are_matched_by_id_in_any_order() -> None:
 async def test_what_the_worker_refuses_fails_alone_with_its_code() -> None:
     async def refuse(requests: Requests, context: Any) -> None:
         async for message in requests:
-            error = worker_pb2.CallError(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="full")
+            error = model_pb2.CallError(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="full")
             if message.request.request_id == "r1":
-                await context.write(worker_pb2.ClassifyStreamResponse(call_id=message.call_id, error=error))
+                await context.write(model_pb2.RunStreamResponse(call_id=message.call_id, error=error))
             else:
                 await context.write(scored(message.call_id, 2))
 
@@ -124,18 +123,18 @@ async def test_what_the_worker_refuses_fails_alone_with_its_code() -> None:
 
 
 async def test_garbage_fails_its_call_and_not_the_stream() -> None:
-    wrong = worker_pb2.ClassifyResponse(scores=to_tensor(np.zeros((2, 2), np.float32)))
+    wrong = model_pb2.RunResponse(outputs=[tensor_pb2.Tensor(data_type=2, shape=[3], data=b"")])
 
     async def garble(requests: Requests, context: Any) -> None:
         first = await anext(requests)
         await context.write(scored(4711))  # nobody asked
-        await context.write(worker_pb2.ClassifyStreamResponse(call_id=first.call_id, response=wrong))
+        await context.write(model_pb2.RunStreamResponse(call_id=first.call_id, response=wrong))
         await context.write(scored(first.call_id))  # a second time
         second = await anext(requests)
-        unknown = worker_pb2.CallError(code=999)
-        await context.write(worker_pb2.ClassifyStreamResponse(call_id=second.call_id, error=unknown))
+        unknown = model_pb2.CallError(code=999)
+        await context.write(model_pb2.RunStreamResponse(call_id=second.call_id, error=unknown))
         third = await anext(requests)
-        await context.write(worker_pb2.ClassifyStreamResponse(call_id=third.call_id))
+        await context.write(model_pb2.RunStreamResponse(call_id=third.call_id))
         await context.write(scored((await anext(requests)).call_id))
 
     async with scripted(garble) as (transport, _):
@@ -146,6 +145,19 @@ async def test_garbage_fails_its_call_and_not_the_stream() -> None:
             codes.append(caught.value.code)
         assert codes == ["GARBAGE", "UNKNOWN", "GARBAGE"]
         assert best(await ask(transport)) == 1
+
+
+async def test_an_answer_of_too_many_outputs_is_garbage() -> None:
+    many = model_pb2.RunResponse(outputs=[to_tensor(np.zeros(1, np.float32))] * (MAX_OUTPUTS + 1))
+
+    async def answer(requests: Requests, context: Any) -> None:
+        async for message in requests:
+            await context.write(model_pb2.RunStreamResponse(call_id=message.call_id, response=many))
+
+    async with scripted(answer) as (transport, _):
+        with pytest.raises(WorkerFailure, match="more than 64 outputs") as caught:
+            await ask(transport)
+        assert caught.value.code == "GARBAGE"
 
 
 async def test_bytes_that_are_no_answer_break_the_stream_and_the_next_call_opens_another() -> None:
@@ -159,16 +171,16 @@ async def test_bytes_that_are_no_answer_break_the_stream_and_the_next_call_opens
             await context.write(b"\xff\xff")
             await asyncio.Event().wait()
         async for message in requests:  # type: ignore[attr-defined]
-            asked = worker_pb2.ClassifyStreamRequest.FromString(message)
+            asked = model_pb2.RunStreamRequest.FromString(message)
             await context.write(scored(asked.call_id).SerializeToString())
 
     handler = grpc.stream_stream_rpc_method_handler(garble)
     server = grpc.aio.server()
-    service = grpc.method_handlers_generic_handler("collage.v1.ClassifierService", {"ClassifyStream": handler})
+    service = grpc.method_handlers_generic_handler("collage.v1.ModelService", {"RunStream": handler})
     server.add_generic_rpc_handlers((service,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    transport = SCnnTransport(f"127.0.0.1:{port}", LIMIT)
+    transport = GrpcTransport(f"127.0.0.1:{port}", LIMIT)
     try:
         async with asyncio.timeout(BOUND_S):
             with pytest.raises(WorkerFailure, match="no answer") as caught:
@@ -218,8 +230,8 @@ async def test_a_cancelled_call_is_stopped_on_the_worker_and_settled_when_that_s
             seen.append((message.call_id, message.cancel))
             if message.cancel:
                 await thaw.wait()
-                error = worker_pb2.CallError(code=grpc.StatusCode.CANCELLED.value[0])
-                await context.write(worker_pb2.ClassifyStreamResponse(call_id=message.call_id, error=error))
+                error = model_pb2.CallError(code=grpc.StatusCode.CANCELLED.value[0])
+                await context.write(model_pb2.RunStreamResponse(call_id=message.call_id, error=error))
 
     async with scripted(freeze) as (transport, _):
         await transport.settle()  # without a stream
@@ -278,7 +290,7 @@ async def test_what_fails_on_an_answer_does_not_break_the_stream(caplog: pytest.
         async for message in requests:
             await context.write(scored(message.call_id))
 
-    def fail(outcome: Ending[Any]) -> None:
+    def fail(outcome: Ending) -> None:
         raise RuntimeError("a mistake of ours")
 
     async with scripted(answer) as (transport, _):
@@ -323,7 +335,7 @@ async def test_a_closed_transport_fails_its_calls() -> None:
 
 
 async def test_nobody_there_is_unreachable() -> None:
-    transport = SCnnTransport("127.0.0.1:1", LIMIT)
+    transport = GrpcTransport("127.0.0.1:1", LIMIT)
     with pytest.raises(WorkerFailure) as caught:
         await ask(transport)
     assert caught.value.unreachable
@@ -333,7 +345,7 @@ async def test_nobody_there_is_unreachable() -> None:
 @pytest.mark.parametrize("info", [S_CNN, COLLAGE])
 async def test_a_worker_that_drains_answers_what_it_has(info: ModelInfo) -> None:
     async with worker(info, Slowness(slow=0.3), drain_s=BOUND_S) as server:
-        transport = (SCnnTransport if info is S_CNN else CollageTransport)(f"127.0.0.1:{server.port}", LIMIT)
+        transport = GrpcTransport(f"127.0.0.1:{server.port}", LIMIT)
         pixels = np.full((info.size, info.size, 3), 40, np.uint8)
         call = Asked(transport, pixels, "slow", BOUND_S)
         quick = await Asked(transport, pixels, "quick", BOUND_S)
@@ -342,7 +354,7 @@ async def test_a_worker_that_drains_answers_what_it_has(info: ModelInfo) -> None
         with pytest.raises(WorkerFailure) as caught:
             await Asked(transport, pixels, "late", BOUND_S)
         assert caught.value.unreachable
-        assert type((await call).output) is type(quick.output)
+        assert len((await call).outputs) == len(quick.outputs) == len(info.outputs)
         async with asyncio.timeout(BOUND_S):
             await stopping
         await transport.close()

@@ -8,28 +8,32 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo, ModelKind
-from frontend.policy.balance import Ejection
-from frontend.workers.pool import Pool
-from frontend.workers.streams import WorkerFailure
-from tests.frontend.fakes import COLLAGE, S_CNN, Call, FakeTransport, image, s_cnn_after
+from frontend.policy.ejection import Ejection
+from frontend.workers import Pool, PoolSettings, WorkerFailure
+from tests.frontend.fakes import COLLAGE, S_CNN, FakeCall, FakeTransport, Outputs, image, s_cnn_after
 
 pytestmark = pytest.mark.looptime
 
-Transports = dict[str, FakeTransport[NDArray[np.float32]]]
+Transports = dict[str, FakeTransport]
 
 
 def transports(*models: ModelInfo, seconds: float = 1.0) -> Transports:
     return {f"w{i}": FakeTransport(model, s_cnn_after(seconds)) for i, model in enumerate(models)}
 
 
+def fits(info: ModelInfo) -> str | None:
+    return None if info.kind is ModelKind.S_CNN else f"it is a {info.kind}"
+
+
 @asynccontextmanager
-async def started(workers: Transports, ejection: Ejection | None = None) -> AsyncIterator[Pool[NDArray[np.float32]]]:
-    pool = Pool(ModelKind.S_CNN, ", ".join(workers), workers.__getitem__, ejection=ejection, seed=0)
+async def started(
+    workers: Transports, ejection: Ejection | None = None, ejected: Callable[[], object] = lambda: None
+) -> AsyncIterator[Pool]:
+    settings = PoolSettings(ejection=ejection, seed=0)
+    pool = Pool("s_cnn", ", ".join(workers), workers.__getitem__, settings, fits=fits, ejected=ejected)
     await pool.start()
     await asyncio.sleep(0.01)
     yield pool
@@ -72,7 +76,7 @@ async def test_calls_count_as_outstanding_from_the_moment_they_are_made() -> Non
 async def test_a_worker_of_the_wrong_kind_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with started(transports(S_CNN, COLLAGE)) as pool:
         assert (pool.ready, pool.info) == (1, S_CNN)
-        assert "is a collage-cnn, expected a s-cnn" in caplog.text
+        assert "no requests for workers with c 1: it is a collage-cnn" in caplog.text
 
 
 async def test_versions_are_not_mixed_and_a_new_one_takes_over_when_the_old_has_left() -> None:
@@ -90,19 +94,19 @@ async def test_versions_are_not_mixed_and_a_new_one_takes_over_when_the_old_has_
 async def test_listeners_hear_of_every_change() -> None:
     heard: list[int] = []
     workers = transports(S_CNN)
-    pool = Pool(ModelKind.S_CNN, "w0", workers.__getitem__)
-    pool.listeners.append(lambda: heard.append(pool.ready))
+    pool = Pool("s_cnn", "w0", workers.__getitem__, changed=lambda: heard.append(pool.ready))
+    pool.listeners.append(lambda: heard.append(10 * pool.ready))
     await pool.start()
     await asyncio.sleep(0.01)
-    assert heard[-1] == 1
+    assert heard[-2:] == [1, 10]
     await pool.close()
 
 
-def workers_of(pool: Pool[NDArray[np.float32]]) -> dict[str, bool]:
+def workers_of(pool: Pool) -> dict[str, bool]:
     return {address: worker.ready for address, worker in pool.workers.items()}
 
 
-def update(pool: Pool[NDArray[np.float32]], address: str, info: ModelInfo | None) -> None:
+def update(pool: Pool, address: str, info: ModelInfo | None) -> None:
     """A worker stops serving (None), or begins to serve this model."""
     worker = pool.workers[address]
     worker.info, worker.serving = info or worker.info, info is not None
@@ -146,7 +150,7 @@ async def test_the_same_version_with_other_labels_is_another_model() -> None:
 
 
 @dataclasses.dataclass
-class Starting(FakeTransport[NDArray[np.float32]]):
+class Starting(FakeTransport):
     """A worker that listens, and serves later."""
 
     warm: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
@@ -170,7 +174,7 @@ async def test_workers_come_and_go_and_what_they_have_is_finished(tmp_path: Path
     workers = transports(S_CNN, S_CNN, S_CNN)
     file = tmp_path / "workers"
     file.write_text("w0:1\nw1:1")
-    pool = Pool(ModelKind.S_CNN, f"file://{file}", lambda address: workers[address[:2]], resolve_every_s=0.5, seed=0)
+    pool = Pool("s_cnn", f"file://{file}", lambda address: workers[address[:2]], PoolSettings(0.5, seed=0))
     await pool.start()
     await poll(lambda: pool.ready == 2)
     leaving = pool.workers["w0:1"]
@@ -180,7 +184,7 @@ async def test_workers_come_and_go_and_what_they_have_is_finished(tmp_path: Path
     await poll(lambda: workers_of(pool) == {"w1:1": True, "w2:1": True})
     assert not leaving.ready
     assert pool.pick(["w1:1", "w2:1"]) is None
-    assert (await call).output.argmax() == 1
+    assert (await call).outputs[0].argmax() == 1
     await pool.close()
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
@@ -195,22 +199,21 @@ async def poll(condition: Callable[[], bool]) -> None:
 async def test_a_worker_that_is_full_is_not_ejected_and_one_that_fails_is(caplog: pytest.LogCaptureFixture) -> None:
     codes = {"w0": "RESOURCE_EXHAUSTED", "w1": "INTERNAL"}
 
-    def failing(code: str) -> FakeTransport[NDArray[np.float32]]:
-        async def behave(call: Call) -> NDArray[np.float32]:
+    def failing(code: str) -> FakeTransport:
+        async def behave(call: FakeCall) -> Outputs:
             raise WorkerFailure(code, "no")
 
         return FakeTransport(S_CNN, behave)
 
     workers = {name: failing(code) for name, code in codes.items()} | {"w2": FakeTransport(S_CNN, s_cnn_after(0.1))}
     ejections: list[None] = []
-    async with started(workers, Ejection()) as pool:
-        pool.ejected = lambda: ejections.append(None)
+    async with started(workers, Ejection(), lambda: ejections.append(None)) as pool:
         for name in codes:
             for _ in range(5):
                 with pytest.raises(WorkerFailure):
                     await pool.workers[name].ask(image(1), "", 5.0)
         assert (pool.balancer.ejected, len(ejections)) == (1, 1)
-        assert "s-cnn worker w1 is left out for a while: it fails" in caplog.text
+        assert "s_cnn worker w1 is left out for a while: it fails" in caplog.text
 
 
 async def test_a_worker_that_is_away_is_no_news() -> None:
@@ -223,7 +226,7 @@ async def test_a_worker_that_is_away_is_no_news() -> None:
         assert heard == []
 
 
-class Away(FakeTransport[NDArray[np.float32]]):
+class Away(FakeTransport):
     """Nobody there."""
 
     pings = 0

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from encoder.code import GroupShape
 from frontend.policy.events import (
     Action,
     Answer,
@@ -19,24 +20,35 @@ from frontend.policy.events import (
     Answered,
     Arrived,
     Cancel,
-    CancelCollage,
-    CollageFailed,
-    CollageWorkers,
+    CancelCoded,
+    CodedWorkers,
     Decoded,
     Due,
     Event,
     Fail,
     Failed,
     Gone,
+    Returned,
     Send,
-    SendCollage,
+    SendCoded,
     SetTimer,
 )
+from frontend.policy.groups import Progress
 from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
 from tests.frontend.referee import End, Referee
 
 Ordered = TypeVar("Ordered", bound=Action)
+
+
+def collage(cells: int) -> GroupShape:
+    """The shape of a collage's groups."""
+    return GroupShape(max(1, cells), 1, needed=1, fewest=max(1, (cells + 1) // 2))
+
+
+def sent(group: int, members: Mapping[int, int], shape: GroupShape | None = None) -> SendCoded:
+    """What sends a group's code; of four cells, where nothing else is said."""
+    return SendCoded(group, members, shape or collage(4))
 
 
 def ended(at: float, end: End) -> tuple[float, str, End]:
@@ -61,7 +73,10 @@ class Broken:
 
 @dataclass(frozen=True)
 class Seen:
-    """A collage's confidence by cell after so many seconds; None stands for a sure detection in every cell."""
+    """A redundant run that comes back after so many seconds, and the confidences by place that it makes decodable.
+
+    None stands for a sure answer in every place.
+    """
 
     after: float
     confidences: Mapping[int, float] | None = None
@@ -76,14 +91,16 @@ class Window:
 
 
 Replies = Mapping[tuple[int, int], Reply | Broken | None]
-Collages = Mapping[int, Seen | Broken | None]
+Run = Seen | Broken | None
+Collages = Mapping[int, Run | tuple[Run, ...]]
 
 
 class Cluster:
     """Workers that do what the script says; what it does not mention takes ``usual`` or never comes back.
 
-    ``replies`` is keyed by (request, attempt), ``collages`` by group. A cancelled call stays silent, unless the
-    workers are ``deaf``: then its outcome arrives all the same. Timers are always delivered, even needless ones.
+    ``replies`` is keyed by (request, attempt), ``collages`` by group, with a tuple where there are several redundant
+    runs. A cancelled call stays silent, unless the workers are ``deaf``: then its outcome arrives all the same. Timers
+    are always delivered, even needless ones.
     """
 
     def __init__(
@@ -95,6 +112,7 @@ class Cluster:
         usual: Reply | None = None,
         workers: int = 1,
         cells: int = 4,
+        shape: GroupShape | None = None,
         accept: float = 0.5,
         windows: Iterable[Window] = (),
         deaf: bool = False,
@@ -110,7 +128,9 @@ class Cluster:
         self._heap: list[tuple[float, int, Event]] = []
         self._order = itertools.count()
         self._cancelled: set[tuple[int, int] | int] = set()
-        self.collage_workers(workers, cells)
+        self._progress: dict[int, Progress] = {}
+        self._groups: dict[int, tuple[int, int]] = {}  # group and place by request
+        self.coded_workers(workers, shape or collage(cells))
 
     # What happens
 
@@ -121,8 +141,8 @@ class Cluster:
     def hang_up(self, request: int, at: float) -> None:
         self._schedule(Gone(at, request))
 
-    def collage_workers(self, workers: int, cells: int, at: float = 0.0) -> None:
-        self._schedule(CollageWorkers(at, workers, cells, self._accept))
+    def coded_workers(self, workers: int, shape: GroupShape, at: float = 0.0) -> None:
+        self._schedule(CodedWorkers(at, workers, shape, self._accept))
 
     def run(self) -> Cluster:
         """Run until nothing is left to happen; then nothing may be left in the policy either."""
@@ -151,14 +171,15 @@ class Cluster:
     def _step(self) -> None:
         window = next(self._windows)
         until = self._heap[0][0] + window.width
-        batch: list[Event] = []
+        units: list[list[Event]] = []
         while self._heap and self._heap[0][0] <= until:
             at, _, event = heapq.heappop(self._heap)
             self.now = max(self.now, at)
             if self._deaf or not self._silenced(event):
-                batch.append(event)
+                units.append([event, *self._decoded_by(event)])
         if window.reverse:
-            batch.reverse()
+            units.reverse()
+        batch = [event for unit in units for event in unit]
         actions = self.policy.handle(batch)
         self._referee.check(batch, actions)
         open_before = {event.request for event in batch if isinstance(event, Gone)} - self.ends.keys()
@@ -167,11 +188,25 @@ class Cluster:
         for request in open_before - self.ends.keys():
             self.ends[request] = ended(self.now, Gone(self.now, request))
 
+    def _decoded_by(self, event: Event) -> list[Event]:
+        """What follows at once where a redundant run comes back that makes its group decodable."""
+        if isinstance(event, Returned) and self._progress[event.group].returned(event.ok):
+            return [Decoded(event.at, event.group, self._confidences(event.group))]
+        return []
+
+    def _confidences(self, group: int) -> Mapping[int, float]:
+        runs = self._collages.get(group)
+        seen = next(run for run in (runs if isinstance(runs, tuple) else (runs,)) if isinstance(run, Seen))
+        places = range(self._progress[group].shape.members)
+        found = dict.fromkeys(places, 1.0) if seen.confidences is None else seen.confidences
+        members = {place for of, place in self._groups.values() if of == group}
+        return {place: found[place] for place in found if place in members - self._progress[group].own}
+
     def _silenced(self, event: Event) -> bool:
         match event:
             case Answered(_, request, attempt) | Failed(_, request, attempt):
                 return (request, attempt) in self._cancelled
-            case Decoded(_, group) | CollageFailed(_, group):
+            case Decoded(_, group) | Returned(_, group):
                 return group in self._cancelled
         return False
 
@@ -184,21 +219,24 @@ class Cluster:
                         self._schedule(Answered(self.now + after, request, attempt))
                     case Broken(after, unreachable):
                         self._schedule(Failed(self.now + after, request, attempt, unreachable))
-            case SendCollage(group, members):
-                match self._collages.get(group):
-                    case Seen(after, confidences):
-                        found = dict.fromkeys(members, 1.0) if confidences is None else confidences
-                        self._schedule(Decoded(self.now + after, group, found))
-                    case Broken(after):
-                        self._schedule(CollageFailed(self.now + after, group))
+            case SendCoded(group, members, shape):
+                self._progress[group] = Progress(shape)
+                self._groups |= {request: (group, place) for place, request in members.items()}
+                runs = self._collages.get(group)
+                for run in (runs if isinstance(runs, tuple) else (runs,) * shape.inputs)[: shape.inputs]:
+                    if run is not None:
+                        self._schedule(Returned(self.now + run.after, group, isinstance(run, Seen)))
             case Cancel(request, attempt):
                 self._cancelled.add((request, attempt))
-            case CancelCollage(group):
+            case CancelCoded(group):
                 self._cancelled.add(group)
             case SetTimer(at, timer, id):
                 self._schedule(Due(at, timer, id))
             case Answer() | AnswerCoded() | Fail():
                 self.ends[action.request] = ended(self.now, action)
+                group, place = self._groups.get(action.request, (0, 0))
+                if isinstance(action, Answer) and group and self._progress[group].answered(place):
+                    self._schedule(Decoded(self.now, group, self._confidences(group)))
 
 
 # Scenarios for the example tests
@@ -208,7 +246,7 @@ REPLICATE = Rules.named("replicate", extra_load=1.0, margin=0.125)
 COLLAGE = Rules.named("collage", extra_load=1.0, margin=0.125, group_wait=0.0625)
 CAREFUL = replace(COLLAGE, accept=0.5)
 
-FULL = SendCollage(1, {0: 1, 1: 2, 2: 3, 3: 4})
+FULL = sent(1, {0: 1, 1: 2, 2: 3, 3: 4})
 QUICK = Reply(0.125)
 
 
@@ -235,6 +273,6 @@ def four(
 def straggling() -> Policy:
     """Requests 1 to 4 in group 1, all in flight; 2, 3 and 4 have their answers."""
     policy = Policy(COLLAGE)
-    policy.handle([CollageWorkers(0, 1, 4), *(Arrived(0, request, 4.0) for request in (1, 2, 3, 4))])
+    policy.handle([CodedWorkers(0, 1, collage(4)), *(Arrived(0, request, 4.0) for request in (1, 2, 3, 4))])
     policy.handle([Answered(0.125, request, 0) for request in (2, 3, 4)])
     return policy

@@ -51,7 +51,7 @@ def test_certificates_hold_the_names_that_are_called() -> None:
     frontend = settings["frontend"]
     assert isinstance(frontend, FrontendSettings)
     called = {
-        target.removeprefix("dns:///").split(":")[0] for target in (frontend.s_cnn_workers, frontend.collage_workers)
+        target.removeprefix("dns:///").split(":")[0] for target in (frontend.s_cnn_workers, frontend.coded_workers)
     }
     assert called == set(certificates["worker-tls"]["dnsNames"])
     assert {"server auth"} < set(certificates["worker-tls"]["usages"]) - {"client auth"}

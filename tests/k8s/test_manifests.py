@@ -9,15 +9,15 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
 
 from collage.serving import LIVENESS, ServerSettings
-from collage.v1 import predict_pb2, worker_pb2
+from collage.v1 import model_pb2, predict_pb2
 from frontend.config import FrontendSettings
 from tests.k8s.conftest import DOCKERFILE, RENDERINGS, ROOT, SETTINGS, Document, Rendered, render, settings_of
 from worker.config import WorkerSettings
 
 SERVICES = {
     "frontend": predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name,
-    "s-cnn": worker_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name,
-    "collage-cnn": worker_pb2.DESCRIPTOR.services_by_name["CollageService"].full_name,
+    "s-cnn": model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    "collage-cnn": model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 }
 CUSTOM = {
     ("monitoring.coreos.com/v1", "PodMonitor"): {"selector", "podMetricsEndpoints"},
@@ -102,7 +102,7 @@ def test_frontend_finds_every_worker_through_a_headless_service(
 ) -> None:
     frontend, services = settings["frontend"], rendered.of("Service")
     assert isinstance(frontend, FrontendSettings)
-    for role, target in {"s-cnn": frontend.s_cnn_workers, "collage-cnn": frontend.collage_workers}.items():
+    for role, target in {"s-cnn": frontend.s_cnn_workers, "collage-cnn": frontend.coded_workers}.items():
         assert target == f"dns:///{role}:{settings[role].port}"
         assert services[role]["spec"]["clusterIP"] == "None"
         assert services[role]["spec"]["selector"] == {"app.kubernetes.io/component": role}

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import monitoring, panels
-from bench.processes import Child
+from bench.cluster.processes import Child
+from bench.report import panels
+from bench.runs import monitoring
 from tests.k8s.conftest import ROOT, Document, Rendered, render
 
 FOLDER = ROOT / "k8s/components/monitoring"

@@ -23,9 +23,9 @@ SCRAPED = {"namespace", "pod", "container", "job"}
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
 VALUES: dict[str, set[str]] = {
     "source": set(Source),
-    "attempt": {"s_cnn", "replica", "collage"},
+    "attempt": {"s_cnn", "replica", "coded"},
     "code": {code.name for code in grpc.StatusCode},
-    "role": {"s_cnn", "collage"},
+    "role": {"s_cnn", "coded"},
     "state": {"known", "ready", "ejected", "refused"},
     "outcome": {"agree", "differ", *OUTCOMES},
     "container": set(SETTINGS),

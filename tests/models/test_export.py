@@ -56,7 +56,9 @@ def trained(spec: ModelSpec) -> nn.Module:
 def exported(request: pytest.FixtureRequest) -> tuple[Served, onnx.ModelProto, ModelInfo]:
     spec = SPECS[request.param]
     served = Served(spec, trained(spec)).eval()
-    return served, to_onnx(served), ModelInfo(request.param, ModelKind(spec.kind), spec.labels, spec.size, spec.k)
+    if spec.kind == "collage-cnn":
+        return served, to_onnx(served), ModelInfo.collage(request.param, spec.labels, spec.size, spec.k)
+    return served, to_onnx(served), ModelInfo.make(request.param, ModelKind(spec.kind), spec.labels, spec.size)
 
 
 def test_the_graph_is_clean(exported: tuple[Served, onnx.ModelProto, ModelInfo]) -> None:
@@ -107,7 +109,7 @@ def test_depthwise_convolutions_are_exported() -> None:
     served = Served(spec, trained(spec)).eval()
     model = to_onnx(served)
     assert (
-        check(served, OnnxModel(pack(model, ModelInfo("m", ModelKind.S_CNN, spec.labels, 16))), probes(16), "fp32")
+        check(served, OnnxModel(pack(model, ModelInfo.make("m", ModelKind.S_CNN, spec.labels, 16))), probes(16), "fp32")
         < 1e-4
     )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from collage.figures import Row
-from collage.model_info import ModelInfo, ModelKind
+from collage.model_info import ModelInfo
 from models import cards, checkpoint, evaluate, train, zoo
 from models.data import find
 from models.measure import OnnxModel
@@ -91,7 +91,7 @@ def test_the_card_of_a_model_that_is_never_sure_leaves_out_how_often_it_is_right
     extra = {"architecture": "collage-resnet", "dataset": "pets", "recipe": {}, "epochs": 1, "training_s": 60.0}
     extra |= {"seed": 0, "validation_accuracy": 0.5, "storage": "int8", "accuracy_change": 0.0}
     extra |= {"calibration": {"coverage": 0.0, "agreement": 1.0, "target": 0.9}}
-    info = ModelInfo("pets-collage-3x3", ModelKind.COLLAGE_CNN, ("cat", "dog"), 48, 3, extra=extra)
+    info = ModelInfo.collage("pets-collage-3x3", ("cat", "dog"), 48, 3, extra=extra)
     row: Row = {"top1": 0.5, "images": 10, "accepted_share": 1.0, "coverage": 0.0, "latency_s": 0.01}
     row |= {"covered_agreement": None, "covered_top1": None, "latency_ratio": 1.0, "size_bytes": 1}
     assert "Test images: 0.00 % of the cells, - as the s-cnn, - right." in cards.card(info, row, None)

@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from collage.serving import channel_options
 from collage.tensors import to_tensor
-from collage.v1 import worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
 from worker.config import WorkerSettings
-from worker.server import Worker
+from worker.server import WorkerProcess
 
 BOUND_S = 20.0
 """Longest that a test waits for anything; a failsafe, not a measurement."""
@@ -39,7 +39,7 @@ async def until(condition: Callable[[], object]) -> None:
 class Client:
     """A worker in this process and a channel to it."""
 
-    worker: Worker
+    worker: WorkerProcess
     registry: CollectorRegistry
 
     @cached_property
@@ -52,17 +52,13 @@ class Client:
             await self.channel.close()
         await self.worker.stop()
 
-    def classify(
+    def ask(
         self, image: NDArray[Any] | None = None, request_id: str = "r", timeout: float = BOUND_S, attempt: int = 0
-    ) -> grpc.aio.UnaryUnaryCall[worker_pb2.ClassifyRequest, worker_pb2.ClassifyResponse]:
+    ) -> grpc.aio.UnaryUnaryCall[model_pb2.RunRequest, model_pb2.RunResponse]:
         size = self.worker.engine.model.info.size
         tensor = to_tensor(np.zeros((size, size, 3), np.uint8) if image is None else image)
-        request = worker_pb2.ClassifyRequest(image=tensor, request_id=request_id, attempt=attempt)
-        return worker_pb2_grpc.ClassifierServiceStub(self.channel).Classify(request, timeout=timeout)
-
-    def detect(self, collage: NDArray[Any]) -> grpc.aio.UnaryUnaryCall[Any, worker_pb2.DetectResponse]:
-        request = worker_pb2.DetectRequest(collage=to_tensor(collage), request_id="collage:r")
-        return worker_pb2_grpc.CollageServiceStub(self.channel).Detect(request, timeout=BOUND_S)
+        request = model_pb2.RunRequest(input=tensor, request_id=request_id, attempt=attempt)
+        return model_pb2_grpc.ModelServiceStub(self.channel).Run(request, timeout=timeout)
 
     def metric(self, name: str, **labels: str) -> float:
         value = self.registry.get_sample_value(f"collage_worker_{name}", labels)
@@ -93,7 +89,7 @@ async def launch() -> AsyncIterator[Launch]:
         async def make(model: Path, *, start: bool = True, **settings: Any) -> Client:
             defaults = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "drain_s": 0.0, "model": model}
             registry = CollectorRegistry()
-            client = Client(Worker(WorkerSettings(**{**defaults, **settings}), registry), registry)
+            client = Client(WorkerProcess(WorkerSettings(**{**defaults, **settings}), registry), registry)
             stack.push_async_callback(client.close)
             if start:
                 await client.worker.start()

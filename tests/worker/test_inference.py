@@ -62,7 +62,7 @@ async def test_a_batch_takes_one_place_in_the_queue(launch: Launch, s_cnn: Path)
     client = await launch(s_cnn, queue_size=1, slowdown="fixed:0.1")
     batch = asyncio.ensure_future(oip_grpc.GRPCInferenceServiceStub(client.channel).ModelInfer(images(4)))
     await until(lambda: client.started == 1)
-    await client.classify()  # goes in between
+    await client.ask()  # goes in between
     assert client.started < 4
     assert list((await batch).outputs[0].shape) == [4, 3]
 
@@ -88,7 +88,7 @@ async def test_a_batch_ends_with_its_callers_time(launch: Launch, s_cnn: Path, g
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: client.count("cancelled") == 1)
     assert client.started <= 3
-    await client.classify()
+    await client.ask()
 
 
 async def test_a_draining_worker_lives_and_is_not_ready(launch: Launch, s_cnn: Path) -> None:

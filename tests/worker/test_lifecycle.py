@@ -33,13 +33,13 @@ async def test_serving_begins_after_the_warm_up(launch: Launch, tmp_path: Path) 
     client = await launch(onnx_models.save_s_cnn(tmp_path / "slow.onnx", loops=50_000), start=False)
     starting = asyncio.create_task(client.worker.start())
     await until(lambda: client.worker.server.port)
-    watching = watch(client, "collage.v1.ClassifierService")
+    watching = watch(client, "collage.v1.ModelService")
     assert (await watching.read()).status == NOT_SERVING
     assert await check(client) == NOT_SERVING
     assert not starting.done()
     assert (await watching.read()).status == SERVING
     await starting
-    for service in ("", "collage.v1.ClassifierService", "collage.v1.ModelInfoService"):
+    for service in ("", "collage.v1.ModelService"):
         assert await check(client, service) == SERVING
     watching.cancel()
 
@@ -49,7 +49,7 @@ async def test_a_warm_up_that_does_not_end_never_serves_and_can_be_cancelled(lau
     starting = asyncio.create_task(client.worker.start())
     await until(lambda: client.worker.server.port)
     assert await check(client) == NOT_SERVING
-    waiting = client.classify()  # behind the warm-up
+    waiting = client.ask()  # behind the warm-up
     await until(lambda: client.waiting == 1)
     assert client.started == 0
     starting.cancel()
@@ -64,12 +64,12 @@ async def test_stopping_lets_calls_in_flight_finish(launch: Launch, s_cnn: Path)
     client = await launch(s_cnn, slowdown="fixed:0.3", drain_s=BOUND_S)
     watching = watch(client)
     assert (await watching.read()).status == SERVING
-    calls = [client.classify() for _ in range(2)]  # one runs, one waits
+    calls = [client.ask() for _ in range(2)]  # one runs, one waits
     await until(lambda: client.waiting == 1)
     stopping = [asyncio.create_task(client.worker.stop()) for _ in range(2)]
     assert (await watching.read()).status == NOT_SERVING
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify(timeout=2)
+        await client.ask(timeout=2)
     assert caught.value.code() is Unavailable.code
     for call in calls:
         assert (await call).inference_s >= 0.3
@@ -81,7 +81,7 @@ async def test_stopping_lets_calls_in_flight_finish(launch: Launch, s_cnn: Path)
 async def test_stopping_cuts_off_what_outlasts_the_drain(launch: Launch, endless: Path) -> None:
     client = await launch(endless, start=False, drain_s=0.1)
     await client.worker.server.start()
-    call = client.classify()
+    call = client.ask()
     await until(lambda: client.started == 1)
     async with asyncio.timeout(BOUND_S):
         await client.worker.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from collage.model_info import ModelKind
+from collage.model_info import LOCALISATION, CodeInfo, ModelKind, TensorSpec
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
 from worker.model import Model, ModelError
@@ -132,7 +133,12 @@ IMAGE_INPUT = ("image", TensorProto.UINT8, ["N", 8, 8, 3])
         ([("image", TensorProto.INT64, ["N", 8, 8, 3])], [("scores", ["N", 8, 8, 3])], "tensor(int64)"),
         ([("image", TensorProto.UINT8, [4, 8, 8, 3])], [("scores", [4, 8, 8, 3])], "[4, 8, 8, 3]"),
         ([IMAGE_INPUT, ("more", TensorProto.FLOAT, [1])], [("scores", ["N", 8, 8, 3])], "it needs one"),
-        ([IMAGE_INPUT], [("one", ["N", 8, 8, 3]), ("two", ["N", 8, 8, 3])], "outputs one, two: a s-cnn needs scores"),
+        ([IMAGE_INPUT], [("scores", ["N", 8, 8, 3])], "gives 'scores' [8, 8, 3] for one image: models of kind s-cnn"),
+        (
+            [IMAGE_INPUT],
+            [("one", ["N", 8, 8, 3]), ("two", ["N", 8, 8, 3])],
+            "outputs 'one', 'two': models",
+        ),
     ],
 )
 def test_odd_inputs_and_outputs_are_refused(tmp_path: Path, inputs: Any, outputs: Any, told: str) -> None:
@@ -143,16 +149,68 @@ def test_odd_inputs_and_outputs_are_refused(tmp_path: Path, inputs: Any, outputs
     assert "\n" not in str(caught.value)
 
 
-async def test_outputs_of_the_wrong_shape_are_refused_by_the_warm_up(load: Load, tmp_path: Path) -> None:
-    model = load(graph(tmp_path / "odd.onnx", [IMAGE_INPUT], [("scores", ["N", 8, 8, 3])]))
-    with pytest.raises(ModelError, match=r"\(8, 8, 3\).* its 3 labels ask for .*\(3,\)"):
-        await model.warm_up()
+async def test_outputs_that_the_graph_did_not_foretell_are_refused_by_the_warm_up(load: Load, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Unique", ["pixels"], ["values"]),  # as many as there are
+        helper.make_node("Unsqueeze", ["values", "first"], ["scores"]),
+    ]
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", "C"])
+    first = onnx.numpy_helper.from_array(np.array([0]), "first")
+    made = helper.make_graph(nodes, "odd", [helper.make_tensor_value_info(*IMAGE_INPUT)], [scores], [first])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    file = onnx_models.save_described(tmp_path / "odd.onnx", model, name="odd", labels=COLOURS, size=8)
+    odd = load(file)
+    assert odd.info.outputs[0].shape == (3,)
+    with pytest.raises(ModelError, match=r"of a black image, scores is float32 \[1\] instead of .* \[3\]"):
+        await odd.warm_up()
 
 
-async def test_too_many_labels_are_refused_by_the_warm_up(load: Load, tmp_path: Path) -> None:
-    model = load(onnx_models.save_plain(tmp_path / "m.onnx", sidecar={**SIDECAR, "labels": ["a", "b"]}))
-    with pytest.raises(ModelError, match="its 2 labels"):
-        await model.warm_up()
+def test_labels_that_do_not_go_with_the_outputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"gives 'y' \[3\] for one image: .* with 2 labels give \[2\]"):
+        Model(onnx_models.save_plain(tmp_path / "m.onnx", sidecar={**SIDECAR, "labels": ["a", "b"]}))
+
+
+def test_names_that_would_garble_a_log_are_refused(tmp_path: Path) -> None:
+    file = onnx_models.save_plain(tmp_path / "odd.onnx", sidecar=SIDECAR)
+    model = onnx.load(file)
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "sco\nres"
+    onnx.save(model, file)
+    with pytest.raises(ModelError, match=r"odd\.onnx cannot be served: a tensor's name must be one line"):
+        Model(file)
+    (tmp_path / "odd.onnx.json").write_text(json.dumps({**SIDECAR, "labels": ["a"]}))
+    with pytest.raises(ModelError, match=r"gives 'sco\\nres' \[3\]"):
+        Model(file)
+
+
+async def test_the_graph_names_inputs_and_outputs(load: Load, tmp_path: Path) -> None:
+    plain = load(onnx_models.save_plain(tmp_path / "p.onnx", sidecar=SIDECAR)).info
+    assert (plain.input, plain.outputs) == (
+        TensorSpec("x", "uint8", (8, 8, 3)),
+        (TensorSpec("y", "float32", (3,)),),
+    )
+    collage = load(onnx_models.save_collage_cnn(tmp_path / "c.onnx", k=3, cell=2)).info
+    assert [spec.shape for spec in collage.outputs] == [(9, 4), (9,), (9, 3)]
+
+
+async def test_a_localiser_gives_a_box(load: Load, tmp_path: Path) -> None:
+    model = load(onnx_models.save_linear(tmp_path / "m.onnx", task=LOCALISATION))
+    await model.warm_up()
+    assert (model.info.task, model.info.labels) == (LOCALISATION, ())
+    (box,) = await model.run(IMAGE)
+    assert box.tolist() == onnx_models.linear_outputs(IMAGE, 4).tolist()
+
+
+async def test_a_parity_model_says_what_it_takes_and_is_exact(load: Load, tmp_path: Path) -> None:
+    model = load(onnx_models.save_parity(tmp_path / "m.onnx", weights=(0.25, 0.75), inputs=2, row=1, base="abc"))
+    await model.warm_up()
+    assert model.info.kind is ModelKind.PARITY
+    assert model.info.code == CodeInfo("linear", 2, 2, 1, weights=(0.25, 0.75), base="abc")
+    first, second = (np.random.default_rng(seed).integers(0, 64, (8, 8, 3), np.uint8) * 4 for seed in (1, 2))
+    mean = first // 4 + second // 4 * 3
+    (said,) = await model.run(mean)
+    own, other = (onnx_models.linear_outputs(image) for image in (first, second))
+    assert (4 * said - 3 * other).tolist() == own.tolist()
 
 
 async def test_a_model_that_fails_is_refused_by_the_warm_up(load: Load, tmp_path: Path) -> None:
@@ -175,9 +233,9 @@ async def test_a_model_that_fails_is_refused_by_the_warm_up(load: Load, tmp_path
         (None, "does not describe itself: write "),
         ({}, "name, kind, labels, size"),
         ({**SIDECAR, "typo": 1}, "name, kind, labels, size"),
-        ({**SIDECAR, "kind": "cnn"}, "'cnn' is not a valid ModelKind"),
-        ({**SIDECAR, "kind": "parity"}, "no service runs that kind yet"),
-        ({**SIDECAR, "kind": "collage-cnn"}, "needs boxes, confidences, class_probabilities"),
+        ({**SIDECAR, "kind": "cnn"}, "kind must be s-cnn, collage-cnn, parity, not 'cnn'"),
+        ({**SIDECAR, "kind": "parity"}, "a parity model needs a code"),
+        ({**SIDECAR, "kind": "collage-cnn"}, "have boxes, confidences, class_probabilities"),
         ({**SIDECAR, "labels": 3}, "labels must be"),
         ({**SIDECAR, "size": 0}, "size must be"),
         ({**SIDECAR, "extra": {"mean": [0.5]}}, "lists of three numbers"),

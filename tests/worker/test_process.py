@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from collage.tensors import to_tensor
-from collage.v1 import worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
 from tests.worker.conftest import BOUND_S
 
@@ -67,8 +67,8 @@ async def test_sigterm_finishes_the_call_in_flight_and_exits_0(s_cnn: Path) -> N
     async with process("--model", str(s_cnn), "--slowdown", "fixed:1.0") as running:
         port = await ports(running)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port['port']}") as channel:
-            request = worker_pb2.ClassifyRequest(image=to_tensor(onnx_models.solid("red", 8)), request_id="r")
-            call = worker_pb2_grpc.ClassifierServiceStub(channel).Classify(request, timeout=BOUND_S)
+            request = model_pb2.RunRequest(input=to_tensor(onnx_models.solid("red", 8)), request_id="r")
+            call = model_pb2_grpc.ModelServiceStub(channel).Run(request, timeout=BOUND_S)
             async with asyncio.timeout(BOUND_S):
                 while (await metrics(port["metrics_port"]))["collage_worker_queue_seconds_count"] == 0:
                     pass
@@ -95,7 +95,7 @@ async def test_settings_come_from_the_environment_as_well(s_cnn: Path) -> None:
     [
         (["--model", "missing.onnx"], "worker: there is no model file missing.onnx"),
         (["--model", "{s_cnn}", "--slowdown", "sometimes"], "slowdown 'sometimes' cannot be used: it is none of off"),
-        (["--model", "{mislabelled}"], "its 2 labels ask for"),
+        (["--model", "{mislabelled}"], "with 2 labels give [2]"),
         (["--threads", "0", "--model", "x.onnx"], "--threads: Input should be greater than or equal to 1"),
         ([], "--model: Field required"),
     ],

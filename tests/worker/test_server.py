@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from numpy.typing import NDArray
 
-from collage.model_info import ModelInfo, ModelKind
+from collage.model_info import ModelInfo
 from collage.serving import DeadlineExceeded, ResourceExhausted
 from collage.tensors import floats_from_tensor
-from collage.v1 import worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
 from tests.worker.conftest import BOUND_S, Launch, until
@@ -28,8 +29,8 @@ LONG = "fixed:600"
 @pytest.mark.parametrize("colour", COLOURS)
 async def test_an_image_gets_its_scores(launch: Launch, s_cnn: Path, colour: str) -> None:
     client = await launch(s_cnn)
-    response = await client.classify(solid(colour, 8))
-    scores = floats_from_tensor(response.scores, [3])
+    response = await client.ask(solid(colour, 8))
+    scores = floats_from_tensor(response.outputs[0], [3])
     assert scores.tolist() == [float(name == colour) for name in COLOURS]
     assert 0 <= response.queue_s < BOUND_S
     assert 0 < response.inference_s < BOUND_S
@@ -41,10 +42,10 @@ async def test_a_collage_gets_its_detections(launch: Launch, tmp_path: Path) -> 
     client = await launch(onnx_models.save_collage_cnn(tmp_path / "collage.onnx", k=2, cell=4))
     collage = np.full((8, 8, 3), 128, np.uint8)
     collage[:4, 4:] = solid("green", 4)
-    response = await client.detect(collage)
-    assert floats_from_tensor(response.boxes, [4, 4])[1].tolist() == [0.5, 0, 1, 0.5]
-    assert floats_from_tensor(response.confidences, [4]).tolist() == [0, 1, 0, 0]
-    probabilities = floats_from_tensor(response.class_probabilities, [4, 3])
+    response = await client.ask(collage)
+    assert floats_from_tensor(response.outputs[0], [4, 4])[1].tolist() == [0.5, 0, 1, 0.5]
+    assert floats_from_tensor(response.outputs[1], [4]).tolist() == [0, 1, 0, 0]
+    probabilities = floats_from_tensor(response.outputs[2], [4, 3])
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
     assert probabilities[1].argmax() == COLOURS.index("green")
 
@@ -52,31 +53,36 @@ async def test_a_collage_gets_its_detections(launch: Launch, tmp_path: Path) -> 
 async def test_a_worker_describes_its_model(launch: Launch, tmp_path: Path) -> None:
     file = onnx_models.save_collage_cnn(tmp_path / "m.onnx", k=3, detection_threshold=0.25, accept_threshold=0.75)
     client = await launch(file)
-    stub = worker_pb2_grpc.ModelInfoServiceStub(client.channel)
-    info = ModelInfo.from_proto(await stub.GetModelInfo(worker_pb2.GetModelInfoRequest()))
+    stub = model_pb2_grpc.ModelServiceStub(client.channel)
+    info = ModelInfo.from_proto(await stub.GetModelInfo(model_pb2.GetModelInfoRequest()))
     version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    assert info == ModelInfo("colour-collages", ModelKind.COLLAGE_CNN, COLOURS, 12, 3, 0.25, 0.75, version)
+    expected = ModelInfo.collage("colour-collages", COLOURS, 12, 3, 0.25, accept_threshold=0.75, version=version)
+    assert info == replace(expected, outputs=info.outputs)
+    assert [(spec.name, spec.shape) for spec in info.outputs] == [
+        ("boxes", (9, 4)),
+        ("confidences", (9,)),
+        ("class_probabilities", (9, 3)),
+    ]
 
 
-@pytest.mark.parametrize("kind", ["s-cnn", "collage-cnn"])
-async def test_reflection_lists_only_the_services_that_fit_the_model(launch: Launch, tmp_path: Path, kind: str) -> None:
-    save = onnx_models.save_s_cnn if kind == "s-cnn" else onnx_models.save_collage_cnn
-    client = await launch(save(tmp_path / "m.onnx"))
+@pytest.mark.parametrize("kind", ["s-cnn", "collage-cnn", "parity"])
+async def test_every_kind_is_served_by_one_service(launch: Launch, tmp_path: Path, kind: str) -> None:
+    save = {
+        "s-cnn": onnx_models.save_s_cnn,
+        "collage-cnn": onnx_models.save_collage_cnn,
+        "parity": onnx_models.save_parity,
+    }
+    client = await launch(save[kind](tmp_path / "m.onnx"))
     stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
     call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     names = {service.name for service in (await call.read()).list_services_response.service}
     call.cancel()
-    classifies = {"collage.v1.ClassifierService", "inference.GRPCInferenceService"}
     assert names == {
-        *(classifies if kind == "s-cnn" else {"collage.v1.CollageService"}),
-        "collage.v1.ModelInfoService",
+        "collage.v1.ModelService",
+        *(["inference.GRPCInferenceService"] if kind == "s-cnn" else []),
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
-    wrong = client.detect if kind == "s-cnn" else client.classify
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await wrong(solid("red", 8))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize(
@@ -90,18 +96,18 @@ async def test_reflection_lists_only_the_services_that_fit_the_model(launch: Lau
 async def test_a_wrong_tensor_is_refused(launch: Launch, s_cnn: Path, image: NDArray[Any], told: str) -> None:
     client = await launch(s_cnn)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify(image)
+        await client.ask(image)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert told in str(caught.value.details())
     assert "uint8 tensor of shape [8, 8, 3]" in str(caught.value.details())
     assert (client.count("invalid"), client.started) == (1, 0)
-    await client.classify(solid("red", 8))
+    await client.ask(solid("red", 8))
 
 
 async def test_a_request_without_a_tensor_is_refused(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await worker_pb2_grpc.ClassifierServiceStub(client.channel).Classify(worker_pb2.ClassifyRequest())
+        await model_pb2_grpc.ModelServiceStub(client.channel).Run(model_pb2.RunRequest())
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -110,30 +116,30 @@ async def test_a_failing_model_tells_the_caller_nothing_of_its_insides(
 ) -> None:
     client = await launch(onnx_models.save_fragile(tmp_path / "fragile.onnx"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify(solid("red", 8))
+        await client.ask(solid("red", 8))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert caught.value.details() == "internal error: see the server's log"
     assert "Gather" in caplog.text
     assert client.count("failed") == 1
-    await client.classify(solid("green", 8))
+    await client.ask(solid("green", 8))
     assert client.count("ok") == 1
 
 
 async def test_a_message_over_the_limit_is_refused(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, max_message_bytes=4096)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify(np.zeros((64, 64, 3), np.uint8))
+        await client.ask(np.zeros((64, 64, 3), np.uint8))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "4096" in str(caught.value.details())
-    await client.classify()
+    await client.ask()
 
 
 async def test_a_full_queue_refuses_at_once(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, queue_size=2, slowdown=LONG)
-    waiting = [client.classify() for _ in range(3)]
+    waiting = [client.ask() for _ in range(3)]
     await until(lambda: client.waiting == 2)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify()
+        await client.ask()
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "2 calls are waiting here already: send to another worker, or try again later" in str(caught.value.details())
     assert (client.count("rejected"), client.started, client.waiting) == (1, 1, 2)
@@ -141,7 +147,7 @@ async def test_a_full_queue_refuses_at_once(launch: Launch, s_cnn: Path) -> None
         call.cancel()
     await until(lambda: client.count("dropped") + client.count("cancelled") == 3)
     assert client.waiting == 0
-    waiting = [client.classify() for _ in range(3)]
+    waiting = [client.ask() for _ in range(3)]
     await until(lambda: client.waiting == 2)
     for call in waiting:
         call.cancel()
@@ -149,11 +155,11 @@ async def test_a_full_queue_refuses_at_once(launch: Launch, s_cnn: Path) -> None
 
 async def test_a_queue_too_long_for_the_callers_deadline_refuses_at_once(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, slowdown="fixed:0.2")
-    await client.classify()  # so that it is known how long one takes
-    waiting = [client.classify() for _ in range(3)]
+    await client.ask()  # so that it is known how long one takes
+    waiting = [client.ask() for _ in range(3)]
     await until(lambda: client.waiting == 2)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify(timeout=0.5)
+        await client.ask(timeout=0.5)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "leaves no time for this call: send to another worker" in str(caught.value.details())
     pushback = dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"]
@@ -165,18 +171,18 @@ async def test_a_queue_too_long_for_the_callers_deadline_refuses_at_once(launch:
 
 async def test_an_idle_worker_takes_whatever_comes(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, slowdown="fixed:0.2")
-    await client.classify()
+    await client.ask()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify(timeout=0.05)
+        await client.ask(timeout=0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_a_queue_of_size_0_lets_nobody_wait(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, queue_size=0, slowdown=LONG)
-    running = client.classify()
+    running = client.ask()
     await until(lambda: client.started == 1)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify()
+        await client.ask()
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     running.cancel()
 
@@ -185,12 +191,12 @@ async def test_waiting_calls_are_served_in_order_one_at_a_time(launch: Launch, s
     client = await launch(s_cnn, slowdown="fixed:0.05")
     finished: list[int] = []
 
-    async def call(number: int) -> worker_pb2.ClassifyResponse:
-        response = await client.classify(request_id=str(number))
+    async def call(number: int) -> model_pb2.RunResponse:
+        response = await client.ask(request_id=str(number))
         finished.append(number)
         return response
 
-    calls: list[asyncio.Task[worker_pb2.ClassifyResponse]] = []
+    calls: list[asyncio.Task[model_pb2.RunResponse]] = []
     async with asyncio.TaskGroup() as group:
         for number in range(3):
             calls.append(group.create_task(call(number)))
@@ -202,9 +208,9 @@ async def test_waiting_calls_are_served_in_order_one_at_a_time(launch: Launch, s
 
 async def test_work_of_a_caller_who_is_gone_never_starts(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, slowdown=LONG)
-    running = client.classify()
+    running = client.ask()
     await until(lambda: client.started == 1)
-    waiting = client.classify()
+    waiting = client.ask()
     await until(lambda: client.waiting == 1)
     waiting.cancel()
     await until(lambda: client.count("dropped") == 1)
@@ -216,10 +222,10 @@ async def test_work_of_a_caller_who_is_gone_never_starts(launch: Launch, s_cnn: 
 
 async def test_work_whose_deadline_passes_in_the_queue_never_starts(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, slowdown=LONG)
-    running = client.classify()
+    running = client.ask()
     await until(lambda: client.started == 1)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.classify(timeout=0.05)
+        await client.ask(timeout=0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: client.count("dropped") == 1)
     assert client.started == 1
@@ -248,7 +254,7 @@ async def test_the_engine_refuses_with_a_status_of_its_own(launch: Launch, s_cnn
 async def test_a_running_session_stops_when_its_caller_goes(launch: Launch, endless: Path, how: str) -> None:
     client = await launch(endless, start=False)
     await client.worker.server.start()  # without the warm-up, which would take forever
-    call = client.classify(timeout=0.3 if how == "deadline" else BOUND_S)
+    call = client.ask(timeout=0.3 if how == "deadline" else BOUND_S)
     await until(lambda: client.started == 1)
     if how == "cancel":
         call.cancel()
@@ -260,7 +266,7 @@ async def test_a_running_session_stops_when_its_caller_goes(launch: Launch, endl
     await until(lambda: client.count("cancelled") == 1)
     assert loop.time() - gone < 2.0, "the session went on"
 
-    following = client.classify()
+    following = client.ask()
     await until(lambda: client.started == 2)
     assert client.metric("queue_seconds_sum") < 2.0
     following.cancel()
@@ -286,9 +292,9 @@ async def test_cancelling_twice_still_runs_one_inference_at_a_time(launch: Launc
 
 async def test_cancelling_frees_a_slot_held_by_injected_slowness(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, slowdown=LONG)
-    running = client.classify()
+    running = client.ask()
     await until(lambda: client.started == 1)
-    following = client.classify()
+    following = client.ask()
     await until(lambda: client.waiting == 1)
     running.cancel()
     await until(lambda: client.started == 2)
@@ -299,7 +305,7 @@ async def test_cancelling_frees_a_slot_held_by_injected_slowness(launch: Launch,
 
 async def test_injected_slowness_is_a_lower_bound_of_the_service_time(launch: Launch, tmp_path: Path) -> None:
     quick = await launch(onnx_models.save_s_cnn(tmp_path / "quick.onnx"), slowdown="fixed:0.4", slowdown_scale=0.5)
-    response = await quick.classify()
+    response = await quick.ask()
     assert 0.2 <= response.inference_s < 0.4
     assert quick.metric("slowdown_seconds_sum") == pytest.approx(0.2)
 
@@ -307,16 +313,16 @@ async def test_injected_slowness_is_a_lower_bound_of_the_service_time(launch: La
 async def test_real_inference_counts_towards_injected_slowness(launch: Launch, tmp_path: Path) -> None:
     file = onnx_models.save_s_cnn(tmp_path / "slow.onnx", loops=5_000)
     short = await launch(file, slowdown="fixed:0.0001")
-    real = min([(await short.classify()).inference_s for _ in range(5)])
+    real = min([(await short.ask()).inference_s for _ in range(5)])
     assert real > 0.001
     long = await launch(file, slowdown=f"fixed:{2 * real}")
-    served = min([(await long.classify()).inference_s for _ in range(5)])  # the least disturbed by other processes
+    served = min([(await long.ask()).inference_s for _ in range(5)])  # the least disturbed by other processes
     assert 2 * real <= served < 2.5 * real
 
 
 async def test_a_collage_worker_is_a_tenth_faster(launch: Launch, tmp_path: Path) -> None:
     client = await launch(onnx_models.save_collage_cnn(tmp_path / "m.onnx"), slowdown="fixed:0.1")
-    response = await client.detect(solid("red", 8))
+    response = await client.ask(solid("red", 8))
     assert client.metric("slowdown_seconds_sum") == pytest.approx(0.09)
     assert response.inference_s >= 0.09
 
@@ -328,7 +334,7 @@ async def test_draws_follow_request_and_attempt(launch: Launch, s_cnn: Path, tmp
         client = await launch(s_cnn, slowdown=f"trace:{tmp_path}/trace.npy", slowdown_seed=seed)
         sums = [0.0]
         for request_id, attempt in (("a", 0), ("a", 1), ("b", 0), ("a", 0)):
-            await client.classify(request_id=request_id, attempt=attempt)
+            await client.ask(request_id=request_id, attempt=attempt)
             sums.append(client.metric("slowdown_seconds_sum"))
         drawn.append(np.diff(sums).round(9).tolist())
     assert drawn[0] == drawn[1] != drawn[2]
@@ -338,13 +344,13 @@ async def test_draws_follow_request_and_attempt(launch: Launch, s_cnn: Path, tmp
 
 async def test_nothing_is_drawn_when_slowness_is_off(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn)
-    await client.classify()
+    await client.ask()
     assert client.metric("slowdown_seconds_count") == 0
 
 
 async def test_metrics_are_on_their_port(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn)
-    await client.classify()
+    await client.ask()
     reader, writer = await asyncio.open_connection("127.0.0.1", client.worker.server.metrics_port)
     writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
     async with asyncio.timeout(BOUND_S):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,29 +16,29 @@ import pytest
 from numpy.typing import NDArray
 
 from collage.tensors import floats_from_tensor, to_tensor
-from collage.v1 import worker_pb2, worker_pb2_grpc
+from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
 from tests.worker.conftest import BOUND_S, Client, Launch, until
 
 LONG = "fixed:600"
-Response = worker_pb2.ClassifyStreamResponse
+Response = model_pb2.RunStreamResponse
 
 
 class Stream:
-    """One stream of classifications."""
+    """One stream of calls."""
 
     def __init__(self, client: Client) -> None:
-        self.rpc: Any = worker_pb2_grpc.ClassifierServiceStub(client.channel).ClassifyStream(timeout=BOUND_S)
+        self.rpc: Any = model_pb2_grpc.ModelServiceStub(client.channel).RunStream(timeout=BOUND_S)
         self._responses = aiter(self.rpc)
 
     async def ask(self, call_id: int, image: NDArray[Any] | None = None, timeout_s: float = 0.0) -> None:
         tensor = to_tensor(solid("red", 8) if image is None else image)
-        request = worker_pb2.ClassifyRequest(image=tensor, request_id=f"r{call_id}")
-        await self.rpc.write(worker_pb2.ClassifyStreamRequest(call_id=call_id, request=request, timeout_s=timeout_s))
+        request = model_pb2.RunRequest(input=tensor, request_id=f"r{call_id}")
+        await self.rpc.write(model_pb2.RunStreamRequest(call_id=call_id, request=request, timeout_s=timeout_s))
 
     async def cancel(self, call_id: int) -> None:
-        await self.rpc.write(worker_pb2.ClassifyStreamRequest(call_id=call_id, cancel=True))
+        await self.rpc.write(model_pb2.RunStreamRequest(call_id=call_id, cancel=True))
 
     async def answer(self) -> Response:
         response: Response = await anext(self._responses)
@@ -68,7 +69,7 @@ async def test_every_call_gets_its_answer(launch: Launch, s_cnn: Path) -> None:
             await stream.ask(call_id, solid(colour, 8))
         answers = {answer.call_id: answer.response for answer in [await stream.answer() for _ in COLOURS]}
         for call_id, colour in enumerate(COLOURS, 7):
-            scores = floats_from_tensor(answers[call_id].scores, [3])
+            scores = floats_from_tensor(answers[call_id].outputs[0], [3])
             assert scores.tolist() == [float(name == colour) for name in COLOURS]
             assert answers[call_id].inference_s > 0
         await stream.rpc.done_writing()
@@ -83,13 +84,13 @@ async def test_a_stream_is_open_before_its_first_call(launch: Launch, s_cnn: Pat
 
 async def test_collages_go_over_streams_as_well(launch: Launch, tmp_path: Path) -> None:
     client = await launch(onnx_models.save_collage_cnn(tmp_path / "collage.onnx", k=2, cell=4))
-    rpc = worker_pb2_grpc.CollageServiceStub(client.channel).DetectStream(timeout=BOUND_S)
-    request = worker_pb2.DetectRequest(collage=to_tensor(solid("green", 8)))
-    await rpc.write(worker_pb2.DetectStreamRequest(call_id=3, request=request))
+    rpc = model_pb2_grpc.ModelServiceStub(client.channel).RunStream(timeout=BOUND_S)
+    request = model_pb2.RunRequest(input=to_tensor(solid("green", 8)))
+    await rpc.write(model_pb2.RunStreamRequest(call_id=3, request=request))
     answer = await rpc.read()
-    assert isinstance(answer, worker_pb2.DetectStreamResponse)
+    assert isinstance(answer, model_pb2.RunStreamResponse)
     assert answer.call_id == 3
-    assert floats_from_tensor(answer.response.confidences, [4]).tolist() == [1, 1, 1, 1]
+    assert floats_from_tensor(answer.response.outputs[1], [4]).tolist() == [1, 1, 1, 1]
     rpc.cancel()
 
 
@@ -160,9 +161,11 @@ async def test_errors_are_the_calls_own(launch: Launch, s_cnn: Path, caplog: pyt
         call_id, code, told = await stream.error()
         assert (call_id, code) == (1, "INVALID_ARGUMENT")
         assert "[9, 9, 3]" in told
-        await stream.rpc.write(worker_pb2.ClassifyStreamRequest(call_id=2))
+        await stream.rpc.write(model_pb2.RunStreamRequest(call_id=2))
         assert (await stream.error())[:2] == (2, "INVALID_ARGUMENT")
-        await stream.ask(3)
+        await stream.ask(3, timeout_s=math.nan)
+        assert (await stream.error())[:2] == (3, "INVALID_ARGUMENT")
+        await stream.ask(4)
         assert (await stream.answer()).WhichOneof("result") == "response"
 
 
@@ -187,10 +190,10 @@ async def test_an_id_that_is_unanswered_yet_is_refused(launch: Launch, s_cnn: Pa
 
 async def test_garbage_ends_the_stream_when_the_others_are_answered(launch: Launch, s_cnn: Path) -> None:
     client = await launch(s_cnn, slowdown="fixed:0.1")
-    method = "/collage.v1.ClassifierService/ClassifyStream"
+    method = "/collage.v1.ModelService/RunStream"
     rpc = client.channel.stream_stream(method, None, Response.FromString)(timeout=BOUND_S)
-    request = worker_pb2.ClassifyRequest(image=to_tensor(solid("red", 8)))
-    await rpc.write(worker_pb2.ClassifyStreamRequest(call_id=1, request=request).SerializeToString())
+    request = model_pb2.RunRequest(input=to_tensor(solid("red", 8)))
+    await rpc.write(model_pb2.RunStreamRequest(call_id=1, request=request).SerializeToString())
     await rpc.write(b"\xff\xff")
     assert (await rpc.read()).call_id == 1
     with pytest.raises(grpc.aio.AioRpcError, match="no call") as caught:

@@ -25,29 +25,31 @@ _sym_db = _symbol_database.Default()
 from collage.v1 import tensor_pb2 as collage_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63ollage/v1/predict.proto\x12\ncollage.v1\x1a\x17\x63ollage/v1/tensor.proto\"s\n\x0ePredictRequest\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12$\n\x06tensor\x18\x02 \x01(\x0b\x32\x12.collage.v1.TensorH\x00\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x07\n\x05input\"j\n\x0fPredictResponse\x12+\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1a.collage.v1.Classification\x12*\n\nprovenance\x18\x02 \x01(\x0b\x32\x16.collage.v1.Provenance\"C\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\x9a\x02\n\nProvenance\x12\"\n\x06source\x18\x01 \x01(\x0e\x32\x12.collage.v1.Source\x12\x10\n\x08\x64\x65graded\x18\x02 \x01(\x08\x12\x1d\n\x10\x63oded_confidence\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x08group_id\x18\x04 \x01(\t\x12\x11\n\x04\x63\x65ll\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x12\n\nmodel_name\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x0f\n\x07queue_s\x18\x08 \x01(\x01\x12\x13\n\x0binference_s\x18\t \x01(\x01\x12\x0f\n\x07total_s\x18\n \x01(\x01\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\x13\n\x11_coded_confidenceB\x07\n\x05_cell\"V\n\x14PredictStreamRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.collage.v1.PredictRequest\x12\x11\n\ttimeout_s\x18\x02 \x01(\x01\"\x91\x01\n\x15PredictStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.collage.v1.PredictResponseH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.collage.v1.PredictErrorH\x00\x42\x08\n\x06result\"D\n\x0cPredictError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x15\n\rretry_after_s\x18\x03 \x01(\x01*\x81\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_S_CNN\x10\x01\x12\x12\n\x0eSOURCE_COLLAGE\x10\x02\x12\x12\n\x0eSOURCE_REPLICA\x10\x03\x12\x11\n\rSOURCE_PARITY\x10\x04\x12\x12\n\x0eSOURCE_DEFAULT\x10\x05\x32\xae\x01\n\x0ePredictService\x12\x42\n\x07Predict\x12\x1a.collage.v1.PredictRequest\x1a\x1b.collage.v1.PredictResponse\x12X\n\rPredictStream\x12 .collage.v1.PredictStreamRequest\x1a!.collage.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63ollage/v1/predict.proto\x12\ncollage.v1\x1a\x17\x63ollage/v1/tensor.proto\"\x88\x01\n\x0ePredictRequest\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12$\n\x06tensor\x18\x02 \x01(\x0b\x32\x12.collage.v1.TensorH\x00\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x13\n\x0bwith_output\x18\x05 \x01(\x08\x42\x07\n\x05input\"\xac\x01\n\x0fPredictResponse\x12+\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1a.collage.v1.Classification\x12*\n\nprovenance\x18\x02 \x01(\x0b\x32\x16.collage.v1.Provenance\x12\x1c\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x0f.collage.v1.Box\x12\"\n\x06output\x18\x04 \x01(\x0b\x32\x12.collage.v1.Tensor\"?\n\x03\x42ox\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\r\n\x05right\x18\x03 \x01(\x02\x12\x0e\n\x06\x62ottom\x18\x04 \x01(\x02\"C\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\x9a\x02\n\nProvenance\x12\"\n\x06source\x18\x01 \x01(\x0e\x32\x12.collage.v1.Source\x12\x10\n\x08\x64\x65graded\x18\x02 \x01(\x08\x12\x1d\n\x10\x63oded_confidence\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x08group_id\x18\x04 \x01(\t\x12\x11\n\x04\x63\x65ll\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x12\n\nmodel_name\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x0f\n\x07queue_s\x18\x08 \x01(\x01\x12\x13\n\x0binference_s\x18\t \x01(\x01\x12\x0f\n\x07total_s\x18\n \x01(\x01\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\x13\n\x11_coded_confidenceB\x07\n\x05_cell\"V\n\x14PredictStreamRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.collage.v1.PredictRequest\x12\x11\n\ttimeout_s\x18\x02 \x01(\x01\"\x91\x01\n\x15PredictStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.collage.v1.PredictResponseH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.collage.v1.PredictErrorH\x00\x42\x08\n\x06result\"D\n\x0cPredictError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x15\n\rretry_after_s\x18\x03 \x01(\x01*\x93\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_S_CNN\x10\x01\x12\x12\n\x0eSOURCE_COLLAGE\x10\x02\x12\x12\n\x0eSOURCE_REPLICA\x10\x03\x12\x11\n\rSOURCE_PARITY\x10\x04\x12\x12\n\x0eSOURCE_DEFAULT\x10\x05\x12\x10\n\x0cSOURCE_CODED\x10\x06\x32\xae\x01\n\x0ePredictService\x12\x42\n\x07Predict\x12\x1a.collage.v1.PredictRequest\x1a\x1b.collage.v1.PredictResponse\x12X\n\rPredictStream\x12 .collage.v1.PredictStreamRequest\x1a!.collage.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'collage.v1.predict_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SOURCE']._serialized_start=951
-  _globals['_SOURCE']._serialized_end=1080
-  _globals['_PREDICTREQUEST']._serialized_start=65
-  _globals['_PREDICTREQUEST']._serialized_end=180
-  _globals['_PREDICTRESPONSE']._serialized_start=182
-  _globals['_PREDICTRESPONSE']._serialized_end=288
-  _globals['_CLASSIFICATION']._serialized_start=290
-  _globals['_CLASSIFICATION']._serialized_end=357
-  _globals['_PROVENANCE']._serialized_start=360
-  _globals['_PROVENANCE']._serialized_end=642
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=644
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=730
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=733
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=878
-  _globals['_PREDICTERROR']._serialized_start=880
-  _globals['_PREDICTERROR']._serialized_end=948
-  _globals['_PREDICTSERVICE']._serialized_start=1083
-  _globals['_PREDICTSERVICE']._serialized_end=1257
+  _globals['_SOURCE']._serialized_start=1105
+  _globals['_SOURCE']._serialized_end=1252
+  _globals['_PREDICTREQUEST']._serialized_start=66
+  _globals['_PREDICTREQUEST']._serialized_end=202
+  _globals['_PREDICTRESPONSE']._serialized_start=205
+  _globals['_PREDICTRESPONSE']._serialized_end=377
+  _globals['_BOX']._serialized_start=379
+  _globals['_BOX']._serialized_end=442
+  _globals['_CLASSIFICATION']._serialized_start=444
+  _globals['_CLASSIFICATION']._serialized_end=511
+  _globals['_PROVENANCE']._serialized_start=514
+  _globals['_PROVENANCE']._serialized_end=796
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=798
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=884
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=887
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1032
+  _globals['_PREDICTERROR']._serialized_start=1034
+  _globals['_PREDICTERROR']._serialized_end=1102
+  _globals['_PREDICTSERVICE']._serialized_start=1255
+  _globals['_PREDICTSERVICE']._serialized_end=1429
 # @@protoc_insertion_point(module_scope)

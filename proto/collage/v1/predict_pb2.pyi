@@ -16,32 +16,52 @@ class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_REPLICA: _ClassVar[Source]
     SOURCE_PARITY: _ClassVar[Source]
     SOURCE_DEFAULT: _ClassVar[Source]
+    SOURCE_CODED: _ClassVar[Source]
 SOURCE_UNSPECIFIED: Source
 SOURCE_S_CNN: Source
 SOURCE_COLLAGE: Source
 SOURCE_REPLICA: Source
 SOURCE_PARITY: Source
 SOURCE_DEFAULT: Source
+SOURCE_CODED: Source
 
 class PredictRequest(_message.Message):
-    __slots__ = ("image", "tensor", "top_k", "request_id")
+    __slots__ = ("image", "tensor", "top_k", "request_id", "with_output")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WITH_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     tensor: _tensor_pb2.Tensor
     top_k: int
     request_id: str
-    def __init__(self, image: _Optional[bytes] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., top_k: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    with_output: bool
+    def __init__(self, image: _Optional[bytes] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., top_k: _Optional[int] = ..., request_id: _Optional[str] = ..., with_output: bool = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("classes", "provenance")
+    __slots__ = ("classes", "provenance", "box", "output")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[Classification]
     provenance: Provenance
-    def __init__(self, classes: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+    box: Box
+    output: _tensor_pb2.Tensor
+    def __init__(self, classes: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., output: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class Box(_message.Message):
+    __slots__ = ("left", "top", "right", "bottom")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_FIELD_NUMBER: _ClassVar[int]
+    left: float
+    top: float
+    right: float
+    bottom: float
+    def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., right: _Optional[float] = ..., bottom: _Optional[float] = ...) -> None: ...
 
 class Classification(_message.Message):
     __slots__ = ("label", "index", "probability")

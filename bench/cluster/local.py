@@ -1,0 +1,187 @@
+"""A cluster of real processes on this machine; ``python -m bench.cluster up`` starts one and waits."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+from bench.cluster.processes import HOST, LOGS, Child, ProcessError, ProcessGroup, cancel_on_signals
+from collage.cli import CLUSTER_FILE
+from collage.client import DEFAULT_ADDRESS, Client, ClientError
+
+ROOT = Path(__file__).parents[2]
+ZOO = ROOT / "models" / "zoo"
+S_CNN = ZOO / "fashion-mnist-s-cnn.onnx"
+COLLAGE = ZOO / "fashion-mnist-collage-3x3.onnx"
+SERVING_TIMEOUT_S = 30.0
+
+
+class Cluster(ProcessGroup):
+    """One frontend, s-cnn workers and collage-cnn workers, as child processes with one ONNX thread each.
+
+    Serving once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker,
+    or are made for each from its place among all (from 0, s-cnn workers first),
+    ``frontend_flags`` to the frontend (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one.
+    """
+
+    def __init__(
+        self,
+        s_cnn: Path = S_CNN,
+        collage: Path = COLLAGE,
+        *,
+        s_cnn_workers: int = 9,
+        collage_workers: int = 1,
+        worker_flags: Sequence[str] | Callable[[int], Sequence[str]] = (),
+        frontend_flags: Sequence[str] = (),
+        port: int = 0,
+        logs: Path = LOGS,
+    ) -> None:
+        super().__init__(logs)
+
+        def workers(role: str, model: Path, count: int) -> list[Child]:
+            if not model.exists():
+                raise ProcessError(f"there is no model at {model}")
+            made = []
+            for i in range(count):
+                flags = worker_flags(len(self.children)) if callable(worker_flags) else worker_flags
+                command = _python("worker", "--model", str(model), "--threads", "1", *flags)
+                made.append(self.add(role, f"{role}-{i}", command))
+            return made
+
+        self.s_cnn = workers("s-cnn", s_cnn, s_cnn_workers)
+        self.collage = workers("collage-cnn", collage, collage_workers)
+        self.frontend = self.add("frontend", "frontend", ())
+        self.frontend.port = port
+        self._frontend_flags = frontend_flags
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start([*self.s_cnn, *self.collage])
+            await self.restart_frontend(self._frontend_flags)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def restart_frontend(self, flags: Sequence[str]) -> None:
+        """Start the frontend with these flags, on the same port; stops the one that runs. Returns when it serves."""
+        s_cnn, collage = (",".join(child.address for child in role) for role in (self.s_cnn, self.collage))
+        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", collage, *flags)
+        await self.frontend.restart()
+        await until_serving(self.frontend)
+
+
+async def until_serving(child: Child, timeout_s: float = SERVING_TIMEOUT_S) -> None:
+    """Wait until a child reports SERVING; raises ProcessError after ``timeout_s``."""
+    try:
+        async with asyncio.timeout(timeout_s), Client(child.address) as client:
+            while not await _serves(client):  # noqa: ASYNC110 - the event is in another process
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise ProcessError(f"{child.name} does not serve after {timeout_s:.0f} s: see {child.log}") from None
+
+
+async def _serves(client: Client) -> bool:
+    try:
+        return await client.health() == "SERVING"
+    except ClientError:
+        return False
+
+
+def _python(module: str, *flags: str) -> list[str]:
+    return [sys.executable, "-m", module, "--host", HOST, *flags]
+
+
+async def _up(args: argparse.Namespace, frontend_flags: Sequence[str]) -> None:
+    cancel_on_signals()
+    try:
+        cluster = Cluster(
+            args.s_cnn,
+            args.collage,
+            s_cnn_workers=args.workers,
+            collage_workers=args.collage_workers,
+            worker_flags=("--slowdown", args.slowdown),
+            frontend_flags=frontend_flags,
+            port=args.port,
+        )
+        print(f"starting {len(cluster.children)} processes ...", flush=True)
+        async with cluster:
+            _announce(cluster, args.s_cnn)
+            async with asyncio.TaskGroup() as watchers:
+                for child in cluster.children:
+                    watchers.create_task(_watch(child, needed=child is cluster.frontend))
+    except asyncio.CancelledError:
+        print("stopped")
+    finally:
+        CLUSTER_FILE.unlink(missing_ok=True)
+
+
+async def _watch(child: Child, needed: bool) -> None:
+    message = f"{child.name} ended with exit code {await child.wait()}: see {child.log}"
+    if needed:
+        raise ProcessError(message)
+    print(message, flush=True)
+
+
+def _announce(cluster: Cluster, model: Path) -> None:
+    processes = [
+        {"role": child.role, "address": child.address, "metrics": child.metrics_address}
+        for child in (cluster.frontend, *cluster.s_cnn, *cluster.collage)
+    ]
+    CLUSTER_FILE.parent.mkdir(parents=True, exist_ok=True)
+    CLUSTER_FILE.write_text(json.dumps(processes, indent=1) + "\n")
+    address = cluster.frontend.address
+    option = "" if address == DEFAULT_ADDRESS else f" --address {address}"
+    command = Path(sys.executable).with_name("collage")
+    if command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
+    folder = ROOT / "samples" / model.name.removesuffix("-s-cnn.onnx")
+    sample = next(folder.rglob("*.png"), Path("IMAGES/any.png"))
+    if sample.is_relative_to(Path.cwd()):
+        sample = sample.relative_to(Path.cwd())
+    print(
+        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.collage)} collage-cnn workers\n\n"
+        f"  {command} predict {sample}{option}\n"
+        f"  {command} predict {sample.parent}/*.png --json{option}\n"
+        f"  {command} health{option}\n"
+        f"  {cluster.frontend.metrics_address}\n\n"
+        f"logs: {cluster.logs}/   every process: {CLUSTER_FILE}   Ctrl-C stops them all",
+        flush=True,
+    )
+
+
+def main() -> int:
+    """Run ``up``: 0 after SIGINT or SIGTERM, 1 if the cluster could not start or its frontend ended."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser(
+        "up",
+        help="start a cluster and wait for Ctrl-C",
+        epilog="Further flags go to the frontend: --policy none --deadline-s 0.1 (python -m frontend --help).",
+    )
+    up.add_argument("--s-cnn", type=Path, default=S_CNN, help="single-image model, ONNX (%(default)s)")
+    up.add_argument("--collage", type=Path, default=COLLAGE, help="its collage model, ONNX (%(default)s)")
+    up.add_argument("--workers", type=int, default=9, help="s-cnn workers (%(default)s)")
+    up.add_argument("--collage-workers", type=int, default=1, help="collage-cnn workers (%(default)s)")
+    up.add_argument("--port", type=int, default=50051, help="the frontend's port (%(default)s)")
+    up.add_argument(
+        "--slowdown", default="off", help="make workers straggle: quantiles:bench/latency.json (%(default)s)"
+    )
+    args, frontend_flags = parser.parse_known_args()
+    try:
+        asyncio.run(_up(args, frontend_flags))
+    except* ProcessError as failures:
+        print(failures.exceptions[0], file=sys.stderr)
+        failed = True
+    else:
+        failed = False
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

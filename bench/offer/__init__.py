@@ -1,0 +1,1 @@
+"""What a cluster is offered: images, load, slowness, failures and arrivals."""

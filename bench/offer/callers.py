@@ -1,0 +1,120 @@
+"""Callers that ask, wait and ask again, and what they ask: for measuring speed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc.aio
+import numpy as np
+from google.protobuf.message import Message
+from PIL import Image
+
+from bench.cluster.processes import ProcessError
+from collage.v1 import predict_pb2, predict_pb2_grpc
+
+SIDE = 224  # of an image, pixels
+
+Call = Callable[[], Awaitable[object]]
+"""Asks once."""
+Load = Callable[[int, float], Awaitable[int]]
+"""Keeps so many requests in flight for so many seconds; returns how many were answered."""
+
+
+def unary(call: Call) -> Load:
+    """Callers that ask, wait and ask again."""
+
+    async def load(in_flight: int, seconds: float) -> int:
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+
+        async def caller() -> int:
+            count = 0
+            while clock() < until:
+                await call()
+                count += 1
+            return count
+
+        return sum(await asyncio.gather(*(caller() for _ in range(in_flight))))
+
+    return load
+
+
+def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.PredictRequest) -> Load:
+    """The same over one stream."""
+
+    async def load(in_flight: int, seconds: float) -> int:
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        room = asyncio.Semaphore(in_flight)
+
+        async def requests() -> AsyncIterator[predict_pb2.PredictStreamRequest]:
+            number = 0
+            while clock() < until:
+                await room.acquire()
+                number += 1
+                message = predict_pb2.PredictStreamRequest(request=request)
+                message.request.request_id = str(number)
+                yield message
+
+        count = 0
+        async for response in stub.PredictStream(requests()):
+            if response.WhichOneof("result") != "response":
+                raise ProcessError(f"the frontend failed: {response.error.message}")
+            room.release()
+            count += 1
+        return count
+
+    return load
+
+
+H2LOAD = shutil.which("h2load")
+"""A load generator in C (Debian's package nghttp2-client), which leaves the processor to what is measured."""
+
+
+def saturating(address: str, method: str, message: Message) -> Load:
+    """Unary calls by h2load, all with the same message; whole seconds.
+
+    It sees no gRPC status, only HTTP's, so a call of our own is made first: AioRpcError if that fails.
+    """
+    data = message.SerializeToString()
+    headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+
+    async def load(in_flight: int, seconds: float) -> int:
+        async with grpc.aio.insecure_channel(address) as channel:
+            call: Any = channel.unary_unary(f"/{method}")  # no serialisers: bytes
+            await call(data, timeout=10)
+        with tempfile.NamedTemporaryFile() as body:
+            body.write(bytes(1) + len(data).to_bytes(4, "big") + data)  # gRPC's frame: not compressed, length, message
+            body.flush()
+            amount = ("-c", "1", "-t", "1", "-m", str(in_flight), "-D", str(math.ceil(seconds)))
+            process = await asyncio.create_subprocess_exec(
+                *(H2LOAD or "h2load", *amount, *headers, "-d", body.name, f"http://{address}/{method}"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            printed, _ = await process.communicate()
+        found = re.search(rb"(\d+) succeeded, (\d+) failed", printed)
+        if found is None or found[2] != b"0":
+            raise ProcessError(f"h2load failed: {printed.decode()}")
+        return int(found[1])
+
+    return load
+
+
+def jpeg(kilobytes: float) -> bytes:
+    """A 224 x 224 JPEG of about this many KB: blobs under noise, and as much quality as that takes."""
+    draw = np.random.default_rng(0)
+    blobs = np.asarray(Image.fromarray(draw.integers(0, 256, (8, 8, 3), np.uint8)).resize((SIDE, SIDE)), np.float64)
+    best = b""
+    for noise, quality in ((12, 80), (12, 90), (25, 92), (60, 95), (60, 99), (80, 100)):
+        pixels = (blobs + draw.normal(0, noise, blobs.shape)).clip(0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0 if quality > 98 else 2)
+        best = min(best or buffer.getvalue(), buffer.getvalue(), key=lambda data: abs(len(data) - 1000 * kilobytes))
+    return best

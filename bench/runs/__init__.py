@@ -1,0 +1,1 @@
+"""Commands that start real processes and measure them."""

@@ -1,0 +1,199 @@
+"""What each policy would make of given latencies, by simulation: yours, or one of the regimes of the benchmark.
+
+``python -m bench replay --latencies mine.csv`` replays the latencies of your own workers; ``python -m bench simulate
+--regime mixture`` those of a regime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from bench.measured import Run
+from bench.offer.workload import REGIMES, Models, Regime, Seconds, load_of, poisson, read_arrivals, read_numbers
+from bench.simulator.simulate import Setup, Simulation
+from collage.figures import OUT, Scalar, write_figures
+from frontend.policy.rules import POLICIES, Rules
+
+EQUAL_RESOURCES = "equal-resources"  # policy none, and the redundant workers are s-cnn workers
+COMPARED = ("none", EQUAL_RESOURCES, *(policy for policy in POLICIES if policy != "none"))
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+def simulate(
+    setup: Setup,
+    policy: str,
+    regime: Regime,
+    seed: int,
+    groups: int,
+    load: float | None = None,
+    arrivals: Seconds | None = None,
+    **limits: float | None,
+) -> dict[str, Scalar]:
+    """One row of figures; see ``run``."""
+    if arrivals is not None:
+        load = load_of(arrivals, capacity(setup.n, regime))
+    measured = run(setup, policy, regime, seed, groups, load, arrivals, limits=limits)
+    return measured.row(about("sim", setup, regime, policy, seed, load))
+
+
+def run(
+    setup: Setup,
+    policy: str,
+    regime: Regime,
+    seed: int,
+    groups: int,
+    load: float | None = None,
+    arrivals: Seconds | None = None,
+    models: Models | None = None,
+    warm_up: int = 20,
+    limits: Mapping[str, float | None] | None = None,
+) -> Run:
+    """Simulate ``groups`` of ``setup.n`` under one of ``COMPARED``, whose ``limits`` are those of Rules.
+
+    Closed groups; or with ``load`` an open loop of that share of what the s-cnn workers can do, in Poisson arrivals;
+    or at given times in seconds. Of an open loop the first ``warm_up`` groups do not count, closed groups are so many
+    more. Fixed deadlines are the 95th percentile of the regime, unless given.
+    """
+    equal = policy == EQUAL_RESOURCES
+    limits = {"deadline": float(np.quantile(regime.sample, 0.95)), **(limits or {})}
+    rules = Rules.named("none" if equal else policy, **limits)
+    simulation = Simulation(replace(setup, equal_resources=equal), rules, regime, seed, models)
+    if arrivals is None and load is not None:
+        arrivals = poisson(load * capacity(setup.n, regime), groups * setup.n, seed)
+    return simulation.closed(groups, warm_up) if arrivals is None else simulation.open(arrivals, warm_up)
+
+
+def capacity(n: int, regime: Regime) -> float:
+    """Requests per second that ``n`` s-cnn workers can serve."""
+    return n / float(regime.sample.mean())
+
+
+def about(source: str, setup: Setup, regime: Regime, policy: str, seed: int, load: float | None) -> dict[str, Scalar]:
+    """Which run a row is of."""
+    return {
+        "source": source,
+        "regime": regime.name,
+        "offered": "closed" if load is None else "open",
+        "load": load,
+        "n": setup.n,
+        "redundant": setup.redundant,
+        "policy": policy,
+        "seed": seed,
+    }
+
+
+def mean_of(rows: Sequence[dict[str, Scalar]], key: str) -> tuple[float, float] | None:
+    """Mean over seeds and half the width of its 95 % confidence interval (nan for one seed); None if undefined."""
+    values = [float(value) for row in rows if (value := row[key]) is not None]
+    if not values:
+        return None
+    # Student's t for up to 10 seeds.
+    t = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)[min(len(values), 10) - 2]
+    spread = t * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return float(np.mean(values)), spread
+
+
+def table(title: str, rows: Sequence[dict[str, Scalar]]) -> Table:
+    """Rows for a terminal of 80 columns, one policy per line: means over the seeds, with the interval of p99."""
+
+    def seconds(value: float) -> str:
+        return f"{1000 * value:.3g}" if value < 1 else f"{1000 * value:.0f}"
+
+    def percent(value: float) -> str:
+        return f"{100 * value:.1f}"
+
+    columns: Sequence[tuple[str, str, Callable[[float], str]]] = (
+        ("p50", "p50_s", seconds),
+        ("p99", "p99_s", seconds),
+        ("p99.9", "p999_s", seconds),
+        ("group\np50", "group_p50_s", seconds),
+        ("group\np99", "group_p99_s", seconds),
+        ("extra\nload %", "", percent),
+        ("coded\n%", "coded_share", percent),
+        ("unsure\n%", "unsure_share", percent),
+    )
+    result = Table(title=title, caption="milliseconds; ± is the 95 % confidence interval over the seeds", padding=0)
+    result.add_column("policy", no_wrap=True)
+    for heading, key, _ in columns:
+        result.add_column(heading, justify="right")
+        if key in ("p99_s", "group_p99_s"):
+            result.add_column("")
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        mine = [{**row, "": _extra_load(row)} for row in rows if row["policy"] == policy]
+        cells = []
+        for _, key, show in columns:
+            found = mean_of(mine, key)
+            cells.append(show(found[0]) if found else "-")
+            if key in ("p99_s", "group_p99_s"):
+                cells.append(f"±{1000 * found[1]:.0f}" if found and found[1] >= 0 else "")
+        result.add_row(str(policy), *cells)
+    return result
+
+
+def _extra_load(row: dict[str, Scalar]) -> float:
+    return float(row["collage_load"] or 0) + float(row["replica_load"] or 0)
+
+
+def main(command: str, argv: Sequence[str]) -> int:
+    """Run ``replay`` or ``simulate``: 0 if it went well, 2 if an argument cannot be used."""
+    replay = command == "replay"
+    parser = argparse.ArgumentParser(prog=f"python -m bench {command}", description=(__doc__ or "").partition("\n")[0])
+    if replay:
+        parser.add_argument("--latencies", type=Path, required=True, help="CSV file, one request per line")
+        parser.add_argument("--column", help="heading of its column of latencies (the last one)")
+        parser.add_argument("--unit", choices=UNITS, default="s", help="of the file's times (%(default)s)")
+        parser.add_argument("--arrivals", type=Path, help="CSV file of arrival times, rising, in the same unit")
+    else:
+        parser.add_argument("--regime", choices=REGIMES, default="transient", help="(%(default)s)")
+    parser.add_argument("--workers", type=int, default=9, help="s-cnn workers (%(default)s)")
+    parser.add_argument("--collage-workers", type=int, default=1, help="collage workers (%(default)s)")
+    parser.add_argument("--frontends", type=int, default=1, help="frontends that share them (%(default)s)")
+    parser.add_argument("--load", type=float, help="offered, as a share of capacity (closed groups, one by one)")
+    parser.add_argument("--groups", type=int, default=2000, help="groups of one request per worker (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs to average (%(default)s)")
+    parser.add_argument("--policies", default=",".join(COMPARED), help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
+    args = parser.parse_args(argv)
+    policies = args.policies.split(",")
+    arrivals = None
+    try:
+        if unknown := set(policies) - set(COMPARED):
+            raise ValueError(f"there is no policy {min(unknown)!r}: choose from {', '.join(COMPARED)}")
+        if min(args.workers, args.collage_workers, args.frontends, args.seeds) < 1 or args.groups < 21:
+            raise ValueError("workers, frontends and seeds must be at least 1, groups at least 21 (20 warm up)")
+        if args.load is not None and not 0 < args.load < math.inf:
+            raise ValueError("the load must be above 0")
+        if args.workers % args.collage_workers:
+            raise ValueError("every collage worker protects as many workers: 9 + 1, 36 + 4, ...")
+        if replay:
+            latencies = read_numbers(args.latencies, args.column, UNITS[args.unit])
+            regime = Regime(args.latencies.name, latencies=latencies)
+            if args.arrivals:
+                arrivals = read_arrivals(args.arrivals, UNITS[args.unit])
+        else:
+            regime = REGIMES[args.regime]
+        setup = Setup(args.workers, args.collage_workers, frontends=args.frontends)
+        console = Console()
+        runs = [(policy, seed) for policy in policies for seed in range(args.seeds)]
+        rows = [
+            simulate(setup, policy, regime, seed, args.groups, args.load, arrivals)
+            for policy, seed in track(runs, "simulating", console=Console(stderr=True), transient=True)
+        ]
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    offered = "closed groups" if rows[0]["load"] is None else f"{float(rows[0]['load']):.0%} of capacity"
+    title = f"{regime.name}: {args.workers} + {args.collage_workers} workers, {offered}"
+    console.print(table(title, rows))
+    console.print(f"figures: {write_figures(command, rows, directory=args.out)}", highlight=False)
+    return 0

@@ -1,0 +1,378 @@
+"""A discrete-event simulator of a cluster, around the frontend's own Policy, Groups and Balancer.
+
+Virtual time, no asyncio, no processes: what is simulated is how long workers take (the worker's own draws), queue, fail
+and acknowledge. What to do about it is decided by the code that runs in production.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.measured import COLLAGE, NOBODY, REPLICA, S_CNN, Run
+from bench.offer.workload import Model, Models, Outage, Regime, Seconds
+from bench.simulator.stations import Agenda, Call, Stations
+from encoder.code import GroupShape
+from frontend.policy import events as e
+from frontend.policy.balance import Balancer
+from frontend.policy.ejection import Ejection
+from frontend.policy.machine import Policy
+from frontend.policy.rules import Rules
+from worker.slowdown import COLLAGE_FACTOR, Slowdown
+
+UNENDED = -1.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A cluster. Times in seconds.
+
+    ``n`` s-cnn workers and ``redundant`` collage workers with n / redundant cells each; ``equal_resources`` makes
+    s-cnn workers of the redundant ones. Several frontends share the workers and split the requests evenly.
+    ``encode_s`` is what making a collage takes, ``inference_s`` the least that an inference takes, ``overhead_s`` what
+    is lost between the end of an inference and its answer's arrival in the frontend, without holding the worker,
+    ``caller_s`` what is lost between the caller and the frontend, ``acknowledge_s`` how long a cancelled call stays
+    outstanding.
+    """
+
+    n: int = 9
+    redundant: int = 1
+    equal_resources: bool = False
+    frontends: int = 1
+    queue_size: int = 16
+    timeout_s: float = 10.0
+    encode_s: float = 0.003
+    inference_s: float = 0.0
+    overhead_s: float = 0.0
+    caller_s: float = 0.0
+    acknowledge_s: float = 0.0
+
+    @property
+    def workers(self) -> int:
+        """How many there are, of both kinds."""
+        return self.n + self.redundant
+
+    @property
+    def cells(self) -> int:
+        """N of one collage."""
+        return self.n // self.redundant if self.redundant else 0
+
+    @property
+    def shape(self) -> GroupShape:
+        """Of a collage's groups."""
+        return GroupShape(self.cells, 1, needed=1, fewest=(self.cells + 1) // 2)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A simulation leaves no cycles, and to look for them costs the more the more is under way."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@dataclass(slots=True, eq=False)
+class _Context:
+    """What a call is for: an attempt, key (request, attempt), or a collage of ``members``, key (group,)."""
+
+    frontend: _Frontend
+    balancer: Balancer
+    key: tuple[int, ...]
+    members: Mapping[int, int] | None = None
+
+
+class _Frontend:
+    """What a frontend process knows."""
+
+    def __init__(self, rules: Rules, ejection: Ejection | None, seed: int) -> None:
+        self.policy = Policy(rules)
+        self.s_cnn, self.collage = Balancer(ejection, seed), Balancer(ejection, seed)
+        self.calls: dict[tuple[int, ...], Call] = {}
+        self.tried: dict[int, list[str]] = {}
+
+
+class Simulation:
+    """One run: create it, then call ``closed`` or ``open`` once.
+
+    Deterministic for a seed. All policies meet the same draws, images and arrivals, and the same outages as counted
+    from the first measured request on. Who is slow in a mixture goes by the clock, which starts with the warm-up.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        rules: Rules,
+        regime: Regime,
+        seed: int = 0,
+        model: Models | None = None,
+        ejection: Ejection | None = None,
+    ) -> None:
+        """``model`` and ``ejection`` as by default if not given; without ``rules.eject`` nobody is ejected."""
+        self.setup, self.rules, self.regime, self.seed = setup, rules, regime, seed
+        self.model: Models = model or Model()
+        self.collages = self.replicas = 0
+        self._agenda = Agenda()
+        self._s_cnn = setup.workers if setup.equal_resources else setup.n
+        self._stations = Stations(
+            self._agenda,
+            self._slowdown,
+            self._answered,
+            self._failed,
+            setup.queue_size,
+            setup.inference_s,
+            setup.overhead_s,
+        )
+        ejecting = (ejection or Ejection()) if rules.eject else None
+        self.frontends = [_Frontend(rules, ejecting, seed + number) for number in range(setup.frontends)]
+        self._closed = False
+        self._unanswered = 0  # of the closed group
+        self._warm_up_busy_s = 0.0
+        self._began = 0.0  # when the first measured request arrived
+        self._time_to_answer = rules.time_to_answer(setup.timeout_s)
+        collage_workers = setup.workers - self._s_cnn
+        for frontend in self.frontends:
+            for index in range(setup.workers):
+                self._balancer(frontend, index).set_ready(str(index), True)
+            if rules.coded and collage_workers:
+                frontend.policy.handle([e.CodedWorkers(0.0, collage_workers, setup.shape, self.model.accept)])
+        self._outages = regime.outages(setup.workers, seed)
+
+    def closed(self, groups: int, warm_up: int = 20) -> Run:
+        """Groups of ``n`` one after another, each sent at once; the first ``warm_up`` groups do not count."""
+        self._prepare(groups, warm_up)
+        self._closed = True
+        self._send_group(0)
+        return self._run()
+
+    def open(self, times: Seconds, warm_up: int = 20) -> Run:
+        """Requests at these times (seconds, rising); ``n`` in a row are a group, the first ``warm_up`` do not count."""
+        self._prepare(len(times) // self.setup.n - warm_up, warm_up)
+        self._arrivals = enumerate(times[: self._left].tolist())
+        self._next_arrival()
+        return self._run()
+
+    def _prepare(self, groups: int, warm_up: int) -> None:
+        if groups < 1:
+            raise ValueError("there is nothing to measure after the warm-up")
+        self._measured_from = warm_up * self.setup.n
+        self._left = (warm_up + groups) * self.setup.n
+        self._images = self.model.draw(self._left, self.seed)
+        self._confidence = [None if math.isnan(value) else value for value in self._images.confidence.tolist()]
+        self._started = array("d", [0.0]) * self._left
+        self._latency = array("d", [UNENDED]) * self._left
+        self._source = bytearray(self._left)
+
+    def _run(self) -> Run:
+        with _no_garbage_collection():
+            while self._left:
+                self._agenda.step()
+        measured = slice(self._measured_from, None)
+        source = np.frombuffer(self._source, np.uint8)
+        right = np.where(source == COLLAGE, self._images.coded_right, self._images.s_cnn_right) & (source != NOBODY)
+        return Run(
+            latency_s=np.array(self._latency)[measured],
+            source=source[measured],
+            unsure=(self._images.confidence < self.model.accept)[measured],
+            right=right[measured],
+            available=self._images.s_cnn_right[measured],
+            members=self.setup.n,
+            collages=self.collages,
+            replicas=self.replicas,
+            busy_s=self._stations.busy_s - self._warm_up_busy_s,
+        )
+
+    # Requests
+
+    def _send_group(self, group: int) -> None:
+        first = group * self.setup.n
+        if first < len(self._latency):
+            self._unanswered = self.setup.n
+            self._arrive(group, range(first, first + self.setup.n))
+
+    def _next_arrival(self) -> None:
+        if following := next(self._arrivals, None):
+            self._agenda.at(following[1], self._arrival, following[0])
+
+    def _arrival(self, request: int) -> None:
+        self._arrive(request, (request,))
+        self._next_arrival()
+
+    def _arrive(self, turn: int, requests: Sequence[int]) -> None:
+        if self._measured_from in requests:
+            self._warm_up_busy_s, self._began = self._stations.busy_s, self._agenda.now
+            self._next_outage()
+        expires = self._agenda.now + self._time_to_answer
+        for request in requests:
+            self._started[request] = self._agenda.now
+        frontend = self.frontends[turn % len(self.frontends)]
+        self._feed(frontend, *(e.Arrived(self._agenda.now, request, expires) for request in requests))
+
+    def _feed(self, frontend: _Frontend, *events: e.Event) -> None:
+        """Hand events to the policy and do what it says, as the dispatcher does."""
+        for action in frontend.policy.handle(events):
+            match action:
+                case e.Send(request, attempt):
+                    self._send(frontend, request, attempt)
+                case e.SetTimer(at, timer, id):
+                    self._agenda.at(at, self._due, (frontend, at, timer, id))
+                case e.Answer(request, attempt):
+                    self._end(frontend, request, S_CNN if attempt == e.PRIMARY else REPLICA)
+                case e.AnswerCoded(request):
+                    self._end(frontend, request, COLLAGE)
+                case e.Fail(request):
+                    self._end(frontend, request, NOBODY)
+                case e.Cancel(request, attempt):
+                    self._cancel(frontend, (request, attempt))
+                case e.CancelCoded(group):
+                    self._cancel(frontend, (group,))
+                case e.SendCoded(group, members):
+                    self._send_collage(frontend, group, members)
+                case e.Audit() | e.Straggles():
+                    pass
+
+    def _due(self, timer: tuple[_Frontend, float, e.Timer, int]) -> None:
+        frontend, at, kind, id = timer
+        if kind is e.Timer.CLOSE or self._latency[id] == UNENDED:
+            self._feed(frontend, e.Due(at, kind, id))
+
+    def _end(self, frontend: _Frontend, request: int, source: int) -> None:
+        self._latency[request] = self._agenda.now - self._started[request] + self.setup.caller_s
+        self._source[request] = source
+        frontend.tried.pop(request, None)
+        self._left -= 1
+        self._unanswered -= 1
+        if self._closed and not self._unanswered:
+            self._agenda.at(self._agenda.now + self.setup.caller_s, self._send_group, request // self.setup.n + 1)
+
+    def _name(self, request: int) -> str:
+        """The request id that the load generator gives; the warm-up is ``w``."""
+        group, member = divmod(request - self._measured_from, self.setup.n)
+        return f"g{group:04d}-{member}" if group >= 0 else f"w{-group:04d}-{member}"
+
+    # Calls
+
+    def _send(self, frontend: _Frontend, request: int, attempt: int) -> None:
+        now, balancer = self._agenda.now, frontend.s_cnn
+        tried = frontend.tried.setdefault(request, [])
+        worker = balancer.pick(now, tried)
+        if worker is None and tried:
+            running = [name for number, name in enumerate(tried) if (request, number) in frontend.calls]
+            worker = balancer.pick(now, running)
+        if worker is None:
+            tried.append("")
+            self._agenda.at(now, self._no_worker, (frontend, e.Failed(now, request, attempt, sent=False)))
+            return
+        if attempt != e.PRIMARY and request >= self._measured_from:
+            self.replicas += 1
+        tried.append(worker)
+        key = request, attempt
+        call = frontend.calls[key] = Call(_Context(frontend, balancer, key), self._name(request), attempt)
+        balancer.started(worker)
+        self._stations.send(call, worker)
+
+    def _no_worker(self, failure: tuple[_Frontend, e.Event]) -> None:
+        self._feed(*failure)
+
+    def _send_collage(self, frontend: _Frontend, group: int, members: Mapping[int, int]) -> None:
+        first = members[min(members)]
+        self.collages += first >= self._measured_from
+        context = _Context(frontend, frontend.collage, (group,), members)
+        call = frontend.calls[group,] = Call(context, f"collage:{self._name(first)}", 0)
+        self._agenda.at(self._agenda.now + self.setup.encode_s, self._encoded, call)
+
+    def _encoded(self, call: Call) -> None:
+        if call.over:
+            return
+        balancer = call.context.balancer
+        worker = balancer.pick(self._agenda.now)
+        if worker is None:
+            self._report(call.context, e.Returned(self._agenda.now, call.context.key[0], ok=False, sent=False))
+        else:
+            balancer.started(worker)
+            self._stations.send(call, worker)
+
+    def _slowdown(self, worker: str) -> Slowdown:
+        index = int(worker)
+        scale = 1.0 if index < self._s_cnn else COLLAGE_FACTOR
+        return self.regime.slowdown(index, self.setup.workers, self.seed, scale)
+
+    def _answered(self, call: Call) -> None:
+        now, context = self._agenda.now, call.context
+        context.balancer.released(call.worker)
+        context.balancer.succeeded(call.worker, now, now - call.sent_at)
+        if context.members is None:
+            self._report(context, e.Answered(now, *context.key))
+        else:
+            seen = {cell: self._confidence[member] for cell, member in context.members.items()}
+            found = {cell: confidence for cell, confidence in seen.items() if confidence is not None}
+            self._report(context, e.Returned(now, context.key[0]), e.Decoded(now, context.key[0], found))
+
+    def _failed(self, failure: tuple[Call, bool]) -> None:
+        (call, unreachable), now = failure, self._agenda.now
+        context = call.context
+        context.balancer.released(call.worker)
+        if unreachable:  # else it was full, which is no fault
+            context.balancer.failed(call.worker, now)
+        if context.members is None:
+            request, attempt = context.key
+            self._report(context, e.Failed(now, request, attempt, unreachable))
+        else:
+            self._report(context, e.Returned(now, context.key[0], ok=False))
+
+    def _report(self, context: _Context, *events: e.Event) -> None:
+        """A call is over."""
+        del context.frontend.calls[context.key]
+        self._feed(context.frontend, *events)
+
+    def _cancel(self, frontend: _Frontend, key: tuple[int, ...]) -> None:
+        call = frontend.calls.pop(key, None)
+        if call is None:
+            return
+        self._stations.cancel(call)
+        if call.worker:
+            now = self._agenda.now
+            call.context.balancer.cancelled(call.worker, now, now - call.sent_at)
+            known = max(now, self._stations.frozen_until(call.worker)) + self.setup.acknowledge_s
+            if known > now:
+                self._agenda.at(known, self._acknowledged, call)
+            else:
+                self._acknowledged(call)
+
+    def _acknowledged(self, call: Call) -> None:
+        call.context.balancer.released(call.worker)
+
+    # Failures
+
+    def _next_outage(self) -> None:
+        if outage := next(self._outages, None):
+            self._agenda.at(self._began + outage.at, self._crash, outage)
+
+    def _crash(self, outage: Outage) -> None:
+        """A worker dies: its callers notice, and no one calls it until it is back. Or it freezes: nobody knows."""
+        until = self._began + outage.until
+        if outage.frozen:
+            self._stations.freeze(str(outage.index), until)
+            self._next_outage()
+            return
+        self._set_ready((outage.index, False))
+        self._stations.crash(str(outage.index))
+        self._agenda.at(until, self._set_ready, (outage.index, True))
+        self._next_outage()
+
+    def _set_ready(self, change: tuple[int, bool]) -> None:
+        index, ready = change
+        for frontend in self.frontends:
+            self._balancer(frontend, index).set_ready(str(index), ready)
+
+    def _balancer(self, frontend: _Frontend, index: int) -> Balancer:
+        return frontend.s_cnn if index < self._s_cnn else frontend.collage

@@ -1,0 +1,43 @@
+"""The codes there are: the one place that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from encoder.code import Code
+from encoder.collage import CollageCode
+from encoder.grid import Grid
+from encoder.linear import LinearCode
+
+
+@dataclass(frozen=True)
+class CodeParameters:
+    """What redundant models say of their code, all rows together."""
+
+    name: str
+    """A key of ``CODES``."""
+    size: int
+    """Side of the redundant input, in pixels."""
+    k: int = 0
+    """Cells in a row of a collage; 0 for other codes."""
+    detection_threshold: float = 0.15
+    """Detections below this confidence are ignored (collage), 0 to 1."""
+    weights: tuple[tuple[float, ...], ...] = ()
+    """One row for each redundant input, one weight for each member (linear)."""
+    base: str = ""
+    """Version of the base model that is decoded for; empty for any with the same labels."""
+
+
+CODES: Mapping[str, Callable[[CodeParameters], Code]] = {
+    "collage": lambda its: CollageCode(Grid(its.k, its.size), its.detection_threshold, its.base),
+    "linear": lambda its: LinearCode(its.weights, its.base),
+}
+
+
+def build(parameters: CodeParameters) -> Code:
+    """The code with these parameters; raises ValueError, which says what is wrong, if there is no such code."""
+    make = CODES.get(parameters.name)
+    if make is None:
+        raise ValueError(f"there is no code {parameters.name!r}, only {', '.join(CODES)}")
+    return make(parameters)

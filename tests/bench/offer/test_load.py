@@ -1,0 +1,127 @@
+"""Closed groups against a fake frontend, and the sample images that ship."""
+
+import io
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.cluster.local import ROOT
+from bench.offer.load import Sample, closed_groups, load_samples, open_loop, random_groups, slug
+from collage.client import Client
+from tests.bench.fakes import FakePredictService, serving
+
+GROUP = [Sample("a", "t-shirt-top", b"\x00"), Sample("b", "bag", b"\x01c"), Sample("c", "bag", b"\x02")]
+
+
+async def test_groups_are_sent_at_once_and_one_after_another() -> None:
+    service = FakePredictService()
+    finished = []
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        records = await closed_groups(client, [GROUP, GROUP], done=lambda: finished.append(len(service.requests)))
+    assert finished == [3, 6]
+    assert [record.request_id for record in records] == [f"g000{g}-{m}" for g in range(2) for m in range(3)]
+    assert [(record.group, record.member) for record in records] == [(g, m) for g in range(2) for m in range(3)]
+    first, second = records[:3], records[3:]
+    assert max(r.started_s + r.latency_s for r in first) <= min(r.started_s for r in second)
+
+
+async def test_records_say_what_was_answered_by_whom() -> None:
+    async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        shirt, bag, wrong = await closed_groups(client, [GROUP], prefix="w")
+    assert (shirt.image, shirt.label, shirt.prediction, shirt.right) == ("a", "t-shirt-top", "t-shirt-top", True)
+    assert (shirt.source, shirt.cell, shirt.coded_confidence) == ("S_CNN", None, None)
+    assert (bag.source, bag.cell, bag.coded_confidence, bag.right) == ("COLLAGE", 4, 0.625, True)
+    assert (wrong.label, wrong.prediction, wrong.right) == ("bag", "coat", False)
+    assert (bag.request_id, bag.total_s, bag.queue_s, bag.inference_s) == ("w0000-1", 0.75, 0.25, 0.5)
+    assert all(0 < record.latency_s < 60 for record in (shirt, bag, wrong))
+
+
+async def test_failures_are_recorded_and_do_not_stop_the_run() -> None:
+    bad = [Sample("empty", "bag", b""), Sample("slow", "bag", b"\x01slow")]
+    async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        empty, slow, *rest = await closed_groups(client, [bad, GROUP], timeout_s=0.3)
+    assert empty.error is not None
+    assert empty.error.startswith("INVALID_ARGUMENT: the image is empty")
+    assert slow.error is not None
+    assert slow.error.startswith("DEADLINE_EXCEEDED")
+    assert (slow.source, slow.prediction, slow.right) == (None, None, False)
+    assert slow.latency_s >= 0.29
+    assert [record.right for record in rest] == [True, True, False]
+
+
+async def test_an_open_loop_does_not_wait_and_counts_from_the_intended_start() -> None:
+    service = FakePredictService()
+    slow = Sample("slow", "bag", b"\x01slow")
+    groups = [[slow, GROUP[0], GROUP[1]], [GROUP[2], GROUP[0], GROUP[1]]]
+    times = np.array([0.0, 0.0, 0.01, 0.02, 0.02, 0.03])
+    finished = []
+
+    def done() -> None:
+        finished.append(len(service.requests))
+        if len(finished) == 5:
+            service.released.set()  # all the others were answered while the first one was open
+
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        records = await open_loop(client, groups, times, done=done)
+    assert [record.request_id for record in records] == [f"g000{g}-{m}" for g in range(2) for m in range(3)]
+    assert [record.started_s for record in records] == times.tolist()
+    assert all(record.error is None for record in records)
+    ends = [record.started_s + record.latency_s for record in records]
+    assert max(ends) == ends[0]
+    assert ends[0] >= times[-1]
+    assert len(finished) == 6
+
+
+async def test_an_open_loop_that_falls_behind_counts_the_delay_and_bounds_what_is_open() -> None:
+    service = FakePredictService()
+    slow = [Sample(str(i), "bag", b"\x01slow") for i in range(4)]
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        first, second, *rest = await open_loop(
+            client, [slow], np.array([-0.25, 0.0, 0.0, 0.0]), most=2, timeout_s=0.3, prefix="w"
+        )
+    assert len(service.requests) == 2
+    assert first.latency_s >= second.latency_s + 0.2  # it should have been sent before the start
+    assert [record.error for record in rest] == ["not sent: too many are open"] * 2
+    assert [record.latency_s for record in rest] == [0.3] * 2
+    assert not any(record.right for record in rest)
+
+
+async def test_as_many_times_as_samples_are_needed() -> None:
+    async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(ValueError, match="3 samples need as many times"):
+            await open_loop(client, [GROUP], np.array([0.0, 0.0]))
+
+
+def test_random_groups_use_every_sample_before_any_again() -> None:
+    samples = [Sample(str(i), "bag", b"") for i in range(10)]
+    groups = random_groups(samples, members=4, groups=5, seed=3)
+    assert [len(group) for group in groups] == [4] * 5
+    order = [sample.name for group in groups for sample in group]
+    assert sorted(order[:10]) == sorted(order[10:]) == sorted(str(i) for i in range(10))
+    assert order[:10] != order[10:]
+    assert groups == random_groups(samples, members=4, groups=5, seed=3)
+    assert groups != random_groups(samples, members=4, groups=5, seed=4)
+
+
+def test_slugs() -> None:
+    assert [slug(label) for label in ("T-shirt/top", "Ankle boot", "Bag")] == ["t-shirt-top", "ankle-boot", "bag"]
+
+
+def test_100_sample_images_of_every_class_ship_with_their_licence() -> None:
+    folder = ROOT / "samples" / "fashion-mnist"
+    samples = load_samples(folder)
+    counts = {label: sum(sample.label == label for sample in samples) for label in {s.label for s in samples}}
+    assert len(counts) == 10
+    assert set(counts.values()) == {100}
+    assert all(a.name < b.name for a, b in pairwise(samples))
+    image = Image.open(io.BytesIO(samples[0].data))
+    assert (image.format, image.mode, image.size) == ("PNG", "L", (28, 28))
+    assert "Copyright (c) 2017 Zalando SE" in (folder / "LICENSE").read_text()
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        load_samples(tmp_path)

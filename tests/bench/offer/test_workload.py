@@ -1,0 +1,106 @@
+"""Regimes, arrivals and measured latencies from files."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.offer.workload import REGIMES, Model, Regime, poisson, read_numbers
+from worker.slowdown import Slowdown
+
+
+def medians(regime: Regime, count: int, at: float = 0.0) -> list[float]:
+    workers = [regime.slowdown(index, count, seed=0) for index in range(count)]
+    return [float(np.median([worker.draw(f"r{draw}", 0, at) for draw in range(200)])) for worker in workers]
+
+
+def test_persistent_slowness_stays_with_one_worker_and_mixed_slowness_moves() -> None:
+    persistent = medians(REGIMES["persistent"], 10)
+    assert [index for index, median in enumerate(persistent) if median > 0.5] == [0]
+    slow = [tuple(np.flatnonzero(np.array(medians(REGIMES["mixture"], 10, at)) > 0.5)) for at in range(15, 615, 30)]
+    assert all(len(workers) == 1 for workers in slow)
+    assert len(set(slow)) > 5
+    assert len(np.flatnonzero(np.array(medians(REGIMES["persistent"], 100)) > 0.5)) == 2  # one in 50, as measured
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_real_workers_play_the_same_draws(name: str) -> None:
+    regime = REGIMES[name]
+    flag, specification, seed_flag, seed = regime.flags(3, 10, seed=5)
+    assert (flag, seed_flag) == ("--slowdown", "--slowdown-seed")
+    real = Slowdown(specification, int(seed))
+    simulated = regime.slowdown(3, 10, seed=5)
+    assert [real.draw(f"g{i}", 0, i) for i in range(50)] == [simulated.draw(f"g{i}", 0, i) for i in range(50)]
+
+
+def test_samples_pool_all_workers_and_scales_shrink_draws() -> None:
+    for name in ("transient", "persistent"):
+        sample = REGIMES[name].sample
+        assert float(np.quantile(sample, 0.95)) == pytest.approx(0.215, rel=0.03)
+        assert sample.mean() == pytest.approx(0.154, rel=0.02)
+    own = Regime("own", latencies=np.array([0.5]))
+    assert own.slowdown(0, 1, 0, scale=0.9).draw("r", 0) == 0.45
+
+
+def test_workers_fail_in_turn_in_one_regime_only() -> None:
+    assert list(REGIMES["transient"].outages(10, 0)) == []
+    outages = list(itertools.islice(REGIMES["failures"].outages(10, 0), 500))
+    assert outages == list(itertools.islice(REGIMES["failures"].outages(10, 0), 500))
+    assert np.diff([outage.at for outage in outages]).mean() == pytest.approx(20, rel=0.15)
+    assert {outage.index for outage in outages} == set(range(10))
+    assert all(outage.until > outage.at for outage in outages)
+    assert [outage.frozen for outage in outages] == [False, True] * 250
+    for index in range(10):
+        mine = [outage for outage in outages if outage.index == index]
+        assert all(first.until <= second.at for first, second in itertools.pairwise(mine))
+
+
+def test_poisson_arrivals() -> None:
+    times = poisson(50.0, 20_000, seed=3)
+    gaps = np.diff(times)
+    assert gaps.mean() == pytest.approx(0.02, rel=0.03)
+    assert gaps.std() == pytest.approx(0.02, rel=0.05)
+    assert (gaps >= 0).all()
+
+
+def test_images_are_as_good_as_the_model_says() -> None:
+    model = Model()
+    images = model.draw(200_000, seed=0)
+    sure = images.confidence == 1
+    assert sure.mean() == pytest.approx(0.6, abs=0.005)
+    assert np.isnan(images.confidence).mean() == pytest.approx(0.003, abs=0.001)
+    assert images.coded_right[sure].mean() == pytest.approx(0.989, abs=0.002)
+    assert images.coded_right.mean() == pytest.approx(0.9, abs=0.006)
+    assert images.s_cnn_right.mean() == pytest.approx(0.93, abs=0.003)
+
+
+def test_latencies_are_read_from_a_column(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("time,latency ms,worker\n0,100,a\n1,250,b\n\n")
+    assert read_numbers(file, "latency ms", 0.001).tolist() == [0.1, 0.25]
+    file.write_text("0.5\n1.5\n")
+    assert read_numbers(file).tolist() == [0.5, 1.5]
+    file.write_text("name,seconds\na,0.5\n")
+    assert read_numbers(file).tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "told"),
+    [
+        ("", None, "is empty"),
+        ("latency\n", None, "no values"),
+        ("a,b\n1,2\n", "c", "no column 'c': its first line is a, b"),
+        ("a\n1\nx\n", None, "value 2 is no latency"),
+        ("1\n-1\n", None, "value 2 is no latency"),
+        ("1\nnan\n", None, "value 2 is no latency"),
+        ("a,b\n1,2\n3\n", "b", "value 2 is no latency"),
+    ],
+)
+def test_an_unusable_file_is_refused_in_one_line(tmp_path: Path, text: str, column: str | None, told: str) -> None:
+    (tmp_path / "mine.csv").write_text(text)
+    with pytest.raises(ValueError, match=told) as caught:
+        read_numbers(tmp_path / "mine.csv", column)
+    assert "\n" not in str(caught.value)

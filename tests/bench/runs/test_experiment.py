@@ -1,0 +1,288 @@
+"""Runs on a small cluster of real processes: what is kept, what is resumed, and workers that fail on a schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bench.cluster.local import Cluster
+from bench.cluster.processes import Child, Metrics, ProcessError
+from bench.offer.latency import LATENCY_TABLE
+from bench.offer.load import Record, Sample
+from bench.offer.workload import REGIMES, Model, Outage, Regime, read_arrivals
+from bench.runs import experiment
+from bench.runs.experiment import calibrate, cases, collect, compare, main
+from bench.runs.trial import Case, Drawn, Overhead, Shipped, Trial, failing, png
+from encoder.image import decode
+from tests import onnx_models
+from tests.bench.columns import COLUMNS
+
+FAST = 0.02  # time scale
+
+
+def drawn_trial(folder: Path, regime: Regime = REGIMES["transient"], groups: int = 5, *flags: str) -> Trial:
+    return Trial(regime, Drawn(4), groups, FAST, flags, folder)
+
+
+def record(latency: float, total: float, queue: float, inference: float, error: str | None = None) -> Record:
+    return Record("g0000-0", 0, 0, "a", "bag", "bag", "S_CNN", None, None, error, 0.0, latency, total, queue, inference)
+
+
+def test_the_overhead_is_what_is_left_of_a_request() -> None:
+    records = [record(0.012, 0.009, 0.001, 0.002), record(0.012, 0.009, 0.001, 0.002), record(9, 9, 9, 9, "late")]
+    overhead = Overhead.of(records)
+    assert overhead == Overhead(inference_s=0.002, overhead_s=pytest.approx(0.006), caller_s=pytest.approx(0.003))
+    setup = overhead.setup(16, scale=0.5)
+    assert (setup.n, setup.redundant) == (16, 1)
+    assert (setup.inference_s, setup.overhead_s, setup.caller_s) == pytest.approx((0.004, 0.012, 0.006))
+
+
+def test_drawn_answers_are_painted_and_known_to_the_simulator() -> None:
+    prepared = Drawn(9, Model(empty=0.1)).prepare(groups=40, seed=1)
+    images = prepared.models.images
+    assert [len(group) for group in prepared.groups] == [9] * 40
+    flat = [sample for group in prepared.groups for sample in group]
+    colours = np.array([decode(sample.data, 8)[0, 0] for sample in flat])
+    truth = np.array([int(sample.label.removeprefix("class-")) for sample in flat])
+    s_cnn, coded = colours[:, 0] // 5 - 1, colours[:, 1] // 5 - 1
+    np.testing.assert_array_equal(s_cnn == truth, images.s_cnn_right)
+    seen = colours[:, 2] > 0
+    np.testing.assert_array_equal(seen, ~np.isnan(images.confidence))
+    np.testing.assert_array_equal((coded == truth)[seen], images.coded_right[seen])
+    np.testing.assert_allclose(colours[seen, 2] / 255, images.confidence[seen], atol=1 / 255)
+    assert prepared.groups != Drawn(9).prepare(groups=40, seed=2).groups
+    few = prepared.models.draw(18, seed=0)
+    np.testing.assert_array_equal(few.s_cnn_right, images.s_cnn_right[:18])
+    with pytest.raises(ValueError, match="361 images are needed, 360 are known"):
+        prepared.models.draw(361, seed=0)
+
+
+def test_what_shipped_models_say_is_painted_and_known_to_the_simulator(tmp_path: Path) -> None:
+    samples = [Sample(colour, colour, png(onnx_models.solid(colour, 8))) for colour in onnx_models.COLOURS]
+    models = onnx_models.save_s_cnn(tmp_path / "s.onnx"), onnx_models.save_collage_cnn(tmp_path / "c.onnx")
+    prepared = Shipped(*models, samples).prepare(groups=6, seed=0)
+    assert len(prepared.groups) == 6
+    assert prepared.models.images.s_cnn_right.all()
+    assert prepared.models.images.coded_right.all()
+    assert prepared.models.images.confidence.shape == (24,)
+
+
+def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
+    trial = drawn_trial(tmp_path)
+    names = {trial.name(case) for case in cases(["none", "adaptive", "equal-resources"], range(3), [None, 0.5])}
+    assert len(names) == 18
+    assert trial.name(Case("none", 0)).startswith("transient-4-closed-none-seed0-")
+    others = (
+        drawn_trial(tmp_path, groups=6),
+        drawn_trial(tmp_path, REGIMES["mixture"]),
+        drawn_trial(tmp_path, REGIMES["transient"], 5, "--patience", "2"),
+        Trial(REGIMES["transient"], Drawn(4, Model(sure=0.5)), 5, FAST, (), tmp_path),
+        Trial(REGIMES["transient"], Drawn(4), 5, FAST, (), tmp_path, np.arange(500.0)),
+        Trial(REGIMES["transient"], Drawn(4), 5, FAST, (), tmp_path, np.arange(0.0, 1000.0, 2.0)),
+    )
+    assert len({other.name(Case("none", 0)) for other in (trial, *others)}) == 7
+    assert trial.seconds(Case("none", 0, 0.1)) > trial.seconds(Case("none", 0, 0.8))
+
+
+def test_a_run_keeps_its_name_where_the_repository_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = drawn_trial(tmp_path).name(Case("none", 0))
+    elsewhere = Path(shutil.copy(LATENCY_TABLE, tmp_path))
+    monkeypatch.setattr("bench.runs.trial.LATENCY_TABLE", elsewhere)
+    moved = replace(REGIMES["transient"], specification=f"quantiles:{elsewhere}")
+    assert drawn_trial(tmp_path, moved).name(Case("none", 0)) == here
+
+
+def test_those_who_share_a_cluster_come_together() -> None:
+    found = list(cases(["none", "equal-resources", "hedge"], range(2), [0.1, 0.5]))
+    keys = [(case.policy == "equal-resources", case.seed) for case in found]
+    assert len(found) == 12
+    assert sum(a != b for a, b in pairwise(keys)) == 3
+
+
+def test_times_are_shortened_and_defaults_are_the_policy_s(tmp_path: Path) -> None:
+    trial = drawn_trial(tmp_path, REGIMES["transient"], 5, "--audit-share", "0.1")
+    flags = trial.frontend_flags(Case("collage", 0))
+    assert flags[:4] == ("--policy", "collage", "--deadline-s", f"{trial.deadline * FAST:.4f}")
+    assert flags[-4:] == ("--group-wait-s", "0.0010", "--audit-share", "0.1")
+    assert "--group-wait-s" not in trial.frontend_flags(Case("adaptive", 0))
+    assert trial.frontend_flags(Case("equal-resources", 0))[1] == "none"
+    varied = trial.frontend_flags(Case("adaptive", 0, None, "patience", 2.0))
+    assert varied[-4:] == ("--patience", "2.0", "--audit-share", "0.1")
+    assert "0.0100" in trial.frontend_flags(Case("replicate", 0, None, "deadline", 0.5))
+
+
+@pytest.mark.timeout(300)
+async def test_a_comparison_keeps_every_run_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    trial, runs, console = drawn_trial(tmp_path), tmp_path / "runs", Console(file=io.StringIO())
+    chosen = [Case("none", 0), Case("adaptive", 0, None, "patience", 2.0), Case("adaptive", 0, 0.5)]
+    await compare(trial, chosen[:2], runs, console)
+    kept = {file: file.stat().st_mtime_ns for file in runs.iterdir()}
+    await compare(trial, chosen, runs, console)
+    assert all(file.stat().st_mtime_ns == modified for file, modified in kept.items())
+    for case in chosen:
+        content = json.loads((runs / f"{trial.name(case)}.json").read_text())
+        real, simulated = content["rows"]
+        assert [list(row) for row in (real, simulated)] == [[*COLUMNS, *case.varied]] * 2
+        assert (real["source"], simulated["source"]) == ("real", "sim")
+        assert all(real[key] == simulated[key] for key in COLUMNS[1:9])
+        assert (real["groups"], real["n"], real["load"]) == (5, 4, case.load)
+        assert real["accuracy_available"] == simulated["accuracy_available"]  # the same images
+        lines = [json.loads(line) for line in (runs / f"{trial.name(case)}.jsonl").read_text().splitlines()]
+        assert len(lines) == 20
+        assert {(line["policy"], line["load"], line["n"]) for line in lines} == {(case.policy, case.load, 4)}
+    overhead = await calibrate(trial, runs, console)
+    assert 0 < overhead.overhead_s < 1
+    assert "without injected slowness: p50" in console.file.getvalue()  # type: ignore[attr-defined]
+    experiment.OUT, out = tmp_path, experiment.OUT
+    try:
+        content = json.loads(collect("all", runs).read_text())
+    finally:
+        experiment.OUT = out
+    assert len(content["rows"]) == 7
+    assert {row["regime"] for row in content["rows"]} == {"transient", "off"}
+
+
+@pytest.mark.timeout(300)
+async def test_workers_fail_on_schedule_and_are_all_back_in_the_end(tmp_path: Path) -> None:
+    cluster = Cluster(
+        onnx_models.save_s_cnn(tmp_path / "s-cnn.onnx"),
+        onnx_models.save_collage_cnn(tmp_path / "collage.onnx"),
+        s_cnn_workers=3,
+        collage_workers=0,
+        logs=tmp_path / "logs",
+    )
+    second_killed = asyncio.Event()
+
+    def outages() -> Iterator[Outage]:
+        yield Outage(0.0, 0.2, 0)
+        yield Outage(0.0, 0.1, 1, frozen=True)
+        yield Outage(0.0, 600.0, 2)  # cut short
+        second_killed.set()
+        yield Outage(600.0, 601.0, 0)
+
+    async with cluster:
+        pids = [worker.pid for worker in cluster.s_cnn]
+        async with failing(cluster.s_cnn, outages()) as lost_s:
+            await second_killed.wait()
+            await asyncio.wait_for(cluster.s_cnn[2].wait(), 60)
+            assert not cluster.s_cnn[2].running
+        back = [worker.pid for worker in cluster.s_cnn]
+        assert [a == b for a, b in zip(pids, back, strict=True)] == [False, True, False]
+        assert len(lost_s) == 2
+        for worker in cluster.s_cnn:
+            assert (await worker.metrics()).value("collage_worker_busy_seconds_total") >= 0
+
+
+class Restarted(Child):
+    """No process: it is killed at once, and started again when ``ready`` is set, if it is not ``broken``."""
+
+    def __init__(self, broken: bool) -> None:
+        super().__init__("s-cnn", "restarted", [], Path())
+        self.broken, self.ready, self.kills = broken, asyncio.Event(), 0
+
+    async def metrics(self) -> Metrics:
+        return Metrics()
+
+    async def kill(self) -> None:
+        self.kills += 1
+
+    async def start(self, timeout_s: float = 60.0) -> None:
+        await self.ready.wait()
+        if self.broken:
+            self.broken = False
+            raise ProcessError("it does not start")
+
+
+async def others_are_done() -> None:
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+
+
+async def test_a_worker_that_is_not_back_yet_is_spared() -> None:
+    worker = Restarted(broken=False)
+
+    def outages() -> Iterator[Outage]:
+        yield Outage(0.0, 0.0, 0)
+        yield Outage(0.0, 0.0, 0)
+        yield Outage(0.0, 0.0, 0, frozen=True)
+        worker.ready.set()
+
+    async with failing([worker], outages()) as lost_s:
+        await others_are_done()
+        assert (worker.kills, len(lost_s)) == (1, 1)
+
+
+async def test_a_worker_that_does_not_start_again_is_told_as_such() -> None:
+    worker = Restarted(broken=True)
+    worker.ready.set()
+    with pytest.raises(ProcessError, match="it does not start"):
+        async with failing([worker], [Outage(0.0, 0.0, 0)]):
+            await others_are_done()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--policies", "magic"], "there is no policy 'magic'"),
+        (["--regimes", "calm"], "there is no regime 'calm'"),
+        (["--policies", "hedge:colour=2"], "a limit is one of quantile, patience"),
+        (["--policies", "hedge:quantile=high"], "could not convert"),
+        (["--drawn", "10"], "--drawn takes a square"),
+        (["--loads", "0.01"], "loads at least 0.1"),
+        (["--scale", "0"], "must be above 0"),
+        (["--data", "/absent"], "/absent holds no data set"),
+        (["--arrivals", "/absent.csv"], "/absent.csv"),
+        (["--arrivals", "a.csv", "--loads", "0.5"], "--arrivals are the load, of one regime"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(
+    flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["experiment", *flags])
+    assert main() == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_arrivals_are_those_of_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trace = tmp_path / "trace.csv"
+    command = f"experiment --arrivals {trace} --drawn 4 --policies none --seeds 0 --plan".split()
+    monkeypatch.setattr("sys.argv", command)
+    trace.write_text("\n".join(str(5 + 0.25 * i) for i in range(399)))
+    assert main() == 2
+    assert "too short: 100 groups of 4 are to warm up" in capsys.readouterr().err
+    slow_at_first = [5 + 0.25 * i for i in range(408)]
+    trace.write_text("\n".join(map(str, [*slow_at_first, *(200 + 0.001 * i for i in range(9))])))
+    monkeypatch.setattr("sys.argv", [*command, "--groups", "2"])
+    assert main() == 0
+    assert "1 of 1 runs to do, about 1 minutes" in capsys.readouterr().out, "at the rate of those that are sent"
+    trial = Trial(REGIMES["transient"], Drawn(4), 2, FAST, (), tmp_path, read_arrivals(trace)[:408])
+    np.testing.assert_allclose(trial.times(Case("none", 0, 0.2)), 0.25 * np.arange(408))
+    trace.write_text("2\n1\n")
+    assert main() == 2
+    assert "the times do not rise" in capsys.readouterr().err
+
+
+def test_a_plan_says_how_long_it_takes_and_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "sys.argv", "experiment --drawn 16 --groups 2000 --scale 1 --policies none,adaptive --plan".split()
+    )
+    assert main() == 0
+    assert "6 of 6 runs to do, about" in capsys.readouterr().out
+    assert not list(tmp_path.glob("out/*/runs"))

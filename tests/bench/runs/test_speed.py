@@ -1,0 +1,56 @@
+"""The speed measurement: its arithmetic, and a short run on real processes."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bench.cluster.processes import Child
+from bench.offer.callers import H2LOAD, jpeg
+from bench.runs.speed import Case, Sample, main, rows
+
+
+async def _nothing(in_flight: int, seconds: float) -> int:
+    return 1
+
+
+def test_ratios_are_medians_of_the_rounds() -> None:
+    child = Child("role", "name", (), Path("log"))
+    cases = [Case("bare", child, _nothing), Case("ours", child, _nothing, "bare", 0.7)]
+    samples = {
+        "bare": [Sample(100, 0.001), Sample(200, 0.001), Sample(400, 0.002)],
+        "ours": [Sample(90, 0.002), Sample(100, 0.003), Sample(240, 0.002)],
+    }
+    bare, ours = rows(cases, samples)
+    assert bare == {"case": "bare", "per_s": 200, "cpu_s": 0.001}
+    assert (ours["per_s"], ours["ratio"], ours["cpu_ratio"], ours["bar"]) == (100, 0.6, 2.0, 0.7)
+
+
+@pytest.mark.parametrize("kilobytes", [20, 150])
+def test_a_jpeg_is_about_as_large_as_asked(kilobytes: float) -> None:
+    data = jpeg(kilobytes)
+    assert 0.7 < len(data) / 1000 / kilobytes < 1.3
+    assert Image.open(io.BytesIO(data)).size == (224, 224)
+
+
+def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--rounds", "1", "--seconds", "0.2", "--in-flight", "2", "--parts", "tensors", "jpegs", "latency"]
+    assert main([*short, "--out", str(tmp_path)]) == 0
+    found = {row["case"]: row for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}
+    assert found["frontend, 3 KB"]["ratio"] > 0
+    assert found["frontend, 3 KB, PredictStream"]["per_s"] > 0
+    assert found["latency"]["p50_s"] > 0
+    assert capsys.readouterr().out.startswith("case")
+
+
+@pytest.mark.skipif(H2LOAD is None, reason="h2load is missing: Debian's package nghttp2-client has it")
+def test_a_short_run_that_saturates(tmp_path: Path) -> None:
+    assert main(["--rounds", "1", "--seconds", "0.2", "--parts", "coding", "--out", str(tmp_path)]) == 0
+    found = {row["case"]: row for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}
+    for size in ("3 KB", "150 KB"):
+        assert found[f"frontend, {size}, saturated"]["ratio"] > 0
+        assert found[f"collages per request, {size}"]["share"] >= 0

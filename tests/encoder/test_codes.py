@@ -1,0 +1,39 @@
+"""The registry of codes, and what every code in it must keep."""
+
+import numpy as np
+import pytest
+
+from encoder.code import Code, Source
+from encoder.codes import CODES, CodeParameters, build
+
+EXAMPLES = {
+    "collage": CodeParameters("collage", size=8, k=2, detection_threshold=0.3, base="v1"),
+    "linear": CodeParameters("linear", size=4, weights=((0.5, 0.5),), base="v1"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CODES))
+def test_a_code_has_what_its_interface_says(name: str) -> None:
+    """A new code needs an entry in ``EXAMPLES``, and nothing else in this file."""
+    code: Code = build(EXAMPLES[name])
+    assert code.name == name
+    assert code.base == "v1"
+    assert code.source in Source
+    inputs = [np.full((4, 4, 3), 10 * place, np.uint8) for place in range(code.shape.members)]
+    encoded = code.encode(inputs)
+    assert len(encoded) == code.shape.inputs
+    assert all(each.dtype == np.uint8 for each in encoded)
+    assert code.quick(inputs) in (True, False)
+    assert code.decode({}, {}, range(code.shape.members)) == {}
+
+
+def test_the_parameters_reach_the_codes() -> None:
+    collage, linear = build(EXAMPLES["collage"]), build(EXAMPLES["linear"])
+    assert collage.detection_threshold == 0.3  # type: ignore[attr-defined]
+    assert (collage.shape.members, collage.shape.needed, collage.shape.fewest) == (4, 1, 2)
+    assert (linear.shape.members, linear.shape.needed, linear.shape.fewest) == (2, 2, 2)
+
+
+def test_an_unknown_code_is_named_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="no code 'raptor', only collage, linear"):
+        build(CodeParameters("raptor", size=8))
