@@ -14,7 +14,7 @@ import pytest_asyncio
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from bench.cluster import Cluster
+from bench.cluster.local import Cluster
 from collage.serving import Server, ServerSettings
 from collage.v1 import predict_pb2_grpc
 from tests import onnx_models
