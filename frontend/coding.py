@@ -51,8 +51,10 @@ def misfit(info: ModelInfo, base: ModelInfo | None, row: int, settings: CodingSe
     if base is None:
         return ""
     of = f"the s-cnn {base.name} {base.version}"
-    if (info.task, info.labels) != (base.task, base.labels):
-        return f"its task and labels are not those of {of}"
+    if info.task != base.task:
+        return f"its task is {info.task}, that of {of} is {base.task}"
+    if info.labels != base.labels:
+        return f"its labels are not those of {of}"
     if its.base not in ("", base.version):
         return f"it decodes for version {its.base} of the base model, not for {of}"
     if its.row != row:

@@ -19,13 +19,15 @@ from prometheus_client import CollectorRegistry
 
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
-from frontend.dispatch import Dispatcher
-from frontend.jobs import Outcome, Source
+from encoder.code import Source
+from frontend.coding import CodingSettings, base_misfit, misfit
+from frontend.dispatch import Dispatcher, DispatchSettings
+from frontend.jobs import Outcome
 from frontend.metrics import FrontendMetrics
 from frontend.policy.ejection import Ejection
 from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
-from frontend.workers import WorkerFailure
+from frontend.workers import Pool, WorkerFailure
 from tests.frontend.fakes import (
     COLLAGE,
     LABELS,
@@ -51,6 +53,7 @@ class Rig:
     dispatcher: Dispatcher
     workers: list[FakeTransport]
     collage: FakeTransport
+    coded: Pool
     registry: CollectorRegistry
 
     async def ask(self, label: int, request_id: str = "", timeout_s: float = 5.0) -> Outcome:
@@ -82,30 +85,28 @@ async def rig(
     registry = CollectorRegistry()
     workers = [FakeTransport(S_CNN, behaviour) for behaviour in s_cnn]
     redundant = FakeTransport(collage_model, collage or collage_after(0.05))
-    s_cnn_pool = await pool(ModelKind.S_CNN, {f"s{i}": worker for i, worker in enumerate(workers)})
-    collage_pool = await pool(ModelKind.COLLAGE_CNN, {"c0": redundant, **(more_collage or {})} if collage else {})
+    coding = CodingSettings(grid=k)
+    base = await pool("s_cnn", {f"s{i}": worker for i, worker in enumerate(workers)}, base_misfit)
+    redundants = {"c0": redundant, **(more_collage or {})} if collage else {}
+    coded = await pool("coded", redundants, lambda info: misfit(info, base.info, 0, coding))
     rules = Rules.named(policy, **{"deadline": 0.2, "group_wait": 0.05, **limits})
-    metrics = FrontendMetrics(registry)
     dispatcher = Dispatcher(
         Policy(rules),
-        s_cnn_pool,
-        collage_pool,
-        metrics,
+        base,
+        [coded] if collage else [],
+        FrontendMetrics(registry),
         executor or InlineExecutor(),
         encoder or InlineExecutor(),
-        max_in_flight,
-        default_label=default_label,
-        k=k,
-        max_bytes=max_bytes,
+        DispatchSettings(max_in_flight, max_bytes, default_label, coding),
     )
-    await s_cnn_pool.start()
-    await collage_pool.start()
+    await base.start()
+    await coded.start()
     await asyncio.sleep(0.01)
-    yield Rig(dispatcher, workers, redundant, registry)
+    yield Rig(dispatcher, workers, redundant, coded, registry)
     assert dispatcher.policy.open_requests == 0
     await dispatcher.close()
-    await s_cnn_pool.close()
-    await collage_pool.close()
+    await base.close()
+    await coded.close()
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
@@ -128,9 +129,9 @@ def one_by_one(seconds: float) -> Behaviour:
 async def test_without_stragglers_every_answer_is_the_s_cnns() -> None:
     async with rig("collage", [s_cnn_after(0.1)] * 4, collage_after(0.05)) as cluster:
         outcomes = await cluster.group()
-        assert [outcome.source for outcome in outcomes] == [Source.S_CNN] * 4
-        assert [int(outcome.probabilities.argmax()) for outcome in outcomes] == [0, 1, 2, 3]
-        assert sum(outcomes[0].probabilities) == pytest.approx(1.0)
+        assert [outcome.answered.source for outcome in outcomes] == [Source.S_CNN] * 4
+        assert [int(outcome.answer.argmax()) for outcome in outcomes] == [0, 1, 2, 3]
+        assert sum(outcomes[0].answer) == pytest.approx(1.0)
         assert [outcome.total_s for outcome in outcomes] == pytest.approx([0.1] * 4)
         assert [len(worker.calls) for worker in cluster.workers] == [1] * 4  # members prefer different workers
         assert cluster.metric("collage_sent_total", attempt="coded") == 1
@@ -140,12 +141,12 @@ async def test_without_stragglers_every_answer_is_the_s_cnns() -> None:
 async def test_stragglers_are_answered_from_the_collage_at_the_deadline_and_cancelled() -> None:
     async with rig("collage", [straggling("r1", "r2")] * 4, collage_after(0.05)) as cluster:
         outcomes = await cluster.group()
-        assert [o.source for o in outcomes] == [Source.S_CNN, Source.COLLAGE, Source.COLLAGE, Source.S_CNN]
-        assert [int(o.probabilities.argmax()) for o in outcomes] == [0, 1, 2, 3]
+        assert [o.answered.source for o in outcomes] == [Source.S_CNN, Source.COLLAGE, Source.COLLAGE, Source.S_CNN]
+        assert [int(o.answer.argmax()) for o in outcomes] == [0, 1, 2, 3]
         assert outcomes[1].total_s == pytest.approx(0.2)
-        assert outcomes[1].confidence == pytest.approx(0.9)
-        assert (outcomes[1].group_id, outcomes[1].cell) == (outcomes[2].group_id, 1)
-        assert outcomes[1].model is COLLAGE
+        assert outcomes[1].answered.confidence == pytest.approx(0.9)
+        assert (outcomes[1].group_id, outcomes[1].place) == (outcomes[2].group_id, 1)
+        assert outcomes[1].answered.model is COLLAGE
         await asyncio.sleep(0.1)
         assert sorted(name for worker in cluster.workers for name in worker.cancelled) == ["r1", "r2"]
         assert cluster.collage.calls[0].request_id == "collage:r0"
@@ -165,7 +166,7 @@ async def test_groups_that_close_together_go_to_different_collage_workers() -> N
 async def test_a_late_collage_loses_to_the_replica_and_is_cancelled() -> None:
     async with rig("collage", [straggling("r1")] * 5, collage_after(9.0)) as cluster:
         outcomes = await cluster.group()
-        assert [o.source for o in outcomes] == [Source.S_CNN, Source.REPLICA, Source.S_CNN, Source.S_CNN]
+        assert [o.answered.source for o in outcomes] == [Source.S_CNN, Source.REPLICA, Source.S_CNN, Source.S_CNN]
         assert outcomes[1].total_s == pytest.approx(0.3)
         await asyncio.sleep(0.1)
         assert cluster.collage.cancelled == ["collage:r0"]
@@ -175,20 +176,20 @@ async def test_a_late_collage_loses_to_the_replica_and_is_cancelled() -> None:
 
 async def test_a_replica_goes_to_another_worker() -> None:
     async with rig("replicate", [straggling("x"), straggling("x")]) as cluster:
-        assert (await cluster.ask(3, "x")).source == Source.REPLICA
+        assert (await cluster.ask(3, "x")).answered.source == Source.REPLICA
         assert [len(worker.calls) for worker in cluster.workers] == [1, 1]
 
 
 async def test_an_unsure_coded_answer_waits_for_the_replica() -> None:
     async with rig("collage", [straggling("r1")] * 5, collage_after(0.05, confidence=0.3), accept=0.5) as cluster:
-        assert (await cluster.group())[1].source == Source.REPLICA
+        assert (await cluster.group())[1].answered.source == Source.REPLICA
 
 
 async def test_an_unsure_coded_answer_is_better_than_none_when_time_runs_out() -> None:
     slow = s_cnn_after(9.0)
     async with rig("collage", [slow] * 4, collage_after(0.05, confidence=0.3), accept=0.5) as cluster:
         outcomes = await cluster.group(timeout_s=1.0)
-        assert {o.source for o in outcomes} == {Source.COLLAGE}
+        assert {o.answered.source for o in outcomes} == {Source.COLLAGE}
         assert outcomes[0].total_s == pytest.approx(0.98)
 
 
@@ -230,7 +231,7 @@ async def test_garbage_from_an_s_cnn_worker_is_a_failure(garbage: NDArray[np.flo
 
     async with rig("replicate", [confused, confused]) as cluster:
         outcome = await cluster.ask(3)
-        assert (outcome.source, int(outcome.probabilities.argmax())) == (Source.REPLICA, 3)
+        assert (outcome.answered.source, int(outcome.answer.argmax())) == (Source.REPLICA, 3)
         assert cluster.metric("collage_worker_failures_total", attempt="s_cnn", code="GARBAGE") == 1
 
 
@@ -239,16 +240,16 @@ async def test_a_worker_whose_answers_are_garbage_is_left_out() -> None:
         return (np.full(10, np.nan, np.float32),)
 
     async with rig("adaptive", [confused, *[s_cnn_after(0.1)] * 3], extra_load=1.0) as cluster:
-        cluster.dispatcher.s_cnn.balancer.judge.rules = Ejection()
+        cluster.dispatcher.base.balancer.judge.rules = Ejection()
         for _ in range(30):
-            assert (await cluster.ask(3)).probabilities.argmax() == 3
-        assert cluster.dispatcher.s_cnn.balancer.ejected == 1
+            assert (await cluster.ask(3)).answer.argmax() == 3
+        assert cluster.dispatcher.base.balancer.ejected == 1
         assert len(cluster.workers[0].calls) == 3
 
 
 async def test_callers_without_time_are_no_reason_to_blame_workers() -> None:
     async with rig("adaptive", [s_cnn_after(0.1)] * 3) as cluster:
-        cluster.dispatcher.s_cnn.balancer.judge.rules = Ejection()
+        cluster.dispatcher.base.balancer.judge.rules = Ejection()
         for _ in range(20):
             with pytest.raises(DeadlineExceeded):
                 await cluster.dispatcher.predict(lambda size: image(1), "", 0.0, quick=True)
@@ -256,7 +257,7 @@ async def test_callers_without_time_are_no_reason_to_blame_workers() -> None:
         for _ in range(20):
             with pytest.raises((DeadlineExceeded, ResourceExhausted)):
                 await cluster.ask(1, timeout_s=0.05)
-        assert cluster.dispatcher.s_cnn.balancer.ejected == 0
+        assert cluster.dispatcher.base.balancer.ejected == 0
 
 
 async def test_the_details_of_a_failure_are_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -316,14 +317,14 @@ async def test_detections_over_other_classes_are_a_failure() -> None:
         return boxes, confidences, probabilities[:, :4]
 
     async with rig("collage", [straggling("r0")] * 5, confused) as cluster:
-        assert (await cluster.group())[0].source == Source.REPLICA
+        assert (await cluster.group())[0].answered.source == Source.REPLICA
         assert cluster.metric("collage_worker_failures_total", attempt="coded", code="GARBAGE") == 1
 
 
 async def test_an_audit_lets_the_late_s_cnn_finish_and_compares() -> None:
     async with rig("collage", [straggling("r1", slow=0.6)] * 4, collage_after(0.05), audit=1.0) as cluster:
         outcomes = await cluster.group()
-        assert outcomes[1].source == Source.COLLAGE
+        assert outcomes[1].answered.source == Source.COLLAGE
         await asyncio.sleep(1.0)
         assert cluster.metric("collage_audits_total", outcome="agree") == 1
         assert [name for worker in cluster.workers for name in worker.cancelled] == []
@@ -334,7 +335,7 @@ async def test_garbage_from_a_collage_worker_means_replicas() -> None:
         raise WorkerFailure("GARBAGE", "wrong shape")
 
     async with rig("collage", [straggling("r0")] * 5, broken) as cluster:
-        assert (await cluster.group())[0].source == Source.REPLICA
+        assert (await cluster.group())[0].answered.source == Source.REPLICA
         assert cluster.metric("collage_worker_failures_total", attempt="coded", code="GARBAGE") == 1
 
 
@@ -348,7 +349,7 @@ async def test_admission_is_bounded() -> None:
     async with rig("none", [s_cnn_after(0.1)], max_in_flight=3) as cluster:
         results = await asyncio.gather(*(cluster.ask(1) for _ in range(5)), return_exceptions=True)
         assert [type(result) for result in results] == [Outcome] * 3 + [ResourceExhausted] * 2
-        assert (await cluster.ask(1)).source == Source.S_CNN
+        assert (await cluster.ask(1)).answered.source == Source.S_CNN
         assert cluster.metric("collage_in_flight") == 0
 
 
@@ -386,7 +387,7 @@ async def test_full_workers_mean_try_again_later() -> None:
 async def test_the_default_answers_when_time_runs_out() -> None:
     async with rig("none", [s_cnn_after(9.0)], default_label="d") as cluster:
         outcome = await cluster.ask(1, timeout_s=1.0)
-        assert (outcome.source, int(outcome.probabilities.argmax()), outcome.degraded) == (Source.DEFAULT, 3, True)
+        assert (outcome.answered.source, int(outcome.answer.argmax()), outcome.degraded) == (Source.DEFAULT, 3, True)
         assert outcome.total_s == pytest.approx(0.98)
         assert cluster.metric("collage_answers_total", source="default") == 1
     async with rig("none", [s_cnn_after(9.0)], default_label="no such label") as cluster:
@@ -410,7 +411,7 @@ async def test_the_callers_time_is_over_while_the_image_is_still_being_prepared(
             go = threading.Event()
             held = executor.submit(go.wait)
             outcome = await cluster.ask(1, timeout_s=1.0)
-            assert (outcome.source, outcome.total_s) == (Source.DEFAULT, pytest.approx(0.98))
+            assert (outcome.answered.source, outcome.total_s) == (Source.DEFAULT, pytest.approx(0.98))
             go.set()
             held.result()
             assert cluster.workers[0].calls == []
@@ -440,7 +441,7 @@ async def test_what_requests_in_flight_hold_is_bounded_but_one_is_always_admitte
         assert cluster.metric("collage_refused_total", reason="bytes") == 1
         await large
         outcomes = await asyncio.gather(*(predict(lambda size: image(1), "", 5.0, size=50) for _ in range(2)))
-        assert [outcome.source for outcome in outcomes] == [Source.S_CNN] * 2
+        assert [outcome.answered.source for outcome in outcomes] == [Source.S_CNN] * 2
 
 
 @pytest.mark.parametrize(("collage_size", "threads"), [(16, 0), (8, 1)], ids=["copied", "reduced"])
@@ -451,7 +452,8 @@ async def test_collages_that_take_more_than_copying_are_made_in_a_thread(collage
     ) as cluster:
         ask = functools.partial(cluster.dispatcher.predict, timeout_s=5.0, quick=True)
         outcomes = await asyncio.gather(*(ask(lambda size, label=label: image(label), "") for label in range(4)))
-        assert [(o.source, int(o.probabilities.argmax())) for o in outcomes] == [(Source.COLLAGE, n) for n in range(4)]
+        told = [(outcome.answered.source, int(outcome.answer.argmax())) for outcome in outcomes]
+        assert told == [(Source.COLLAGE, label) for label in range(4)]
         assert executor.submitted == threads
         assert cluster.collage.calls[0].image.shape[0] == collage_size
 
@@ -459,7 +461,7 @@ async def test_collages_that_take_more_than_copying_are_made_in_a_thread(collage
 async def test_a_model_of_another_size_that_comes_into_use_meanwhile_gets_images_of_its_size() -> None:
     larger = ModelInfo.make("s", ModelKind.S_CNN, LABELS, 16, version="2")
     async with rig("replicate", [s_cnn_after(1.0)], extra_load=1.0) as cluster:
-        pool = cluster.dispatcher.s_cnn
+        pool = cluster.dispatcher.base
 
         def switch(size: int) -> Any:
             if size == 8:
@@ -469,9 +471,9 @@ async def test_a_model_of_another_size_that_comes_into_use_meanwhile_gets_images
 
         early = asyncio.create_task(cluster.ask(1))  # prepared for the old model
         await asyncio.sleep(0.1)
-        assert (await cluster.dispatcher.predict(switch, "", 5.0)).model is larger
+        assert (await cluster.dispatcher.predict(switch, "", 5.0)).answered.model is larger
         assert [call.image.shape[0] for call in cluster.workers[0].calls] == [8, 16], "the replica had no worker"
-        assert (await early).source is Source.S_CNN
+        assert (await early).answered.source is Source.S_CNN
 
 
 async def test_a_caller_who_hangs_up_stops_the_work() -> None:
@@ -498,13 +500,13 @@ async def test_a_frozen_worker_does_not_look_idle() -> None:
         assert len(cluster.workers[0].calls) <= 2
         cluster.workers[0].thawed.set()
         await asyncio.sleep(0.2)
-        assert [cluster.dispatcher.s_cnn.balancer.outstanding(f"s{i}") for i in range(2)] == [0, 0]
+        assert [cluster.dispatcher.base.balancer.outstanding(f"s{i}") for i in range(2)] == [0, 0]
 
 
 async def test_a_partial_group_shows_empty_cells_as_black() -> None:
     async with rig("collage", [straggling("r0", "r1")] * 4, collage_after(0.02)) as cluster:
         outcomes = await asyncio.gather(cluster.ask(0, "r0"), cluster.ask(1, "r1"))
-        assert [outcome.source for outcome in outcomes] == [Source.COLLAGE] * 2
+        assert [outcome.answered.source for outcome in outcomes] == [Source.COLLAGE] * 2
         collage = cluster.collage.calls[0].image
         assert not collage[8:].any()
         assert cluster.metric("collage_group_fill_ratio_sum") == 0.5
@@ -525,15 +527,15 @@ async def test_a_collage_cnn_that_does_not_go_with_the_s_cnn_is_not_used(
     told_model = {"labels": LABELS, "size": 16, "k": 2, **changes}
     odd = FakeTransport(ModelInfo.collage("odd", version="1", **told_model), collage_after(0.05))
     async with rig("collage", [straggling("r1")] * 5, collage_after(0.05), more_collage={"c1": odd}) as cluster:
-        assert [outcome.source for outcome in await cluster.group()][1] == Source.COLLAGE
+        assert [outcome.answered.source for outcome in await cluster.group()][1] == Source.COLLAGE
         assert odd.calls == []
-        assert (cluster.dispatcher.collage.ready, cluster.dispatcher.collage.refused) == (1, 1)
+        assert (cluster.coded.ready, cluster.coded.refused) == (1, 1)
         assert f"no requests for workers with odd 1: {told}" in caplog.text
 
 
 async def test_a_grid_that_was_not_asked_for_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     async with rig("collage-only", [s_cnn_after(0.1)] * 4, collage_after(0.05), k=3) as cluster:
-        assert (cluster.dispatcher.collage.ready, cluster.dispatcher.collage.refused) == (0, 1)
+        assert (cluster.coded.ready, cluster.coded.refused) == (0, 1)
         assert "its grid is 2 x 2, and this frontend is set to 3 x 3" in caplog.text
 
 
@@ -542,8 +544,8 @@ async def test_an_answer_names_the_model_that_gave_it_though_another_one_is_in_u
     async with rig("none", [s_cnn_after(1.0)]) as cluster:
         asked = asyncio.create_task(cluster.ask(3))
         await asyncio.sleep(0.5)
-        pool = cluster.dispatcher.s_cnn
+        pool = cluster.dispatcher.base
         pool.workers["s0"].info = newer
         pool.review()
         assert pool.info is newer
-        assert (await asked).model is S_CNN
+        assert (await asked).answered.model is S_CNN

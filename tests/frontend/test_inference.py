@@ -16,8 +16,8 @@ from collage.serving import Server, ServerSettings
 from collage.v1 import predict_pb2
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
-from inference.service import Answer, InferenceServicer
-from inference.tensors import Images
+from inference.service import InferenceServicer, RowAnswer
+from inference.tensors import ImageRows
 from tests.frontend.fakes import LABELS, S_CNN, SIZE, image
 from tests.frontend.grpc_workers import LOCAL, Slowness, cluster
 from tests.triton import png, triton
@@ -227,8 +227,8 @@ async def test_labels_and_version_are_of_the_model_that_answered() -> None:
         answered = (new, new)
         model = old
 
-        async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
-            return [Answer(said, model, "S_CNN", False, None, 0.0, 0.0) for model in self.answered]
+        async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
+            return [RowAnswer(said, model, "S_CNN", False, None, 0.0, 0.0) for model in self.answered]
 
     class Context:
         def time_remaining(self) -> None:
