@@ -44,4 +44,4 @@ def classifies_images(info: ModelInfo) -> bool:
 
 def code_of(info: ModelInfo) -> CollageCode:
     """The code of a collage-cnn, as a frontend makes it."""
-    return CollageCode(Grid(info.k, info.size), info.code.detection_threshold if info.code else 0.0)
+    return CollageCode(Grid(info.k, info.size), info.detection_threshold)
