@@ -101,14 +101,14 @@ def accuracy(
     }
 
 
-def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds, by role and column, of all that is timed, measured in turns in one loop.
+def timed(models: Models, split: Split) -> dict[tuple[str, str], Callable[[int], Any]]:
+    """All that is timed, by role and column, for ``models.measure.medians``.
 
     ``latency_s`` is of one image or one collage, ``nine_s`` of nine images. The role ``code`` is the paper's case of
     encoding and decoding; a collage-cnn's own is from the s-cnn's input, decoding what it finds there.
     """
     images = split.images[:32]
-    calls: dict[tuple[str, str], Callable[[int], object]] = {}
+    calls: dict[tuple[str, str], Callable[[int], Any]] = {}
     for role, model in models.items():
         calls[role, "latency_s"] = inference(model, images)
         if model.info.kind is ModelKind.S_CNN:
@@ -119,6 +119,12 @@ def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, f
             calls[role, "encode_s"], calls[role, "decode_s"] = coding(code, group, found)
     group = [shrink(image, PAPER_IMAGE, PAPER_IMAGE) for image in images]
     calls["code", "encode_s"], calls["code", "decode_s"] = coding(CollageCode(PAPER_GRID), group)
+    return calls
+
+
+def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, float]]:
+    """Median seconds, by role and column, of all that is timed, measured in turns in one loop."""
+    calls = timed(models, split)
     seconds: dict[str, dict[str, float]] = {}
     for (role, column), value in zip(calls, medians(list(calls.values()), repeats), strict=True):
         seconds.setdefault(role, {})[column] = value
