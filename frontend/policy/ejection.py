@@ -66,8 +66,8 @@ class Judge:
     """Changes the standing of workers by what their calls show.
 
     ``workers`` are the histories of all known workers by name, kept by the caller. ``moved`` is called after every
-    change of standing, with the reason: why a worker is ejected, empty when it is well again, None when its probation begins.
-    Without ``rules`` nobody is ejected.
+    change of standing, with the reason: why a worker is ejected, empty when it is well again, None when its probation
+    begins. Without ``rules`` nobody is ejected.
     """
 
     def __init__(
