@@ -1,4 +1,4 @@
-"""Train a strong s-cnn within a given time: ``python -m models.teacher --data DIR --out runs/teacher.pt --minutes 100``.
+"""Train a strong s-cnn within a given time: ``python -m models.teacher --data DIR --minutes 100 --out runs/wide.pt``.
 
 The learning rate falls to zero over ``--minutes`` of training, however many steps fit, or over ``--epochs``, whichever
 ends first. The run saves a checkpoint every ``--every`` steps and resumes from it when called again; time between the
@@ -41,8 +41,8 @@ WHITENED_FROM = 5000
 class TeacherRecipe:
     """How to train. Rates are those of the published record, per image of a batch where they depend on its size."""
 
-    minutes: float = math.inf  # of training
-    epochs: float = math.inf
+    minutes: float = 0.0  # of training; 0: no limit
+    epochs: float = 0.0  # 0: no limit
     batch: int = 500  # images
     muon_lr: float = 0.12
     muon_momentum: float = 0.6
@@ -62,8 +62,10 @@ class TeacherRun:
     """One run: the model, its optimisers, and steps over batches until time or epochs are spent."""
 
     def __init__(self, spec: ModelSpec, data: Dataset, recipe: TeacherRecipe, device: str, precision: str) -> None:
-        if math.isinf(recipe.minutes) and math.isinf(recipe.epochs):
+        if not recipe.minutes and not recipe.epochs:
             raise ValueError("a run without an end: give minutes or epochs")
+        if not 0 <= recipe.skip < 1:
+            raise ValueError(f"an epoch leaves out {recipe.skip} of the easy images: must be less than 1")
         if len(data.train) < recipe.batch:
             raise ValueError(f"{len(data.train)} training images are too few: one step takes {recipe.batch}")
         torch.manual_seed(recipe.seed)
@@ -71,7 +73,7 @@ class TeacherRun:
         self.device, self.bfloat16 = torch.device(device), precision == "bf16"
         model = spec.build()
         if not isinstance(model, WideNet):
-            raise ValueError(f"{spec.architecture} has no first layer that is computed from images")
+            raise ValueError(f"{spec.architecture} has no first layer that is computed from images")  # noqa: TRY004
         model.whiten_from(normalise(torch.from_numpy(data.train.images[self._sample()]), spec))
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimisers = self._optimisers(torch.bfloat16 if self.bfloat16 else torch.float32)
@@ -90,14 +92,13 @@ class TeacherRun:
     def _optimisers(self, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
         recipe, model = self.recipe, self.model
         convolutions = [weight for weight in model.groups.parameters() if weight.ndim == 4]
-        biases = [norm.bias for group in model.groups for norm in group.norms]
-        decay = recipe.weight_decay
-        groups = [
-            {"params": [model.whiten.bias, *biases], "lr": recipe.bias_lr, "decay": decay / recipe.bias_lr},
-            {"params": [model.head.weight], "lr": recipe.head_lr, "decay": decay / recipe.head_lr},
-        ]
+        offsets = [weight for name, weight in model.groups.named_parameters() if name.endswith("bias")]
+        chosen = (([model.whiten.bias, *offsets], recipe.bias_lr), ([model.head.weight], recipe.head_lr))
         sgd = torch.optim.SGD(
-            [{"params": one["params"], "lr": one["lr"] * recipe.batch, "weight_decay": one["decay"]} for one in groups],
+            [
+                {"params": weights, "lr": rate * recipe.batch, "weight_decay": recipe.weight_decay / rate}
+                for weights, rate in chosen
+            ],
             momentum=recipe.momentum,
             nesterov=True,
         )
@@ -106,8 +107,8 @@ class TeacherRun:
     @property
     def done(self) -> float:
         """The share of the run that is over, 0 to 1."""
-        spent = self.seconds / (60 * self.recipe.minutes)
-        return min(1.0, max(spent, self.epochs / self.recipe.epochs))
+        spent = self.seconds / (60 * self.recipe.minutes or math.inf)
+        return min(1.0, max(spent, self.epochs / (self.recipe.epochs or math.inf)))
 
     @property
     def epochs(self) -> float:
@@ -233,23 +234,20 @@ class TeacherRun:
     def run(self, path: Path, every: int) -> None:
         """Train to the end, with a checkpoint in ``path`` every ``every`` steps, after every epoch and at the end.
 
-        The validation accuracy is measured after every epoch and at the end; the clock stands still meanwhile.
+        The validation accuracy of a single view is measured after every epoch, that of the model's own views at the
+        end; the clock stands still meanwhile.
         """
         total, count = 0.0, 0
         while self.done < 1:
             total, count = total + self.advance(), count + 1
             ended = self.done == 1
             if self.place == self.steps_of_epoch or ended:
-                started = time.monotonic()
-                plain = self.accuracy(self.data.validation, views=1)
-                six = self.accuracy(self.data.validation, views=6) if ended else plain
-                self.log.append({"step": self.step, "images": len(self.order), "loss": total / count, "validation": plain, "views": six})
-                print(
-                    f"epoch {self.epochs:.2f} ({len(self.order)} images) loss {total / count:.4f} validation {plain:.4f} "
-                    f"(6 views {six:.4f}) {self.seconds / 60:.1f} min, {self.done:.1%} done, measured in "
-                    f"{time.monotonic() - started:.0f} s",
-                    flush=True,
-                )
+                before = sum(entry["seconds"] for entry in self.log)
+                entry = {"loss": total / count, "images": len(self.order), "seconds": self.seconds - before}
+                entry["validation_one_view"] = self.accuracy(self.data.validation, views=1)
+                entry["validation"] = self.accuracy(self.data.validation) if ended else entry["validation_one_view"]
+                self.log.append(entry)
+                print(f"epoch {self.epochs:.2f} {self.seconds / 60:.1f} min, {self.done:.1%}: {entry}", flush=True)
                 total, count = 0.0, 0
                 self.save(path)
             elif self.step % every == 0:

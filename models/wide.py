@@ -28,10 +28,11 @@ class ConvGroup(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(Conv3x3(inputs if i == 0 else outputs, outputs) for i in range(depth))
         self.norms = nn.ModuleList(nn.BatchNorm2d(outputs, momentum=0.4) for _ in range(depth))
-        for norm in self.norms:
-            norm.weight.requires_grad_(False)
-        for conv in self.convs:  # as many filters as there are inputs start as the identity
-            nn.init.dirac_(conv.weight.data[: conv.weight.shape[1]])
+        for name, weight in self.named_parameters():
+            if name.endswith("weight") and weight.ndim == 1:
+                weight.requires_grad_(False)
+            elif weight.ndim == 4:  # as many filters as there are inputs start as the identity
+                nn.init.dirac_(weight.data[: weight.shape[1]])
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, inputs, H, W]`` to ``[B, outputs, H // 2, W // 2]``."""
@@ -51,9 +52,7 @@ class WideNet(nn.Module):
     either corner of a diagonal, with half the weight.
     """
 
-    def __init__(
-        self, classes: int, widths: Sequence[int] = (64, 256, 256), depth: int = 2, views: int = 1
-    ) -> None:
+    def __init__(self, classes: int, widths: Sequence[int] = (64, 256, 256), depth: int = 2, views: int = 1) -> None:
         super().__init__()
         if views not in (1, 2, 6):
             raise ValueError(f"{views} views: choose 1, 2 or 6")
@@ -61,7 +60,7 @@ class WideNet(nn.Module):
         filters = 2 * 3 * PATCH**2
         self.whiten = nn.Conv2d(3, filters, PATCH)
         self.whiten.weight.requires_grad_(False)
-        nn.init.zeros_(self.whiten.bias)
+        nn.init.zeros_(self.whiten.get_parameter("bias"))
         inputs = (filters, *widths)
         self.groups = nn.Sequential(*(ConvGroup(i, o, depth) for i, o in zip(inputs, widths, strict=False)))
         self.head = nn.Linear(widths[-1], classes, bias=False)
@@ -83,18 +82,18 @@ class WideNet(nn.Module):
         """Normalised images float32 ``[B, 3, H, W]`` to logits ``[B, classes]``."""
         if self.training or self.views == 1:
             return self.look(x)
-        straight = (self.look(x) + self.look(x.flip(3))) / 2
-        if self.views == 2:
-            return straight
-        padded = F.pad(x, (1, 1, 1, 1), "reflect")
-        shifted = torch.zeros_like(straight)
-        for corner in (0, 2):
-            view = padded[:, :, corner : corner + x.shape[2], corner : corner + x.shape[3]]
-            shifted = shifted + (self.look(view) + self.look(view.flip(3))) / 4
-        return (straight + shifted) / 2
+        seen = [x]
+        if self.views == 6:
+            padded = F.pad(x, (1, 1, 1, 1), "reflect")
+            seen += [padded[:, :, i : i + x.shape[2], i : i + x.shape[3]] for i in (0, 2)]
+        seen += [view.flip(3) for view in seen]
+        logits = self.look(torch.cat(seen))
+        answers = logits.view(2, len(seen) // 2, -1, logits.shape[1]).mean(0)
+        mean: Tensor = (answers[0] + answers[-2:].mean(0)) / 2
+        return mean
 
     def look(self, x: Tensor) -> Tensor:
-        """The logits of one view."""
+        """The logits of images, each seen once."""
         x = self.groups(F.gelu(self.whiten(x)))
         logits: Tensor = self.head(x.amax((2, 3))) / self.head.in_features
         return logits
