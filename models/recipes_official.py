@@ -12,7 +12,7 @@ from models.recipes import PRETRAINED, S_CNN, SHIPPED, Family
 
 TEACHER_ROLE = f"{PRETRAINED}-teacher"
 TEACHER = "--views 6 --minutes 112"
-"""Two cores that others used as well: 112 minutes of them, see ``models/zoo/README.md`` for what came of it."""
+"""Two cores that others used as well: 112 minutes of them, see ``models/teachers/README.md`` for what came of it."""
 
 _TAUGHT = f"--mix 0.5 --distil 0.9 --live-teachers {{run}}-{TEACHER_ROLE}.pt"
 _VGG = f"--model collage-vgg --sgd-lr 0.04 --bias-gain 32 {_TAUGHT}"

@@ -215,13 +215,15 @@ class TeacherRun:
     def resume(self, path: Path) -> None:
         """Take over a checkpoint of the same run.
 
-        Minutes and epochs may differ. Raises ValueError if the file belongs to another run, or to other images.
+        Minutes, epochs and views may differ. Raises ValueError if the file belongs to another run, or to other images.
         """
         content = torch.load(path, map_location=self.device, weights_only=True)
         if content.get("images") != digest(self.data.train.ids):
             raise ValueError(f"the data set changed since the run in {path} began: choose another file")
         ends = {"minutes": self.recipe.minutes, "epochs": self.recipe.epochs}
-        if content["spec"] != asdict(self.spec) or {**content["recipe"], **ends} != asdict(self.recipe):
+        for spec in (content["spec"], own := asdict(self.spec)):
+            spec["options"].pop("views", None)
+        if content["spec"] != own or {**content["recipe"], **ends} != asdict(self.recipe):
             raise ValueError(f"{path} holds a run with other settings: choose another file")
         self.model.load_state_dict(content["model"])
         for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
@@ -235,24 +237,38 @@ class TeacherRun:
         """Train to the end, with a checkpoint in ``path`` every ``every`` steps, after every epoch and at the end.
 
         The validation accuracy of a single view is measured after every epoch, that of the model's own views at the
-        end; the clock stands still meanwhile.
+        end; the clock stands still meanwhile. A run that is over gets its own views: they may be others than before.
         """
-        total, count = 0.0, 0
+        losses: list[float] = []
         while self.done < 1:
-            total, count = total + self.advance(), count + 1
-            ended = self.done == 1
-            if self.place == self.steps_of_epoch or ended:
-                before = sum(entry["seconds"] for entry in self.log)
-                entry = {"loss": total / count, "images": len(self.order), "seconds": self.seconds - before}
-                entry["validation_one_view"] = self.accuracy(self.data.validation, views=1)
-                entry["validation"] = self.accuracy(self.data.validation) if ended else entry["validation_one_view"]
-                self.log.append(entry)
-                print(f"epoch {self.epochs:.2f} {self.seconds / 60:.1f} min, {self.done:.1%}: {entry}", flush=True)
-                total, count = 0.0, 0
+            losses.append(self.advance())
+            if self.place == self.steps_of_epoch or self.done == 1:
+                self._note(losses)
+                losses = []
                 self.save(path)
             elif self.step % every == 0:
-                print(f"  step {self.step} loss {total / count:.4f} {self.seconds / 60:.1f} min", flush=True)
+                print(f"  step {self.step} loss {np.mean(losses):.4f} {self.seconds / 60:.1f} min", flush=True)
                 self.save(path)
+        if not self.log:  # less time than before, and all of it spent
+            self._note([math.nan])
+        self.log[-1]["validation"] = self.accuracy(self.data.validation)
+        print(f"validation {self.log[-1]['validation']:.4f} with {self.model.views} views", flush=True)
+        self.save(path)
+
+    def _note(self, losses: Sequence[float]) -> None:
+        """Measure and log what became of an epoch, or of the part of it that there was time for."""
+        seconds = self.seconds - sum(entry["seconds"] for entry in self.log)
+        accuracy = self.accuracy(self.data.validation, views=1)
+        self.log.append(
+            {
+                "loss": float(np.mean(losses)),
+                "images": len(self.order),
+                "seconds": seconds,
+                "validation_one_view": accuracy,
+                "validation": accuracy,
+            }
+        )
+        print(f"epoch {self.epochs:.2f} {self.seconds / 60:.1f} min, {self.done:.1%}: {self.log[-1]}", flush=True)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -67,7 +67,7 @@ def test_it_learns_and_ends_with_the_accuracy_of_its_own_views(tmp_path: Path, d
     assert sum(entry["seconds"] for entry in run.log) == pytest.approx(run.seconds)
 
 
-def test_minutes_end_a_run_and_set_its_rate(data: Dataset) -> None:
+def test_minutes_end_a_run_and_set_its_rate(tmp_path: Path, data: Dataset) -> None:
     run = teacher(data, epochs=0, minutes=1.0)
     run.seconds = 15.0
     run.advance()
@@ -75,8 +75,23 @@ def test_minutes_end_a_run_and_set_its_rate(data: Dataset) -> None:
         assert [group["lr"] for group in optimiser.param_groups] == [peak * 0.75 for peak in peaks]
     run.seconds = 61.0
     assert run.done == 1
-    run.run(Path("never-written"), every=1)
-    assert not Path("never-written").exists()
+    steps = run.step
+    run.run(tmp_path / "run.pt", every=1)
+    assert run.step == steps, "no step more"
+    assert run.log[-1]["validation"] == run.accuracy(data.validation)
+
+
+def test_a_run_that_is_over_gets_other_views(tmp_path: Path, data: Dataset) -> None:
+    teacher(data).run(tmp_path / "run.pt", every=100)
+    spec = describe(data, "wide", 16, 1, {"widths": [8, 16, 16]})
+    again = TeacherRun(spec, data, TeacherRecipe(epochs=4, batch=12), "cpu", "fp32")
+    again.resume(tmp_path / "run.pt")
+    weights = again.model.state_dict()["head.weight"].clone()
+    again.run(tmp_path / "run.pt", every=1)
+    stored, _, content = checkpoint.load(tmp_path / "run.pt")
+    assert stored.options == {"widths": [8, 16, 16]}
+    assert content["log"][-1]["validation"] == content["log"][-1]["validation_one_view"]
+    torch.testing.assert_close(content["model"]["head.weight"], weights, rtol=0, atol=0)
 
 
 def test_a_run_goes_on_with_more_minutes(tmp_path: Path, data: Dataset) -> None:
