@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from models.collage_cnn import CollageResNet, CollageTiny, CollageVGG, CollageYolo
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
+from models.wide import WideNet
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet32": resnet32,
     "mobilenetv2": MobileNetV2,
+    "wide": WideNet,
     "collage-tiny": CollageTiny,
     "collage-yolo": CollageYolo,
     "collage-resnet": CollageResNet,
