@@ -19,6 +19,6 @@ def final(answer: Prediction) -> bool:
 
 address, file = sys.argv[1:]
 with SyncClient(address) as client:
-    answer = client.predict(Path(file).read_bytes(), timeout_s=1.0)
+    answer = client.predict(Path(file), timeout_s=1.0)
 print("final" if final(answer) else "first guess", answer.label)
 print(f"source {answer.source}, model {answer.model_name}, confidence of the code {answer.coded_confidence}")

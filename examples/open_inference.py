@@ -1,7 +1,7 @@
 """A batch with Triton's client: python examples/open_inference.py 127.0.0.1:50051 *.png
 
-Install it with `pip install tritonclient[grpc]`; it needs nothing of this project. Every row of the batch is a request of
-its own in the cluster, protected like the others. The response's parameters say where each row came from.
+Install it with `pip install tritonclient[grpc]`; it needs nothing of this project. Every row of the batch is a request
+of its own in the cluster, protected like the others. The parameters of the response say where each row came from.
 """
 
 import sys

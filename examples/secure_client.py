@@ -11,4 +11,4 @@ from collage.client import ClientSecurity, SyncClient
 address, ca, token, file = sys.argv[1:]
 security = ClientSecurity(ca=Path(ca), token_file=Path(token))  # cert=, key=: for mutual TLS
 with SyncClient(address, security=security) as client:
-    print(client.predict(Path(file).read_bytes(), timeout_s=1.0).label)
+    print(client.predict(Path(file), timeout_s=1.0).label)

@@ -8,7 +8,7 @@ from collage.client import ClientError, SyncClient
 address, file = sys.argv[1:]
 with SyncClient(address) as client:
     try:
-        answer = client.predict(Path(file).read_bytes(), top_k=3, timeout_s=1.0)
+        answer = client.predict(Path(file), top_k=3, timeout_s=1.0)
     except ClientError as error:
         sys.exit(f"no answer: {error}")
 

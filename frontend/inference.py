@@ -9,8 +9,8 @@ from collage.model_info import ModelInfo
 from collage.serving import Server, ServiceError
 from encoder.image import Pixels, decode
 from frontend.dispatch import Dispatcher
-from inference.service import Answer, InferenceServicer
-from inference.tensors import Images
+from inference.service import InferenceServicer, RowAnswer
+from inference.tensors import ImageRows
 
 
 class FrontendInference(InferenceServicer):
@@ -31,7 +31,7 @@ class FrontendInference(InferenceServicer):
         """The s-cnn of the workers."""
         return self._dispatcher.base.info
 
-    async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
+    async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
         """All rows at once; each has all of the caller's time."""
         limit_s = self._timeout_s if timeout_s is None else min(self._timeout_s, max(0.0, timeout_s))
         if images.count == 1:
@@ -43,14 +43,14 @@ class FrontendInference(InferenceServicer):
             raise failures.exceptions[0] from None
         return [row.result() for row in rows]
 
-    async def _named(self, images: Images, row: int, id: str, timeout_s: float) -> Answer:
+    async def _named(self, images: ImageRows, row: int, id: str, timeout_s: float) -> RowAnswer:
         try:
             return await self._row(images, row, id, timeout_s)
         except ServiceError as error:
             error.args = (f"row {row}: {error}",)
             raise
 
-    async def _row(self, images: Images, row: int, id: str, timeout_s: float) -> Answer:
+    async def _row(self, images: ImageRows, row: int, id: str, timeout_s: float) -> RowAnswer:
         def prepare(size: int) -> Pixels:
             image = images.row(row)
             if isinstance(image, bytes):
@@ -60,12 +60,13 @@ class FrontendInference(InferenceServicer):
             return image
 
         outcome = await self._dispatcher.predict(prepare, id, timeout_s, images.quick, images.size_of(row))
-        return Answer(
-            probabilities=outcome.answer,
-            model=outcome.answered.model,
-            source=outcome.answered.source.name,
+        answered = outcome.answered
+        return RowAnswer(
+            output=outcome.answer,
+            model=answered.model,
+            source=answered.source.name,
             degraded=outcome.degraded,
-            confidence=outcome.answered.confidence,
-            queue_s=outcome.answered.queue_s,
-            inference_s=outcome.answered.inference_s,
+            confidence=answered.confidence,
+            queue_s=answered.queue_s,
+            inference_s=answered.inference_s,
         )

@@ -11,7 +11,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from collage.model_info import METADATA_KEY, ModelInfo
+from collage.model_info import ModelInfo
+from models import description
 from models.checkpoint import ModelSpec
 
 EXPORTED = ".onnx"
@@ -27,9 +28,8 @@ def restore(path: Path) -> tuple[ModelSpec, nn.Module]:
     further, ``anchor`` it. Raises ValueError for a file of another origin.
     """
     file = onnx.load(path)
-    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    info = _info(file, path)
     try:
-        info = ModelInfo.from_json(metadata[METADATA_KEY])
         about = {name: info.extra[name] for name in ("architecture", "dataset", "mean", "std", "options")}
     except KeyError as missing:
         raise ValueError(f"{path} was not exported from a checkpoint of ours: it does not tell its {missing}") from None
@@ -45,16 +45,28 @@ def restore(path: Path) -> tuple[ModelSpec, nn.Module]:
 
     model = spec.build().eval()
     folded = _folded(model, spec.size)
+    fixed = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     identity = {"weight": torch.ones(()), "running_mean": torch.zeros(()), "running_var": torch.tensor(1 - EPSILON)}
     for name, value in model.state_dict().items():
         module, _, parameter = name.rpartition(".")
         if parameter == "num_batches_tracked":
             continue
+        if name in fixed and name not in stored and module not in folded:
+            continue  # never trained, and all ones: the export stores equal ones once, under the name of the first
         if name in stored or module not in folded:
             value.copy_(read(name).view_as(value))
         else:
             value.copy_(identity[parameter] if parameter in identity else read(f"{folded[module]}.weight_bias"))
     return spec, model
+
+
+def described(path: Path) -> ModelInfo:
+    """What an exported file says of itself; ValueError if it says nothing."""
+    return _info(onnx.load(path), path)
+
+
+def _info(file: onnx.ModelProto, path: Path) -> ModelInfo:
+    return description.read({entry.key: entry.value for entry in file.metadata_props}, path)
 
 
 @torch.no_grad()

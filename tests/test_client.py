@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from collage.client import Classification, Client, ClientError, Prediction
+from collage.client import Box, ClassProbability, Client, ClientError, Prediction
 from collage.errors import ResourceExhausted, boundary
 from collage.tensors import to_tensor
 from collage.v1 import predict_pb2
@@ -22,7 +22,7 @@ NOBODY = "127.0.0.1:1"
 async def test_predict_tells_all_that_the_wire_tells() -> None:
     async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
         answer = await client.predict(b"\x01c", top_k=2, request_id="mine")
-    assert answer.classes == (Classification("Bag", 1, 0.75), Classification("T-shirt/top", 0, pytest.approx(0.15)))
+    assert answer.classes == (ClassProbability("Bag", 1, 0.75), ClassProbability("T-shirt/top", 0, pytest.approx(0.15)))
     assert (answer.label, answer.source, answer.degraded) == ("Bag", "COLLAGE", True)
     assert (answer.coded_confidence, answer.group_id, answer.cell) == (0.625, "group-1", 4)
     assert (answer.model_name, answer.model_version, answer.request_id) == ("fake", "0123456789ab", "mine")
@@ -179,13 +179,13 @@ def test_a_client_that_was_not_entered_says_how() -> None:
 
 PIXELS = np.full((8, 8, 3), 2, np.uint8)
 WRONG = {
-    "a path": (Path("shoe.png"), r"'shoe.png' is a path: send the file's bytes, Path\('shoe.png'\)"),
-    "a path as text": ("shoe.png", "is a path"),
+    "a path as text": ("shoe.png", r"an image is not a text: for the file 'shoe.png' send Path\('shoe.png'\)"),
+    "a path that leads nowhere": (Path("absent/shoe.png"), "cannot read absent/shoe.png: No such file or directory"),
     "floats from 0 to 1": (PIXELS / 255.0, r"uint8, from 0 to 255, got float64: .* send \(255 \* pixels\)"),
     "float32": (PIXELS.astype(np.float32), "got float32"),
     "too large": (PIXELS.astype(np.int64) + 254, "pixels are from 0 to 255, these are from 256 to 256"),
     "negative": (PIXELS.astype(np.int16) - 5, "these are from -3 to -3"),
-    "nothing": (None, "an image is the bytes of a JPEG, PNG, WebP or BMP file, or an array .* got NoneType"),
+    "nothing": (None, "an image is the bytes or the Path of a JPEG, .* uint8 .* got NoneType"),
     "a list": ([[[1, 2, 3]]], "got list"),
 }
 
@@ -208,15 +208,16 @@ async def test_arguments_of_a_wrong_type_are_client_errors(wrong: dict[str, Any]
             await client.predict(b"\x01", **wrong)
 
 
-async def test_other_kinds_of_bytes_and_of_whole_numbers_are_right() -> None:
+async def test_paths_and_other_kinds_of_bytes_and_of_whole_numbers_are_right(tmp_path: Path) -> None:
+    (tmp_path / "coat.png").write_bytes(b"\x01c")
     service = FakePredictService()
     async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
-        for image in (bytearray(b"\x01c"), memoryview(b"\x01c"), memoryview(b"\x01?c?")[::2]):
+        for image in (tmp_path / "coat.png", bytearray(b"\x01c"), memoryview(b"\x01c"), memoryview(b"\x01?c?")[::2]):
             assert (await client.predict(image)).source == "COLLAGE"
         for pixels in (PIXELS.astype(np.int64), PIXELS[:, ::-1], np.asfortranarray(PIXELS)):
             assert (await client.predict(pixels)).label == "Coat"
-    assert {request.image for request in service.requests[:3]} == {b"\x01c"}
-    assert all(request.tensor == to_tensor(PIXELS) for request in service.requests[3:])
+    assert {request.image for request in service.requests[:4]} == {b"\x01c"}
+    assert all(request.tensor == to_tensor(PIXELS) for request in service.requests[4:])
 
 
 async def test_in_a_stream_a_wrong_image_fails_at_once_and_alone() -> None:
@@ -256,3 +257,23 @@ async def test_a_stream_that_nobody_reads_on_takes_no_more_images() -> None:
         await asyncio.sleep(0.1)
         assert len(taken) == before
         assert (await client.predict(b"\x01")).label == "Bag"
+
+
+class Located(FakePredictService):
+    """Answers with a box, and with the model's output if asked for it."""
+
+    @boundary
+    async def Predict(self, request: predict_pb2.PredictRequest, context: Any) -> predict_pb2.PredictResponse:
+        edges = (0.0, 0.25, 0.5, 1.0)
+        output = to_tensor(np.array(edges, np.float32)) if request.with_output else None
+        box = predict_pb2.Box(**dict(zip(("left", "top", "right", "bottom"), edges, strict=True)))
+        return predict_pb2.PredictResponse(box=box, output=output)
+
+
+async def test_boxes_and_outputs_are_told() -> None:
+    async with serving(Located()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        answer, whole = await client.predict(b"\x01"), await client.predict(b"\x01", with_output=True)
+    assert answer.box == whole.box == Box(0.0, 0.25, 0.5, 1.0)
+    assert (answer.label, answer.classes) == ("", ())
+    assert answer.output is None
+    assert whole.output == (0.0, 0.25, 0.5, 1.0)

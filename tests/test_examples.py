@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from collage.v1 import predict_pb2_grpc
 from tests import onnx_models
 from tests.bench.fakes import FakePredictService
 from tests.certificates import Authority
+from tests.documents import PAGES, programs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -35,7 +37,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     """Four s-cnn workers and one 2 x 2 collage worker, in processes of their own."""
     folder = tmp_path_factory.mktemp("cluster")
     async with Cluster(
-        onnx_models.save_s_cnn(folder / "s-cnn.onnx", size=SIZE),
+        onnx_models.save_s_cnn(folder / "s-cnn.onnx", size=SIZE, name="fashion-mnist-s-cnn"),
         onnx_models.save_collage_cnn(folder / "collage.onnx"),
         s_cnn_workers=4,
         logs=folder / "logs",
@@ -136,6 +138,26 @@ async def test_buf_curl(cluster: Cluster, images: Path) -> None:
     assert shutil.which("buf", path=Path(sys.prefix, "bin")), "buf-bin is missing from the environment"
     printed = await run("buf_curl.sh", cluster.frontend.address, PNGS[0], folder=images)
     assert f'"label": "{COLOURS[0]}"' in printed
+
+
+BLOCKS = [(page, block) for page in PAGES for block in programs(page) if "Client(" in block]
+RUNNER = """
+import ast, asyncio, pathlib, sys
+code = compile(pathlib.Path(sys.argv[1]).read_text(), sys.argv[1], "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+if (waiting := eval(code, {})) is not None:
+    asyncio.run(waiting)
+"""
+
+
+@on_the_cluster
+@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=[str(page.relative_to(ROOT)) for page, _ in BLOCKS])
+async def test_python_in_the_documents(cluster: Cluster, images: Path, page: Path, block: str) -> None:
+    (images / PNGS[0]).rename(images / "shoe.png")
+    (images / "runner.py").write_text(RUNNER)
+    called = re.sub(r"(127\.0\.0\.1|localhost):50051", cluster.frontend.address, block)
+    (images / "block.py").write_text(called)
+    assert called != block
+    assert COLOURS[0] in await run(str(images / "runner.py"), "block.py", folder=images)
 
 
 async def test_secure_client(images: Path) -> None:

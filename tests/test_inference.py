@@ -12,8 +12,10 @@ from google.protobuf.descriptor import Descriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collage.model_info import ModelInfo, ModelKind
 from collage.serving import InvalidArgument
 from inference import open_inference_pb2 as oip
+from inference.service import version_number
 from inference.tensors import Wanted, add_output, read_images, read_wanted
 from tests.triton import triton
 
@@ -176,19 +178,19 @@ def wanted(**parameters: Any) -> Wanted:
     for key, value in parameters.items():
         field = {bool: "bool_param", int: "int64_param", str: "string_param"}[type(value)]
         setattr(output.parameters[key], field, value)
-    return read_wanted(asked, len(LABELS))
+    return read_wanted(asked, "probabilities", len(LABELS))
 
 
 def test_the_output_is_raw_unless_asked_otherwise() -> None:
-    for form in (read_wanted(oip.ModelInferRequest(), 3), wanted(), wanted(binary_data=True)):
+    for form in (read_wanted(oip.ModelInferRequest(), "probabilities", 3), wanted(), wanted(binary_data=True)):
         response = oip.ModelInferResponse()
-        add_output(response, PROBABILITIES, LABELS, form)
+        add_output(response, "probabilities", PROBABILITIES, LABELS, form)
         (output,) = response.outputs
         assert (output.name, output.datatype, list(output.shape)) == ("probabilities", "FP32", [2, 3])
         assert response.raw_output_contents == [PROBABILITIES.tobytes()]
         assert not output.HasField("contents")
     response = oip.ModelInferResponse()
-    add_output(response, PROBABILITIES, LABELS, wanted(binary_data=False))
+    add_output(response, "probabilities", PROBABILITIES, LABELS, wanted(binary_data=False))
     assert response.outputs[0].contents.fp32_contents == PROBABILITIES.ravel().tolist()
     assert not response.raw_output_contents
 
@@ -196,12 +198,12 @@ def test_the_output_is_raw_unless_asked_otherwise() -> None:
 def test_classes_are_named_the_most_probable_first() -> None:
     best = [b"0.625000:2:owl", b"0.250000:0:cat", b"0.500000:0:cat", b"0.500000:1:dog"]
     response = oip.ModelInferResponse()
-    add_output(response, PROBABILITIES, LABELS, wanted(classification=2, binary_data=False))
+    add_output(response, "probabilities", PROBABILITIES, LABELS, wanted(classification=2, binary_data=False))
     (output,) = response.outputs
     assert (output.datatype, list(output.shape)) == ("BYTES", [2, 2])
     assert list(output.contents.bytes_contents) == best
     response = oip.ModelInferResponse()
-    add_output(response, PROBABILITIES, LABELS, wanted(classification=2))
+    add_output(response, "probabilities", PROBABILITIES, LABELS, wanted(classification=2))
     assert response.raw_output_contents == [elements(*best)]
     assert wanted(classification=99).classes == 3
 
@@ -212,8 +214,26 @@ def test_a_number_of_classes_that_makes_no_sense_is_refused(classes: Any) -> Non
         wanted(classification=classes)
 
 
+def test_a_box_has_no_classes() -> None:
+    asked = oip.ModelInferRequest()
+    output = asked.outputs.add(name="box")
+    assert read_wanted(asked, "box", 0) == Wanted()
+    output.parameters["classification"].int64_param = 1
+    with pytest.raises(InvalidArgument, match="classification is for classifiers: 'box' has no classes"):
+        read_wanted(asked, "box", 0)
+    with pytest.raises(InvalidArgument, match="one output, 'probabilities': got 'box'"):
+        read_wanted(asked, "probabilities", 3)
+
+
+@pytest.mark.parametrize(("version", "number"), [("", None), ("v1.2", None), ("00ff", "255"), ("7", "7")])
+def test_any_version_has_a_number(version: str, number: str | None) -> None:
+    found = version_number(ModelInfo.make("m", ModelKind.S_CNN, LABELS, SIZE, version=version))
+    assert found.isdecimal()
+    assert number in (None, found)
+
+
 def test_unknown_outputs_are_refused() -> None:
     asked = oip.ModelInferRequest()
     asked.outputs.add(name="logits")
     with pytest.raises(InvalidArgument, match="one output, 'probabilities': got 'logits'"):
-        read_wanted(asked, 3)
+        read_wanted(asked, "probabilities", 3)

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from collage.tensors import TensorError, floats_from_tensor, image_from_tensor, to_tensor
+from collage.tensors import (
+    MAX_DIMENSIONS,
+    TensorError,
+    array_from_tensor,
+    floats_from_tensor,
+    image_from_tensor,
+    to_tensor,
+)
 from collage.v1 import tensor_pb2
 
 UINT8, FLOAT32 = tensor_pb2.DATA_TYPE_UINT8, tensor_pb2.DATA_TYPE_FLOAT32
@@ -32,6 +39,31 @@ def test_floats_come_back(shape: list[int], value: float) -> None:
         found = floats_from_tensor(tensor, wanted)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, array)
+
+
+@given(st.lists(st.integers(0, 4), max_size=MAX_DIMENSIONS), st.sampled_from([np.uint8, np.float32]))
+def test_arrays_come_back_whatever_they_are(shape: list[int], dtype: Any) -> None:
+    array = np.arange(math.prod(shape)).astype(dtype).reshape(shape)
+    found = array_from_tensor(tensor_pb2.Tensor.FromString(to_tensor(array).SerializeToString()))
+    assert found.dtype == dtype
+    assert not found.flags.writeable
+    np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        (tensor_pb2.Tensor(), "got no data type of 0"),
+        (tensor_pb2.Tensor(data_type=9, data=b"1"), "got no data type of 0"),  # type: ignore[arg-type]
+        (tensor_pb2.Tensor(data_type=FLOAT32, shape=[1] * 9, data=bytes(4)), "at most 8 dimensions, got float32 of 9"),
+        (tensor_pb2.Tensor(data_type=FLOAT32, shape=[2, 3], data=bytes(20)), "has 24 bytes, got 20"),
+        (tensor_pb2.Tensor(data_type=UINT8, shape=[2**32 - 1] * 8, data=bytes(8)), "got 8"),
+        (tensor_pb2.Tensor(data_type=UINT8, shape=[0, *[2**32 - 1] * 7]), "beyond all bounds"),
+    ],
+)
+def test_what_is_no_array_is_refused(tensor: tensor_pb2.Tensor, told: str) -> None:
+    with pytest.raises(TensorError, match=told):
+        array_from_tensor(tensor)
 
 
 def test_views_are_packed_in_row_major_order() -> None:

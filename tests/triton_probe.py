@@ -101,14 +101,16 @@ def _infer(
     except triton.InferenceServerException as error:
         return {"status": error.status(), "message": error.message()}
     response = result.get_response()
-    values = result.as_numpy("probabilities")
+    output = response.outputs[0]
+    values = result.as_numpy(output.name)
     return {
         "model": [response.model_name, response.model_version],
         "id": response.id,
         "parameters": {
             key: getattr(value, value.WhichOneof("parameter_choice")) for key, value in response.parameters.items()
         },
-        "datatype": response.outputs[0].datatype,
+        "output": output.name,
+        "datatype": output.datatype,
         "values": [[_plain(value) for value in row] for row in values],
     }
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol on an s-cnn worker: its rows are classified one after the other."""
+"""The Open Inference Protocol on an s-cnn worker: its model runs on one row after the other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from collage.model_info import ModelInfo
 from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Server
 from encoder.image import decode
-from inference.service import Answer, InferenceServicer
-from inference.tensors import Images
+from encoder.tasks import TASKS
+from inference.service import InferenceServicer, RowAnswer
+from inference.tensors import ImageRows
 from worker.engine import Engine
 
 MAX_ROWS = 1024
@@ -35,7 +36,7 @@ class WorkerInference(InferenceServicer):
         """The worker's model."""
         return self._engine.model.info
 
-    async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
+    async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
         """One row after the other; raises ResourceExhausted if as many requests as may queue are here already."""
         if self._running > self._engine.queue_size:
             raise ResourceExhausted(f"{self._running} requests are here already: try again later")
@@ -45,7 +46,7 @@ class WorkerInference(InferenceServicer):
         finally:
             self._running -= 1
 
-    async def _rows(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
+    async def _rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
         expires = None if timeout_s is None else _now() + timeout_s
         try:
             async with asyncio.timeout_at(expires):
@@ -53,16 +54,16 @@ class WorkerInference(InferenceServicer):
         except TimeoutError:
             raise DeadlineExceeded("no answer came in time") from None
 
-    async def _row(self, images: Images, row: int, id: str, expires: float | None) -> Answer:
+    async def _row(self, images: ImageRows, row: int, id: str, expires: float | None) -> RowAnswer:
         try:
             image = await asyncio.get_running_loop().run_in_executor(self._decoder, self._pixels, images, row)
         except ValueError as error:
             raise InvalidArgument(f"row {row}: {error}" if images.count > 1 else str(error)) from None
         done = await self._engine.infer(image, id, 0, None if expires is None else expires - _now())
-        exponents = np.exp(done.outputs[0] - done.outputs[0].max())
-        return Answer(exponents / exponents.sum(), self.model, "S_CNN", False, None, done.queue_s, done.inference_s)
+        output = TASKS[self.model.task].answer(done.outputs[0])
+        return RowAnswer(output, self.model, "S_CNN", False, None, done.queue_s, done.inference_s)
 
-    def _pixels(self, images: Images, row: int) -> NDArray[np.uint8]:
+    def _pixels(self, images: ImageRows, row: int) -> NDArray[np.uint8]:
         image = images.row(row)
         return decode(image, images.size, self._max_pixels) if isinstance(image, bytes) else image
 

@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 
 from collage.channels import channel_options
 from collage.errors import ClientError
-from collage.tensors import to_tensor
+from collage.tensors import floats_from_tensor, to_tensor
 from collage.v1 import predict_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
-Image = bytes | bytearray | memoryview | NDArray[np.uint8]
-"""An encoded image (JPEG, PNG, WebP, BMP), or RGB pixels uint8 ``[size, size, 3]`` at the s-cnn's input size."""
+Image = bytes | bytearray | memoryview | Path | NDArray[np.uint8]
+"""An encoded image (JPEG, PNG, WebP, BMP), the path of its file, or its RGB pixels: uint8 ``[size, size, 3]``, where
+size is that of the s-cnn's input."""
 
-_IMAGES = "an image is the bytes of a JPEG, PNG, WebP or BMP file, or an array of RGB pixels, uint8 [size, size, 3]"
+_IMAGES = "an image is the bytes or the Path of a JPEG, PNG, WebP or BMP file, or RGB pixels, uint8 [size, size, 3]"
 
 
 @dataclass(frozen=True)
-class Classification:
+class ClassProbability:
     """One class of an answer; ``probability`` is from 0 to 1."""
 
     label: str
@@ -35,13 +36,24 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Box:
+    """Where an object is: its edges in shares of the image's width and height, from the left upper corner."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """An answer: the most probable class first, and where it came from."""
+    """An answer, and where it came from."""
 
     request_id: str
-    classes: tuple[Classification, ...]
+    classes: tuple[ClassProbability, ...]
+    """The most probable class first; none if the model's task is localisation."""
     source: str
-    """S_CNN, COLLAGE, REPLICA, PARITY or DEFAULT."""
+    """S_CNN, COLLAGE, REPLICA, PARITY, CODED or DEFAULT."""
     degraded: bool
     """Whether the answer is an approximation."""
     coded_confidence: float | None
@@ -58,20 +70,34 @@ class Prediction:
     """Seconds in the frontend, from the request's arrival to its answer."""
     latency_s: float
     """Seconds that the caller waited."""
+    box: Box | None = None
+    """If the model's task is localisation."""
+    output: tuple[float, ...] | None = None
+    """If asked for, what the model put out, or what a code decoded in its place: logits, or a box."""
 
     @property
     def label(self) -> str:
-        """Name of the most probable class."""
-        return self.classes[0].label
+        """Name of the most probable class; empty if the model's task is localisation."""
+        return self.classes[0].label if self.classes else ""
 
 
-def to_request(image: Image, top_k: int, request_id: str) -> predict_pb2.PredictRequest:
+def content(file: Path) -> bytes:
+    """What is in a file; raises ClientError (INVALID_ARGUMENT) if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _invalid(f"cannot read {file}: {error.strerror}") from None
+
+
+def to_request(image: Image, top_k: int, request_id: str, with_output: bool) -> predict_pb2.PredictRequest:
     """The request for one image; raises ClientError (INVALID_ARGUMENT) for anything that is not one."""
     try:
-        request = predict_pb2.PredictRequest(top_k=top_k, request_id=request_id)
+        request = predict_pb2.PredictRequest(top_k=top_k, request_id=request_id, with_output=with_output)
     except (TypeError, ValueError):
         raise _invalid(f"top_k is a whole number and request_id a text, got {top_k!r} and {request_id!r}") from None
-    if isinstance(image, bytes | bytearray | memoryview):
+    if isinstance(image, Path):
+        request.image = content(image)
+    elif isinstance(image, bytes | bytearray | memoryview):
         request.image = bytes(image)
     else:
         request.tensor.CopyFrom(to_tensor(_pixels(image)))
@@ -79,8 +105,8 @@ def to_request(image: Image, top_k: int, request_id: str) -> predict_pb2.Predict
 
 
 def _pixels(image: Any) -> NDArray[np.uint8]:
-    if isinstance(image, str | Path):
-        raise _invalid(f"{str(image)!r} is a path: send the file's bytes, Path({str(image)!r}).read_bytes()")
+    if isinstance(image, str):
+        raise _invalid(f"an image is not a text: for the file {image!r} send Path({image!r})")
     if not isinstance(image, np.ndarray):
         raise _invalid(f"{_IMAGES}; got {type(image).__name__}")
     if image.dtype == np.uint8:
@@ -101,10 +127,10 @@ def _invalid(message: str) -> ClientError:
 
 def from_response(response: predict_pb2.PredictResponse, latency_s: float) -> Prediction:
     """The answer in a response."""
-    origin = response.provenance
+    origin, box = response.provenance, response.box
     return Prediction(
         request_id=origin.request_id,
-        classes=tuple(Classification(found.label, found.index, found.probability) for found in response.classes),
+        classes=tuple(ClassProbability(found.label, found.index, found.probability) for found in response.classes),
         source=predict_pb2.Source.Name(origin.source).removeprefix("SOURCE_"),
         degraded=origin.degraded,
         coded_confidence=origin.coded_confidence if origin.HasField("coded_confidence") else None,
@@ -116,6 +142,8 @@ def from_response(response: predict_pb2.PredictResponse, latency_s: float) -> Pr
         inference_s=origin.inference_s,
         total_s=origin.total_s,
         latency_s=latency_s,
+        box=Box(box.left, box.top, box.right, box.bottom) if response.HasField("box") else None,
+        output=tuple(floats_from_tensor(response.output, [-1]).tolist()) if response.HasField("output") else None,
     )
 
 

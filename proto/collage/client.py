@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from pathlib import Path
 from typing import Self
 
 import grpc
 
 from collage import answers
-from collage.answers import DEFAULT_ADDRESS, Classification, Image, Prediction
+from collage.answers import DEFAULT_ADDRESS, Box, ClassProbability, Image, Prediction
 from collage.channels import MAX_MESSAGE_BYTES
 from collage.errors import ClientError
 from collage.model_info import ModelInfo
@@ -20,7 +21,8 @@ from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2, predict_pb2_grpc
 
 __all__ = [
     "DEFAULT_ADDRESS",
-    "Classification",
+    "Box",
+    "ClassProbability",
     "Client",
     "ClientError",
     "ClientSecurity",
@@ -72,11 +74,21 @@ class Client:
         return self._stub
 
     async def predict(
-        self, image: Image, *, top_k: int = 1, request_id: str = "", timeout_s: float | None = 10.0
+        self,
+        image: Image,
+        *,
+        top_k: int = 1,
+        request_id: str = "",
+        timeout_s: float | None = 10.0,
+        with_output: bool = False,
     ) -> Prediction:
-        """Classify one image; ``timeout_s`` None leaves the time limit to the server."""
+        """Classify one image; ``timeout_s`` None leaves the time limit to the server.
+
+        ``with_output`` asks for the model's output as well.
+        """
         started = time.monotonic()
-        service, request = self._service, answers.to_request(image, top_k, request_id)
+        service = self._service
+        request = answers.to_request(await _loaded(image), top_k, request_id, with_output)
         try:
             response = await service.Predict(request, timeout=timeout_s, metadata=self._security.metadata())
         except grpc.aio.AioRpcError as error:
@@ -89,6 +101,7 @@ class Client:
         *,
         top_k: int = 1,
         timeout_s: float | None = 10.0,
+        with_output: bool = False,
     ) -> AsyncIterator[tuple[str, Prediction | ClientError]]:
         """Classify ``(request_id, image)`` pairs as they come, each within ``timeout_s``; ids must be unique.
 
@@ -105,7 +118,7 @@ class Client:
             try:
                 async for request_id, image in _each(images):
                     try:
-                        request = answers.to_request(image, top_k, request_id)
+                        request = answers.to_request(await _loaded(image), top_k, request_id, with_output)
                     except ClientError as error:
                         await results.put((request_id, error))
                         continue
@@ -160,6 +173,11 @@ class Client:
 
     def _failure(self, error: grpc.aio.AioRpcError) -> ClientError:
         return answers.failure(error, self.address, self._security.encrypted)
+
+
+async def _loaded(image: Image) -> Image:
+    """Images as they are, but files read, off the event loop."""
+    return await asyncio.to_thread(answers.content, image) if isinstance(image, Path) else image
 
 
 async def _each(

@@ -61,11 +61,20 @@ class SyncClient:
         return self._stub
 
     def predict(
-        self, image: Image, *, top_k: int = 1, request_id: str = "", timeout_s: float | None = 10.0
+        self,
+        image: Image,
+        *,
+        top_k: int = 1,
+        request_id: str = "",
+        timeout_s: float | None = 10.0,
+        with_output: bool = False,
     ) -> Prediction:
-        """Classify one image; ``timeout_s`` None leaves the time limit to the server."""
+        """Classify one image; ``timeout_s`` None leaves the time limit to the server.
+
+        ``with_output`` asks for the model's output as well.
+        """
         started = time.monotonic()
-        service, request = self._service, answers.to_request(image, top_k, request_id)
+        service, request = self._service, answers.to_request(image, top_k, request_id, with_output)
         try:
             response = service.Predict(request, timeout=timeout_s, metadata=self._security.metadata())
         except grpc.RpcError as error:
@@ -73,7 +82,12 @@ class SyncClient:
         return answers.from_response(response, time.monotonic() - started)
 
     def predict_stream(
-        self, images: Iterable[tuple[str, Image]], *, top_k: int = 1, timeout_s: float | None = 10.0
+        self,
+        images: Iterable[tuple[str, Image]],
+        *,
+        top_k: int = 1,
+        timeout_s: float | None = 10.0,
+        with_output: bool = False,
     ) -> Iterator[_Result]:
         """Classify ``(request_id, image)`` pairs as they come, each within ``timeout_s``; ids must be unique.
 
@@ -95,7 +109,7 @@ class SyncClient:
                     if closed:
                         return
                     try:
-                        request = answers.to_request(image, top_k, request_id)
+                        request = answers.to_request(image, top_k, request_id, with_output)
                     except ClientError as error:
                         results.put((request_id, error))
                         continue

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub(object):
-    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as an image classifier serves it.
+    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:
 
@@ -34,13 +34,16 @@ class GRPCInferenceServiceStub(object):
     UINT8 [N, size, size, 3], RGB at the model's input size (what ModelMetadata tells);
     FP32 of the same shape, pixels from 0 to 255, rounded (not scaled to 0..1, not normalised: that is refused);
     BYTES [N] or [N, 1], encoded images (JPEG, PNG, WebP, BMP) of any size.
-    - `probabilities`, FP32 [N, classes]; every row sums to 1. Asked for with the parameter `classification` = n it is
-    BYTES [N, n] instead, each element "probability:index:label", the most probable first.
+    - the output is named by the model's task:
+    `probabilities`, FP32 [N, classes], for classification; every row sums to 1. Asked for with the parameter
+    `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
+    `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
     Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
     fails with its first failing row, and the others are cancelled.
 
-    Response parameters, about all rows in order: `source` (string, comma-separated: S_CNN, COLLAGE, REPLICA, DEFAULT),
+    Response parameters, about all rows in order: `source` (string, comma-separated: a name of
+    collage.v1.Source without its prefix, such as S_CNN or COLLAGE),
     `coded_confidence` (string, comma-separated, 0 to 1, empty for rows that were not answered from a code) and
     `degraded` (bool: some row's answer is an approximation).
 
@@ -110,7 +113,7 @@ class GRPCInferenceServiceStub(object):
 
 
 class GRPCInferenceServiceServicer(object):
-    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as an image classifier serves it.
+    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:
 
@@ -118,13 +121,16 @@ class GRPCInferenceServiceServicer(object):
     UINT8 [N, size, size, 3], RGB at the model's input size (what ModelMetadata tells);
     FP32 of the same shape, pixels from 0 to 255, rounded (not scaled to 0..1, not normalised: that is refused);
     BYTES [N] or [N, 1], encoded images (JPEG, PNG, WebP, BMP) of any size.
-    - `probabilities`, FP32 [N, classes]; every row sums to 1. Asked for with the parameter `classification` = n it is
-    BYTES [N, n] instead, each element "probability:index:label", the most probable first.
+    - the output is named by the model's task:
+    `probabilities`, FP32 [N, classes], for classification; every row sums to 1. Asked for with the parameter
+    `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
+    `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
     Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
     fails with its first failing row, and the others are cancelled.
 
-    Response parameters, about all rows in order: `source` (string, comma-separated: S_CNN, COLLAGE, REPLICA, DEFAULT),
+    Response parameters, about all rows in order: `source` (string, comma-separated: a name of
+    collage.v1.Source without its prefix, such as S_CNN or COLLAGE),
     `coded_confidence` (string, comma-separated, 0 to 1, empty for rows that were not answered from a code) and
     `degraded` (bool: some row's answer is an approximation).
 
@@ -171,7 +177,7 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ModelInfer(self, request, context):
-        """Classifies images.
+        """Runs the model on images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,7 +273,7 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService(object):
-    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as an image classifier serves it.
+    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:
 
@@ -275,13 +281,16 @@ class GRPCInferenceService(object):
     UINT8 [N, size, size, 3], RGB at the model's input size (what ModelMetadata tells);
     FP32 of the same shape, pixels from 0 to 255, rounded (not scaled to 0..1, not normalised: that is refused);
     BYTES [N] or [N, 1], encoded images (JPEG, PNG, WebP, BMP) of any size.
-    - `probabilities`, FP32 [N, classes]; every row sums to 1. Asked for with the parameter `classification` = n it is
-    BYTES [N, n] instead, each element "probability:index:label", the most probable first.
+    - the output is named by the model's task:
+    `probabilities`, FP32 [N, classes], for classification; every row sums to 1. Asked for with the parameter
+    `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
+    `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
     Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
     fails with its first failing row, and the others are cancelled.
 
-    Response parameters, about all rows in order: `source` (string, comma-separated: S_CNN, COLLAGE, REPLICA, DEFAULT),
+    Response parameters, about all rows in order: `source` (string, comma-separated: a name of
+    collage.v1.Source without its prefix, such as S_CNN or COLLAGE),
     `coded_confidence` (string, comma-separated, 0 to 1, empty for rows that were not answered from a code) and
     `degraded` (bool: some row's answer is an approximation).
 

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GRPCInferenceServiceStub:
-    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as an image classifier serves it.
+    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:
 
@@ -35,13 +35,16 @@ class GRPCInferenceServiceStub:
       UINT8 [N, size, size, 3], RGB at the model's input size (what ModelMetadata tells);
       FP32 of the same shape, pixels from 0 to 255, rounded (not scaled to 0..1, not normalised: that is refused);
       BYTES [N] or [N, 1], encoded images (JPEG, PNG, WebP, BMP) of any size.
-    - `probabilities`, FP32 [N, classes]; every row sums to 1. Asked for with the parameter `classification` = n it is
-      BYTES [N, n] instead, each element "probability:index:label", the most probable first.
+    - the output is named by the model's task:
+      `probabilities`, FP32 [N, classes], for classification; every row sums to 1. Asked for with the parameter
+      `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
+      `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
     Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
     fails with its first failing row, and the others are cancelled.
 
-    Response parameters, about all rows in order: `source` (string, comma-separated: S_CNN, COLLAGE, REPLICA, DEFAULT),
+    Response parameters, about all rows in order: `source` (string, comma-separated: a name of
+    collage.v1.Source without its prefix, such as S_CNN or COLLAGE),
     `coded_confidence` (string, comma-separated, 0 to 1, empty for rows that were not answered from a code) and
     `degraded` (bool: some row's answer is an approximation).
 
@@ -67,7 +70,7 @@ class GRPCInferenceServiceStub:
     ModelMetadata: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelMetadataRequest, _open_inference_pb2.ModelMetadataResponse]
     """Describes a model."""
     ModelInfer: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelInferResponse]
-    """Classifies images."""
+    """Runs the model on images."""
     ModelStreamInfer: _grpc.StreamStreamMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelStreamInferResponse]
     """Not offered: answers UNIMPLEMENTED."""
     ModelConfig: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]
@@ -79,7 +82,7 @@ class GRPCInferenceServiceStub:
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
-    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as an image classifier serves it.
+    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:
 
@@ -87,13 +90,16 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
       UINT8 [N, size, size, 3], RGB at the model's input size (what ModelMetadata tells);
       FP32 of the same shape, pixels from 0 to 255, rounded (not scaled to 0..1, not normalised: that is refused);
       BYTES [N] or [N, 1], encoded images (JPEG, PNG, WebP, BMP) of any size.
-    - `probabilities`, FP32 [N, classes]; every row sums to 1. Asked for with the parameter `classification` = n it is
-      BYTES [N, n] instead, each element "probability:index:label", the most probable first.
+    - the output is named by the model's task:
+      `probabilities`, FP32 [N, classes], for classification; every row sums to 1. Asked for with the parameter
+      `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
+      `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
     Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
     fails with its first failing row, and the others are cancelled.
 
-    Response parameters, about all rows in order: `source` (string, comma-separated: S_CNN, COLLAGE, REPLICA, DEFAULT),
+    Response parameters, about all rows in order: `source` (string, comma-separated: a name of
+    collage.v1.Source without its prefix, such as S_CNN or COLLAGE),
     `coded_confidence` (string, comma-separated, 0 to 1, empty for rows that were not answered from a code) and
     `degraded` (bool: some row's answer is an approximation).
 
@@ -116,7 +122,7 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     ModelMetadata: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelMetadataRequest, _open_inference_pb2.ModelMetadataResponse]  # type: ignore[assignment]
     """Describes a model."""
     ModelInfer: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelInferResponse]  # type: ignore[assignment]
-    """Classifies images."""
+    """Runs the model on images."""
     ModelStreamInfer: _aio.StreamStreamMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelStreamInferResponse]  # type: ignore[assignment]
     """Not offered: answers UNIMPLEMENTED."""
     ModelConfig: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]  # type: ignore[assignment]
@@ -127,7 +133,7 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """Lists the models (the listing half of Triton's extension `model_repository`)."""
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as an image classifier serves it.
+    """The Open Inference Protocol, version 2 (KServe's and Triton's predict protocol), as a model of images serves it.
 
     The model has one input and one output:
 
@@ -135,13 +141,16 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
       UINT8 [N, size, size, 3], RGB at the model's input size (what ModelMetadata tells);
       FP32 of the same shape, pixels from 0 to 255, rounded (not scaled to 0..1, not normalised: that is refused);
       BYTES [N] or [N, 1], encoded images (JPEG, PNG, WebP, BMP) of any size.
-    - `probabilities`, FP32 [N, classes]; every row sums to 1. Asked for with the parameter `classification` = n it is
-      BYTES [N, n] instead, each element "probability:index:label", the most probable first.
+    - the output is named by the model's task:
+      `probabilities`, FP32 [N, classes], for classification; every row sums to 1. Asked for with the parameter
+      `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
+      `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
     Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
     fails with its first failing row, and the others are cancelled.
 
-    Response parameters, about all rows in order: `source` (string, comma-separated: S_CNN, COLLAGE, REPLICA, DEFAULT),
+    Response parameters, about all rows in order: `source` (string, comma-separated: a name of
+    collage.v1.Source without its prefix, such as S_CNN or COLLAGE),
     `coded_confidence` (string, comma-separated, 0 to 1, empty for rows that were not answered from a code) and
     `degraded` (bool: some row's answer is an approximation).
 
@@ -198,7 +207,7 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _open_inference_pb2.ModelInferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_open_inference_pb2.ModelInferResponse, _abc.Awaitable[_open_inference_pb2.ModelInferResponse]]:
-        """Classifies images."""
+        """Runs the model on images."""
 
     @_abc_1.abstractmethod
     def ModelStreamInfer(

@@ -1,7 +1,8 @@
-"""The Open Inference Protocol's service for any process that classifies images: convert, delegate, convert back."""
+"""The Open Inference Protocol for any process that runs a model on images: convert, delegate, convert back."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import InvalidArgument, Server, ServiceError, Unavailable, boundary
+from encoder.tasks import TASKS
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
-from inference.tensors import INPUT, OUTPUT, Images, add_output, read_images, read_wanted
+from inference.tensors import INPUT, ImageRows, add_output, read_images, read_wanted
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MAX_ID_BYTES = 128
@@ -39,13 +41,13 @@ class Unimplemented(ServiceError):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One row's answer: probabilities float32 ``[classes]``, whose, and where from; ``confidence`` if coded.
+class RowAnswer:
+    """One row's answer, float32 ``[m]`` as callers of the model's task get it, whose, and where from.
 
-    Times in seconds.
+    ``confidence`` is that of a coded answer, None for others. Times in seconds.
     """
 
-    probabilities: NDArray[np.float32]
+    output: NDArray[np.float32]
     model: ModelInfo
     source: str
     degraded: bool
@@ -71,7 +73,7 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         """The model that is served; None while nobody knows it."""
 
     @abstractmethod
-    async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
+    async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
         """One answer per row, whose request ids are ``ids``, within the caller's time; None is no limit.
 
         Raises the ServiceError of the first row that fails.
@@ -109,7 +111,7 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
             versions=[version_number(model)],
             platform=_PLATFORM,
             inputs=[tensor(name=INPUT, datatype="UINT8", shape=[-1, model.size, model.size, 3])],
-            outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, len(model.labels)])],
+            outputs=[tensor(name=output_name(model), datatype="FP32", shape=[-1, *model.outputs[0].shape])],
         )
 
     @boundary
@@ -119,14 +121,14 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         image = oip.ModelInput(
             name=INPUT, data_type=oip.TYPE_UINT8, format=oip.ModelInput.FORMAT_NHWC, dims=[model.size, model.size, 3]
         )
-        probabilities = oip.ModelOutput(name=OUTPUT, data_type=oip.TYPE_FP32, dims=[len(model.labels)])
+        output = oip.ModelOutput(name=output_name(model), data_type=oip.TYPE_FP32, dims=model.outputs[0].shape)
         return oip.ModelConfigResponse(
             config=oip.ModelConfig(
                 name=model.name,
                 platform=_PLATFORM,
                 max_batch_size=self._max_rows,
                 input=[image],
-                output=[probabilities],
+                output=[output],
             )
         )
 
@@ -155,17 +157,19 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
 
     @boundary
     async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
-        """Classify images."""
+        """Run the model on images."""
         model = self._find(request.model_name, request.model_version)
         with self._counting(model) as answers:
-            images, wanted = read_images(request, model.size, self._max_rows), read_wanted(request, len(model.labels))
-            answers += await self.classify(images, _ids(request.id, images.count), _timeout_s(request, context))
-        # Another model than that may have come into use meanwhile, and rows may be of a collage-cnn.
+            images = read_images(request, model.size, self._max_rows)
+            wanted = read_wanted(request, output_name(model), len(model.labels))
+            answers += await self.run_rows(images, _ids(request.id, images.count), _timeout_s(request, context))
+        # Another model than that may have come into use meanwhile, and rows may be of a redundant model.
         model = next((answer.model for answer in answers if answer.model.kind is ModelKind.S_CNN), model)
-        if any(answer.model.labels != model.labels for answer in answers):
+        if any((answer.model.task, answer.model.labels) != (model.task, model.labels) for answer in answers):
             raise Unavailable("a new model came into use meanwhile, and some rows are of the old one: try again")
         response = oip.ModelInferResponse(model_name=model.name, model_version=version_number(model), id=request.id)
-        add_output(response, np.stack([answer.probabilities for answer in answers]), model.labels, wanted)
+        outputs = np.stack([answer.output for answer in answers])
+        add_output(response, output_name(model), outputs, model.labels, wanted)
         _add_provenance(response, answers)
         return response
 
@@ -191,9 +195,9 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         return self._counts.setdefault((model.name, version), oip.ModelStatistics(name=model.name, version=version))
 
     @contextmanager
-    def _counting(self, model: ModelInfo) -> Iterator[list[Answer]]:
+    def _counting(self, model: ModelInfo) -> Iterator[list[RowAnswer]]:
         """Count a request by how the block ends; its answers are to be added to the list."""
-        counts, answers, started = self._statistics(model), list[Answer](), time.perf_counter_ns()
+        counts, answers, started = self._statistics(model), list[RowAnswer](), time.perf_counter_ns()
         outcome = counts.inference_stats.fail
         try:
             yield answers
@@ -219,8 +223,19 @@ def _server_version() -> str:
 
 
 def version_number(model: ModelInfo) -> str:
-    """The model's version, twelve hexadecimal digits, as the decimal number that the protocol's tools expect."""
-    return str(int(model.version, 16))
+    """The model's version as the decimal number that the protocol's tools expect.
+
+    Versions that our workers make are twelve hexadecimal digits; any other one is hashed to as many.
+    """
+    try:
+        return str(int(model.version, 16))
+    except ValueError:
+        return str(int.from_bytes(hashlib.sha256(model.version.encode()).digest()[:6], "big"))
+
+
+def output_name(model: ModelInfo) -> str:
+    """The name of the model's output, by its task."""
+    return TASKS[model.task].output
 
 
 def _ids(id: str, count: int) -> list[str]:
@@ -238,7 +253,7 @@ def _timeout_s(request: oip.ModelInferRequest, context: Any) -> float | None:
     return min(limits, default=None)
 
 
-def _add_provenance(response: oip.ModelInferResponse, answers: Sequence[Answer]) -> None:
+def _add_provenance(response: oip.ModelInferResponse, answers: Sequence[RowAnswer]) -> None:
     """Strings have one entry per row, separated by commas."""
     response.parameters["source"].string_param = ",".join(answer.source for answer in answers)
     response.parameters["degraded"].bool_param = any(answer.degraded for answer in answers)

@@ -1,4 +1,4 @@
-"""Images out of a ModelInferRequest, validated, and probabilities into a ModelInferResponse."""
+"""Images out of a ModelInferRequest, validated, and outputs into a ModelInferResponse."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from collage.serving import InvalidArgument
 from inference import open_inference_pb2 as oip
 
-INPUT, OUTPUT = "image", "probabilities"
+INPUT = "image"
 _LENGTH_BYTES = 4  # before every element of raw BYTES
 _ITEM_BYTES = {"UINT8": 1, "FP32": 4}
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageRows:
     """The rows of a request; counting them is cheap, ``row`` does the work."""
 
     size: int
@@ -64,7 +64,7 @@ def _bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return rounded
 
 
-def read_images(request: oip.ModelInferRequest, size: int, max_rows: int) -> Images:
+def read_images(request: oip.ModelInferRequest, size: int, max_rows: int) -> ImageRows:
     """The request's images for a model whose input is ``[size, size, 3]``; raises InvalidArgument."""
     if [tensor.name for tensor in request.inputs] != [INPUT]:
         names = ", ".join(repr(tensor.name) for tensor in request.inputs) or "none"
@@ -83,15 +83,15 @@ def read_images(request: oip.ModelInferRequest, size: int, max_rows: int) -> Ima
     if tensor.datatype == "BYTES":
         encoded = tensor.contents.bytes_contents if raw is None else _split(raw, count)
         _check_length("elements", len(encoded), count)
-        return Images(size, encoded=encoded, count=count)
+        return ImageRows(size, encoded=encoded, count=count)
     elements = count * size * size * 3
     if raw is not None:
         _check_length("bytes of raw contents", len(raw), elements * _ITEM_BYTES[tensor.datatype])
-        return Images(size, raw=raw, datatype=tensor.datatype, count=count)
+        return ImageRows(size, raw=raw, datatype=tensor.datatype, count=count)
     field = "uint_contents" if tensor.datatype == "UINT8" else "fp32_contents"
     values = getattr(tensor.contents, field)
     _check_length(f"elements in contents.{field}", len(values), elements)
-    return Images(size, values=values, datatype=tensor.datatype, count=count)
+    return ImageRows(size, values=values, datatype=tensor.datatype, count=count)
 
 
 def _rows(tensor: oip.ModelInferRequest.InferInputTensor, size: int) -> int:
@@ -131,23 +131,28 @@ def _check_length(what: str, found: int, wanted: int) -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The form of the output: ``classes`` strings per row, or all probabilities for 0; raw contents or typed ones."""
+    """The form of the output: ``classes`` strings per row, or all numbers for 0; raw contents or typed ones."""
 
     classes: int = 0
     raw: bool = True
 
 
-def read_wanted(request: oip.ModelInferRequest, classes: int) -> Wanted:
-    """What the request wants of a model with so many classes; raises InvalidArgument."""
+def read_wanted(request: oip.ModelInferRequest, output: str, classes: int) -> Wanted:
+    """The form that the request asks for, of a model with this output and number of classes (0 if it tells none).
+
+    Raises InvalidArgument.
+    """
     if not request.outputs:
         return Wanted()
-    if [output.name for output in request.outputs] != [OUTPUT]:
-        names = ", ".join(repr(output.name) for output in request.outputs)
-        raise InvalidArgument(f"the model has one output, {OUTPUT!r}: got {names}")
+    if [wanted.name for wanted in request.outputs] != [output]:
+        names = ", ".join(repr(wanted.name) for wanted in request.outputs)
+        raise InvalidArgument(f"the model has one output, {output!r}: got {names}")
     parameters = request.outputs[0].parameters
     _refuse_shared_memory(parameters)
     best, raw = 0, True
     if "classification" in parameters:
+        if not classes:
+            raise InvalidArgument(f"the parameter classification is for classifiers: {output!r} has no classes")
         best = parameters["classification"].int64_param
         if best < 1:
             raise InvalidArgument("the parameter classification must be a whole number of at least 1")
@@ -162,22 +167,22 @@ def _refuse_shared_memory(parameters: object) -> None:
 
 
 def add_output(
-    response: oip.ModelInferResponse, probabilities: NDArray[np.float32], labels: Sequence[str], wanted: Wanted
+    response: oip.ModelInferResponse, name: str, rows: NDArray[np.float32], labels: Sequence[str], wanted: Wanted
 ) -> None:
-    """Add the output to a response; ``probabilities`` is float32 ``[N, classes]``."""
-    output = response.outputs.add(name=OUTPUT)
+    """Add the output, float32 ``[N, m]``, to a response."""
+    output = response.outputs.add(name=name)
     if not wanted.classes:
         output.datatype = "FP32"
-        output.shape.extend(probabilities.shape)
+        output.shape.extend(rows.shape)
         if wanted.raw:
-            response.raw_output_contents.append(probabilities.astype("<f4", copy=False).tobytes())
+            response.raw_output_contents.append(rows.astype("<f4", copy=False).tobytes())
         else:
-            output.contents.fp32_contents.extend(probabilities.ravel().tolist())
+            output.contents.fp32_contents.extend(rows.ravel().tolist())
         return
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, : wanted.classes]
+    best = np.argsort(-rows, axis=1, kind="stable")[:, : wanted.classes]
     elements = [
         f"{row[index]:f}:{index}:{labels[index]}".encode()
-        for row, indices in zip(probabilities, best.tolist(), strict=True)
+        for row, indices in zip(rows, best.tolist(), strict=True)
         for index in indices
     ]
     output.datatype = "BYTES"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.policy.balance import Balancer
+from frontend.policy.balance import Balancer, Peer
 from frontend.policy.ejection import Ejection
 
 
@@ -42,6 +42,20 @@ def test_of_two_equally_loaded_the_faster_one() -> None:
     workers = balancer(2)
     workers.succeeded("w0", 0.0, 0.2)
     workers.succeeded("w1", 0.0, 0.1)
+    assert workers.pick(0.0) == "w1"
+
+
+def test_the_cost_decides_between_equally_loaded_workers_only() -> None:
+    def distance(worker: Peer) -> float:
+        return float(worker.name.removeprefix("w"))
+
+    workers = Balancer(seed=1, cost=distance)
+    for number in (0, 1):
+        workers.set_ready(f"w{number}", True)
+    workers.succeeded("w0", 0.0, 0.2)
+    workers.succeeded("w1", 0.0, 0.1)
+    assert {workers.pick(0.0) for _ in range(20)} == {"w0"}
+    workers.started("w0")
     assert workers.pick(0.0) == "w1"
 
 

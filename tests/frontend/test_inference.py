@@ -16,8 +16,8 @@ from collage.serving import Server, ServerSettings
 from collage.v1 import predict_pb2
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
-from inference.service import Answer, InferenceServicer
-from inference.tensors import Images
+from inference.service import InferenceServicer, RowAnswer
+from inference.tensors import ImageRows
 from tests.frontend.fakes import LABELS, S_CNN, SIZE, image
 from tests.frontend.grpc_workers import LOCAL, Slowness, cluster
 from tests.triton import png, triton
@@ -227,10 +227,10 @@ async def test_labels_and_version_are_of_the_model_that_answered() -> None:
         answered = (new, new)
         model = old
 
-        async def classify(self, images: Images, ids: Sequence[str], timeout_s: float | None) -> list[Answer]:
-            return [Answer(said, model, "S_CNN", False, None, 0.0, 0.0) for model in self.answered]
+        async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
+            return [RowAnswer(said, model, "S_CNN", False, None, 0.0, 0.0) for model in self.answered]
 
-    class Context:
+    class NoDeadline:
         def time_remaining(self) -> None:
             return None
 
@@ -241,9 +241,9 @@ async def test_labels_and_version_are_of_the_model_that_answered() -> None:
     servicer, request = Switching(server, 4), tensor(1, 2)
     wanted = request.outputs.add(name="probabilities")
     wanted.parameters["classification"].int64_param = 1
-    answer = await servicer.ModelInfer(request, Context())
+    answer = await servicer.ModelInfer(request, NoDeadline())
     assert answer.model_version == "8"
     assert answer.raw_output_contents[0][4:].startswith(b"1.000000:2:h")
     servicer.answered = (new, old)
     with pytest.raises(LookupError, match="a new model came into use"):
-        await servicer.ModelInfer(request, Context())
+        await servicer.ModelInfer(request, NoDeadline())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from collage.model_info import ModelInfo, ModelKind
+from encoder.image import Pixels
 from frontend.policy.ejection import Ejection
-from frontend.workers import Pool, PoolSettings, WorkerFailure
+from frontend.workers import Pool, PoolSettings, Reply, WorkerFailure
 from tests.frontend.fakes import COLLAGE, S_CNN, FakeCall, FakeTransport, Outputs, image, s_cnn_after
 
 pytestmark = pytest.mark.looptime
@@ -214,6 +217,33 @@ async def test_a_worker_that_is_full_is_not_ejected_and_one_that_fails_is(caplog
                     await pool.workers[name].ask(image(1), "", 5.0)
         assert (pool.balancer.ejected, len(ejections)) == (1, 1)
         assert "s_cnn worker w1 is left out for a while: it fails" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (Reply((np.zeros(10, np.float32),), 0.0, 3600.0), None),
+        (Reply((np.zeros(9, np.float32),), 0.0, 0.1), r"cannot be that of s: scores is float32 \[9\]"),
+        (Reply((np.zeros(10, np.float32),) * 2, 0.0, 0.1), "there are 2 outputs instead of 1"),
+        (Reply((np.zeros(10, np.float32),), -0.1, 0.1), r"it took 0.1 s after -0.1 s of waiting"),
+        (Reply((np.zeros(10, np.float32),), 0.0, math.nan), "it took nan s"),
+        (Reply((np.zeros(10, np.float32),), math.inf, 0.1), "after inf s of waiting"),
+        (Reply((np.zeros(10, np.float32),), 0.0, 3600.1), r"it took 3600.1 s"),
+    ],
+)
+async def test_an_answer_that_cannot_be_its_models_is_garbage(reply: Reply, told: str | None) -> None:
+    class Said(FakeTransport):
+        async def _run(self, image: Pixels, request_id: str, attempt: int) -> Reply:
+            return reply
+
+    async with started({"w0": Said(S_CNN, s_cnn_after(0.1))}) as pool:
+        asked = pool.workers["w0"].ask(image(1), "", 5.0)
+        if told is None:
+            assert await asked is reply
+        else:
+            with pytest.raises(WorkerFailure, match=told) as caught:
+                await asked
+            assert caught.value.code == "GARBAGE"
 
 
 async def test_a_worker_that_is_away_is_no_news() -> None:

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from collage.model_info import LOCALISATION
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
 from tests import onnx_models
@@ -50,6 +51,28 @@ async def test_a_stock_client_needs_no_frontend(launch: Launch, s_cnn: Path) -> 
     ]
     assert "row 1: not a JPEG" in answers[3]["message"]
     assert client.count("ok") == 33 + 1 + 1 + 1
+
+
+async def test_a_stock_client_gets_boxes(launch: Launch, tmp_path: Path) -> None:
+    client = await launch(onnx_models.save_linear(tmp_path / "boxes.onnx", task=LOCALISATION))
+    port = client.worker.server.port
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    told = await triton("describe", port)
+    plain, named, classes = await triton(
+        "infer",
+        port,
+        [
+            {"model": "linear", "data": pixels.tolist()},
+            {"model": "linear", "data": pixels.tolist(), "outputs": ["box"]},
+            {"model": "linear", "data": pixels.tolist(), "outputs": ["box"], "classes": 2},
+        ],
+    )
+    assert told["metadata"]["outputs"] == [{"name": "box", "datatype": "FP32", "shape": ["-1", "4"]}]
+    assert told["config"]["output"] == [{"name": "box", "data_type": "TYPE_FP32", "dims": ["4"]}]
+    assert plain["output"] == named["output"] == "box"
+    expected = [onnx_models.linear_outputs(image, 4).clip(0, 1).tolist() for image in pixels]
+    assert plain["values"] == named["values"] == expected
+    assert "'box' has no classes" in classes["message"]
 
 
 def images(count: int) -> oip.ModelInferRequest:
