@@ -67,7 +67,7 @@ async def run(
                     runs[policy] = await closed_groups(client, measured, done=lambda: progress.advance(bar))
                 rows.append(runs[policy].run(await cluster.sent() - before).brief(policy))
             progress.update(bar, description="drawing")
-            s_cnn, collage = cluster.s_cnn[0].address, cluster.collage[0].address
+            s_cnn, collage = cluster.s_cnn[0].address, cluster.coded[0].address
             await draw_collage(out / "demo-collage.png", s_cnn, collage, measured[0])
         latencies = {policy: np.array([record.latency_s for record in records]) for policy, records in runs.items()}
         pictures.latencies(out / "demo-latency.png", latencies)

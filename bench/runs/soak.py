@@ -155,7 +155,7 @@ class Soak:
 
     async def holdings(self) -> Holdings:
         """What the frontend holds as soon as it is idle: no request in flight, all workers ready, tasks steady."""
-        wanted = {"s_cnn": len(self.cluster.s_cnn), "coded": len(self.cluster.collage)}
+        wanted = {"s_cnn": len(self.cluster.s_cnn), "coded": len(self.cluster.coded)}
         frontend = self.cluster.frontend
         before = -1.0
         async with asyncio.timeout(QUIET_S):

@@ -168,7 +168,7 @@ class Trial:
         return StandIns(
             *self._models,
             s_cnn_workers=count if equal_resources else self.members,
-            collage_workers=0 if equal_resources else 1,
+            coded_workers=0 if equal_resources else 1,
             worker_flags=flags,
             logs=self._folder / "logs" / f"seed{seed}",  # seeds may run side by side
         )
