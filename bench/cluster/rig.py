@@ -16,8 +16,8 @@ import grpc.aio
 from bench.cluster.instant import ADDRESSES
 from bench.cluster.local import until_serving
 from bench.cluster.processes import HOST, LOGS, Child, ProcessGroup
+from collage.channels import channel_options
 from collage.model_info import ModelKind
-from collage.serving import channel_options
 from collage.v1 import model_pb2_grpc, predict_pb2_grpc
 
 WORKERS = 9

@@ -22,10 +22,10 @@ from bench.cluster.processes import Child, Metrics, ProcessError, cancel_on_sign
 from bench.offer import latency
 from bench.offer.load import Sample, closed_groups, load_samples, random_groups, slug
 from bench.report import pictures, summary
+from collage.channels import channel_options
 from collage.client import Client
 from collage.figures import OUT, write_figures
 from collage.model_info import ModelInfo
-from collage.serving import channel_options
 from collage.tensors import array_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.collage import CollageCode

@@ -12,8 +12,8 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from collage.errors import boundary
 from collage.model_info import ModelInfo
-from collage.serving import boundary
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc, tensor_pb2
 from encoder.image import Pixels
