@@ -1,4 +1,4 @@
-"""Training pictures: random variations of images, collages of them, and what models are fed of these."""
+"""Training pictures: random variations of images, collages of them, and both normalised for a model."""
 
 from __future__ import annotations
 
@@ -101,11 +101,6 @@ def tile(cells: Tensor, grid: Grid) -> Tensor:
         left, top, right, bottom = grid.box(cell)
         collages[:, top:bottom, left:right] = members[:, cell, : bottom - top, : right - left]
     return collages
-
-
-def tiled(images: Tensor, spec: ModelSpec, grid: Grid) -> Tensor:
-    """What a model takes of images: a collage-cnn their collages, see ``tile``, an s-cnn themselves."""
-    return tile(images, grid) if spec.kind == "collage-cnn" else images
 
 
 def normalise(pixels: Tensor, spec: ModelSpec) -> Tensor:

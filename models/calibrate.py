@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from collage.model_info import METADATA_KEY
+from models import description
 from models.checkpoint import written
 from models.data import Split, load
 from models.measure import OnnxModel, classify, classify_collages, risk_coverage
@@ -63,8 +63,8 @@ def write_threshold(path: Path, calibration: Calibration) -> None:
     measured = {name: round(value, 4) for name, value in vars(calibration).items() if name != "threshold"}
     info = replace(info, extra={**info.extra, "calibration": measured})
     model = onnx.load(path)
-    others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
-    helper.set_model_props(model, {**others, METADATA_KEY: info.to_json()})
+    others = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(model, {**others, **description.entry(info)})
     with written(path) as partial:
         onnx.save(model, partial)
 

@@ -8,30 +8,78 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from collage.figures import Row
-from collage.model_info import ModelInfo, ModelKind
-from models.evaluate import discover
-from models.measure import OnnxModel
-from models.recipes import FAMILIES, Family
+from collage.model_info import ModelInfo
+from models.description import classifies_collages
+from models.lineage import Lineage, Stage, epochs, of_description, planned, recorded
+from models.measure import OnnxModel, discover
+from models.recipes import FAMILIES
+from models.steps import S_CNN, Family, Step
 
 INTRODUCTION = """# Model zoo
 
 Written by `make cards` from each file's own description and from the measurements in `docs/results/evaluate.json`
 ({machine}). Weights are stored as each card says and computed in float32; the description travels in the file's
-metadata. Epochs, widths and thresholds were chosen on validation images cut from the training data; test images served
-for the figures below and nothing else, three random placements of each for a collage-cnn. `make zoo` builds these
-files, and the models of the evaluation that are not kept here. A card tells of a model's last run; what that started
-from, other runs or the mean of some, and who taught it, is in its [recipe](../recipes.py).
+metadata. Epochs, widths and thresholds were chosen on validation images cut from the training data. Test images served
+for the figures below and nothing else, with three random placements of each for a collage-cnn. `make zoo` builds these
+files, and the models of the evaluation that are not kept here, by the steps in [models/recipes](../recipes).
+
+In the table, epochs and hours are those of all training runs that a model's weights went through, without those of its
+teachers'; durations are those of two cores that had other work. A cell is answered if the collage-cnn finds an image in
+it. It is accepted if the answer also reaches the calibrated threshold.
 """
+COLUMNS = (
+    "model", "top-1", "cells answered", "cells accepted", "runs", "epochs", "epochs of its s-cnn", "hours",
+    "latency", "/ s-cnn", "file",
+)  # fmt: skip
 
 
-def card(info: ModelInfo, row: Row, family: Family | None) -> str:
-    """One model's card, in Markdown."""
+def lineages(infos: Mapping[str, ModelInfo], family: Family | None) -> dict[str, Lineage]:
+    """The runs behind the files of one data set, by role: as a file records them, or as the step by which it was
+    trained tells; a file that no step made tells its last run alone."""
+    steps = family.steps if family else {}
+    durations = {role: info.extra["training_s"] for role, info in infos.items() if _made_by(info, steps.get(role))}
+    return {
+        role: planned(steps, role, durations)
+        if role in durations and "lineage" not in info.extra
+        else of_description(info.name, info.extra)
+        for role, info in infos.items()
+    }
+
+
+def _made_by(info: ModelInfo, step: Step | None) -> bool:
+    """Whether a file's last run had the settings of a step; an older file has fewer, all others being off then."""
+    return step is not None and info.extra["recipe"].items() <= asdict(step.recipe).items()
+
+
+def line(info: ModelInfo, row: Row, runs: Lineage, s_cnn: Lineage) -> str:
+    """One model's line in the table."""
+    seconds, unknown = recorded(runs)
+    fields = (
+        f"[{info.name}](#{info.name})",
+        _percent(row["top1"]),
+        _percent(row["answered_share"]) if classifies_collages(info) else "",
+        _percent(row["coverage"]) if classifies_collages(info) else "",
+        str(len(runs)),
+        f"{epochs(runs):g}",
+        f"{epochs(s_cnn):g}" if classifies_collages(info) else "",
+        "not recorded" if unknown else f"{seconds / 3600:.1f}",
+        f"{1e3 * float(row['latency_s'] or 0):.1f} ms",
+        f"{row['latency_ratio']:.2f}",
+        f"{float(row['size_bytes'] or 0) / 1e6:.1f} MB",
+    )
+    return f"| {' | '.join(fields)} |"
+
+
+def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn: Lineage) -> str:
+    """One model's card, in Markdown; ``s_cnn`` is the lineage of the classifier that a collage-cnn protects."""
     extra: Mapping[str, Any] = info.extra
-    collage = info.kind is ModelKind.COLLAGE_CNN
+    collage = classifies_collages(info)
+    beside = f"; its s-cnn: {_total(s_cnn)}" if collage else ""
     settings = ", ".join(f"{name} {value}" for name, value in extra["recipe"].items() if value)
     lines = [
         f"## {info.name}",
@@ -40,22 +88,24 @@ def card(info: ModelInfo, row: Row, family: Family | None) -> str:
         + (f", {info.k} x {info.k} collages of {info.size} px" if collage else f", images of {info.size} px"),
         "",
         f"- Data: {extra['dataset']}{f': {family.source}. Licence: {family.licence}' if family else ''}.",
-        f"- Recipe: its last run ended after {extra['epochs']} epochs and {extra['training_s'] / 60:.0f} minutes, with "
-        f"seed {extra['seed']}, on two cores that had other work. Settings of `models.train`: {settings}.",
+        f"- Training: {_total(runs)}{beside}. {_hours(runs)}",
+        *(f"  {number}. {_stage(stage)}" for number, stage in enumerate(runs, 1)),
+        f"- Settings of the last run, by their names in `models.train`: {settings}.",
         f"- Accuracy: {_percent(row['top1'])} top-1 on {row['images']:,} test images, "
         f"{_percent(extra['validation_accuracy'])} on validation images; {extra['storage']} weights changed the latter "
         f"by {100 * extra['accuracy_change']:+.2f} points.",
     ]
     if collage:
         found = extra["calibration"]
+        placements = [_percent(row[key]) for key in row if key.startswith("top1_seed_") and row[key] is not None]
         lines += [
-            f"- Cells answered: {_percent(row['accepted_share'])}. Top-1 by placement: "
-            + ", ".join(_percent(row[key]) for key in row if key.startswith("top1_seed_") and row[key] is not None)
-            + ".",
-            f"- Calibration: from confidence {info.accept_threshold:.3f} on, {_percent(found['coverage'])} of the "
-            f"validation cells agree with the s-cnn in {_percent(found['agreement'])} of the cases, the s-cnn with the "
-            f"truth in {_percent(found['target'])}. Test images: {_percent(row['coverage'])} of the cells, "
-            f"{_percent(row['covered_agreement'])} as the s-cnn, {_percent(row['covered_top1'])} right.",
+            f"- Top-1 by placement: {', '.join(placements)}.",
+            f"- Cells answered: {_percent(row['answered_share'])}. Cells accepted at the calibrated threshold: "
+            f"{_percent(row['coverage'])}; of these answers {_percent(row['covered_agreement'])} are the s-cnn's, "
+            f"{_percent(row['covered_top1'])} are right.",
+            f"- Calibration, on validation images: at a confidence of {info.accept_threshold:.3f} and above, "
+            f"{_percent(found['coverage'])} of the cells are accepted; {_percent(found['agreement'])} of these agree "
+            f"with the s-cnn, which is right in {_percent(found['target'])}.",
         ]
     lines.append(
         f"- Latency: {1e3 * float(row['latency_s'] or 0):.1f} ms on one thread, {row['latency_ratio']:.2f} of the "
@@ -64,21 +114,36 @@ def card(info: ModelInfo, row: Row, family: Family | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def provenance(rows: Sequence[Row], content: Mapping[str, Any]) -> str:
+    """The command and commit that measured each model."""
+    made: dict[tuple[Any, Any], list[str]] = {}
+    for row in rows:
+        key = (row.get("command") or content["command"], row.get("commit") or content["commit"])
+        made.setdefault(key, []).append(str(row["model"]))
+    lines = [f"- `{command}` at commit {commit}: {', '.join(models)}." for (command, commit), models in made.items()]
+    return "\n".join(["## Measurements", "", *lines]) + "\n"
+
+
 def write(zoo: Path, figures: Path) -> Path:
     """Write the cards of all models in a folder that were measured in ``figures``; returns the file."""
     content = json.loads(figures.read_text())
-    rows: Sequence[Row] = content["rows"]
-    measured = {row["model"]: row for row in rows}
+    measured: Mapping[str, Row] = {row["model"]: row for row in content["rows"]}
     machine = content["machine"]
-    text = [INTRODUCTION.format(machine=f"{machine['cores']} cores of {machine['cpu']}")]
+    told, table, cards = [], [], []
     for dataset, roles in discover([zoo]).items():
         family = next((family for family in FAMILIES if dataset in family.data_sets), None)
-        for role, path in roles.items():
-            info = OnnxModel(path).info
+        infos = {role: OnnxModel(path).info for role, path in roles.items()}
+        runs = lineages(infos, family)
+        s_cnn = runs.get(S_CNN, ())
+        for role, info in infos.items():
             if (row := measured.get(f"{dataset}-{role}")) and row["version"] == info.version:
-                text.append(card(info, row, family))
+                told.append(row)
+                table.append(line(info, row, runs[role], s_cnn))
+                cards.append(card(info, row, family, runs[role], s_cnn))
+    introduction = INTRODUCTION.format(machine=f"{machine['cores']} cores of {machine['cpu']}")
+    head = [f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
     out = zoo / "README.md"
-    out.write_text("\n".join(text))
+    out.write_text("\n".join([introduction, *head, *table, "", *cards, provenance(told, content)]))
     return out
 
 
@@ -89,6 +154,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--figures", type=Path, required=True, help="evaluate.json of the same files")
     args = parser.parse_args(arguments)
     print(f"written: {write(args.models, args.figures)}")
+
+
+def _total(runs: Lineage) -> str:
+    return f"{_epochs(epochs(runs))} in {len(runs)} run{'s' if len(runs) > 1 else ''}"
+
+
+def _epochs(number: float) -> str:
+    return f"{number:g} epoch{'' if number == 1 else 's'}"
+
+
+def _hours(runs: Lineage) -> str:
+    """How long training took, or which part of it is recorded."""
+    seconds, unknown = recorded(runs)
+    if not unknown:
+        return f"{_duration(seconds)} in all."
+    known = len(runs) - unknown
+    return (
+        f"{_duration(seconds)} in {known} of the runs; the duration{'s' if unknown > 1 else ''} of the other {unknown} "
+        f"{'are' if unknown > 1 else 'is'} not recorded."
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
+
+
+def _stage(stage: Stage) -> str:
+    names = [f"`{name}`" for name in stage.parents or ()]
+    start = "from weights that are not recorded" if stage.parents is None else "from random weights"
+    if names:
+        start = f"from {names[0]}" if len(names) == 1 else f"from the mean of {' and '.join(names)}"
+    taught = f", taught by {', '.join(f'`{name}`' for name in stage.teachers)}" if stage.teachers else ""
+    return f"`{stage.name}`: {stage.architecture}, {_epochs(stage.epochs)}, {start}{taught}"
 
 
 def _percent(share: Any) -> str:

@@ -76,9 +76,15 @@ def save(path: Path, spec: ModelSpec, model: nn.Module, **extra: Any) -> None:
         torch.save({"spec": asdict(spec), "model": model.state_dict(), **extra}, partial)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The whole content of a checkpoint, on the CPU."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
 def load(path: Path) -> tuple[ModelSpec, nn.Module, dict[str, Any]]:
     """Rebuild a model (in evaluation mode) from its checkpoint; also returns the file's whole content."""
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    content = read(path)
     spec = ModelSpec(**content["spec"])
     model = spec.build()
     model.load_state_dict(content["model"])

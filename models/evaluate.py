@@ -8,7 +8,8 @@ model folders whose data set is, or lies in, one of the data folders. Roles:
 * ``rival-*`` classify the cells of a 3 x 3 collage kept apart, nine in a batch.
 
 It prints tables, draws pictures, and writes ``out/evaluate.json``, one row per model; ``out/evaluate.jsonl``, one line
-per answer; and ``out/images/<data set>.txt``, the images used. All runs in ONNX Runtime on one thread; no torch.
+per answer; and ``out/images/<data set>.txt``, the images used. Every row names the command and the commit that made it.
+All runs in ONNX Runtime on one thread; no torch.
 """
 
 from __future__ import annotations
@@ -24,13 +25,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from collage.figures import OUT, Row, Scalar, write_figures
-from collage.model_info import ModelKind
+from collage.figures import OUT, Row, Scalar, command, commit, write_figures
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import shrink
 from models.data import Split, find, load
-from models.measure import Answer, OnnxModel, classify, classify_collages, coding, inference, medians, top1
+from models.description import classifies_images
+from models.measure import (
+    ImageAnswer,
+    OnnxModel,
+    classify,
+    classify_collages,
+    coding,
+    discover,
+    inference,
+    medians,
+    top1,
+)
+from models.tables import report
 
 PAPER_GRID, PAPER_IMAGE = Grid(3, 416), 224
 """The encoding case that the paper times (section 5.4): nine 224 x 224 images into a 416 x 416 collage."""
@@ -43,26 +55,7 @@ Models = Mapping[str, OnnxModel]
 """Models of one data set by role."""
 
 
-def discover(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
-    """Files by data set and role, s-cnns first. Of two files with the same name the earlier folder's is taken."""
-
-    def s_cnns_first(path: Path) -> tuple[bool, str]:
-        return "-s-cnn" not in path.stem, path.stem
-
-    found: dict[str, dict[str, Path]] = {}
-    named = {path.name: path for folder in reversed(folders) for path in folder.glob("*.onnx")}
-    for path in sorted(named.values(), key=s_cnns_first):
-        info = OnnxModel(path).info
-        dataset = str(info.extra.get("dataset", ""))
-        role = path.stem.removeprefix(f"{dataset}-")
-        if info.kind is ModelKind.PARITY or not dataset or role == path.stem:
-            _progress(f"{path} is left out: not an s-cnn or collage-cnn called <data set>-<role>.onnx")
-        else:
-            found.setdefault(dataset, {})[role] = path
-    return found
-
-
-def answer(models: Models, splits: Callable[[int], Split], seeds: int) -> dict[str, list[Answer]]:
+def answer(models: Models, splits: Callable[[int], Split], seeds: int) -> dict[str, list[ImageAnswer]]:
     """Every model's answers, by role; ``splits`` gives the images at a size.
 
     What a frontend sends to s-cnns is made for their own size; collages and rivals get cells of the s-cnn's input.
@@ -71,20 +64,23 @@ def answer(models: Models, splits: Callable[[int], Split], seeds: int) -> dict[s
     for role, model in models.items():
         _progress(f"{model.info.name}: accuracy")
         split = splits(model.info.size if role.startswith("s-cnn") else models["s-cnn"].info.size)
-        if model.info.kind is ModelKind.S_CNN:
+        if classifies_images(model.info):
             answers[role] = list(classify(model, split))
         else:
             answers[role] = [found for seed in range(seeds) for found in classify_collages(model, split, seed)]
     return answers
 
 
-def accuracy(model: OnnxModel, answers: Sequence[Answer], reference: Mapping[str, int | None]) -> dict[str, Scalar]:
-    """Top-1, and for a collage-cnn its spread over placements and what the calibrated threshold accepts.
+def accuracy(
+    model: OnnxModel, answers: Sequence[ImageAnswer], reference: Mapping[str, int | None]
+) -> dict[str, Scalar]:
+    """Top-1, and for a collage-cnn its spread over placements, the cells answered and those accepted.
 
-    ``reference`` are the s-cnn's predictions by image.
+    ``reference`` are the s-cnn's predictions by image. ``answered_share`` is of cells that are not empty, ``coverage``
+    of cells whose answer the calibrated threshold accepts; ``covered_agreement`` is of these with the s-cnn.
     """
     row: dict[str, Scalar] = {"answers": len(answers), "top1": top1(answers)}
-    if model.info.kind is ModelKind.S_CNN:
+    if classifies_images(model.info):
         return row
     seeds = sorted({answer.seed for answer in answers if answer.seed is not None})
     each = {f"top1_seed_{seed}": top1([answer for answer in answers if answer.seed == seed]) for seed in seeds}
@@ -96,7 +92,7 @@ def accuracy(model: OnnxModel, answers: Sequence[Answer], reference: Mapping[str
         **row,
         "top1_spread": max(each.values()) - min(each.values()),
         "empty_share": empty,
-        "accepted_share": 1 - empty,
+        "answered_share": 1 - empty,
         "accept_threshold": threshold,
         "coverage": len(sure) / len(answers),
         "covered_top1": top1(sure) if sure else None,
@@ -115,10 +111,10 @@ def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, f
     calls: dict[tuple[str, str], Callable[[int], object]] = {}
     for role, model in models.items():
         calls[role, "latency_s"] = inference(model, images)
-        if model.info.kind is ModelKind.S_CNN:
+        if classifies_images(model.info):
             calls[role, "nine_s"] = inference(model, images, RIVALS_K**2)
         else:
-            code, group = model.code, [images[cell % len(images)] for cell in range(model.code.members)]
+            code, group = model.code, [images[cell % len(images)] for cell in range(model.code.shape.members)]
             found = model.detect(code.encode(group)[0])
             calls[role, "encode_s"], calls[role, "decode_s"] = coding(code, group, found)
     group = [shrink(image, PAPER_IMAGE, PAPER_IMAGE) for image in images]
@@ -134,7 +130,7 @@ def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, f
 
 def evaluate(
     dataset: str, models: Models, splits: Callable[[int], Split], seeds: int, repeats: int
-) -> tuple[list[dict[str, Scalar]], dict[str, list[Answer]]]:
+) -> tuple[list[dict[str, Scalar]], dict[str, list[ImageAnswer]]]:
     """Measure the models of one data set: a row for each and one for the paper's encoding case, and all answers."""
     answers = answer(models, splits, seeds)
     _progress(f"{dataset}: latencies")
@@ -193,72 +189,13 @@ def differences(rows: Sequence[Row], published: Sequence[Row]) -> list[str]:
     return complaints
 
 
-Column = tuple[str, str, Callable[[Any], str]]
-_COUNT, _TIMES = "{:,}".format, "{:.2f}".format
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f}"
-
-
-NAME: list[Column] = [("model", "model", str), ("k", "K", str), ("size", "input px", str)]
-FIGURE_6: list[Column] = [
-    *NAME,
-    ("images", "images", _COUNT),
-    ("top1", "top-1 %", _percent),
-    ("top1_spread", "spread", _percent),
-    ("accepted_share", "cells accepted %", _percent),
-    ("accept_threshold", "sure from", "{:.3f}".format),
-    ("coverage", "sure %", _percent),
-    ("covered_top1", "top-1 of these %", _percent),
-    ("covered_agreement", "as the s-cnn %", _percent),
-]
-SECTION_5_3: list[Column] = [
-    *NAME,
-    ("storage", "weights", str),
-    ("size_bytes", "MB", _megabytes),
-    ("latency_s", "ms", _milliseconds),
-    ("latency_ratio", "/ s-cnn", _TIMES),
-    ("encode_s", "encode ms", _milliseconds),
-    ("decode_s", "decode ms", _milliseconds),
-]
-SECTION_5_5: list[Column] = [
-    *NAME,
-    ("architecture", "architecture", str),
-    ("storage", "weights", str),
-    ("size_bytes", "MB", _megabytes),
-    ("nine_s", "nine images ms", _milliseconds),
-    ("nine_to_collage", "/ our collage", _TIMES),
-    ("nine_to_image", "/ one s-cnn image", _TIMES),
-    ("top1", "top-1 %", _percent),
-]
-
-
-def table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """Rows for people, in Markdown: accuracies in percent, times in milliseconds, sizes in MB; unknown is empty."""
-    lines = [[title for _, title, _ in columns], ["---", *["---:"] * (len(columns) - 1)]]
-    lines += [[show(row[key]) if row.get(key) is not None else "" for key, _, show in columns] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def report(dataset: str, rows: Sequence[Row]) -> str:
-    """The three tables of one data set."""
-    alone = [row for row in rows if not str(row["role"]).startswith("rival")]
-    nine = sorted((row for row in rows if row.get("nine_s")), key=lambda row: -float(row["nine_s"] or 0))
-    parts = [
-        (f"{dataset}: accuracy against K (fig. 6)", [row for row in alone if row["kind"] != "code"], FIGURE_6),
-        (f"{dataset}: stand-alone latency (section 5.3)", alone, SECTION_5_3),
-        (f"{dataset}: nine images at once (section 5.5)", nine, SECTION_5_5),
-    ]
-    return "\n\n".join(f"## {title}\n\n{table(chosen, columns)}" for title, chosen, columns in parts)
+def completed(rows: Sequence[Row], earlier: Mapping[str, Any]) -> list[Row]:
+    """Rows, and those of an earlier ``evaluate.json`` for other data sets and models; each names what made it."""
+    made: dict[str, Scalar] = {"command": command(), "commit": commit()}
+    found: list[Row] = [{**row, **made} for row in rows]
+    measured = {(row["dataset"], row["model"]) for row in rows}
+    before: dict[str, Scalar] = {key: earlier.get(key) for key in made}
+    return [*found, *({**before, **row} for row in earlier["rows"] if (row["dataset"], row["model"]) not in measured)]
 
 
 def _progress(text: str) -> None:
@@ -283,10 +220,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--compare", type=Path, help="published evaluate.json: fail if an accuracy differs by over 0.3 points"
     )
+    parser.add_argument(
+        "--add-to", type=Path, metavar="FILE", help="earlier evaluate.json whose rows of other models are kept"
+    )
     args = parser.parse_args(arguments)
+    earlier = json.loads(args.add_to.read_text()) if args.add_to else {"rows": []}
     published = json.loads(args.compare.read_text())["rows"] if args.compare else None
     rows: list[dict[str, Scalar]] = []
-    answers: dict[str, dict[str, list[Answer]]] = {}
+    answers: dict[str, dict[str, list[ImageAnswer]]] = {}
     folders = find(*args.data)
     for dataset, paths in discover(args.models).items():
         folder = folders.get(dataset)
@@ -303,12 +244,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         listed.write_text(list_images(dataset, args.split, splits(models["s-cnn"].info.size).ids))
     if not rows:
         raise SystemExit("nothing to evaluate: no models with their data")
-    columns = dict.fromkeys(key for row in rows for key in row)
+    complete = completed(rows, earlier)
+    columns = dict.fromkeys(key for row in complete for key in row)
     records = (
         {"model": f"{dataset}-{role}", **asdict(one)}
         for dataset, roles in answers.items() for role, given in roles.items() for one in given
     )  # fmt: skip
-    print(f"written: {write_figures('evaluate', [{**columns, **row} for row in rows], records, args.out)}")
+    print(f"written: {write_figures('evaluate', [{**columns, **row} for row in complete], records, args.out)}")
 
     from models import pictures  # matplotlib is slow to import: not for those who only use a function of this module
 

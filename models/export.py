@@ -10,7 +10,7 @@ import argparse
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
-from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
-from models import checkpoint
+from collage.model_info import ModelInfo
+from models import checkpoint, description
 from models.checkpoint import ModelSpec
 from models.collage_cnn import CollageCNN, detections
 from models.data import Split, load
+from models.lineage import Lineage, of_checkpoint
 from models.measure import OnnxModel, classify, classify_collages, top1
 
 INPUT = {"s-cnn": "image", "collage-cnn": "collage"}
@@ -168,11 +169,13 @@ def check(served: Served, exported: OnnxModel, pixels: NDArray[np.uint8], storag
 
 def accuracy(exported: OnnxModel, split: Split) -> float:
     """Top-1 on a split, over cells for a collage-cnn."""
-    s_cnn = exported.info.kind is ModelKind.S_CNN
-    return top1(list(classify(exported, split) if s_cnn else classify_collages(exported, split, seed=0)))
+    single = description.classifies_images(exported.info)
+    return top1(list(classify(exported, split) if single else classify_collages(exported, split, seed=0)))
 
 
-def describe(spec: ModelSpec, content: dict[str, Any], name: str, storage: str, accept_threshold: float) -> ModelInfo:
+def describe(
+    spec: ModelSpec, content: dict[str, Any], lineage: Lineage, name: str, storage: str, accept_threshold: float
+) -> ModelInfo:
     """The description that travels with the model, from what its checkpoint says."""
     log = content["log"]
     extra = {
@@ -185,19 +188,17 @@ def describe(spec: ModelSpec, content: dict[str, Any], name: str, storage: str, 
         "seed": content["recipe"]["seed"],
         "epochs": len(log),
         "training_s": round(sum(epoch["seconds"] for epoch in log), 1),
+        "lineage": [asdict(stage) for stage in lineage],
         "validation_accuracy": log[-1]["validation"],
         "storage": storage,
     }
-    kind = ModelKind(spec.kind)
-    if kind is ModelKind.COLLAGE_CNN:
-        return ModelInfo.collage(name, spec.labels, spec.size, spec.k, accept_threshold=accept_threshold, extra=extra)
-    return ModelInfo.make(name, kind, spec.labels, spec.size, accept_threshold=accept_threshold, extra=extra)
+    return description.describe(name, spec.kind, spec.labels, spec.size, spec.k, extra, accept_threshold)
 
 
 def pack(model: onnx.ModelProto, info: ModelInfo) -> bytes:
     """The content of the file: the graph and its description."""
     del model.metadata_props[:]
-    helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    helper.set_model_props(model, description.entry(info))
     return model.SerializeToString()
 
 
@@ -215,7 +216,8 @@ def export(
     what the storage did to it. Raises ExportError, and writes nothing, where ONNX Runtime and torch differ.
     """
     spec, trained, content = checkpoint.load(source)
-    info = describe(spec, content, name or out.stem, storage, accept_threshold)
+    lineage = of_checkpoint(source.stem, content)
+    info = describe(spec, content, lineage, name or out.stem, storage, accept_threshold)
     dataset = load(data, round(spec.size / spec.k)) if data else None
     if dataset and dataset.labels != spec.labels:
         raise ExportError(f"{data} has other classes than {source}")

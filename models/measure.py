@@ -6,8 +6,9 @@ Everything runs in ONNX Runtime on one thread, with the encoder that serves. Nee
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
+from encoder.code import Decoding
 from encoder.collage import CollageCode, Detections
-from encoder.grid import Grid
 from encoder.image import Pixels, shrink
+from models import description
 from models.data import Split, placements
 
 
@@ -32,12 +33,8 @@ class OnnxModel:
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         metadata = self._session.get_modelmeta().custom_metadata_map
-        if METADATA_KEY not in metadata:
-            raise ValueError(
-                f"{source if isinstance(source, Path) else 'the model'} does not describe itself: export it"
-            )
-        version = hashlib.sha256(content).hexdigest()[:12]
-        self.info = replace(ModelInfo.from_json(metadata[METADATA_KEY]), version=version)
+        info = description.read(metadata, source if isinstance(source, Path) else None)
+        self.info = replace(info, version=hashlib.sha256(content).hexdigest()[:12])
         self.size_bytes = len(content)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
@@ -46,18 +43,44 @@ class OnnxModel:
         return outputs
 
     def detect(self, collage: Pixels) -> Detections:
-        """What a collage-cnn finds in one collage, uint8 ``[size, size, 3]``."""
+        """The objects that a collage-cnn finds in one collage, uint8 ``[size, size, 3]``."""
         boxes, confidences, probabilities = self(collage[None])
         return Detections(boxes[0], confidences[0], probabilities[0])
 
     @property
     def code(self) -> CollageCode:
         """The code of a collage-cnn, as a frontend makes it."""
-        return CollageCode(Grid(self.info.k, self.info.size), self.info.detection_threshold)
+        return description.code_of(self.info)
+
+
+def discover(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """Exported models by data set and role, s-cnns first. Of two files of one name the earlier folder's is taken."""
+
+    def s_cnns_first(path: Path) -> tuple[bool, str]:
+        return "-s-cnn" not in path.stem, path.stem
+
+    found: dict[str, dict[str, Path]] = {}
+    named = {path.name: path for folder in reversed(folders) for path in folder.glob("*.onnx")}
+    for path in sorted(named.values(), key=s_cnns_first):
+        info = OnnxModel(path).info
+        dataset = str(info.extra.get("dataset", ""))
+        role = path.stem.removeprefix(f"{dataset}-")
+        known = description.classifies_images(info) or description.classifies_collages(info)
+        if not known or not dataset or role == path.stem:
+            print(f"{path} is left out: not an s-cnn or collage-cnn called <data set>-<role>.onnx", file=sys.stderr)
+        else:
+            found.setdefault(dataset, {})[role] = path
+    return found
+
+
+def decode(code: CollageCode, found: Detections) -> Mapping[int, Decoding]:
+    """Answers by cell from what was found in a full collage, as a frontend decodes them; none for an empty cell."""
+    outputs = (found.boxes, found.confidences, found.class_probabilities)
+    return code.decode({}, {0: outputs}, range(code.shape.members))
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ImageAnswer:
     """What one model said of one image: an index into the labels, or None for an empty cell."""
 
     image: str
@@ -69,7 +92,7 @@ class Answer:
     cell: int | None = None
 
 
-def classify(model: OnnxModel, split: Split, batch: int = 50) -> Iterator[Answer]:
+def classify(model: OnnxModel, split: Split, batch: int = 50) -> Iterator[ImageAnswer]:
     """The s-cnn's answer for every image of a split; the confidence is the softmax's largest value.
 
     Images of another size than the model's are resized as for a cell of that size.
@@ -81,27 +104,28 @@ def classify(model: OnnxModel, split: Split, batch: int = 50) -> Iterator[Answer
         shares = np.exp(scores - scores.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
         for row, share in enumerate(shares, start):
-            yield Answer(split.ids[row], int(split.labels[row]), int(share.argmax()), float(share.max()))
+            yield ImageAnswer(split.ids[row], int(split.labels[row]), int(share.argmax()), float(share.max()))
 
 
-def classify_collages(model: OnnxModel, split: Split, seed: int) -> Iterator[Answer]:
+def classify_collages(model: OnnxModel, split: Split, seed: int) -> Iterator[ImageAnswer]:
     """The collage-cnn's answer for every image of a split, once, in random groups made with ``seed``.
 
     Cells are encoded and detections decoded as in serving. The repeats that fill up the last group are not answered.
     """
     code, done = model.code, 0
-    for group, members in enumerate(placements(split, code.members, seed)):
+    for group, members in enumerate(placements(split, code.shape.members, seed)):
         (collage,) = code.encode([split.images[index] for index in members])
-        predictions = code.decode([model.detect(collage)], [True] * code.members)
-        for cell, (index, prediction) in enumerate(zip(members, predictions, strict=True)):
+        decoded = decode(code, model.detect(collage))
+        for cell, index in enumerate(members):
             if done < len(split):
                 done += 1
-                guess = None if prediction is None else int(prediction.probabilities.argmax())
-                confidence = 0.0 if prediction is None else prediction.confidence
-                yield Answer(split.ids[index], int(split.labels[index]), guess, confidence, seed, group, cell)
+                found = decoded.get(cell)
+                guess = None if found is None else int(found.output.argmax())
+                confidence = 0.0 if found is None or found.confidence is None else found.confidence
+                yield ImageAnswer(split.ids[index], int(split.labels[index]), guess, confidence, seed, group, cell)
 
 
-def top1(answers: Sequence[Answer]) -> float:
+def top1(answers: Sequence[ImageAnswer]) -> float:
     """Share of right answers; an empty cell is a wrong one."""
     return sum(answer.prediction == answer.label for answer in answers) / len(answers)
 
@@ -134,12 +158,12 @@ def inference(model: OnnxModel, images: NDArray[np.uint8], batch: int = 1) -> Ca
 
     Turn by turn the input differs; ``images`` have the s-cnn's size.
     """
-    if model.info.kind is ModelKind.S_CNN:
+    if description.classifies_images(model.info):
         size = model.info.size
         pixels = np.stack([shrink(image, size, size) for image in images])
         batches = [pixels.take(range(i, i + batch), 0, mode="wrap") for i in range(len(pixels))]
         return lambda turn: model(batches[turn % len(batches)])
-    members = model.code.members
+    members = model.code.shape.members
     groups = [images.take(range(i, i + members), 0, mode="wrap") for i in range(len(images))]
     collages = np.stack([model.code.encode(list(group))[0] for group in groups])
     return lambda turn: model(collages[turn % len(collages), None])
@@ -159,5 +183,4 @@ def coding(
         confidences = np.tile(np.array([0.9, 0.1], np.float32), grid.cells)
         found = Detections(boxes, confidences, rng.dirichlet(np.ones(10), len(boxes)).astype(np.float32))
     group = [images[cell % len(images)] for cell in range(grid.cells)]
-    filled = [True] * grid.cells
-    return [lambda _: code.encode(group), lambda _: code.decode([found], filled)]
+    return [lambda _: code.encode(group), lambda _: decode(code, found)]

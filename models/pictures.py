@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from collage.figures import Row
-from models.measure import Answer, risk_coverage
+from models.measure import ImageAnswer, risk_coverage
 
 COLOURS = {2: "#1f77b4", 3: "#d95f02", 4: "#1b9e77", 5: "#7570b3"}
 BASELINE, OTHER, PERCENT = "#444444", "#a6761d", PercentFormatter(1, symbol=" %")
@@ -23,7 +23,7 @@ COLLAGE = re.compile(r"collage-(\d+)x\1")
 
 
 def draw(
-    folder: Path, rows: Sequence[Row], answers: Mapping[str, Mapping[str, Sequence[Answer]]], learning: Path
+    folder: Path, rows: Sequence[Row], answers: Mapping[str, Mapping[str, Sequence[ImageAnswer]]], learning: Path
 ) -> None:
     """Draw all pictures of an evaluation into a folder.
 
@@ -65,7 +65,7 @@ def accuracy_by_k(path: Path, dataset: str, rows: Sequence[Row]) -> None:
     _save(figure, path)
 
 
-def confidence(path: Path, rows: Sequence[Row], answers: Mapping[str, Mapping[str, Sequence[Answer]]]) -> None:
+def confidence(path: Path, rows: Sequence[Row], answers: Mapping[str, Mapping[str, Sequence[ImageAnswer]]]) -> None:
     """Draw, for shipped collage-cnns, how good answers above a confidence are against how many these are.
 
     Solid: they agree with the s-cnn; dashed: they are right. Dots are calibrated thresholds, the grey line is the

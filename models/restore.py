@@ -11,7 +11,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from collage.model_info import METADATA_KEY, ModelInfo
+from collage.model_info import ModelInfo
+from models import description
 from models.checkpoint import ModelSpec
 
 EXPORTED = ".onnx"
@@ -27,9 +28,8 @@ def restore(path: Path) -> tuple[ModelSpec, nn.Module]:
     further, ``anchor`` it. Raises ValueError for a file of another origin.
     """
     file = onnx.load(path)
-    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    info = _info(file, path)
     try:
-        info = ModelInfo.from_json(metadata[METADATA_KEY])
         about = {name: info.extra[name] for name in ("architecture", "dataset", "mean", "std", "options")}
     except KeyError as missing:
         raise ValueError(f"{path} was not exported from a checkpoint of ours: it does not tell its {missing}") from None
@@ -55,6 +55,15 @@ def restore(path: Path) -> tuple[ModelSpec, nn.Module]:
         else:
             value.copy_(identity[parameter] if parameter in identity else read(f"{folded[module]}.weight_bias"))
     return spec, model
+
+
+def described(path: Path) -> ModelInfo:
+    """What an exported file says of itself; ValueError if it says nothing."""
+    return _info(onnx.load(path), path)
+
+
+def _info(file: onnx.ModelProto, path: Path) -> ModelInfo:
+    return description.read({entry.key: entry.value for entry in file.metadata_props}, path)
 
 
 @torch.no_grad()

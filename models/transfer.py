@@ -1,24 +1,19 @@
-"""What a new model takes over from a trained one: its weights, or its answers."""
+"""What a new model takes over from trained ones: their weights, and the record of where these came from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoder.grid import Grid
 from models import checkpoint
-from models.augment import normalise, tiled
 from models.checkpoint import ModelSpec
-from models.collage_cnn import cell_scores, resized
-from models.data import Dataset, load, placements
-from models.layers import default_precision
-from models.restore import EXPORTED, restore
+from models.collage_cnn import resized
+from models.lineage import Lineage, of_checkpoint, of_description
+from models.restore import EXPORTED, anchor, described, restore
 
 
 def stored(path: Path, device: str = "cpu") -> tuple[ModelSpec, nn.Module]:
@@ -27,55 +22,23 @@ def stored(path: Path, device: str = "cpu") -> tuple[ModelSpec, nn.Module]:
     return spec, model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-@torch.no_grad()
-def scores(model: nn.Module, spec: ModelSpec, images: Tensor, bfloat16: bool) -> Tensor:
-    """Class scores float32 ``[B, classes]`` of images uint8 ``[B, H, W, 3]``; a collage-cnn is shown collages of them,
-    so B must be a multiple of its cells. The model is in evaluation mode, where the images are."""
-    grid = Grid(spec.k, spec.size)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-        out: Tensor = model(normalise(tiled(images, spec, grid), spec)).float()
-    if spec.kind == "collage-cnn":
-        out = cell_scores(out, torch.from_numpy(grid.boxes.copy()).to(out.device)).reshape(len(images), -1)
-    return out
+def lineage_of(path: Path) -> Lineage:
+    """The training runs behind a checkpoint, or an exported file, as far as it records them."""
+    if path.suffix == EXPORTED:
+        return of_description(path.stem, described(path).extra)
+    return of_checkpoint(path.stem, checkpoint.read(path))
 
 
-def same_classes(teacher: ModelSpec, data: Dataset) -> None:
-    """Raises ValueError where a teacher's classes are not the data set's, in the same order."""
-    if teacher.labels != data.labels:
-        raise ValueError(
-            f"the classes of a teacher are {', '.join(teacher.labels)}, those of {data.name} {', '.join(data.labels)}"
-        )
+def start(model: nn.Module, sources: Sequence[Path], sample: Callable[[], Tensor]) -> int:
+    """Take over what fits of others, see ``warm_start``; returns how many tensors that are.
 
-
-@torch.no_grad()
-def teach(teacher: Path, folder: Path, device: str, data: Dataset, kept: Path) -> NDArray[np.float32]:
-    """A trained model's answers to the training images of ``data``, as they are and flipped; a collage-cnn is shown
-    random collages of them. They are read from ``folder`` at the teacher's own size.
-
-    Returns float32 ``[2, images, classes]``, which are stored in ``kept`` for others that learn from the same teacher.
-    Raises ValueError for a teacher of other classes, or of the same in another order.
+    An exported file has its batch norm folded away: ``sample`` makes normalised inputs from which the model gets new
+    statistics, see ``models.restore.anchor``.
     """
-    spec, model = stored(teacher, device)
-    same_classes(spec, data)
-    count = len(data.train)
-    answers = np.empty((2, count, len(spec.labels)), np.float32)
-    if kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime:
-        known: NDArray[np.float32] = np.load(kept)
-        if known.shape == answers.shape:
-            return known
-    grid = Grid(spec.k, spec.size)
-    train = load(folder, spec.image_size).train
-    bfloat16 = default_precision(device) == "bf16"
-    order = np.concatenate(list(placements(train, grid.cells, seed=0)))
-    step = max(1, 250 // grid.cells) * grid.cells
-    for start in range(0, count, step):
-        index = order[start : start + step]
-        images = torch.from_numpy(train.images[index]).to(device)
-        for flipped, batch in enumerate((images, images.flip(2))):
-            answers[flipped, index] = scores(model, spec, batch, bfloat16).softmax(-1).cpu().numpy()
-    with checkpoint.written(kept) as partial, partial.open("wb") as file:
-        np.save(file, answers)
-    return answers
+    taken = warm_start(model, *sources)
+    if any(source.suffix == EXPORTED for source in sources):
+        anchor(model, sample())
+    return taken
 
 
 def _mean(sources: Sequence[Path]) -> dict[str, Tensor]:

@@ -17,44 +17,46 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from models import calibrate, train
-from models.checkpoint import written
+from models import calibrate, checkpoint, train
 from models.data import digest, find, training_files, training_ids
 from models.export import export
-from models.recipes import (
-    FAMILIES,
-    LEARNING_CURVE,
-    LEARNING_CURVE_COLLAGES,
-    OWN_PHOTOS,
-    OWN_SMALL,
-    PRETRAINED,
-    S_CNN,
-    Family,
-)
+from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL
+from models.steps import CURVE, PRETRAINED, S_CNN, Family, Step
 
 ZOO = Path(__file__).parent / "zoo"
-CURVE = "curve"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model to be: its data set, role and recipe, and where its checkpoint and its ONNX file go."""
+    """One model to be made of a data set."""
 
     data: Path
+    """Folder of the data set."""
     role: str
-    recipe: str
-    checkpoint: Path
+    step: Step
+    """The run that trains it."""
+    runs: str
+    """Path of the checkpoints of this data set, up to the role."""
     onnx: Path
+    """The file to export it to."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that its run writes."""
+        return self.source(self.role)
+
+    def source(self, role: str) -> Path:
+        """The checkpoint of any role of the same data set."""
+        return Path(f"{self.runs}-{role}.pt")
 
     @property
     def finished(self) -> bool:
         """Whether the checkpoint holds the whole run, over the images that there are now."""
         if not self.checkpoint.exists():
             return False
-        content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        content = checkpoint.read(self.checkpoint)
         ids = training_ids(self.data)
         if ids and content.get("images") not in (None, digest(ids)):
             return False
@@ -77,23 +79,21 @@ def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) ->
     """All models of all data sets found, in the order of training, whose ``<data set>-<role>`` fits a pattern."""
     for name, folder in find(*data).items():
         family = family_of(name, folder)
-        recipes = dict(family.recipes)
-        if name in FAMILIES[0].data_sets:
-            recipes |= {f"{CURVE}-{n}": LEARNING_CURVE.format(collages=n) for n in LEARNING_CURVE_COLLAGES}
-        for role, recipe in recipes.items():
+        for role, step in family.steps.items():
             stem = f"{name}-{role}"
             ships = role in family.ships or not family.data_sets
             if any(fnmatch.fnmatch(stem, pattern) for pattern in only):
                 onnx = (out if ships else runs / "zoo") / f"{stem}.onnx"
-                yield Entry(folder, role, recipe.format(run=shlex.quote(str(runs / name))), runs / f"{stem}.pt", onnx)
+                yield Entry(folder, role, step, str(runs / name), onnx)
 
 
-def build(wanted: Sequence[Entry], out: Path, extra: Sequence[str]) -> None:
+def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None) -> None:
     """Train, export and calibrate the models of one data set, as far as that is not done yet."""
     for entry in wanted:
         if not entry.finished:
-            print(f"training {entry.checkpoint.stem}: {entry.recipe}", flush=True)
-            train.main(["--data", str(entry.data), *shlex.split(entry.recipe), "--out", str(entry.checkpoint), *extra])
+            settings = shlex.join(train.flags(entry.step, entry.source))
+            print(f"training {entry.checkpoint.stem}: {settings}", flush=True)
+            train.run(entry.step, entry.data, entry.checkpoint, entry.source, device, threads=threads)
     for entry in sorted(wanted, key=lambda entry: entry.role != S_CNN):  # which the others are calibrated with
         if not entry.role.startswith((CURVE, PRETRAINED)):
             publish(entry, out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx")
@@ -106,7 +106,7 @@ def publish(entry: Entry, s_cnn: Path) -> None:
     if entry.onnx.exists() and entry.onnx.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return
     storage = "fp32" if "mobilenet" in entry.role else "int8"  # its depthwise filters do not survive int8
-    with written(entry.onnx) as partial:
+    with checkpoint.written(entry.onnx) as partial:
         export(entry.checkpoint, partial, storage=storage, name=entry.onnx.stem, data=entry.data)
         if calibrated:
             calibrate.main(["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(partial)])
@@ -116,7 +116,7 @@ def learning_curve(runs: Path) -> None:
     """Collect the runs of the learning curve into ``<runs>/learning-curve.json``."""
     points = []
     for path in runs.glob(f"*-{CURVE}-*.pt"):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = checkpoint.read(path)
         points.append({"collages": content["recipe"]["collages"], "validation": content["log"][-1]["validation"]})
     points.sort(key=lambda point: point["collages"] or float("inf"))
     if points:
@@ -130,15 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints")
     parser.add_argument("--out", type=Path, default=ZOO, help="folder for the models that ship")
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="such as 'cifar10-collage-*'")
-    parser.add_argument("--device", help="as of models.train")
-    parser.add_argument("--threads", help="as of models.train")
+    parser.add_argument("--device", default=train.DEVICE, help="device to train on")
+    parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_args(arguments)
-    extra = [word for name in ("device", "threads") if (value := getattr(args, name)) for word in (f"--{name}", value)]
     wanted = list(entries(args.data, args.runs, args.out, args.only))
     if not wanted:
         raise SystemExit(f"no data set found in {', '.join(map(str, args.data))} that has models like {args.only}")
     for _, of_one in groupby(wanted, key=lambda entry: entry.data):
-        build(list(of_one), args.out, extra)
+        try:
+            build(list(of_one), args.out, args.device, args.threads)
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
     learning_curve(args.runs)
 
 

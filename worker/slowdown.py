@@ -122,10 +122,12 @@ def _parse(source: str, argument: str) -> Quantiles:
             file, index, count = _one_of(argument)
             machines = _machines(file)
             return machines[index * len(machines) // count]
-    raise ValueError(
-        "it is none of off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy, trace:FILE.npy#START-END, "
-        "bimodal:FAST,SLOW,SHARE, pareto:LEAST,SHAPE, persistent:FILE.json#INDEX/COUNT, mixture:FILE.json#INDEX/COUNT"
-    )
+        case _:
+            raise ValueError(
+                "it is none of off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy, trace:FILE.npy#START-END, "
+                "bimodal:FAST,SLOW,SHARE, pareto:LEAST,SHAPE, persistent:FILE.json#INDEX/COUNT, "
+                "mixture:FILE.json#INDEX/COUNT"
+            )
 
 
 def _numbers(argument: str, count: int) -> list[float]:

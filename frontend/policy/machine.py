@@ -1,13 +1,11 @@
-"""What to do about stragglers: a pure state machine from events to actions.
+"""What to do about stragglers: a pure state machine from events to actions (docs/policy.md has states and decisions).
 
 It knows no clock, no network and no event loop, and of the code only its ``GroupShape``. Events carry the time ``at``
-which they happened, in seconds on any one clock; actions are carried out by a shell: the dispatcher, a test, or a
-simulator.
+which they happened, in seconds on any one clock; a shell carries actions out: the dispatcher, a test, or a simulator.
 
 The rules are those of Collage inference, section 3.2: an own answer by the deadline wins; at the deadline a coded
 answer is taken, and where there is none the request is replicated. Ours are added: a coded answer of low confidence
 waits for the replica, redundant executions obey one budget, failures are stragglers at once, and losers are cancelled.
-docs/policy.md has the states and a table of the decisions.
 """
 
 from __future__ import annotations
@@ -36,11 +34,10 @@ class Policy:
         self.groups = Groups()
         self.budget = Budget(rules.extra_load)
         self._requests: dict[int, Request] = {}
-        self._flights = Flights(rules.quantile, self._requests)
+        self._flights = Flights(rules, self._requests)
         self._coded_workers = 0
         self._deadline = Deadline(rules)
         self._audits = 0.0
-        self._accept = 1.0 if rules.accept is None else rules.accept
         self._reserve = 0.0  # tokens that a group has to leave for replicas
         self._actions: list[e.Action] = []
         self._economise()
@@ -87,17 +84,15 @@ class Policy:
     # Events
 
     def _arrived(self, event: e.Arrived) -> None:
-        request = self._requests[event.request] = Request(
-            event.request, event.at, event.at + self._deadline.value, event.expires
-        )
+        deadline = event.at + self._deadline.value
+        request = self._requests[event.request] = Request(event.request, event.at, deadline, event.expires)
         self.budget.earn()
         self._send(request)
         self._actions.append(e.SetTimer(event.expires, e.Timer.EXPIRY, request.id))
         if self.rules.coded or self.rules.replica:
             self._actions.append(e.SetTimer(request.deadline, e.Timer.DEADLINE, request.id))
         if self.rules.coded and self._coded_workers:
-            group, request.place = self.groups.join(request.id, event.at)
-            request.group = group
+            request.group, request.place = group, _ = self.groups.join(request.id, event.at)
             if group.full:
                 self._close(group, event.at)
             elif len(group.members) == 1:
@@ -160,13 +155,10 @@ class Policy:
     def _coded_workers_changed(self, event: e.CodedWorkers) -> None:
         self._coded_workers = event.workers
         if self.rules.accept is None:
-            self._accept = event.accept
+            self._flights.accept = event.accept
         if event.shape != self.groups.shape:
-            if self.groups.open:
-                for place, member in list(self.groups.open.members.items()):
-                    self._requests[member].group = None
-                    self.groups.leave(self.groups.open, place)
-            self.groups.shape = event.shape
+            for member in self.groups.reshape(event.shape):
+                self._requests[member].group = None
             self._economise()
 
     def _due(self, at: float, timer: e.Timer, id: int) -> None:
@@ -211,7 +203,7 @@ class Policy:
         if self._flights.confidence(request) is None:
             return False
         unsure_from = request.patient_until(self.rules.patience)
-        if self._sure(request) or at >= unsure_from:
+        if self._flights.sure(request) or at >= unsure_from:
             self._answer_coded(request, at)
             return True
         if unsure_from < request.expires:
@@ -238,10 +230,10 @@ class Policy:
             self._send_again(request)
 
     def _send_again(self, request: Request, *, force: bool = False) -> bool:
-        may = self.rules.replica and request.sent < self.rules.attempts
-        if sent := may and self.budget.spend(force=force):
+        may = self.rules.replica and request.sent < self.rules.attempts and self.budget.spend(force=force)
+        if may:
             self._send(request)
-        return sent
+        return may
 
     def _replica_is_sooner(self, request: Request, at: float) -> bool:
         """A replica sent now would usually return before the redundant runs that are under way."""
@@ -256,13 +248,12 @@ class Policy:
             if request.straggles:
                 self._rescue(request, at)
                 self._give_up_if_hopeless(request, at)
-            elif self.rules.early and self._sure(request):
+            elif self.rules.early and self._flights.sure(request):
                 self._answer_coded(request, at)
 
     def _look_after_siblings(self, request: Request, at: float) -> None:
         """A member will have no own answer: without it the others may not be decodable any more."""
-        flight = self._flights.of(request)
-        if flight and flight.confidences is None and flight.progress.shape.needed > 1:
+        if (flight := self._flights.of(request)) and flight.confidences is None and flight.progress.shape.needed > 1:
             self._look_after(flight, at)
 
     def _give_up_if_hopeless(self, request: Request, at: float) -> None:
@@ -278,10 +269,6 @@ class Policy:
     def _hopeless(self, request: Request) -> bool:
         """Whether a request waits for an answer, and nothing that could give one is under way."""
         return request.id in self._requests and not request.outstanding and not self._flights.pending(request)
-
-    def _sure(self, request: Request) -> bool:
-        confidence = self._flights.confidence(request)
-        return confidence is not None and confidence >= self._accept
 
     @property
     def _group_wait(self) -> float:
@@ -315,10 +302,8 @@ class Policy:
         self._actions.append(e.SendCoded(group.id, dict(group.members), group.shape))
         if self.rules.late_coded and self._flights.times.known:
             late = at + self._flights.times.late_after
-            members = self._flights.members(flight)
-            self._actions.extend(
-                e.SetTimer(late, e.Timer.LATE, member.id) for member in members if late < member.deadline
-            )
+            waiting = [member.id for member in self._flights.members(flight) if late < member.deadline]
+            self._actions.extend(e.SetTimer(late, e.Timer.LATE, member) for member in waiting)
 
     def _economise(self) -> None:
         """Where the budget is too small to code every group, replicas come first, of those that it can pay.
@@ -331,7 +316,7 @@ class Policy:
 
     def _answer_coded(self, request: Request, at: float) -> None:
         assert request.group is not None  # noqa: S101 - only members of a group have a confidence
-        self._actions.append(e.AnswerCoded(request.id, request.group.id, request.place, self._sure(request)))
+        self._actions.append(e.AnswerCoded(request.id, request.group.id, request.place, self._flights.sure(request)))
         self._audits += self.rules.audit
         if self._audits >= 1 and e.PRIMARY in request.outstanding:
             self._audits -= 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from frontend.policy.groups import Group, Progress
 from frontend.policy.quantile import RunningQuantile
+from frontend.policy.rules import Rules
 
 
 @dataclass(slots=True)
@@ -84,8 +85,10 @@ class CodedTimes:
 class Flights:
     """The groups whose redundant inputs were sent, and what they promise to the ``requests`` in them."""
 
-    def __init__(self, quantile: float, requests: Mapping[int, Request]) -> None:
-        self.times = CodedTimes(quantile)
+    def __init__(self, rules: Rules, requests: Mapping[int, Request]) -> None:
+        self.times = CodedTimes(rules.quantile)
+        self.accept = 1.0 if rules.accept is None else rules.accept
+        """Confidence from which on a coded answer is sure."""
         self.running = 0
         """Groups of which redundant runs are under way."""
         self._requests = requests
@@ -128,6 +131,11 @@ class Flights:
         """The confidence of a request's coded answer; None if it has none, or none yet."""
         flight = self.of(request)
         return flight.confidences.get(request.place) if flight and flight.confidences is not None else None
+
+    def sure(self, request: Request) -> bool:
+        """Whether a request has a coded answer of which the code is sure."""
+        confidence = self.confidence(request)
+        return confidence is not None and confidence >= self.accept
 
     def pending(self, request: Request) -> bool:
         """Whether the request may still be decoded: what is there and what is under way would be enough."""

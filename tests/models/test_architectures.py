@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +7,6 @@ from torch import Tensor, nn
 
 from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
-from models import checkpoint
-from models.checkpoint import ModelSpec
 from models.collage_cnn import (
     CollageResNet,
     CollageTiny,
@@ -23,6 +18,7 @@ from models.collage_cnn import (
     responsible,
 )
 from models.layers import Conv3x3
+from models.measure import decode
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
 
@@ -184,10 +180,10 @@ def test_what_the_loss_asks_for_is_decoded_into_the_right_cells(k: int, side: in
     assert (cell_scores(raw, boxes).argmax(-1) == labels)[filled].all()
     found = [output.detach().numpy() for output in detections(raw, k, (1.0, 0.5))]
     for collage in range(2):
-        predictions = CollageCode(grid).decode(
-            [Detections(*(output[collage] for output in found))], [True] * grid.cells
-        )
-        decoded = [None if one is None else int(one.probabilities.argmax()) for one in predictions]
+        predictions = decode(CollageCode(grid), Detections(*(output[collage] for output in found)))
+        decoded = [
+            int(predictions[cell].output.argmax()) if cell in predictions else None for cell in range(grid.cells)
+        ]
         assert decoded == [
             int(label) if full else None for label, full in zip(labels[collage], filled[collage], strict=True)
         ]
@@ -343,33 +339,3 @@ def test_conv3x3_is_conv2d(side: int, channels: int) -> None:
     assert cast[2].dtype == torch.float32
     for found, wanted in zip(cast, exact, strict=True):  # bfloat16 has 8 bits
         assert (found.float() - wanted).norm() < 0.02 * wanted.norm()
-
-
-SMALL: dict[str, tuple[int, int, dict[str, Any]]] = {
-    "resnet18": (32, 1, {"stem": "small"}),
-    "resnet32": (32, 1, {}),
-    "collage-resnet": (64, 2, {"widths": [8, 16, 16]}),
-    "collage-vgg": (64, 2, {"widths": [8, 16, 16]}),
-    "mobilenetv2": (32, 1, {"stem": "small"}),
-    "collage-tiny": (96, 3, {}),
-    "collage-yolo": (96, 3, {"pools": 4}),
-}
-
-
-@pytest.mark.parametrize("architecture", SMALL)
-def test_a_checkpoint_rebuilds_its_model_alone(tmp_path: Path, architecture: str) -> None:
-    torch.manual_seed(0)
-    size, k, options = SMALL[architecture]
-    spec = ModelSpec(architecture, "pets", ("cat", "dog"), size, k, (0.5,) * 3, (0.25,) * 3, dict(options))
-    model = spec.build()
-    images = torch.randn(2, 3, size, size)
-    model(images)  # moves the running statistics
-    checkpoint.save(tmp_path / "model.pt", spec, model, recipe={"seed": 7}, log=[])
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-    found, rebuilt, content = checkpoint.load(tmp_path / "model.pt")
-    assert found == spec
-    assert found.kind == ("collage-cnn" if k > 1 else "s-cnn")
-    assert content["recipe"] == {"seed": 7}
-    assert not rebuilt.training
-    with torch.inference_mode():
-        torch.testing.assert_close(rebuilt(images), model.eval()(images), rtol=0, atol=0)

@@ -14,8 +14,9 @@ from PIL import Image
 
 from collage.model_info import ModelKind
 from models.data import load
-from models.evaluate import FIGURE_6, differences, discover, list_images, main, table
-from models.measure import OnnxModel, classify, classify_collages, medians
+from models.evaluate import differences, list_images, main
+from models.measure import OnnxModel, classify, classify_collages, discover, medians
+from models.tables import FIGURE_6, table
 from tests.onnx_models import save_collage_cnn, save_plain, save_s_cnn, solid
 
 LABELS = ("0-red", "1-green", "2-blue")
@@ -90,7 +91,7 @@ def test_rows(data: Path, zoo: Path) -> None:
         assert row["top1"] == row["top1_seed_0"] == row["top1_seed_1"] == pytest.approx(21 / 27)
         assert row["top1_spread"] == 0
         assert row["empty_share"] == pytest.approx(6 / 27)
-        assert row["accepted_share"] == pytest.approx(21 / 27)
+        assert row["answered_share"] == pytest.approx(21 / 27)
         assert 0 < row["decode_s"] < 1
         assert 0 < row["encode_s"] < 1
     # What is coloured is sure and right; at threshold 1 nothing is sure.
@@ -252,7 +253,7 @@ def test_table_leaves_unknown_fields_empty() -> None:
     rows: list[dict[str, Any]] = [{"model": "a", "top1": 0.9, "k": 1, "images": 1000}, {"model": "b", "coverage": 0.5}]
     lines = table(rows, [column for column in FIGURE_6 if column[0] in ("model", "images", "top1", "coverage")])
     assert lines.splitlines() == [
-        "| model | images | top-1 % | sure % |",
+        "| model | images | top-1 % | cells accepted % |",
         "| --- | ---: | ---: | ---: |",
         "| a | 1,000 | 90.00 |  |",
         "| b |  |  | 50.00 |",

@@ -3,20 +3,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from collage.figures import Row
-from collage.model_info import ModelInfo
 from models import cards, checkpoint, evaluate, train, zoo
 from models.data import find
+from models.lineage import of_description
 from models.measure import OnnxModel
-from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL, S_CNN
-from models.train import parser
+from models.recipes import OWN_SMALL
+from models.steps import S_CNN, Recipe, Step
 from tests.models.datasets import write_folders, write_idx
 from tests.models.test_export import LOG, RECIPE, SPECS, trained
+
+STEP = Step("resnet32")
 
 
 def test_data_sets_are_found_in_the_folders_and_right_below(tmp_path: Path) -> None:
@@ -33,29 +35,16 @@ def test_a_class_is_no_data_set(tmp_path: Path) -> None:
     assert find(rails) == {"rails": rails}
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, OWN_SMALL, OWN_PHOTOS])
-def test_every_recipe_is_a_command_that_models_train_takes(family: zoo.Family) -> None:
-    assert S_CNN in family.recipes, "collage-cnns need it for calibration"
-    assert set(family.ships) <= set(family.recipes)
-    for recipe in family.recipes.values():
-        arguments = ["--data", "d", "--out", "o", *recipe.format(run="runs/x").split()]
-        assert parser().parse_args(arguments).model in recipe
-    trained = [f"runs/x-{role}.pt" for role in family.recipes]
-    for role, recipe in family.recipes.items():
-        for word in recipe.format(run="runs/x").split():
-            if word.endswith(".pt"):
-                assert trained.index(word) < list(family.recipes).index(role), "needs a model that is trained later"
-
-
 def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(OWN_SMALL.recipes, S_CNN, "--model resnet32 --size 16 --epochs 1 --batch 8")
-    monkeypatch.setitem(
-        OWN_SMALL.recipes,
-        "collage-3x3",
-        "--model collage-resnet --size 16 --k 3 --widths 8 8 8 --epochs 1 --batch 9 --teacher {run}-s-cnn.pt",
+    collage = Step(
+        "collage-resnet", size=16, k=3, options={"widths": [8, 8, 8]}, recipe=Recipe(epochs=1, batch=9), teacher=S_CNN
     )
+    monkeypatch.setitem(OWN_SMALL.steps, S_CNN, Step("resnet32", size=16, recipe=Recipe(epochs=1, batch=8)))
+    monkeypatch.delitem(OWN_SMALL.steps, "collage-3x3")
+    monkeypatch.setitem(OWN_SMALL.steps, "pretrained", collage)
+    monkeypatch.setitem(OWN_SMALL.steps, "collage-3x3", replace(collage, parents=("pretrained",), teacher=""))
     own = write_folders(tmp_path / "pets", {"train": 20, "test": 5})
     out, runs = tmp_path / "models", tmp_path / "the owner's runs"
     arguments = ["--data", str(own), "--runs", str(runs), "--out", str(out), "--threads", "1"]
@@ -65,6 +54,11 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     assert (collage.info.name, collage.info.k, collage.info.size) == ("pets-collage-3x3", 3, 48)
     assert len(list(out.iterdir())) == 2
     assert "calibration" in collage.info.extra
+    first, last = of_description("", collage.info.extra)
+    assert (first.name, first.epochs, first.parents, first.teachers) == ("pets-pretrained", 1, (), ("pets-s-cnn",))
+    assert (last.name, last.epochs, last.parents, last.teachers) == ("pets-collage-3x3", 1, ("pets-pretrained",), ())
+    assert first.training_s is not None
+    assert last.training_s == collage.info.extra["training_s"]
     capsys.readouterr()
 
     before = {path: path.stat().st_mtime_ns for path in [*out.iterdir(), *runs.glob("*.pt")]}
@@ -85,37 +79,29 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     for name in ("pets-s-cnn", "pets-collage-3x3"):
         assert f"## {name}" in text
         assert f"{100 * rows[name]['top1']:.2f} % top-1 on 10 test images" in text
-
-
-def test_the_card_of_a_model_that_is_never_sure_leaves_out_how_often_it_is_right() -> None:
-    extra = {"architecture": "collage-resnet", "dataset": "pets", "recipe": {}, "epochs": 1, "training_s": 60.0}
-    extra |= {"seed": 0, "validation_accuracy": 0.5, "storage": "int8", "accuracy_change": 0.0}
-    extra |= {"calibration": {"coverage": 0.0, "agreement": 1.0, "target": 0.9}}
-    info = ModelInfo.collage("pets-collage-3x3", ("cat", "dog"), 48, 3, extra=extra)
-    row: Row = {"top1": 0.5, "images": 10, "accepted_share": 1.0, "coverage": 0.0, "latency_s": 0.01}
-    row |= {"covered_agreement": None, "covered_top1": None, "latency_ratio": 1.0, "size_bytes": 1}
-    assert "Test images: 0.00 % of the cells, - as the s-cnn, - right." in cards.card(info, row, None)
+    assert "- Training: 2 epochs in 2 runs; its s-cnn: 1 epoch in 1 run. 0.0 minutes in all.\n" in text
+    assert "  2. `pets-collage-3x3`: collage-resnet, 1 epoch, from `pets-pretrained`\n" in text
 
 
 def test_a_collage_cnn_that_could_not_be_calibrated_is_not_taken_for_done(tmp_path: Path) -> None:
     own, spec = write_folders(tmp_path / "pets", {"train": 20}), SPECS["collage-resnet"]
-    checkpoint.save(tmp_path / "run.pt", spec, trained(spec), recipe=RECIPE, log=LOG)
-    entry = zoo.Entry(own, "collage-3x3", "", tmp_path / "run.pt", tmp_path / "pets-collage-3x3.onnx")
+    checkpoint.save(tmp_path / "pets-collage-3x3.pt", spec, trained(spec), recipe=RECIPE, log=LOG)
+    entry = zoo.Entry(own, "collage-3x3", STEP, str(tmp_path / "pets"), tmp_path / "pets-collage-3x3.onnx")
     with pytest.raises(FileNotFoundError, match=r"pets-s-cnn\.onnx"):
         zoo.publish(entry, tmp_path / "pets-s-cnn.onnx")
     assert not entry.onnx.exists()
 
 
 def test_a_run_is_not_finished_where_images_were_added(tmp_path: Path) -> None:
-    own, run = write_folders(tmp_path / "pets", {"train": 20, "test": 1}), tmp_path / "run.pt"
+    own, run = write_folders(tmp_path / "pets", {"train": 20, "test": 1}), tmp_path / "pets-s-cnn.pt"
     arguments = ["--data", str(own), "--model", "resnet32", "--size", "16", "--epochs", "1", "--batch", "8"]
     arguments += ["--out", str(run)]
     train.main(arguments)
-    entry = zoo.Entry(own, S_CNN, "", run, tmp_path / "pets-s-cnn.onnx")
+    entry = zoo.Entry(own, S_CNN, STEP, str(tmp_path / "pets"), tmp_path / "pets-s-cnn.onnx")
     assert entry.finished
     shutil.copy(own / "train" / "cat" / "003.jpg", own / "train" / "cat" / "new.jpg")
     assert not entry.finished
-    with pytest.raises(SystemExit, match=r"the data set changed since the run in .*run\.pt began"):
+    with pytest.raises(SystemExit, match=r"the data set changed since the run in .*pets-s-cnn\.pt began"):
         train.main(arguments)
     content = torch.load(run, weights_only=True)
     del content["images"]

@@ -1,0 +1,47 @@
+"""The description in a model's file: the one place where ``models`` makes, reads and writes it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
+from encoder.collage import CollageCode
+from encoder.grid import Grid
+
+
+def describe(
+    name: str, kind: str, labels: Sequence[str], size: int, k: int, extra: Mapping[str, Any], accept: float = 1.0
+) -> ModelInfo:
+    """A new model's description; ``k`` is the grid of a collage-cnn, ``accept`` its threshold."""
+    if ModelKind(kind) is ModelKind.COLLAGE_CNN:
+        return ModelInfo.collage(name, labels, size, k, accept_threshold=accept, extra=dict(extra))
+    return ModelInfo.make(name, ModelKind(kind), labels, size, accept_threshold=accept, extra=dict(extra))
+
+
+def read(metadata: Mapping[str, str], origin: Path | None) -> ModelInfo:
+    """The description in a file's metadata; ValueError if there is none."""
+    if METADATA_KEY not in metadata:
+        raise ValueError(f"{origin or 'the model'} does not describe itself: export it")
+    return ModelInfo.from_json(metadata[METADATA_KEY])
+
+
+def entry(info: ModelInfo) -> dict[str, str]:
+    """The metadata that holds a description."""
+    return {METADATA_KEY: info.to_json()}
+
+
+def classifies_collages(info: ModelInfo) -> bool:
+    """Whether the model is a collage-cnn."""
+    return info.kind is ModelKind.COLLAGE_CNN
+
+
+def classifies_images(info: ModelInfo) -> bool:
+    """Whether the model is a classifier of single images."""
+    return info.kind is ModelKind.S_CNN
+
+
+def code_of(info: ModelInfo) -> CollageCode:
+    """The code of a collage-cnn, as a frontend makes it."""
+    return CollageCode(Grid(info.k, info.size), info.detection_threshold)

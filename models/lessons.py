@@ -1,0 +1,132 @@
+"""What a model is taught: varied training images, and the class probabilities to learn of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.augment import augment, cut_mix
+from models.checkpoint import ModelSpec, written
+from models.data import Dataset, load, placements
+from models.layers import default_precision
+from models.steps import Recipe
+from models.tasks import task_of
+from models.tasks.task import asked
+from models.transfer import stored
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Models that are learnt from, besides the labels."""
+
+    answers: NDArray[np.float32] | None = None
+    """Answers given once, to the images as they are and flipped: ``[2, images, classes]``, as of ``teach``."""
+    live: Sequence[tuple[ModelSpec, nn.Module]] = ()
+    """Models that are asked about every image as it is seen; in evaluation mode, where the images are."""
+
+
+class Lessons:
+    """Training images at ``size`` pixels as tensors on a device, with their targets."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        recipe: Recipe,
+        size: int,
+        device: torch.device,
+        bfloat16: bool = False,
+        teachers: Teachers = Teachers(),
+    ) -> None:
+        self.data, self.recipe, self.size, self.device = data, recipe, size, device
+        self.teachers = teachers
+        self.live = [(task_of(spec), asked(model, spec, bfloat16)) for spec, model in teachers.live]
+
+    def check(self, count: int) -> None:
+        """Raises ValueError if a live teacher has other classes, or cannot look at ``count`` images of this size."""
+        for spec, _ in self.teachers.live:
+            same_classes(spec, self.data)
+            if count % task_of(spec).members or spec.image_size != self.size:
+                raise ValueError(
+                    f"a live teacher of {spec.k} x {spec.k} images in {spec.size} pixels cannot look at "
+                    f"{count} of {self.size} pixels"
+                )
+
+    def draw(self, index: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Images uint8 ``[B, size, size, 3]``, varied and mixed, and their targets float32 ``[B, classes]``."""
+        recipe = self.recipe
+        images, flipped = augment(
+            self.data.train.images[index],
+            self.size,
+            rng,
+            shift=recipe.shift,
+            crop=recipe.crop,
+            flip=recipe.flip,
+            cutout=recipe.cutout,
+        )
+        targets = self.targets(index, flipped).to(self.device)
+        images, targets = cut_mix(images.to(self.device), targets, recipe.mix, rng)
+        return images, self.taught(images, targets)
+
+    def targets(self, index: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:
+        """Class probabilities float32 ``[B, classes]`` of training images: labels, smoothed, and stored answers."""
+        classes, smoothing = len(self.data.labels), self.recipe.smoothing
+        targets = np.full((len(index), classes), smoothing / classes, np.float32)
+        targets[np.arange(len(index)), self.data.train.labels[index]] += 1 - smoothing
+        if self.teachers.answers is not None:
+            targets += self.recipe.distil * (self.teachers.answers[flipped.astype(int), index] - targets)
+        return torch.from_numpy(targets)
+
+    def taught(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The targets, moved towards the live teachers' mean answer to these very images, uint8 ``[B, H, W, 3]``.
+
+        Student and teachers see the same variation (Beyer et al., "Knowledge distillation: A good teacher is patient
+        and consistent").
+        """
+        if not self.live:
+            return targets
+        answers = [task.classes(ask, images).softmax(-1) for task, ask in self.live]
+        return targets + self.recipe.distil * (torch.stack(answers).mean(0) - targets)
+
+
+def same_classes(teacher: ModelSpec, data: Dataset) -> None:
+    """Raises ValueError where a teacher's classes are not the data set's, in the same order."""
+    if teacher.labels != data.labels:
+        raise ValueError(
+            f"the classes of a teacher are {', '.join(teacher.labels)}, those of {data.name} {', '.join(data.labels)}"
+        )
+
+
+def teach(teacher: Path, folder: Path, device: str, data: Dataset, kept: Path) -> NDArray[np.float32]:
+    """A trained model's answers to the training images of ``data``, as they are and flipped.
+
+    A collage-cnn is shown random collages of them. The images are read from ``folder`` at the teacher's own size.
+
+    Returns float32 ``[2, images, classes]``, which are stored in ``kept`` for others that learn from the same teacher.
+    Raises ValueError for a teacher of other classes, or of the same in another order.
+    """
+    spec, model = stored(teacher, device)
+    same_classes(spec, data)
+    count = len(data.train)
+    answers = np.empty((2, count, len(spec.labels)), np.float32)
+    if kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime:
+        known: NDArray[np.float32] = np.load(kept)
+        if known.shape == answers.shape:
+            return known
+    task, ask = task_of(spec), asked(model, spec, default_precision(device) == "bf16")
+    train = load(folder, spec.image_size).train
+    order = np.concatenate(list(placements(train, task.members, seed=0)))
+    step = max(1, 250 // task.members) * task.members
+    for start in range(0, count, step):
+        index = order[start : start + step]
+        images = torch.from_numpy(train.images[index]).to(device)
+        for flipped, batch in enumerate((images, images.flip(2))):
+            answers[flipped, index] = task.classes(ask, batch).softmax(-1).cpu().numpy()
+    with written(kept) as partial, partial.open("wb") as file:
+        np.save(file, answers)
+    return answers

@@ -1,0 +1,109 @@
+"""How models are trained, as values: settings, steps with what they take over from other models, and families of steps.
+
+Needs no torch. The steps of the zoo are in ``models.recipes``; ``models.train`` carries one out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+S_CNN = "s-cnn"
+"""The role of the model that the collage-cnns of the same data set protect."""
+PRETRAINED = "pretrained"
+"""Roles that start with it are only for other models to start from, or to learn from."""
+CURVE = "curve"
+"""Roles that start with it are points of a learning curve."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one training run. The defaults are ours; ``paper()`` has Collage inference's, section 5.1."""
+
+    epochs: float = 10.0
+    batch: int = 256  # images per step, or all there are; a collage of N counts as N
+    muon_lr: float = 0.06  # for convolutions; 0 trains everything with SGD
+    sgd_lr: float = 0.2
+    bias_gain: float = 1.0  # rate of batch-norm biases and cell embeddings, in SGD's
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.1  # share of the run
+    decay: bool = True  # linearly to zero
+    smoothing: float = 0.1
+    shift: int = 3  # pixels
+    flip: bool = True
+    crop: float = 0.0  # smallest share of an image's area in a random crop; 0: shift instead
+    window: int = 0  # side of the part of an image that is seen, pixels; 0: all of it
+    cutout: int = 0  # side of a square that is blackened, pixels
+    mix: float = 0.0  # share of images into which a box of another is pasted
+    blank: float = 0.02  # share of empty cells in training collages
+    distil: float = 0.5  # weight of the teachers' answer in the target, if there are any
+    small_size: int = 0  # train the first part of the run with images (or cells) of this side ...
+    small_share: float = 0.0  # ... for this share of it
+    collages: int = 0  # number of different collages, drawn once; 0: new ones every epoch
+    seed: int = 0
+
+    @classmethod
+    def paper(cls, **changes: float) -> Recipe:
+        """The paper's setting, with changes."""
+        base = {"batch": 64, "muon_lr": 0.0, "sgd_lr": 0.001, "warmup": 0.0, "smoothing": 0.0, "blank": 0.0}
+        return cls(**{**base, "decay": False, **changes})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training run: a network, its settings, and the models it takes something over from.
+
+    ``parents``, ``teacher`` and ``live_teachers`` are roles of the same data set (in ``models.recipes``) or files (in
+    ``models.train``).
+    """
+
+    model: str
+    """Name of the architecture."""
+    size: int = 32
+    """Side of an image, or of a collage's cell; pixels."""
+    k: int = 1
+    """The grid of a collage-cnn; 1 for an s-cnn."""
+    collage_size: int = 0
+    """Side of a collage, pixels; 0 stands for ``k * size``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the architecture: widths, blocks, strides, pools, stem."""
+    recipe: Recipe = Recipe()
+    parents: tuple[str, ...] = ()
+    """The run starts from this model, or from the mean of several of one shape; none: from random weights."""
+    teacher: str = ""
+    """Its answers to every training image, given once, are learnt as well."""
+    live_teachers: tuple[str, ...] = ()
+    """Their mean answer to every image as it is seen, varied and mixed, is learnt as well."""
+
+    @property
+    def input_size(self) -> int:
+        """Side of the model's input, pixels."""
+        return self.collage_size or self.size * self.k
+
+    @property
+    def image_size(self) -> int:
+        """Side of one image, pixels; in a collage, of the largest cell."""
+        return -(-self.input_size // self.k)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """All teachers."""
+        return (*((self.teacher,) if self.teacher else ()), *self.live_teachers)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Data sets whose models are trained by the same steps."""
+
+    data_sets: tuple[str, ...]
+    """Names of the data sets; none for your own images."""
+    source: str
+    """Where the images come from."""
+    licence: str
+    """Their licence."""
+    ships: tuple[str, ...]
+    """Roles whose models belong in the repository."""
+    steps: Mapping[str, Step]
+    """Steps by role, in the order of training."""

@@ -1,0 +1,71 @@
+"""What the training loop needs of a task: inputs and a loss to train on, and a score. The loop knows no task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.augment import normalise
+from models.checkpoint import ModelSpec
+
+Ask = Callable[[Tensor], Tensor]
+"""A model in evaluation mode: inputs uint8 ``[B, size, size, 3]`` to its raw output."""
+
+
+class TrainingBatch(NamedTuple):
+    """One step's work."""
+
+    pixels: Tensor
+    """The model's inputs, uint8 ``[B, size, size, 3]``."""
+    loss: Callable[[Tensor], Tensor]
+    """The loss, one number, of the model's raw output for them."""
+
+
+class TrainingTask(Protocol):
+    """What a model is trained for.
+
+    Images are uint8 ``[M, H, W, 3]``; M is a multiple of ``members``, and each run of ``members`` of them makes one
+    input of the model.
+    """
+
+    @property
+    def members(self) -> int:
+        """Images per input of the model."""
+        ...
+
+    def batch(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> TrainingBatch:
+        """The inputs made of images, and the loss against ``targets``, float32 ``[M, ...]``; one of each per image."""
+        ...
+
+    def score(self, ask: Ask, images: Tensor, labels: Tensor) -> Tensor:
+        """How well a model does on each image, ``[M]`` from 0 to 1; the mean over images is reported."""
+        ...
+
+
+class ClassifyingTask(TrainingTask, Protocol):
+    """A task whose models tell the class of every image, and so can teach others."""
+
+    def classes(self, ask: Ask, images: Tensor) -> Tensor:
+        """Class scores, float32 ``[M, classes]``."""
+        ...
+
+
+def asked(model: nn.Module, spec: ModelSpec, bfloat16: bool) -> Ask:
+    """A model as tasks ask it; it must be in evaluation mode, and where the pixels are."""
+
+    @torch.no_grad()
+    def ask(pixels: Tensor) -> Tensor:
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16):
+            out: Tensor = model(normalise(pixels, spec))
+        return out.float()
+
+    return ask
+
+
+def top1(scores: Tensor, labels: Tensor) -> Tensor:
+    """Whether the highest score is the label's: bool ``[M]`` of ``[M, classes]``."""
+    return scores.argmax(-1) == labels

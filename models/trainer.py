@@ -1,0 +1,200 @@
+"""The training loop: batches of a task, steps over them, checkpoints. It knows no task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from models import checkpoint
+from models.augment import normalise
+from models.checkpoint import ModelSpec
+from models.data import Dataset, Split, digest, placements
+from models.lessons import Lessons, Teachers
+from models.optim import optimisers
+from models.steps import Recipe
+from models.tasks import task_of
+from models.tasks.task import TrainingTask, asked
+from models.transfer import start
+
+ANCHORS = 500
+"""Images whose statistics an exported model gets for its batch norm, which export folds away."""
+
+
+class Trainer:
+    """One run: the model, its optimisers, and steps over the batches of a task; by default that of the model's kind."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        data: Dataset,
+        recipe: Recipe,
+        device: str,
+        precision: str,
+        teachers: Teachers = Teachers(),  # noqa: B008 - immutable
+        task: TrainingTask | None = None,
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.spec, self.data, self.recipe = spec, data, recipe
+        self.device = torch.device(device)
+        self.bfloat16 = precision == "bf16"
+        self.task = task or task_of(spec, recipe.blank)
+        if recipe.window > spec.size or (recipe.window and self.task.members > 1):
+            raise ValueError(f"a window of {recipe.window} pixels: only for an s-cnn, and no larger than its images")
+        size = recipe.window or spec.image_size
+        self.lessons = Lessons(data, recipe, size, self.device, self.bfloat16, teachers)
+        self.model = spec.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimisers = optimisers(
+            self.model,
+            muon_lr=recipe.muon_lr,
+            sgd_lr=recipe.sgd_lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            bias_gain=recipe.bias_gain,
+            dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
+        )
+        self.peaks = [recipe.sgd_lr, recipe.muon_lr]
+        self.lessons.check(self.images_per_step)
+        self.steps_per_epoch = len(data.train) // self.images_per_step
+        if not self.steps_per_epoch:
+            raise ValueError(f"{len(data.train)} training images are too few: one step takes {self.images_per_step}")
+        self.steps = max(1, round(self.steps_per_epoch * recipe.epochs))
+        self.log: list[dict[str, float]] = []
+        self.lineage: Mapping[str, Any] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps of the recipe are done."""
+        return len(self.log) * self.steps_per_epoch >= self.steps
+
+    @property
+    def images_per_step(self) -> int:
+        """About the recipe's batch, in whole inputs, or all images there are."""
+        members = self.task.members
+        return max(1, min(round(self.recipe.batch / members), len(self.data.train) // members)) * members
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train the next epoch; logs and returns its mean loss, validation score and seconds."""
+        started = time.monotonic()
+        loss = self._epoch(len(self.log))
+        seconds = time.monotonic() - started
+        self.log.append({"loss": loss, "validation": self.score(self.data.validation), "seconds": seconds})
+        return self.log[-1]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which ``resume`` goes on as if nothing had happened."""
+        states = [optimiser.state_dict() for optimiser in self.optimisers]
+        checkpoint.save(
+            path,
+            self.spec,
+            self.model,
+            recipe=asdict(self.recipe),
+            images=digest(self.data.train.ids),
+            optimisers=states,
+            log=self.log,
+            lineage=self.lineage,
+        )
+
+    def resume(self, path: Path) -> None:
+        """Take over a checkpoint of the same run; raises ValueError if it belongs to another, or to other images."""
+        content = torch.load(path, map_location=self.device, weights_only=True)
+        images = digest(self.data.train.ids)
+        if content.get("images", images) != images:
+            raise ValueError(
+                f"the data set changed since the run in {path} began: choose another file, or folder for --runs"
+            )
+        if content["spec"] != asdict(self.spec) or Recipe(**content["recipe"]) != self.recipe:
+            raise ValueError(f"{path} holds a run with other settings: choose another file")
+        self.model.load_state_dict(content["model"])
+        for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        self.log = content["log"]
+        self.lineage = content.get("lineage", {})
+
+    def start_from(self, *sources: Path) -> int:
+        """Take over what fits of other models, see ``models.transfer.start``; returns how many tensors that are."""
+
+        def sample() -> Tensor:
+            rng = np.random.default_rng(self.recipe.seed)
+            order = rng.permutation(len(self.data.train))  # folders are read class by class
+            chosen = order[: min(ANCHORS, len(order)) // self.task.members * self.task.members]
+            return normalise(self.task.batch(*self.lessons.draw(chosen, rng), rng).pixels, self.spec)
+
+        return start(self.model, sources, sample)
+
+    @torch.no_grad()
+    def score(self, split: Split) -> float:
+        """The task's mean score over a split, whose images are put together with a fixed seed."""
+        self.model.eval()
+        members = self.task.members
+        count = max(1, 512 // members) * members
+        order = np.concatenate(list(placements(split, members, seed=0)))
+        ask, total = asked(self.model, self.spec, self.bfloat16), 0.0
+        for first in range(0, len(order), count):
+            index = order[first : first + count]
+            images = torch.from_numpy(split.images[index]).to(self.device)
+            labels = torch.from_numpy(split.labels[index]).to(self.device)
+            total += float(self.task.score(ask, images, labels).sum())
+        return total / len(order)
+
+    def _epoch(self, number: int) -> float:
+        """Train one epoch (or what is left of the last one); returns the mean loss."""
+        rng = np.random.default_rng([self.recipe.seed, number])
+        order = self._order(rng)
+        first = number * self.steps_per_epoch
+        count = min(self.steps_per_epoch, self.steps - first)
+        self.model.train()
+        total, started = 0.0, time.monotonic()
+        for i in range(count):
+            self._schedule(first + i)
+            index = order[i * self.images_per_step : (i + 1) * self.images_per_step]
+            total += self._step(index, rng, (first + i) / self.steps)
+            if i % 50 == 49:
+                speed = (time.monotonic() - started) / (i + 1)
+                left = (self.steps - first - i) * speed / 60
+                print(f"  step {first + i + 1}/{self.steps} loss {total / (i + 1):.4f} {left:.1f} min left", flush=True)
+        return total / max(1, count)
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The images of one epoch, group by group: each once, or those of groups out of a fixed set."""
+        count = len(self.data.train)
+        if not self.recipe.collages:
+            return rng.permutation(count)
+        members = self.task.members
+        fixed = np.random.default_rng(self.recipe.seed).integers(0, count, (self.recipe.collages, members))
+        chosen: NDArray[np.int64] = fixed[rng.integers(0, len(fixed), count // members)].reshape(-1)
+        return chosen
+
+    def _schedule(self, step: int) -> None:
+        done = step / self.steps
+        warm = min(1.0, (done + 1 / self.steps) / self.recipe.warmup) if self.recipe.warmup else 1.0
+        decay = min(1.0, (1 - done) / (1 - self.recipe.warmup)) if self.recipe.decay else 1.0
+        for optimiser, peak in zip(self.optimisers, self.peaks, strict=False):
+            for group in optimiser.param_groups:
+                group["lr"] = peak * group.get("gain", 1.0) * min(warm, decay)
+
+    def _step(self, index: NDArray[np.int64], rng: np.random.Generator, done: float) -> float:
+        """One step over training images; ``done`` is the share of the run that lies behind. Returns the loss."""
+        batch = self.task.batch(*self.lessons.draw(index, rng), rng)
+        x = normalise(batch.pixels, self.spec)
+        if done < self.recipe.small_share:
+            side = self.recipe.small_size * self.spec.k
+            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            out = self.model(x)
+        loss = batch.loss(out)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimiser in self.optimisers:
+            optimiser.step()
+        return loss.item()

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.checkpoint import ARCHITECTURES
+from models.measure import OnnxModel, discover
+from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL
+from models.steps import S_CNN, Family, Recipe, Step
+from models.train import flags, parser, step_of
+from models.zoo import ZOO
+
+EVERY = [*FAMILIES, OWN_SMALL, OWN_PHOTOS]
+
+
+def by_flags(step: Step) -> Step:
+    return step_of(parser().parse_args(["--data", "d", "--out", "o", *flags(step)]))
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_a_step_needs_only_models_that_are_trained_before_it(family: Family) -> None:
+    assert S_CNN in family.steps, "collage-cnns need it for calibration"
+    assert set(family.ships) <= set(family.steps)
+    roles = list(family.steps)
+    for role, step in family.steps.items():
+        assert set(step.parents) | set(step.teachers) <= set(roles[: roles.index(role)])
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_every_step_can_be_built(family: Family) -> None:
+    for step in family.steps.values():
+        arguments = (step.k, step.input_size, 10) if step.k > 1 else (10,)
+        assert (step.k > 1) == step.model.startswith("collage")
+        with torch.device("meta"):
+            ARCHITECTURES[step.model](*arguments, **step.options)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_every_step_can_be_given_by_flags(family: Family) -> None:
+    for step in family.steps.values():
+        assert by_flags(step) == step
+
+
+def test_flags_name_files() -> None:
+    step = Step("resnet32", teacher="one", live_teachers=("two", "three"), parents=("four", "five"))
+    words = flags(step, lambda role: Path(f"runs/{role}.pt"))
+    assert step_of(parser().parse_args(["--data", "d", "--out", "o", *words])) == replace(
+        step,
+        teacher="runs/one.pt",
+        live_teachers=("runs/two.pt", "runs/three.pt"),
+        parents=("runs/four.pt", "runs/five.pt"),
+    )
+
+
+def test_the_papers_preset_is_plain_sgd() -> None:
+    recipe = Recipe.paper(sgd_lr=0.005)
+    assert (recipe.sgd_lr, recipe.momentum, recipe.weight_decay, recipe.batch) == (0.005, 0.9, 0.0005, 64)
+    assert (recipe.muon_lr, recipe.decay, recipe.warmup) == (0.0, False, 0.0)
+    args = parser().parse_args(
+        ["--data", "d", "--out", "o", "--model", "resnet32", "--preset", "paper", "--sgd-lr", "0.005"]
+    )
+    assert step_of(args).recipe == recipe
+
+
+def test_sides_of_images_in_collages() -> None:
+    step = Step("collage-tiny", size=30, k=3)
+    assert (step.input_size, step.image_size) == (90, 30)
+    step = replace(step, collage_size=100)
+    assert (step.input_size, step.image_size) == (100, 34), "of the largest cell"
+
+
+def test_shipped_files_were_trained_by_their_steps() -> None:
+    """So that a card may tell the lineage of a file that does not record it."""
+    for dataset, roles in discover([ZOO]).items():
+        (family,) = (family for family in FAMILIES if dataset in family.data_sets)
+        assert set(family.ships) == set(roles)
+        for role, path in roles.items():
+            info, step = OnnxModel(path).info, family.steps[role]
+            assert info.extra["recipe"].items() <= asdict(step.recipe).items()
+            assert (info.extra["architecture"], info.k, info.size) == (step.model, step.k, step.input_size)
+            assert info.extra["options"] == step.options
