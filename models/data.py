@@ -1,4 +1,5 @@
-"""Data sets as arrays: folders of images by class, Fashion-MNIST IDX files, the official CIFAR-10 release.
+"""Data sets as arrays: folders of images by class, Fashion-MNIST IDX files, the official CIFAR-10 and CIFAR-100
+releases, Tiny-ImageNet.
 
 Every data set is split into train, validation and test; validation is cut from the training data with a fixed seed,
 and no image is ever in two of them.
@@ -12,6 +13,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,14 @@ FASHION_MNIST_LABELS = (
 )  # fmt: skip
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-IDX, BATCH = "train-images-idx3-ubyte.gz", "data_batch_1"
+FASHION_MNIST, CIFAR10, CIFAR100, TINY_IMAGENET = "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet"
+RELEASES = {
+    FASHION_MNIST: ("train-images-idx3-ubyte.gz",),
+    CIFAR10: ("data_batch_1",),
+    CIFAR100: ("meta", "train", "test"),
+    TINY_IMAGENET: ("wnids.txt", "words.txt", "val/val_annotations.txt"),
+}
+"""Public data sets as released, and files by which to know them."""
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
 
 
@@ -58,10 +67,11 @@ class Dataset:
 
 def name_of(path: Path) -> str | None:
     """The name of the data set that a folder holds, or None if it holds none that ``load`` can read."""
-    if (path / IDX).exists():
-        return "fashion-mnist"
-    if (path / BATCH).exists():
-        return "cifar10"
+    release = _release(path)
+    if release == TINY_IMAGENET:
+        return path.absolute().name
+    if release:
+        return release
     return path.resolve().name if (path / "train").is_dir() else None
 
 
@@ -74,9 +84,16 @@ def find(*roots: Path) -> dict[str, Path]:
 def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
     """Read the data set in ``path`` with every image at ``size`` pixels, training images at ``train_size`` if given.
 
-    ``path`` holds ``train-images-idx3-ubyte.gz`` and its three siblings (Fashion-MNIST), ``data_batch_1`` ...
-    ``test_batch`` (CIFAR-10, Python version), or ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``;
-    a folder with no test part gets one cut like the validation split. Names that begin with a dot are passed over.
+    ``path`` holds one of these:
+
+    - ``train-images-idx3-ubyte.gz`` and its three siblings: Fashion-MNIST;
+    - ``data_batch_1`` ... ``test_batch``: CIFAR-10, Python version; or ``meta``, ``train``, ``test``: CIFAR-100, with
+      its 100 fine labels;
+    - ``wnids.txt``, ``words.txt``, ``train``, ``val``: Tiny-ImageNet, with its validation images as test part. If the
+      name of the folder, or of a link to it, ends in a number, that many classes are read, the first by WordNet number:
+      ``tiny-imagenet-100`` is the first half of ``tiny-imagenet-200``;
+    - ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``. A folder with no test part gets one cut like the
+      validation split. Names that begin with a dot are passed over.
 
     Raises FileNotFoundError where nothing of that is there, ImageError with its path for a file that cannot be read.
     """
@@ -85,15 +102,22 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
     name = name_of(path)
     if name is None:
         raise FileNotFoundError(
-            f"{path} holds no data set: expected IDX files, CIFAR-10 batches or train/<class>/ folders"
+            f"{path} holds no data set: expected IDX files, CIFAR batches, Tiny-ImageNet or train/<class>/ folders"
         )
-    if (path / IDX).exists():
+    release = _release(path)
+    if release == FASHION_MNIST:
         labels = FASHION_MNIST_LABELS
         train, test = _idx(path, "train", larger), _idx(path, "t10k", size)
-    elif (path / BATCH).exists():
+    elif release == CIFAR10:
         labels = CIFAR10_LABELS
         train = _cifar(path, [f"data_batch_{i}" for i in range(1, 6)], larger)
         test = _cifar(path, ["test_batch"], size)
+    elif release == CIFAR100:
+        labels = tuple(name.decode() for name in _unpickled(path / "meta")[b"fine_label_names"])
+        train, test = _cifar(path, ["train"], larger), _cifar(path, ["test"], size)
+    elif release == TINY_IMAGENET:
+        labels = _words(path)
+        train, test = _read(_tiny_train(path), larger), _read(_tiny_held_out(path), size)
     else:
         labels = _classes(path)
         train = _folder(path / "train", labels, larger)
@@ -108,13 +132,15 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
 def training_files(path: Path) -> list[Path]:
     """The images in ``path/train/<class>``, class by class; those of the validation split, and of a test part that is
     cut, are among them."""
+    if _release(path) == TINY_IMAGENET:
+        return [file for file, _ in _tiny_train(path)]
     return _files(path / "train", _classes(path))
 
 
 def training_ids(path: Path) -> tuple[str, ...] | None:
     """What ``load(path, ...).train.ids`` would be, without reading an image; None for a public data set, which nobody
     adds images to."""
-    if (path / IDX).exists() or (path / BATCH).exists():
+    if _release(path):
         return None
     ids = _ids(training_files(path))
     for seed in (0,) if _held_out(path) else (1, 0):
@@ -125,6 +151,10 @@ def training_ids(path: Path) -> tuple[str, ...] | None:
 def digest(ids: Sequence[str]) -> str:
     """What tells these images from others, in hex."""
     return hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
+
+
+def _release(path: Path) -> str | None:
+    return next((name for name, files in RELEASES.items() if all((path / file).is_file() for file in files)), None)
 
 
 def _listed(path: Path) -> list[Path]:
@@ -168,12 +198,47 @@ def _idx(path: Path, part: str, size: int) -> Split:
 def _cifar(path: Path, batches: list[str], size: int) -> Split:
     images, labels, ids = [], [], []
     for batch in batches:
-        content = pickle.loads((path / batch).read_bytes(), encoding="bytes")  # noqa: S301 - the release is a pickle
+        content = _unpickled(path / batch)
         rgb = content[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         images += [fit(Image.fromarray(np.ascontiguousarray(image)), size) for image in rgb]
-        labels += content[b"labels"]
+        labels += content.get(b"labels") or content[b"fine_labels"]
         ids += [f"{batch}/{name.decode()}" for name in content[b"filenames"]]
     return Split(np.stack(images), np.array(labels, np.int64), tuple(ids))
+
+
+def _unpickled(path: Path) -> dict[bytes, Any]:
+    content: dict[bytes, Any] = pickle.loads(path.read_bytes(), encoding="bytes")  # noqa: S301 - the release is pickles
+    return content
+
+
+def _wordnet(path: Path) -> list[str]:
+    """The WordNet numbers of a Tiny-ImageNet folder's classes, as many of them as its name says."""
+    numbers = sorted((path / "wnids.txt").read_text().split())
+    wanted = path.absolute().name.rpartition("-")[2]
+    return numbers[: int(wanted)] if wanted.isdigit() else numbers
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    """The names of the classes: the first of the words that WordNet has for each."""
+    lines = (line.split("\t", 1) for line in (path / "words.txt").read_text().splitlines())
+    words = {number: names.split(",")[0].strip() for number, names in lines}
+    return tuple(words[number] for number in _wordnet(path))
+
+
+def _tiny_train(path: Path) -> list[tuple[Path, int]]:
+    numbers = _wordnet(path)
+    return [
+        (file, label)
+        for label, number in enumerate(numbers)
+        for file in _listed(path / "train" / number / "images")
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    ]
+
+
+def _tiny_held_out(path: Path) -> list[tuple[Path, int]]:
+    labels = {number: label for label, number in enumerate(_wordnet(path))}
+    lines = (line.split("\t") for line in (path / "val" / "val_annotations.txt").read_text().splitlines())
+    return [(path / "val" / "images" / name, labels[number]) for name, number, *_ in lines if number in labels]
 
 
 def _files(path: Path, labels: tuple[str, ...]) -> list[Path]:
@@ -185,15 +250,19 @@ def _ids(files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _folder(path: Path, labels: tuple[str, ...], size: int) -> Split:
-    files = _files(path, labels)
-    images = np.empty((len(files), size, size, 3), np.uint8)
-    for row, file in enumerate(files):
+    numbers = {label: number for number, label in enumerate(labels)}
+    return _read([(file, numbers[file.parent.name]) for file in _files(path, labels)], size)
+
+
+def _read(labelled: Sequence[tuple[Path, int]], size: int) -> Split:
+    images = np.empty((len(labelled), size, size, 3), np.uint8)
+    for row, (file, _) in enumerate(labelled):
         try:
             images[row] = decode(file.read_bytes(), size)
         except ImageError as error:
             raise ImageError(f"{file}: {error}") from None
-    numbers = {label: number for number, label in enumerate(labels)}
-    return Split(images, np.array([numbers[file.parent.name] for file in files], np.int64), _ids(files))
+    labels = np.array([label for _, label in labelled], np.int64)
+    return Split(images, labels, _ids([file for file, _ in labelled]))
 
 
 def placements(split: Split, cells: int, seed: int) -> Iterator[NDArray[np.int64]]:

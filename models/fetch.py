@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.data import name_of
@@ -23,12 +25,32 @@ class Source:
     """A data set: its folder under the root, its files (name to MD5, in hex) below ``url``, and the licence.
 
     Archives are unpacked into the folder that holds the data set's own, which is the first part of their paths.
+    ``copies`` are public repositories with the same images, by the folder that holds these in a copy right under the
+    root; where one is there, nothing is fetched. ``links`` are names that the folder gets beside its own: where a copy
+    hides it, and by which a part of it is read.
     """
 
     folder: str
     url: str
     files: dict[str, str]
     licence: str
+    links: tuple[str, ...] = ()
+    copies: dict[str, str] = field(default_factory=dict)
+
+    def found(self, root: Path) -> Path | None:
+        """The folder that holds the data set already."""
+        folders = (root / name for name in (self.folder, *self.copies))
+        return next((folder for folder in folders if name_of(folder)), None)
+
+    def by_hand(self, root: Path) -> str:
+        """What to place where, if it cannot be fetched."""
+        files = ", ".join(self.url + name for name in self.files)
+        ways = [f"unpack {files} as {root / self.folder}"]
+        ways += [
+            f"clone {repository} (the same images) as {root / Path(name).parts[0]}"
+            for name, repository in self.copies.items()
+        ]
+        return ", or ".join(ways)
 
 
 SOURCES = (
@@ -48,6 +70,22 @@ SOURCES = (
         "https://www.cs.toronto.edu/~kriz/",
         {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
         "none stated; cite Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+        copies={"cifar10-png": "https://github.com/cyizhuo/CIFAR-10-dataset"},
+    ),
+    Source(
+        "cifar-100-python",
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
+        "none stated; cite Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+        copies={"cifar100-png": "https://github.com/cyizhuo/CIFAR-100-dataset"},
+    ),
+    Source(
+        "tiny-imagenet-200",
+        "http://cs231n.stanford.edu/",
+        {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
+        "none stated; the photos are ImageNet's, for research and education",
+        links=("tiny-imagenet-200", "tiny-imagenet-100"),
+        copies={"IMagenet/tiny-imagenet-200": "https://github.com/seshuad/IMagenet"},
     ),
     Source(
         "imagenette2-320",
@@ -67,9 +105,10 @@ def fetch(source: Source, root: Path, timeout_s: float = 60.0) -> Path:
 
     Raises FetchError where the network, the checksum or the archive fails.
     """
+    if there := source.found(root):
+        _link(source, there, root)
+        return there
     folder = root / source.folder
-    if name_of(folder):
-        return folder
     partial = root / f"{source.folder}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -86,13 +125,24 @@ def fetch(source: Source, root: Path, timeout_s: float = 60.0) -> Path:
                 with tarfile.open(file) as archive:
                     archive.extractall(partial, filter="data")
                 file.unlink()
+            elif name.endswith(".zip"):
+                with zipfile.ZipFile(file) as packed:
+                    packed.extractall(partial)  # noqa: S202 - zipfile never leaves the folder
+                file.unlink()
         unpacked = partial / source.folder
         (unpacked if unpacked.is_dir() else partial).replace(folder)
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise FetchError(f"{source.url}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    _link(source, folder, root)
     return folder
+
+
+def _link(source: Source, folder: Path, root: Path) -> None:
+    for name in source.links:
+        if not os.path.lexists(root / name):
+            (root / name).symlink_to(folder.relative_to(root), target_is_directory=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,8 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             print(f"{fetch(source, args.data)} (licence: {source.licence})", flush=True)
         except FetchError as error:
-            files = ", ".join(source.url + name for name in source.files)
-            missing.append(f"{error}\n  place it by hand: unpack {files}\n  as {args.data / source.folder}")
+            missing.append(f"{error}\n  place it by hand: {source.by_hand(args.data)}")
     if missing:
         raise SystemExit("\n".join(missing))
 

@@ -45,11 +45,14 @@ def restore(path: Path) -> tuple[ModelSpec, nn.Module]:
 
     model = spec.build().eval()
     folded = _folded(model, spec.size)
+    fixed = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     identity = {"weight": torch.ones(()), "running_mean": torch.zeros(()), "running_var": torch.tensor(1 - EPSILON)}
     for name, value in model.state_dict().items():
         module, _, parameter = name.rpartition(".")
         if parameter == "num_batches_tracked":
             continue
+        if name in fixed and name not in stored and module not in folded:
+            continue  # never trained, and all ones: the export stores equal ones once, under the name of the first
         if name in stored or module not in folded:
             value.copy_(read(name).view_as(value))
         else:

@@ -20,7 +20,7 @@ from worker.config import WorkerSettings
 from worker.engine import Engine
 from worker.inference import WorkerInference
 from worker.metrics import WorkerMetrics
-from worker.model import Model
+from worker.model import ServedModel
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 from worker.streams import CallServer
 
@@ -76,7 +76,7 @@ class WorkerProcess:
 
     def __init__(self, settings: WorkerSettings, registry: CollectorRegistry) -> None:
         """Load the model; raises ModelError or SlowdownError."""
-        model = Model(settings.model, settings.threads)
+        model = ServedModel(settings.model, settings.threads)
         collage = model.info.kind is ModelKind.COLLAGE_CNN
         scale = settings.slowdown_scale * (COLLAGE_FACTOR if collage else 1.0)
         slowdown = Slowdown(settings.slowdown, settings.slowdown_seed, scale)

@@ -87,7 +87,7 @@ class GrpcTransport:
             raise
 
     async def _renew(self) -> None:
-        """Connect anew if the certificates have changed since: a channel cannot take up others."""
+        """Connect again if the certificates have changed since: a channel cannot take up others."""
         if self._security.stamp() != self._files:
             channel, stream = self.channel, self._stream
             self._connect()

@@ -58,5 +58,54 @@ def write_cifar(path: Path, per_batch: int) -> dict[str, NDArray[np.uint8]]:
     return written
 
 
+def write_cifar100(path: Path, train: int, test: int) -> dict[str, NDArray[np.uint8]]:
+    """CIFAR-100's two files and their labels, of 4 classes; returns their images, uint8 ``[N, 32, 32, 3]`` by file."""
+    rng = np.random.default_rng(3)
+    path.mkdir(parents=True, exist_ok=True)
+    names = [b"apple", b"aquarium_fish", b"baby", b"bear"]
+    (path / "meta").write_bytes(pickle.dumps({b"fine_label_names": names, b"coarse_label_names": [b"any"]}))
+    written = {}
+    for part, count in (("train", train), ("test", test)):
+        images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        content = {
+            b"data": images.transpose(0, 3, 1, 2).reshape(count, -1),
+            b"fine_labels": [number % 4 for number in range(count)],
+            b"coarse_labels": [0] * count,
+            b"filenames": [f"image_s_{number:06d}.png".encode() for number in range(count)],
+        }
+        (path / part).write_bytes(pickle.dumps(content))
+        written[part] = images
+    return written
+
+
+TINY_CLASSES = {"n03": "desk", "n01": "goldfish", "n02": "tabby"}
+
+
+def write_tiny(path: Path, per_class: int, held_out: int) -> Path:
+    """A Tiny-ImageNet folder of 3 classes, with boxes, and with the test images that have no labels."""
+    rng = np.random.default_rng(4)
+
+    def picture(file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(file, "JPEG")
+
+    for number in TINY_CLASSES:
+        folder = path / "train" / number
+        names = [f"{number}_{i}.JPEG" for i in range(per_class)]
+        for name in names:
+            picture(folder / "images" / name)
+        (folder / f"{number}_boxes.txt").write_text("".join(f"{name}\t0\t10\t63\t58\n" for name in names))
+    lines = []
+    for i in range(held_out):
+        picture(path / "val" / "images" / f"val_{i}.JPEG")
+        lines.append(f"val_{i}.JPEG\t{list(TINY_CLASSES)[i % 3]}\t0\t32\t44\t62\n")
+    picture(path / "test" / "images" / "test_0.JPEG")
+    (path / "val" / "val_annotations.txt").write_text("".join(lines))
+    (path / "wnids.txt").write_text("\n".join(TINY_CLASSES) + "\n")
+    words = {**TINY_CLASSES, "n01": "goldfish, Carassius auratus", "n00": "entity"}
+    (path / "words.txt").write_text("".join(f"{number}\t{names}\n" for number, names in words.items()))
+    return path
+
+
 def _gzip(path: Path, content: bytes) -> None:
     path.write_bytes(gzip.compress(content, 1))

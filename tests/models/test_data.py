@@ -10,10 +10,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoder.image import ImageError, decode
-from models.data import CIFAR10_LABELS, FASHION_MNIST_LABELS, Dataset, Split, digest, load, placements, training_ids
+from models.data import (
+    CIFAR10_LABELS,
+    FASHION_MNIST_LABELS,
+    Dataset,
+    Split,
+    digest,
+    find,
+    load,
+    placements,
+    training_files,
+    training_ids,
+)
 from models.recipes import OWN_SMALL
 from models.zoo import family_of
-from tests.models.datasets import write_cifar, write_folders, write_idx
+from tests.models.datasets import write_cifar, write_cifar100, write_folders, write_idx, write_tiny
 
 PARTS = ("train", "validation", "test")
 
@@ -130,6 +141,75 @@ def test_cifar_batches(tmp_path: Path) -> None:
             number = int(file.removeprefix("image_s_").removesuffix(".png"))
             assert label == number % 10
             np.testing.assert_array_equal(image, decode(png(written[batch][number]), 24))
+
+
+def test_cifar100_with_its_fine_labels(tmp_path: Path) -> None:
+    written = write_cifar100(tmp_path / "cifar-100-python", train=40, test=8)
+    path = tmp_path / "cifar-100-python"
+    data = load(path, 24)
+    assert (data.name, data.labels) == ("cifar100", ("apple", "aquarium_fish", "baby", "bear"))
+    assert [len(getattr(data, part)) for part in PARTS] == [36, 4, 8]
+    assert_disjoint(data)
+    assert_same(data, load(path, 24))
+    assert training_ids(path) is None
+    assert find(tmp_path) == {"cifar100": path}
+    for part in PARTS:
+        split = getattr(data, part)
+        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
+            file, _, number = name.removesuffix(".png").replace("/image_s_", "/").partition("/")
+            assert file == ("test" if part == "test" else "train")
+            assert label == int(number) % 4
+            np.testing.assert_array_equal(image, decode(png(written[file][int(number)]), 24))
+
+
+def test_png_folders_of_cifar_are_read_as_folders(tmp_path: Path) -> None:
+    path = write_folders(tmp_path / "cifar10-png", {"train": 10, "test": 2}, CIFAR10_LABELS)
+    (path / "README.md").write_text("about")
+    data = load(path, 32)
+    assert (data.name, data.labels) == ("cifar10-png", CIFAR10_LABELS)
+    assert [len(getattr(data, part)) for part in PARTS] == [90, 10, 20]
+
+
+def test_own_folders_are_not_taken_for_a_release(tmp_path: Path) -> None:
+    path = write_folders(tmp_path / "pets", {"train": 20, "test": 2})
+    for name in ("meta", "wnids.txt", "words.txt"):
+        (path / name).write_text("mine")
+    data = load(path, 16)
+    assert (data.name, data.labels) == ("pets", ("cat", "dog"))
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny-imagenet-3", per_class=10, held_out=9)
+    data = load(path, 64)
+    assert (data.name, data.labels) == ("tiny-imagenet-3", ("goldfish", "tabby", "desk")), "by WordNet number"
+    assert [len(getattr(data, part)) for part in PARTS] == [27, 3, 9]
+    assert_disjoint(data)
+    assert_same(data, load(path, 64))
+    assert training_ids(path) is None
+    assert len(training_files(path)) == 30
+    assert family_of("tiny-imagenet-3", path) == OWN_SMALL
+    for part in ("train", "validation"):
+        split = getattr(data, part)
+        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
+            assert name.startswith(f"n0{label + 1}/images/n0{label + 1}_")
+            np.testing.assert_array_equal(image, decode((path / "train" / name).read_bytes(), 64))
+    assert data.test.ids == tuple(f"val/images/val_{i}.JPEG" for i in range(9))
+    assert data.test.labels.tolist() == [2, 0, 1] * 3, "val_annotations.txt names n03, n01, n02 in turn"
+    np.testing.assert_array_equal(data.test.images[4], decode((path / data.test.ids[4]).read_bytes(), 64))
+
+
+def test_a_name_with_a_number_is_so_many_classes_of_tiny_imagenet(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny-imagenet-3", per_class=10, held_out=9)
+    link = tmp_path / "tiny-imagenet-2"
+    link.symlink_to(path)
+    data = load(link, 32)
+    assert (data.name, data.labels) == ("tiny-imagenet-2", ("goldfish", "tabby"))
+    assert [len(getattr(data, part)) for part in PARTS] == [18, 2, 6]
+    assert data.test.labels.tolist() == [0, 1] * 3
+    assert not any(name.startswith("n03") for name in data.train.ids)
+    assert find(tmp_path) == {"tiny-imagenet-2": link, "tiny-imagenet-3": path}
+    other = path.rename(tmp_path / "photos")
+    assert load(other, 32).labels == ("goldfish", "tabby", "desk"), "no number: all of them"
 
 
 def test_a_folder_without_data_is_named(tmp_path: Path) -> None:

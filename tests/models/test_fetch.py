@@ -5,14 +5,15 @@ import hashlib
 import http.server
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from models.data import load, name_of
+from models.data import find, load, name_of
 from models.fetch import SOURCES, FetchError, Source, fetch
-from tests.models.datasets import write_folders, write_idx
+from tests.models.datasets import write_folders, write_idx, write_tiny
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -74,7 +75,49 @@ def test_a_bad_file_leaves_nothing_behind(tmp_path: Path, served: tuple[Path, st
     assert not list((tmp_path / "data").iterdir())
 
 
+def test_a_zip_is_unpacked_and_linked(tmp_path: Path, served: tuple[Path, str]) -> None:
+    folder, url = served
+    original = write_tiny(tmp_path / "original" / "tiny-imagenet-3", per_class=2, held_out=3)
+    with zipfile.ZipFile(folder / "tiny.zip", "w") as archive:
+        for file in sorted(original.rglob("*")):
+            archive.write(file, file.relative_to(original.parent))
+    checksum = md5(folder / "tiny.zip")
+    source = Source("tiny-imagenet-3", url, {"tiny.zip": checksum}, "free", links=("tiny-imagenet-2",))
+    root = tmp_path / "data"
+    assert fetch(source, root) == root / "tiny-imagenet-3"
+    assert sorted(find(root)) == ["tiny-imagenet-2", "tiny-imagenet-3"]
+    assert len(load(root / "tiny-imagenet-2", 16).labels) == 2
+    (folder / "tiny.zip").write_bytes(b"not an archive")
+    broken = Source("other", url, {"tiny.zip": md5(folder / "tiny.zip")}, "free")
+    with pytest.raises(FetchError, match=url):
+        fetch(broken, root)
+    assert sorted(path.name for path in root.iterdir()) == ["tiny-imagenet-2", "tiny-imagenet-3"]
+
+
+def test_a_copy_placed_by_hand_is_taken_and_linked(tmp_path: Path) -> None:
+    """The address leads nowhere: nothing is fetched."""
+    copies = {"Pictures/tiny-imagenet-3": "https://example.org/Pictures"}
+    links = ("tiny-imagenet-3", "tiny-imagenet-2")
+    source = Source("tiny-imagenet-3", "http://127.0.0.1:1/", {"t.zip": "0" * 32}, "free", links, copies)
+    assert source.by_hand(tmp_path) == (
+        f"unpack http://127.0.0.1:1/t.zip as {tmp_path / 'tiny-imagenet-3'}, "
+        f"or clone https://example.org/Pictures (the same images) as {tmp_path / 'Pictures'}"
+    )
+    with pytest.raises(FetchError):
+        fetch(source, tmp_path)
+    copy = write_tiny(tmp_path / "Pictures" / "tiny-imagenet-3", per_class=2, held_out=3)
+    assert fetch(source, tmp_path) == copy
+    assert sorted(find(tmp_path)) == ["tiny-imagenet-2", "tiny-imagenet-3"]
+    assert fetch(source, tmp_path) == tmp_path / "tiny-imagenet-3", "linked already"
+
+
 def test_public_sources_name_a_checksum_for_every_file() -> None:
-    assert [source.folder for source in SOURCES] == ["fashion-mnist", "cifar-10-batches-py", "imagenette2-320"]
+    assert [source.folder for source in SOURCES] == [
+        "fashion-mnist",
+        "cifar-10-batches-py",
+        "cifar-100-python",
+        "tiny-imagenet-200",
+        "imagenette2-320",
+    ]
     for source in SOURCES:
         assert all(len(checksum) == 32 for checksum in source.files.values())

@@ -6,7 +6,6 @@ import numpy as np
 
 from bench.cluster.standins import Answers, save_models
 from collage.model_info import ModelInfo, ModelKind
-from encoder.collage import Detections
 from models.measure import OnnxModel
 
 LABELS = tuple(f"class {i}" for i in range(10))
@@ -23,12 +22,13 @@ def test_stand_ins_say_what_was_painted(tmp_path: Path) -> None:
     (scores,) = s_cnn(np.stack(pictures))
     np.testing.assert_array_equal(scores.argmax(-1), said.s_cnn)
     (picture,) = collage.code.encode(pictures)  # nothing is resized: pictures are as large as cells
-    boxes, confidences, probabilities = collage(picture[None])
-    found = collage.code.decode([Detections(boxes[0], confidences[0], probabilities[0])], [True] * 9)
-    for cell, index, confidence in zip(found, said.collage, said.confidence, strict=True):
+    found = collage.code.decode({}, {0: [output[0] for output in collage(picture[None])]}, range(9))
+    cells = [found.get(cell) for cell in range(9)]
+    for cell, index, confidence in zip(cells, said.collage, said.confidence, strict=True):
         if index < 0:
             assert cell is None
         else:
             assert cell is not None
-            assert cell.probabilities.argmax() == index
+            assert cell.output.argmax() == index
+            assert cell.confidence is not None
             assert abs(cell.confidence - confidence) < 1 / 255
