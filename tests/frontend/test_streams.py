@@ -10,7 +10,6 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from collage.errors import boundary
 from collage.model_info import ModelInfo
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, tensor_pb2

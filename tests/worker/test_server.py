@@ -15,7 +15,6 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from numpy.typing import NDArray
 
-from collage.errors import DeadlineExceeded, ResourceExhausted
 from collage.model_info import ModelInfo
 from collage.tensors import floats_from_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
