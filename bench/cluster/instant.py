@@ -20,8 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from numpy.typing import NDArray
 
+from collage.channels import channel_options, server_options
+from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import boundary, channel_options, new_server, server_options
+from collage.serving import new_server
 from collage.tensors import image_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2, tensor_pb2
 from encoder.grid import Grid

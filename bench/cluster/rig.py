@@ -14,8 +14,8 @@ from pathlib import Path
 import grpc.aio
 
 from bench.cluster.local import HOST, LOGS, Child, Metrics, ProcessGroup, until_serving
+from collage.channels import channel_options
 from collage.model_info import ModelKind
-from collage.serving import channel_options
 from collage.v1 import model_pb2_grpc, predict_pb2_grpc
 
 __all__ = ["Bench", "Child", "Metrics", "Rig", "pin"]

@@ -21,10 +21,10 @@ from rich.table import Table
 from bench.cluster.local import Cluster, ProcessError
 from bench.offer import LATENCY_TABLE, Sample, closed_groups, load_samples, load_table, random_groups, slug
 from bench.report import pictures
+from collage.channels import channel_options
 from collage.client import Client
 from collage.figures import OUT, write_figures
 from collage.model_info import ModelInfo
-from collage.serving import channel_options
 from collage.tensors import array_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.collage import CollageCode
