@@ -1,6 +1,6 @@
 """A cluster of real processes on this machine; ``python -m bench cluster up`` starts one and waits.
 
-The room's door: it hands on what others need of child processes.
+Other rooms import the names of child processes here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ S_CNN = ZOO / "fashion-mnist-s-cnn.onnx"
 COLLAGE = ZOO / "fashion-mnist-collage-3x3.onnx"
 SERVING_TIMEOUT_S = 30.0
 ATTEMPTS = {"coded": "collages", "replica": "replicas"}
-"""Redundant calls: labels of the frontend's counter, and what they are."""
+"""Redundant calls: labels of the frontend's counter, and our names."""
 
 
 class Cluster(ProcessGroup):
