@@ -1,6 +1,6 @@
 """A cluster of real processes on this machine; ``python -m bench cluster up`` starts one and waits.
 
-The room's door: it hands on what others need of child processes.
+Other rooms import the names of child processes here.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ S_CNN = ZOO / "fashion-mnist-s-cnn.onnx"
 COLLAGE = ZOO / "fashion-mnist-collage-3x3.onnx"
 SERVING_TIMEOUT_S = 30.0
 ATTEMPTS = {"coded": "collages", "replica": "replicas"}
-"""Redundant calls: labels of the frontend's counter, and what they are."""
+"""Redundant calls: labels of the frontend's counter, and our names."""
 
 
 class Cluster(ProcessGroup):
     """One frontend, s-cnn workers and redundant workers, as child processes with one ONNX thread each.
 
     ``coded`` is the redundant model, or one for each redundant input of a code; each has ``coded_workers``. Serving
-    once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker, or are made
-    for each from its place among all (from 0, s-cnn workers first), ``frontend_flags`` to the frontend
+    once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker, or are
+    made for each from its place among all (from 0, s-cnn workers first), ``frontend_flags`` to the frontend
     (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one.
     """
 

@@ -1,7 +1,7 @@
 """A discrete-event simulator of a cluster, around the frontend's own Policy, Groups and Balancer.
 
-Virtual time, no asyncio, no processes: what is simulated is how long workers take (the worker's own draws), queue, fail
-and acknowledge. What to do about it is decided by the code that runs in production.
+It runs in virtual time, without asyncio and processes. Simulated workers take time (by the worker's own draws), queue,
+fail and acknowledge. The code that runs in production decides what to do about it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNENDED = -1.0
 
 @dataclass(slots=True, eq=False)
 class _Context:
-    """What a call is for: an attempt, key (request, attempt), or a collage of ``members``, key (group,)."""
+    """The purpose of a call: an attempt, key (request, attempt), or a collage of ``members``, key (group,)."""
 
     frontend: _Frontend
     balancer: Balancer
@@ -39,7 +39,7 @@ class _Context:
 
 
 class _Frontend:
-    """What a frontend process knows."""
+    """The state of one frontend process."""
 
     def __init__(self, rules: Rules, ejection: Ejection | None, seed: int) -> None:
         self.policy = Policy(rules)
@@ -52,7 +52,7 @@ class Simulation:
     """One run: create it, then call ``closed`` or ``open`` once.
 
     Deterministic for a seed. All policies meet the same draws, images and arrivals, and the same outages as counted
-    from the first measured request on. Who is slow in a mixture goes by the clock, which starts with the warm-up.
+    from the first measured request on. The clock, which starts with the warm-up, decides who is slow in a mixture.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class Simulation:
             self._agenda.at(self._agenda.now + self.setup.caller_s, self._send_group, request // self.setup.n + 1)
 
     def _name(self, request: int) -> str:
-        """The request id that the load generator gives; the warm-up is ``w``."""
+        """The request's id, as the load generator would give it; ids of the warm-up begin with ``w``."""
         group, member = divmod(request - self._measured_from, self.setup.n)
         return f"g{group:04d}-{member}" if group >= 0 else f"w{-group:04d}-{member}"
 
@@ -303,7 +303,7 @@ class Simulation:
             self._agenda.at(self._began + outage.at, self._crash, outage)
 
     def _crash(self, outage: Outage) -> None:
-        """A worker dies: its callers notice, and no one calls it until it is back. Or it freezes: nobody knows."""
+        """A worker dies: its callers notice, and nobody calls it until it is back. Or it freezes unnoticed."""
         until = self._began + outage.until
         if outage.frozen:
             self._stations.freeze(str(outage.index), until)
