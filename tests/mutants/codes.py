@@ -38,7 +38,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "linear: only as many redundant outputs used as are missing",
                 "used = tuple(sorted(coded))",
                 "used = tuple(sorted(coded))[: len(lost)]",
-                "with exact models every choice of outputs gives the same answer; the rest only lessens noise",
             ),
             (
                 "linear: more losses than redundant outputs decoded all the same",

@@ -255,11 +255,6 @@ _MADE = [
         "",
     ),
     (
-        "late redundant runs: members whose deadline is sooner get a timer as well",
-        "waiting = [member.id for member in self._flights.members(flight) if late < member.deadline]",
-        "waiting = [member.id for member in self._flights.members(flight)]",
-    ),
-    (
         "a coded answer awaited that usually takes longer than a replica would",
         "or self._replica_is_sooner(request, at):",
         ":",

@@ -15,6 +15,7 @@ def test_a_mutant_replaces_one_passage_and_has_tests(mutant: Mutant) -> None:
     assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
     source = (ROOT / mutant.file).read_text()
     changed = source.replace(mutant.old, mutant.new or "pass")
+    assert changed != source
     assert functions(mutant.file, source, changed), "it is in a function"
     before, after = source.split(mutant.old)
     whole = not before.rpartition("\n")[2].strip() and after.startswith("\n")
