@@ -44,7 +44,7 @@ class Servicer(model_pb2_grpc.ModelServiceServicer):
         return model_pb2.RunResponse(queue_s=1)
 
 
-class Cluster:
+class ServingCluster:
     """A server in this process and a channel to it."""
 
     def __init__(self, server: Server) -> None:
@@ -67,7 +67,7 @@ class Cluster:
         return self.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=BOUND_S)
 
 
-Launch = Callable[..., Awaitable[Cluster]]
+Launch = Callable[..., Awaitable[ServingCluster]]
 
 
 def settings(**changes: Any) -> ServerSettings:
@@ -80,13 +80,13 @@ async def instantly() -> None:
 
 @pytest.fixture
 async def launch() -> AsyncIterator[Launch]:
-    clusters: list[Cluster] = []
+    clusters: list[ServingCluster] = []
 
-    async def make(behaviour: Behaviour = instantly, **changes: Any) -> Cluster:
+    async def make(behaviour: Behaviour = instantly, **changes: Any) -> ServingCluster:
         server = Server(settings(**changes), CollectorRegistry(), [SERVICE])
         model_pb2_grpc.add_ModelServiceServicer_to_server(Servicer(behaviour), server.grpc)
         await server.start()
-        clusters.append(Cluster(server))
+        clusters.append(ServingCluster(server))
         return clusters[-1]
 
     yield make

@@ -33,9 +33,9 @@ from tests.frontend.virtual import (
     NONE,
     QUICK,
     REPLICATE,
-    Cluster,
-    Reply,
+    After,
     Seen,
+    Virtual,
     ended,
     four,
     one,
@@ -49,14 +49,14 @@ from tests.frontend.virtual import (
 @pytest.mark.parametrize("rules", [REPLICATE, COLLAGE])
 @pytest.mark.parametrize("after", [0.2, 0.25])
 def test_an_s_cnn_answer_by_the_deadline_is_taken_and_nothing_else_happens(rules: Rules, after: float) -> None:
-    cluster = one(rules, {(1, 0): Reply(after)})
+    cluster = one(rules, {(1, 0): After(after)})
     assert cluster.ends[1] == ended(after, Answer(1, 0))
     assert exact(cluster.ordered(Send, Straggles, Cancel, SendCoded)) == exact([Send(1, 0)])
 
 
 @pytest.mark.parametrize("rules", [REPLICATE, COLLAGE])
 def test_at_the_deadline_a_request_is_replicated_and_its_own_answer_may_still_win(rules: Rules) -> None:
-    cluster = one(rules, {(1, 0): Reply(0.5), (1, 1): Reply(0.375)})
+    cluster = one(rules, {(1, 0): After(0.5), (1, 1): After(0.375)})
     assert cluster.when(Straggles(1)) == 0.25
     assert cluster.when(Send(1, 1)) == 0.25
     assert cluster.ends[1] == ended(0.5, Answer(1, 0))
@@ -64,13 +64,13 @@ def test_at_the_deadline_a_request_is_replicated_and_its_own_answer_may_still_wi
 
 
 def test_the_replica_may_win_and_the_first_copy_is_cancelled() -> None:
-    cluster = one(REPLICATE, {(1, 0): Reply(0.5), (1, 1): QUICK})
+    cluster = one(REPLICATE, {(1, 0): After(0.5), (1, 1): QUICK})
     assert cluster.ends[1] == ended(0.375, Answer(1, 1))
     assert cluster.when(Cancel(1, 0)) == 0.375
 
 
 def test_policy_none_waits() -> None:
-    cluster = one(NONE, {(1, 0): Reply(3.0)})
+    cluster = one(NONE, {(1, 0): After(3.0)})
     assert cluster.ends[1] == ended(3.0, Answer(1, 0))
     assert exact(cluster.ordered(Send, Straggles)) == exact([Send(1, 0)])
     assert cluster.ordered(SetTimer) == [SetTimer(3.875, Timer.EXPIRY, 1)]
@@ -80,18 +80,18 @@ def test_policy_none_waits() -> None:
 
 
 def test_at_the_deadline_a_coded_answer_that_is_there_is_taken() -> None:
-    cluster = four(COLLAGE, {(1, 0): Reply(0.5)}, Seen(0.1875))
+    cluster = four(COLLAGE, {(1, 0): After(0.5)}, Seen(0.1875))
     assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0, True))
     assert cluster.when(Cancel(1, 0)) == 0.25
     assert Send(1, 1) not in cluster.ordered(Send)
 
 
 def test_a_coded_answer_waits_for_the_deadline() -> None:
-    assert four(COLLAGE, {(1, 0): Reply(0.2421875)}, Seen(0.0625)).ends[1] == ended(0.2421875, Answer(1, 0))
+    assert four(COLLAGE, {(1, 0): After(0.2421875)}, Seen(0.0625)).ends[1] == ended(0.2421875, Answer(1, 0))
 
 
 def test_a_coded_answer_that_comes_with_the_deadline_is_taken() -> None:
-    cluster = four(COLLAGE, {(1, 0): Reply(0.5)}, Seen(0.25))
+    cluster = four(COLLAGE, {(1, 0): After(0.5)}, Seen(0.25))
     assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0, True))
     assert Send(1, 1) not in cluster.ordered(Send)
 
@@ -122,31 +122,31 @@ def test_of_two_s_cnn_answers_in_one_batch_the_earlier_wins(turn: int) -> None:
 
 
 def test_with_both_at_once_after_the_deadline_the_s_cnn_answer_wins() -> None:
-    assert four(COLLAGE, {(1, 0): Reply(0.5), (1, 1): None}, Seen(0.5)).ends[1] == ended(0.5, Answer(1, 0))
+    assert four(COLLAGE, {(1, 0): After(0.5), (1, 1): None}, Seen(0.5)).ends[1] == ended(0.5, Answer(1, 0))
 
 
 def test_collage_in_flight_at_the_deadline_the_coded_answer_may_win() -> None:
-    cluster = four(COLLAGE, {(1, 0): Reply(0.5), (1, 1): QUICK}, Seen(0.3125))
+    cluster = four(COLLAGE, {(1, 0): After(0.5), (1, 1): QUICK}, Seen(0.3125))
     assert cluster.when(Send(1, 1)) == 0.25
     assert cluster.ends[1] == ended(0.3125, AnswerCoded(1, 1, 0, True))
     assert cluster.ordered(Cancel) == [Cancel(1, 0), Cancel(1, 1)]
 
 
 def test_collage_in_flight_at_the_deadline_the_replica_may_win() -> None:
-    cluster = four(COLLAGE, {(1, 0): Reply(0.5), (1, 1): QUICK}, Seen(0.4375))
+    cluster = four(COLLAGE, {(1, 0): After(0.5), (1, 1): QUICK}, Seen(0.4375))
     assert cluster.ends[1] == ended(0.375, Answer(1, 1))
     assert exact(cluster.ordered(Cancel, CancelCoded)) == exact([Cancel(1, 0), CancelCoded(1)])
 
 
 def test_several_members_may_straggle_and_each_gets_its_own_cell() -> None:
-    cluster = four(COLLAGE, {(2, 0): Reply(0.5), (4, 0): Reply(0.5)}, Seen(0.1875))
+    cluster = four(COLLAGE, {(2, 0): After(0.5), (4, 0): After(0.5)}, Seen(0.1875))
     assert cluster.ends[2] == ended(0.25, AnswerCoded(2, 1, 1, True))
     assert cluster.ends[4] == ended(0.25, AnswerCoded(4, 1, 3, True))
 
 
 @pytest.mark.parametrize("back", [0.1875, 0.3125])
 def test_an_empty_cell_is_replicated_once(back: float) -> None:
-    cluster = four(COLLAGE, {(1, 0): Reply(0.5), (1, 1): QUICK}, Seen(back, {1: 1.0, 2: 1.0, 3: 1.0}))
+    cluster = four(COLLAGE, {(1, 0): After(0.5), (1, 1): QUICK}, Seen(back, {1: 1.0, 2: 1.0, 3: 1.0}))
     assert cluster.when(Send(1, 1)) == 0.25
     assert cluster.ends[1] == ended(0.375, Answer(1, 1))
     assert len(cluster.ordered(Send)) == 5
@@ -154,7 +154,7 @@ def test_an_empty_cell_is_replicated_once(back: float) -> None:
 
 @pytest.mark.parametrize("back", [0.1875, 0.3125])
 def test_an_unsure_coded_answer_is_replicated_once(back: float) -> None:
-    cluster = four(CAREFUL, {(1, 0): Reply(0.5), (1, 1): QUICK}, Seen(back, {0: 0.25}))
+    cluster = four(CAREFUL, {(1, 0): After(0.5), (1, 1): QUICK}, Seen(back, {0: 0.25}))
     assert cluster.when(Send(1, 1)) == 0.25
     assert cluster.ends[1] == ended(0.375, Answer(1, 1))
     assert len(cluster.ordered(Send)) == 5
@@ -193,7 +193,7 @@ def test_out_of_time_before_the_deadline_takes_even_an_unsure_coded_answer() -> 
 
 
 def test_an_answer_in_the_nick_of_time_is_taken() -> None:
-    assert one(NONE, {(1, 0): Reply(0.875)}, timeout=1.0).ends[1] == ended(0.875, Answer(1, 0))
+    assert one(NONE, {(1, 0): After(0.875)}, timeout=1.0).ends[1] == ended(0.875, Answer(1, 0))
 
 
 def test_a_caller_that_hangs_up_gets_nothing_and_its_attempts_are_cancelled() -> None:
@@ -203,7 +203,7 @@ def test_a_caller_that_hangs_up_gets_nothing_and_its_attempts_are_cancelled() ->
 
 
 def test_a_caller_that_hangs_up_while_its_group_is_open_frees_its_cell() -> None:
-    cluster = Cluster(COLLAGE, usual=QUICK)
+    cluster = Virtual(COLLAGE, usual=QUICK)
     cluster.arrive(1, 2, 3)
     cluster.hang_up(2, at=0.03125)
     cluster.arrive(4, 5, at=0.03125)

@@ -32,12 +32,12 @@ from tests.frontend.virtual import (
     CAREFUL,
     COLLAGE,
     QUICK,
+    After,
     Broken,
-    Cluster,
     Collages,
     Replies,
-    Reply,
     Seen,
+    Virtual,
     collage,
     ended,
     four,
@@ -50,13 +50,13 @@ AUDITED = replace(COLLAGE, audit=1.0)
 GROUPS = 300
 
 
-def deadlines(cluster: Cluster) -> list[float]:
+def deadlines(cluster: Virtual) -> list[float]:
     """How long after its arrival each request, which arrive one a second, becomes a straggler."""
     return [t.at - t.id for t in cluster.ordered(SetTimer) if t.timer is Timer.DEADLINE]
 
 
-def one_a_second(rules: Rules, replies: Replies, count: int) -> Cluster:
-    cluster = Cluster(rules, replies, usual=QUICK)
+def one_a_second(rules: Rules, replies: Replies, count: int) -> Virtual:
+    cluster = Virtual(rules, replies, usual=QUICK)
     for request in range(count):
         cluster.arrive(request, at=float(request))
     return cluster.run()
@@ -67,7 +67,7 @@ def one_a_second(rules: Rules, replies: Replies, count: int) -> Cluster:
 
 @pytest.mark.parametrize("policy", ["hedge", "adaptive"])
 def test_the_deadline_becomes_the_quantile_of_what_first_copies_take(policy: str) -> None:
-    slow: Replies = {(request, 0): Reply(0.1875) for request in range(0, 400, 10)}
+    slow: Replies = {(request, 0): After(0.1875) for request in range(0, 400, 10)}
     rules = Rules.named(policy, deadline=1.0, extra_load=1.0)
     assert deadlines(one_a_second(rules, slow, 400))[0] == 1.0
     assert deadlines(one_a_second(rules, slow, 400))[-1] == pytest.approx(0.1875, rel=0.05)
@@ -75,7 +75,7 @@ def test_the_deadline_becomes_the_quantile_of_what_first_copies_take(policy: str
 
 
 def test_the_deadline_does_not_drift_down_as_first_copies_are_cancelled() -> None:
-    slow: Replies = {(request, 0): Reply(0.75) for request in range(0, 1000, 10)}
+    slow: Replies = {(request, 0): After(0.75) for request in range(0, 1000, 10)}
     rules = Rules.named("hedge", deadline=0.25, quantile=0.85, extra_load=1.0)
     cluster = one_a_second(rules, slow, 1000)
     assert deadlines(cluster)[-1] == pytest.approx(0.125, rel=0.05)
@@ -90,8 +90,8 @@ def test_from_far_off_the_deadline_settles_on_the_true_quantile_though_straggler
     rng = np.random.default_rng(0)
     takes = 0.125 + rng.exponential(0.03125, 3000)
     true = float(np.quantile(takes, 0.95))
-    replies: dict[tuple[int, int], Reply | None] = {(id, 0): Reply(seconds) for id, seconds in enumerate(takes)}
-    replies |= {(id, 1): Reply(0.0) for id in np.flatnonzero((takes > true) & (rng.random(3000) < 0.4)).tolist()}
+    replies: dict[tuple[int, int], After | None] = {(id, 0): After(seconds) for id, seconds in enumerate(takes)}
+    replies |= {(id, 1): After(0.0) for id in np.flatnonzero((takes > true) & (rng.random(3000) < 0.4)).tolist()}
     replies = {(id, 1): None for id in range(3000)} | replies
     cluster = one_a_second(Rules.named("hedge", deadline=start * true, extra_load=1.0), replies, 3000)
     assert deadlines(cluster)[0] == pytest.approx(start * true)
@@ -99,8 +99,8 @@ def test_from_far_off_the_deadline_settles_on_the_true_quantile_though_straggler
     assert sum(cancel.attempt == 0 for cancel in cluster.ordered(Cancel)) > 0.25 * 150
 
 
-def four_a_second(rules: Rules, replies: Replies, collages: Collages) -> Cluster:
-    cluster = Cluster(rules, replies, collages, usual=QUICK)
+def four_a_second(rules: Rules, replies: Replies, collages: Collages) -> Virtual:
+    cluster = Virtual(rules, replies, collages, usual=QUICK)
     for group in range(GROUPS):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     return cluster.run()
@@ -114,7 +114,7 @@ def test_collages_that_no_member_waits_for_make_no_stragglers() -> None:
     assert [send for send in cluster.ordered(Send) if send.attempt] == []
 
 
-def last_deadline(cluster: Cluster) -> float:
+def last_deadline(cluster: Virtual) -> float:
     return [t.at - t.id // 4 for t in cluster.ordered(SetTimer) if t.timer is Timer.DEADLINE][-1]
 
 
@@ -136,12 +136,12 @@ def test_the_deadline_does_not_drift_down_as_the_slow_are_answered_from_the_code
 def test_the_deadline_stays_within_its_limits() -> None:
     rules = Rules.named("hedge", deadline=0.25, shortest=0.1875, longest=0.5)
     assert deadlines(one_a_second(rules, {}, 200))[-1] == 0.1875
-    late: Replies = {(request, 0): Reply(1.0) for request in range(200)}
+    late: Replies = {(request, 0): After(1.0) for request in range(200)}
     assert deadlines(one_a_second(replace(rules, extra_load=0.0), late, 200))[-1] == 0.5
 
 
 def test_the_deadline_of_adaptive_is_not_that_of_a_slow_minority() -> None:
-    slow: Replies = {(request, 0): Reply(0.75) for request in range(0, 400, 10)}
+    slow: Replies = {(request, 0): After(0.75) for request in range(0, 400, 10)}
     rules = Rules.named("adaptive", deadline=1.0, extra_load=0.0)
     assert deadlines(one_a_second(rules, slow, 400))[-1] == pytest.approx(1.6 * 0.125, rel=0.05)
 
@@ -154,7 +154,7 @@ def test_a_scarce_budget_of_adaptive_makes_no_more_stragglers_than_it_can_pay(
     policy: str, extra_load: float, share: float
 ) -> None:
     takes = 0.125 + np.random.default_rng(0).exponential(0.03125, 3000)
-    replies: Replies = {(id, 0): Reply(seconds) for id, seconds in enumerate(takes)}
+    replies: Replies = {(id, 0): After(seconds) for id, seconds in enumerate(takes)}
     cluster = one_a_second(Rules.named(policy, extra_load=extra_load), replies, 3000)
     assert deadlines(cluster)[-1] == pytest.approx(float(np.quantile(takes, share)), rel=0.05)
 
@@ -208,7 +208,7 @@ def test_no_replica_is_sent_that_could_not_be_back_before_patience_is_over(patie
     """Once it is known that a copy takes 0.125 s; before that, and where nothing is coded, it is sent."""
     stragglers: Replies = {(id, attempt): None for id in (1000, 1001) for attempt in (0, 1)}
     rules = replace(CAREFUL, patience=patience)
-    cluster = Cluster(rules, stragglers, {101: Seen(0.125, {0: 0.25})}, usual=QUICK)
+    cluster = Virtual(rules, stragglers, {101: Seen(0.125, {0: 0.25})}, usual=QUICK)
     for request in range(100):
         cluster.arrive(request, at=float(request))
     cluster.arrive(1000, 1001, 1002, 1003, at=100.0)
@@ -219,7 +219,7 @@ def test_no_replica_is_sent_that_could_not_be_back_before_patience_is_over(patie
 
 
 def test_an_empty_cell_is_not_an_unsure_answer() -> None:
-    cluster = four(PATIENT, {(1, 0): None, (1, 1): Reply(0.5)}, Seen(0.1875, {}))
+    cluster = four(PATIENT, {(1, 0): None, (1, 1): After(0.5)}, Seen(0.1875, {}))
     assert cluster.ends[1] == ended(0.75, Answer(1, 1))
     assert Timer.UNSURE not in [timer.timer for timer in cluster.ordered(SetTimer)]
 
@@ -243,7 +243,7 @@ def test_without_a_threshold_of_its_own_the_policy_takes_the_model_s(
     own: float | None, model: float, sure: bool
 ) -> None:
     collages = {1: Seen(0.1875, {0: 0.5})}
-    cluster = Cluster(replace(COLLAGE, accept=own), {(1, 0): None}, collages, usual=QUICK, accept=model)
+    cluster = Virtual(replace(COLLAGE, accept=own), {(1, 0): None}, collages, usual=QUICK, accept=model)
     cluster.arrive(1, 2, 3, 4)
     cluster.run()
     assert cluster.ends[1] == (ended(0.25, AnswerCoded(1, 1, 0, True)) if sure else ended(0.375, Answer(1, 1)))
@@ -263,14 +263,14 @@ def test_the_threshold_of_a_new_model_counts_from_then_on() -> None:
 
 
 def test_an_audited_first_copy_is_let_finish_and_changes_nothing() -> None:
-    cluster = four(AUDITED, {(1, 0): Reply(0.5)}, Seen(0.1875))
+    cluster = four(AUDITED, {(1, 0): After(0.5)}, Seen(0.1875))
     assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0, True))
     assert cluster.when(Audit(1)) == 0.25
     assert cluster.ordered(Cancel) == []
 
 
 def test_the_replica_of_an_audited_request_is_cancelled() -> None:
-    cluster = four(AUDITED, {(1, 0): Reply(0.75), (1, 1): Reply(0.5)}, Seen(0.3125))
+    cluster = four(AUDITED, {(1, 0): After(0.75), (1, 1): After(0.5)}, Seen(0.3125))
     assert cluster.when(Audit(1)) == 0.3125
     assert cluster.ordered(Cancel) == [Cancel(1, 1)]
 
@@ -282,7 +282,7 @@ def test_there_is_no_audit_without_a_first_copy_in_flight_or_a_coded_answer() ->
 
 def test_the_share_of_audits() -> None:
     slow: Replies = {(request, 0): None for request in range(40)}
-    cluster = Cluster(replace(AUDITED, audit=0.25), slow, {group: Seen(0.125) for group in range(1, 11)})
+    cluster = Virtual(replace(AUDITED, audit=0.25), slow, {group: Seen(0.125) for group in range(1, 11)})
     cluster.arrive(*range(40))
     cluster.run()
     assert len(cluster.ordered(AnswerCoded)) == 40
@@ -295,7 +295,7 @@ def test_the_share_of_audits() -> None:
 
 def test_collage_only_sends_no_replica() -> None:
     rules = Rules.named("collage-only", extra_load=1.0, margin=0.125, accept=0.5)
-    cluster = four(rules, {(1, 0): Reply(0.5), (2, 0): Reply(0.5)}, Seen(0.1875, {0: 1.0, 1: 0.25}))
+    cluster = four(rules, {(1, 0): After(0.5), (2, 0): After(0.5)}, Seen(0.1875, {0: 1.0, 1: 0.25}))
     assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0, True))
     assert cluster.ends[2] == ended(0.5, Answer(2, 0))
     assert len(cluster.ordered(Send)) == 4
@@ -305,7 +305,7 @@ def test_collage_only_sends_no_replica() -> None:
 
 
 def test_ejection_alone_waits_like_none() -> None:
-    cluster = one(Rules.named("ejection"), {(1, 0): Reply(3.0)})
+    cluster = one(Rules.named("ejection"), {(1, 0): After(3.0)})
     assert cluster.ends[1] == ended(3.0, Answer(1, 0))
     assert cluster.ordered(Send) == [Send(1, 0)]
 

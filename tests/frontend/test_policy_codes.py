@@ -32,7 +32,19 @@ from frontend.policy.groups import Progress
 from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
 from tests.frontend.referee import exact
-from tests.frontend.virtual import COLLAGE, QUICK, Broken, Cluster, Replies, Reply, Run, Seen, collage, ended, sent
+from tests.frontend.virtual import (
+    COLLAGE,
+    QUICK,
+    After,
+    Broken,
+    Replies,
+    Run,
+    Seen,
+    Virtual,
+    collage,
+    ended,
+    sent,
+)
 
 PAIR = GroupShape(2, 1, needed=2, fewest=2)
 DOUBLE = GroupShape(4, 2, needed=4, fewest=4)
@@ -40,9 +52,9 @@ ONLY = Rules.named("collage-only", extra_load=1.0, margin=0.125)
 AWAIT = replace(COLLAGE, await_coded=True, group_wait=1.0)
 
 
-def pair(rules: Rules, replies: Replies, run: Run, **how: float) -> Cluster:
+def pair(rules: Rules, replies: Replies, run: Run, **how: float) -> Virtual:
     """Requests 1 and 2 in one group, whose redundant input is sent at 0."""
-    cluster = Cluster(rules, replies, {1: run}, usual=QUICK, shape=PAIR)
+    cluster = Virtual(rules, replies, {1: run}, usual=QUICK, shape=PAIR)
     cluster.arrive(1, 2, timeout=4.0)
     for request, at in how.items():
         cluster.hang_up(int(request[1:]), at)
@@ -51,9 +63,9 @@ def pair(rules: Rules, replies: Replies, run: Run, **how: float) -> Cluster:
     return cluster
 
 
-def four(rules: Rules, replies: Replies, runs: tuple[Run, Run]) -> Cluster:
+def four(rules: Rules, replies: Replies, runs: tuple[Run, Run]) -> Virtual:
     """Requests 1 to 4 in one group with two redundant inputs, sent at 0."""
-    cluster = Cluster(rules, replies, {1: runs}, usual=QUICK, shape=DOUBLE)
+    cluster = Virtual(rules, replies, {1: runs}, usual=QUICK, shape=DOUBLE)
     cluster.arrive(1, 2, 3, 4, timeout=4.0)
     return cluster.run()
 
@@ -97,12 +109,12 @@ def test_progress_becomes_decodable_once() -> None:
 
 
 def test_a_straggler_is_decoded_once_its_sibling_has_answered() -> None:
-    cluster = pair(COLLAGE, {(1, 0): None, (2, 0): Reply(0.1875)}, Seen(0.125))
+    cluster = pair(COLLAGE, {(1, 0): None, (2, 0): After(0.1875)}, Seen(0.125))
     assert cluster.ends[1] == ended(0.25, AnswerCoded(1, 1, 0, True))
 
 
 def test_a_sibling_that_answers_after_the_deadline_makes_the_straggler_decodable() -> None:
-    cluster = pair(ONLY, {(1, 0): None, (2, 0): Reply(0.5)}, Seen(0.125))
+    cluster = pair(ONLY, {(1, 0): None, (2, 0): After(0.5)}, Seen(0.125))
     assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0, True))
     assert cluster.ends[2] == ended(0.5, Answer(2, 0))
 
@@ -115,14 +127,14 @@ def test_the_answer_of_a_siblings_replica_counts_as_its_own() -> None:
 
 
 def test_two_stragglers_that_cannot_be_decoded_together_are_both_replicated() -> None:
-    cluster = pair(AWAIT, {(1, 0): None, (1, 1): QUICK, (2, 0): None, (2, 1): Reply(0.5)}, Seen(0.125))
+    cluster = pair(AWAIT, {(1, 0): None, (1, 1): QUICK, (2, 0): None, (2, 1): After(0.5)}, Seen(0.125))
     assert cluster.when(Send(1, 1)) == cluster.when(Send(2, 1)) == 0.25
     assert cluster.ends[1] == ended(0.375, Answer(1, 1))
     assert cluster.ends[2] == ended(0.375, AnswerCoded(2, 1, 1, True))
 
 
 def test_a_straggler_waits_for_a_sibling_that_is_not_late_itself() -> None:
-    cluster = Cluster(AWAIT, {(1, 0): None, (2, 0): Reply(0.1875)}, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
+    cluster = Virtual(AWAIT, {(1, 0): None, (2, 0): After(0.1875)}, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
     cluster.arrive(1)
     cluster.arrive(2, at=0.1875)
     cluster.run()
@@ -131,7 +143,7 @@ def test_a_straggler_waits_for_a_sibling_that_is_not_late_itself() -> None:
 
 
 def test_and_is_replicated_at_the_siblings_deadline() -> None:
-    cluster = Cluster(AWAIT, {(1, 0): None, (2, 0): None}, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
+    cluster = Virtual(AWAIT, {(1, 0): None, (2, 0): None}, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
     cluster.arrive(1)
     cluster.arrive(2, at=0.1875)
     cluster.run()
@@ -149,7 +161,7 @@ def test_when_all_copies_of_both_have_failed_nobody_waits(run: Run) -> None:
 def test_and_at_once_when_the_sibling_will_have_no_answer() -> None:
     """The sibling's copies have both failed: it waits for the straggler, which is replicated for the sake of both."""
     replies: Replies = {(1, 0): None, (1, 1): QUICK, (2, 0): Broken(0.09375), (2, 1): Broken(0.03125)}
-    cluster = Cluster(replace(AWAIT, attempts=2), replies, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
+    cluster = Virtual(replace(AWAIT, attempts=2), replies, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
     cluster.arrive(1)
     cluster.arrive(2, at=0.1875)
     cluster.run()
@@ -165,7 +177,7 @@ def test_one_without_copies_waits_for_the_redundant_run_after_its_siblings_repli
 
 
 def test_one_whose_copies_have_failed_waits_for_its_siblings_answer() -> None:
-    cluster = pair(ONLY, {(1, 0): Broken(0.0625, unreachable=False), (2, 0): Reply(0.5)}, Seen(0.125))
+    cluster = pair(ONLY, {(1, 0): Broken(0.0625, unreachable=False), (2, 0): After(0.5)}, Seen(0.125))
     assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0, True))
 
 
@@ -206,7 +218,7 @@ def test_a_worker_is_idle_again_when_all_redundant_runs_are_back_though_nothing_
     """A group that waits for siblings holds no redundant worker: the next group may close."""
     rules = replace(ONLY, group_wait=0.0)
     late = GroupShape(2, 1, needed=2, fewest=1)
-    cluster = Cluster(rules, {(1, 0): Reply(1.0), (2, 0): Reply(1.0)}, {1: Seen(0.125)}, usual=QUICK, shape=late)
+    cluster = Virtual(rules, {(1, 0): After(1.0), (2, 0): After(1.0)}, {1: Seen(0.125)}, usual=QUICK, shape=late)
     cluster.arrive(1, 2)
     cluster.arrive(3, at=0.0625)
     cluster.run()
@@ -215,7 +227,7 @@ def test_a_worker_is_idle_again_when_all_redundant_runs_are_back_though_nothing_
 
 def test_a_group_costs_a_token_for_each_redundant_input() -> None:
     rules = replace(ONLY, extra_load=0.25)
-    cluster = Cluster(rules, {}, {}, usual=QUICK, shape=DOUBLE)
+    cluster = Virtual(rules, {}, {}, usual=QUICK, shape=DOUBLE)
     for group in range(8):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     cluster.run()
@@ -224,7 +236,7 @@ def test_a_group_costs_a_token_for_each_redundant_input() -> None:
 
 def test_a_group_is_not_closed_early_while_the_budget_does_not_allow_all_its_redundant_inputs() -> None:
     half = GroupShape(4, 2, needed=2, fewest=2)
-    cluster = Cluster(replace(ONLY, extra_load=0.25, group_wait=0.0625), {}, {}, usual=Reply(0.5), shape=half)
+    cluster = Virtual(replace(ONLY, extra_load=0.25, group_wait=0.0625), {}, {}, usual=After(0.5), shape=half)
     cluster.arrive(1, 2)  # 1.5 tokens: the group stays open at 0.0625
     cluster.arrive(3, 4, at=0.125)
     cluster.run()
@@ -259,7 +271,7 @@ def test_an_own_answer_beats_a_redundant_run_that_failed_in_the_same_batch() -> 
 
 
 def test_groups_of_a_code_that_needs_all_members_never_close_early() -> None:
-    cluster = Cluster(COLLAGE, {(1, 0): None, (1, 1): QUICK}, shape=DOUBLE, usual=QUICK)
+    cluster = Virtual(COLLAGE, {(1, 0): None, (1, 1): QUICK}, shape=DOUBLE, usual=QUICK)
     cluster.arrive(1, 2, 3)
     cluster.run()
     assert cluster.ordered(SendCoded) == []
@@ -296,7 +308,7 @@ def test_a_sure_coded_answer_is_given_early_when_the_last_sibling_answers() -> N
 def test_a_redundant_run_that_is_late_makes_stragglers_but_a_sibling_does_not() -> None:
     rules = replace(COLLAGE, late_coded=True)
     usual = {group: Seen(0.0625) for group in range(1, 101)}
-    cluster = Cluster(rules, {(200, 0): None, (202, 0): None}, {**usual, 101: None, 102: Seen(0.0625)},
+    cluster = Virtual(rules, {(200, 0): None, (202, 0): None}, {**usual, 101: None, 102: Seen(0.0625)},
                       usual=QUICK, shape=PAIR, workers=2)  # fmt: skip
     for group in range(100):
         cluster.arrive(2 * group, 2 * group + 1, at=float(group))

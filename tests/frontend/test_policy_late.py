@@ -15,20 +15,20 @@ from frontend.policy.rules import Rules
 from tests.frontend.virtual import (
     COLLAGE,
     QUICK,
+    After,
     Broken,
-    Cluster,
     Collages,
     Replies,
-    Reply,
     Seen,
+    Virtual,
     ended,
 )
 
 GROUPS = 300
 
 
-def four_a_second(rules: Rules, replies: Replies, collages: Collages) -> Cluster:
-    cluster = Cluster(rules, replies, collages, usual=QUICK)
+def four_a_second(rules: Rules, replies: Replies, collages: Collages) -> Virtual:
+    cluster = Virtual(rules, replies, collages, usual=QUICK)
     for group in range(GROUPS):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     return cluster.run()
@@ -65,7 +65,7 @@ def test_a_thrifty_straggler_waits_for_its_collage_until_that_is_late_itself(
     """Collages take 0.125 s; this one is sent 0.0625 s before the deadline of its first member."""
     collages = dict.fromkeys(range(1, 101), Seen(0.125)) | {101: collage}
     rules = replace(COLLAGE, await_coded=thrifty, group_wait=1.0)
-    cluster = Cluster(rules, {(1000, 0): None, (1000, 1): QUICK}, collages, usual=Reply(0.15625))
+    cluster = Virtual(rules, {(1000, 0): None, (1000, 1): QUICK}, collages, usual=After(0.15625))
     for group in range(100):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     cluster.arrive(1000, at=100.0)
@@ -93,7 +93,7 @@ def test_no_straggler_waits_for_a_collage_that_usually_takes_longer_than_a_repli
     collages: Collages = {group: Seen(0.15625 if group <= quick else takes) for group in range(1, last + 1)}
     replies: Replies = {(4 * group, attempt): None for group in range(last) for attempt in (0, 1)}
     rules = replace(COLLAGE, await_coded=True, extra_load=1.0)
-    cluster = Cluster(rules, {**replies, (4 * last, 0): None}, {**collages, last + 1: None}, usual=QUICK)
+    cluster = Virtual(rules, {**replies, (4 * last, 0): None}, {**collages, last + 1: None}, usual=QUICK)
     for group in range(last + 1):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     cluster.run()
@@ -105,7 +105,7 @@ def test_no_straggler_waits_for_a_collage_that_usually_takes_longer_than_a_repli
 def test_if_the_collage_is_late_first_its_members_straggle_at_once(thrifty: bool, replica_at: float) -> None:
     collages = dict.fromkeys(range(1, 101), Seen(0.125)) | {101: None}
     rules = replace(COLLAGE, late_coded=thrifty)
-    cluster = Cluster(rules, {(1000, 0): None, (1000, 1): QUICK}, collages, usual=Reply(0.15625))
+    cluster = Virtual(rules, {(1000, 0): None, (1000, 1): QUICK}, collages, usual=After(0.15625))
     for group in range(100):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     cluster.arrive(1000, 1001, 1002, 1003, at=100.0)
@@ -120,7 +120,7 @@ def test_a_collage_that_is_never_seen_to_end_is_late_after_two_medians(known: bo
     rules = replace(COLLAGE, await_coded=True, group_wait=1.0, extra_load=2.0)
     frozen = 400
     collages: Collages = dict.fromkeys(range(1, 101), Seen(0.125)) if known else {}
-    cluster = Cluster(rules, {(id, 0): None for id in range(4 * frozen)}, collages, usual=QUICK)
+    cluster = Virtual(rules, {(id, 0): None for id in range(4 * frozen)}, collages, usual=QUICK)
     for group in range(frozen):
         cluster.arrive(4 * group, at=float(group))
         cluster.arrive(*range(4 * group + 1, 4 * group + 4), at=group + 0.1875)

@@ -27,11 +27,11 @@ from tests.frontend.virtual import (
     NONE,
     QUICK,
     REPLICATE,
+    After,
     Broken,
-    Cluster,
     Replies,
-    Reply,
     Seen,
+    Virtual,
     collage,
     ended,
     four,
@@ -45,7 +45,7 @@ from tests.frontend.virtual import (
 @pytest.mark.parametrize("unreachable", [True, False])
 @pytest.mark.parametrize("rules", [REPLICATE, COLLAGE, replace(REPLICATE, extra_load=0.0)])
 def test_a_failure_is_a_straggler_whose_deadline_is_now(rules: Rules, unreachable: bool) -> None:
-    cluster = one(rules, {(1, 0): Broken(0.0625, unreachable), (1, 1): Reply(0.5)})
+    cluster = one(rules, {(1, 0): Broken(0.0625, unreachable), (1, 1): After(0.5)})
     assert cluster.when(Straggles(1)) == 0.0625
     assert cluster.when(Send(1, 1)) == 0.0625
     assert cluster.ends[1] == ended(0.5625, Answer(1, 1))
@@ -60,7 +60,7 @@ def test_a_failure_takes_the_coded_answer_that_is_there() -> None:
 
 
 def test_a_failure_closes_the_open_group() -> None:
-    cluster = Cluster(replace(COLLAGE, group_wait=1.0), {(1, 0): Broken(0.0625)}, {1: Seen(0.0625)})
+    cluster = Virtual(replace(COLLAGE, group_wait=1.0), {(1, 0): Broken(0.0625)}, {1: Seen(0.0625)})
     cluster.arrive(1, 2)
     cluster.run()
     assert cluster.when(sent(1, {0: 1, 1: 2})) == 0.0625
@@ -68,7 +68,7 @@ def test_a_failure_closes_the_open_group() -> None:
 
 
 def test_a_replica_that_fails_leaves_the_first_copy_running() -> None:
-    cluster = one(REPLICATE, {(1, 0): Reply(0.5), (1, 1): Broken(0.0625)})
+    cluster = one(REPLICATE, {(1, 0): After(0.5), (1, 1): Broken(0.0625)})
     assert cluster.ends[1] == ended(0.5, Answer(1, 0))
     assert len(cluster.ordered(Send)) == 2
 
@@ -123,7 +123,7 @@ def test_policy_none_does_not_retry_what_may_have_run() -> None:
 
 
 def test_one_budget_covers_collages_and_replicas() -> None:
-    cluster = Cluster(replace(COLLAGE, extra_load=0.25), {(1, 0): None, (2, 0): Reply(0.5)}, {1: None}, usual=QUICK)
+    cluster = Virtual(replace(COLLAGE, extra_load=0.25), {(1, 0): None, (2, 0): After(0.5)}, {1: None}, usual=QUICK)
     cluster.arrive(1, 2, 3, 4)  # two tokens: one for the collage, one for the first replica
     cluster.run()
     assert cluster.when(FULL) == 0
@@ -133,8 +133,8 @@ def test_one_budget_covers_collages_and_replicas() -> None:
 
 
 def test_a_full_group_without_a_budget_gets_no_collage_and_its_stragglers_are_replicated() -> None:
-    replies: Replies = {(5, 0): None, (5, 1): QUICK} | {(request, 0): Reply(0.015625) for request in range(9, 17)}
-    cluster = Cluster(replace(COLLAGE, extra_load=0.0625), replies, usual=QUICK)
+    replies: Replies = {(5, 0): None, (5, 1): QUICK} | {(request, 0): After(0.015625) for request in range(9, 17)}
+    cluster = Virtual(replace(COLLAGE, extra_load=0.0625), replies, usual=QUICK)
     cluster.arrive(*range(1, 9))  # 1.25 tokens for the first group, 0.5 for the second
     for request in range(9, 17):
         cluster.arrive(request, at=(request - 8) / 32)
@@ -150,7 +150,7 @@ def test_a_budget_too_small_for_a_collage_of_every_group_is_spent_on_replicas_fi
 ) -> None:
     """Seven of a burst of ten are kept for them, where one in twenty groups or more would go without a collage."""
     rules = replace(COLLAGE, replicas_first=True, extra_load=extra_load)
-    cluster = Cluster(rules, {(0, 0): None, (0, 1): QUICK}, dict.fromkeys(range(1, 13), Seen(0.0625)), usual=QUICK)
+    cluster = Virtual(rules, {(0, 0): None, (0, 1): QUICK}, dict.fromkeys(range(1, 13), Seen(0.0625)), usual=QUICK)
     for group in range(12):
         cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
     cluster.run()
@@ -160,7 +160,7 @@ def test_a_budget_too_small_for_a_collage_of_every_group_is_spent_on_replicas_fi
 
 def test_a_collage_back_without_a_sure_answer_tries_again_for_a_replica_that_had_no_budget() -> None:
     rules = replace(COLLAGE, extra_load=0.125)
-    cluster = Cluster(rules, {(1, 0): None, (1, 1): QUICK}, {1: Broken(0.375)}, usual=QUICK)
+    cluster = Virtual(rules, {(1, 0): None, (1, 1): QUICK}, {1: Broken(0.375)}, usual=QUICK)
     cluster.arrive(1, 2, 3, 4)  # 1.5 tokens: the collage
     cluster.arrive(5, 6, 7, at=0.1875)  # 0.875: no replica at the deadline
     cluster.arrive(8, at=0.3125)  # 1.0; the others of its group have just had their answers
@@ -171,7 +171,7 @@ def test_a_collage_back_without_a_sure_answer_tries_again_for_a_replica_that_had
 
 def test_without_a_budget_nothing_is_redundant_but_failures_are_sent_again() -> None:
     rules = replace(COLLAGE, extra_load=0.0)
-    cluster = Cluster(rules, {(1, 0): Reply(0.5), (2, 0): Broken(0.0625)}, usual=QUICK)
+    cluster = Virtual(rules, {(1, 0): After(0.5), (2, 0): Broken(0.0625)}, usual=QUICK)
     cluster.arrive(1, 2, 3, 4)
     cluster.run()
     assert cluster.ordered(SendCoded) == []
@@ -245,7 +245,7 @@ def test_without_replicas_a_request_that_never_ran_is_sent_once_more_where_no_co
     unreachable: bool,
 ) -> None:
     rules = replace(COLLAGE, replica=False)
-    cluster = one(rules, {(1, 0): Broken(0.0625, unreachable), (1, 1): Reply(0.25)})
+    cluster = one(rules, {(1, 0): Broken(0.0625, unreachable), (1, 1): After(0.25)})
     if unreachable:
         assert cluster.ends[1] == ended(0.3125, Answer(1, 1))
     else:

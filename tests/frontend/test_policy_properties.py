@@ -18,29 +18,29 @@ from encoder.code import GroupShape
 from frontend.policy.budget import Budget
 from frontend.policy.events import Send, SendCoded
 from frontend.policy.rules import POLICIES, Rules
-from tests.frontend.virtual import Broken, Cluster, Collages, Replies, Reply, Run, Seen, Window, collage
+from tests.frontend.virtual import After, Broken, Collages, Replies, Run, Seen, Virtual, Window, collage
 
 
 @dataclass(frozen=True)
-class Request:
+class PlannedRequest:
     gap: float  # since the one before
     timeout: float
     hangs_up: float | None  # so long after its arrival
-    attempts: tuple[Reply | Broken | None, ...]
+    attempts: tuple[After | Broken | None, ...]
 
 
 def ticks(least: int, most: int) -> st.SearchStrategy[float]:
     return st.integers(least, most).map(lambda tick: tick / 64)
 
 
-def attempts() -> st.SearchStrategy[Reply | Broken | None]:
+def attempts() -> st.SearchStrategy[After | Broken | None]:
     return st.one_of(
-        ticks(1, 14).map(Reply), ticks(1, 64).map(Reply), st.builds(Broken, ticks(0, 32), st.booleans()), st.none()
+        ticks(1, 14).map(After), ticks(1, 64).map(After), st.builds(Broken, ticks(0, 32), st.booleans()), st.none()
     )
 
 
 requests = st.builds(
-    Request,
+    PlannedRequest,
     gap=st.one_of(st.just(0.0), ticks(0, 8)),
     timeout=st.one_of(st.just(4.0), ticks(0, 96)),
     hangs_up=st.one_of(st.none(), st.none(), ticks(1, 64)),
@@ -75,7 +75,7 @@ coded_workers = st.tuples(st.sampled_from([0, 1, 1, 2]), st.sampled_from(SHAPES)
     rules=rules,
     traffic=st.lists(requests, min_size=1, max_size=40),
     collages=st.lists(collages, max_size=12),
-    usual=st.sampled_from([None, Reply(0.125)]),
+    usual=st.sampled_from([None, After(0.125)]),
     first=coded_workers,
     changes=st.lists(st.tuples(ticks(0, 96), coded_workers), max_size=3),
     windows=windows,
@@ -83,15 +83,15 @@ coded_workers = st.tuples(st.sampled_from([0, 1, 1, 2]), st.sampled_from(SHAPES)
 )
 def test_every_request_ends_once_and_leaves_nothing_behind(
     rules: Rules,
-    traffic: list[Request],
+    traffic: list[PlannedRequest],
     collages: list[Run | tuple[Run, ...]],
-    usual: Reply | None,
+    usual: After | None,
     first: tuple[int, GroupShape],
     changes: list[tuple[float, tuple[int, GroupShape]]],
     windows: list[Window],
     deaf: bool,
 ) -> None:
-    cluster = Cluster(
+    cluster = Virtual(
         rules,
         {(id, attempt): reply for id, request in enumerate(traffic) for attempt, reply in enumerate(request.attempts)},
         dict(enumerate(collages, start=1)),
@@ -124,7 +124,7 @@ def test_long_runs_of_likely_traffic(seed: int, policy: str, per_second: float, 
     broken = random.random((count, 4)) < 0.02
     service = np.where(slow, random.normal(0.7, 0.05, (count, 4)), random.normal(0.14, 0.01, (count, 4)))
     replies: Replies = {
-        (id, attempt): Broken(0.01) if broken[id, attempt] else Reply(float(service[id, attempt]))
+        (id, attempt): Broken(0.01) if broken[id, attempt] else After(float(service[id, attempt]))
         for id in range(count)
         for attempt in range(4)
     }
@@ -135,7 +135,7 @@ def test_long_runs_of_likely_traffic(seed: int, policy: str, per_second: float, 
         for group in range(1, count)
         if group % 50
     }
-    cluster = Cluster(
+    cluster = Virtual(
         rules, replies, seen, workers=workers, cells=cells, windows=[Window(w) for w in random.exponential(0.001, 5000)]
     )
     for id, at in enumerate(np.cumsum(random.exponential(1 / per_second, count))):
@@ -158,10 +158,10 @@ def test_long_runs_of_likely_traffic(seed: int, policy: str, per_second: float, 
 
 def test_after_an_outage_the_code_protects_again_at_once() -> None:
     rules = Rules.named("collage", extra_load=0.5)
-    outage: dict[tuple[int, int], Reply | Broken | None] = {
+    outage: dict[tuple[int, int], After | Broken | None] = {
         (id, attempt): Broken(0.001) for id in range(1000) for attempt in range(3)
     }
-    cluster = Cluster(rules, outage | {(1040, 0): None}, dict.fromkeys(range(2000), Seen(0.1)), usual=Reply(0.125))
+    cluster = Virtual(rules, outage | {(1040, 0): None}, dict.fromkeys(range(2000), Seen(0.1)), usual=After(0.125))
     for id in range(1044):
         cluster.arrive(id, at=id / 64 if id < 1000 else 20.0)
     cluster.run()

@@ -7,7 +7,7 @@ import pytest
 
 from frontend.policy.events import AnswerCoded, Fail, Send, Straggles
 from frontend.policy.rules import Rules
-from tests.frontend.virtual import QUICK, Broken, Cluster, Collages, Replies, Run, Seen
+from tests.frontend.virtual import QUICK, Broken, Collages, Replies, Run, Seen, Virtual
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
 POLICIES = ("replicate", "hedge", "collage-only", "collage", "adaptive")
@@ -51,7 +51,7 @@ def test_a_straggler_gets_what_the_table_says(copies: str, coded: str, budget: s
     silent: Replies = {(4 * group, attempt): None for group in range(WARM_UP if slow else 0) for attempt in range(3)}
     straggler, at = 4 * WARM_UP, float(WARM_UP)
     fate = Broken(0.25, unreachable=False) if copies == "none left" else None
-    cluster = Cluster(
+    cluster = Virtual(
         rules,
         {**silent, (straggler, 0): fate, **{(straggler, attempt): None for attempt in (1, 2)}},
         {**usual, WARM_UP + 1: RUNS[coded]},
@@ -68,7 +68,7 @@ def test_a_straggler_gets_what_the_table_says(copies: str, coded: str, budget: s
     assert made(cluster, straggler, at, by=at + (0.3125 if "over" in coded else 0.26)) == decision
 
 
-def made(cluster: Cluster, straggler: int, at: float, by: float) -> str:
+def made(cluster: Virtual, straggler: int, at: float, by: float) -> str:
     """What was decided about the straggler by some time."""
     log = [action for when, action in cluster.log if at < when <= by and getattr(action, "request", None) == straggler]
     if any(isinstance(action, AnswerCoded) for action in log):

@@ -52,12 +52,12 @@ def sent(group: int, members: Mapping[int, int], shape: GroupShape | None = None
 
 
 def ended(at: float, end: End) -> tuple[float, str, End]:
-    """An entry of ``Cluster.ends``."""
+    """An entry of ``Virtual.ends``."""
     return at, type(end).__name__, end
 
 
 @dataclass(frozen=True)
-class Reply:
+class After:
     """An s-cnn answer after so many seconds."""
 
     after: float
@@ -90,12 +90,12 @@ class Window:
     reverse: bool = False
 
 
-Replies = Mapping[tuple[int, int], Reply | Broken | None]
+Replies = Mapping[tuple[int, int], After | Broken | None]
 Run = Seen | Broken | None
 Collages = Mapping[int, Run | tuple[Run, ...]]
 
 
-class Cluster:
+class Virtual:
     """Workers that do what the script says; what it does not mention takes ``usual`` or never comes back.
 
     ``replies`` is keyed by (request, attempt), ``collages`` by group, with a tuple where there are several redundant
@@ -109,7 +109,7 @@ class Cluster:
         replies: Replies | None = None,
         collages: Collages | None = None,
         *,
-        usual: Reply | None = None,
+        usual: After | None = None,
         workers: int = 1,
         cells: int = 4,
         shape: GroupShape | None = None,
@@ -144,7 +144,7 @@ class Cluster:
     def coded_workers(self, workers: int, shape: GroupShape, at: float = 0.0) -> None:
         self._schedule(CodedWorkers(at, workers, shape, self._accept))
 
-    def run(self) -> Cluster:
+    def run(self) -> Virtual:
         """Run until nothing is left to happen; then nothing may be left in the policy either."""
         while self._heap:
             self._step()
@@ -215,7 +215,7 @@ class Cluster:
         match action:
             case Send(request, attempt):
                 match self._replies.get((request, attempt), self._usual):
-                    case Reply(after):
+                    case After(after):
                         self._schedule(Answered(self.now + after, request, attempt))
                     case Broken(after, unreachable):
                         self._schedule(Failed(self.now + after, request, attempt, unreachable))
@@ -247,21 +247,21 @@ COLLAGE = Rules.named("collage", extra_load=1.0, margin=0.125, group_wait=0.0625
 CAREFUL = replace(COLLAGE, accept=0.5)
 
 FULL = sent(1, {0: 1, 1: 2, 2: 3, 3: 4})
-QUICK = Reply(0.125)
+QUICK = After(0.125)
 
 
-def one(rules: Rules, replies: Replies, *, timeout: float = 4.0) -> Cluster:
+def one(rules: Rules, replies: Replies, *, timeout: float = 4.0) -> Virtual:
     """One request, in no group that could help it."""
-    cluster = Cluster(rules, replies)
+    cluster = Virtual(rules, replies)
     cluster.arrive(1, timeout=timeout)
     return cluster.run()
 
 
 def four(
     rules: Rules, replies: Replies, collage: Seen | Broken | None, *, timeout: float = 4.0, hang_up: float | None = None
-) -> Cluster:
+) -> Virtual:
     """A full group, whose collage is sent at 0."""
-    cluster = Cluster(rules, replies, {1: collage}, usual=QUICK)
+    cluster = Virtual(rules, replies, {1: collage}, usual=QUICK)
     cluster.arrive(1, 2, 3, 4, timeout=timeout)
     if hang_up is not None:
         cluster.hang_up(1, hang_up)

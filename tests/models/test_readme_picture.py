@@ -52,7 +52,7 @@ def test_a_cell_without_a_detection_has_no_coded_answer(s_cnn: OnnxModel, collag
     assert picture.size == (readme_picture.WIDTH, readme_picture.HEIGHT)
 
 
-def test_the_command_draws_the_picture_in_docs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_draws_docs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn, shown = tmp_path / "new" / "collage.png", readme_picture.PICTURE
     main(["--out", str(drawn)])
     assert "dog-retriever: s-cnn dog, collage dog " in capsys.readouterr().out

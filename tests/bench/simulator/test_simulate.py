@@ -129,11 +129,11 @@ def test_a_crashed_worker_loses_its_calls_and_comes_back() -> None:
 
 
 def test_outages_begin_when_the_warm_up_is_over() -> None:
-    class Crashing(Script):
+    class CrashingOnce(Script):
         def outages(self, count: int, seed: int):  # type: ignore[no-untyped-def]
             yield Outage(0.05, 0.3, 0)
 
-    done = Simulation(Setup(1, 1), Rules.named("none"), Crashing({})).open(np.array([0.0, 0.5, 1.0, 1.1, 1.35]), 2)
+    done = Simulation(Setup(1, 1), Rules.named("none"), CrashingOnce({})).open(np.array([0.0, 0.5, 1.0, 1.1, 1.35]), 2)
     assert done.source.tolist() == [NOBODY, NOBODY, S_CNN]
 
 
