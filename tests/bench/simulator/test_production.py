@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.simulator.production import recorded
-from bench.simulator.replay import replay_command
+from bench.simulator.replay import recorded, replay_command
 from encoder.code import GroupShape
 from frontend.policy import Rules
 from frontend.policy.events import Answered, Arrived, CodedWorkers, Decoded, Event
