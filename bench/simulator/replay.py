@@ -19,7 +19,17 @@ from rich.progress import track
 from rich.table import Table
 
 from bench.measured import Figures, Run, extra_load, mean_of
-from bench.offer import REGIMES, Models, Regime, Seconds, TypicalModels, load_of, poisson, read_arrivals, read_numbers
+from bench.offer import (
+    REGIMES,
+    Models,
+    Regime,
+    Seconds,
+    TypicalModels,
+    load_of,
+    poisson,
+    read_arrivals,
+    read_numbers,
+)
 from bench.simulator.simulate import Setup, Simulation
 from collage.figures import OUT, write_figures
 from frontend.policy.events import PRIMARY, Answered, Arrived, CodedWorkers, Decoded, Event
@@ -31,6 +41,7 @@ __all__ = ["COMPARED", "EQUAL_RESOURCES", "REGIMES", "Setup", "about", "capacity
 EQUAL_RESOURCES = "equal-resources"  # policy none, and the redundant workers are s-cnn workers
 COMPARED = ("none", EQUAL_RESOURCES, *(policy for policy in POLICIES if policy != "none"))
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+FEWEST = 20  # arrivals, and own answers, of a record that can be replayed
 
 
 def simulate(
@@ -134,10 +145,6 @@ def table(title: str, rows: Sequence[Figures]) -> Table:
     return result
 
 
-FEWEST = 20
-"""Requests that a record must have to go by."""
-
-
 @dataclass(frozen=True)
 class Production:
     """Arrivals in seconds from the first one, how long first copies took, and the cluster that served them."""
@@ -174,7 +181,7 @@ def recorded(path: Path) -> Production:
 
 
 def _first_copies(events: list[Event], arrived: dict[int, float]) -> tuple[list[float], list[float]]:
-    """Seconds that first copies took, and those for which others were seen to be on their way."""
+    """Seconds that first copies took, and the least that the others took."""
     finished = {
         event.request: event.at - arrived[event.request]
         for event in events
@@ -216,7 +223,7 @@ def _command(command: str, argv: Sequence[str]) -> int:
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--latencies", type=Path, help="CSV file, one request per line")
         source.add_argument(
-            "--events", type=Path, help="what a frontend recorded (--events-file); tells arrivals and workers as well"
+            "--events", type=Path, help="record of a frontend (--events-file), with its arrivals and workers"
         )
         parser.add_argument("--column", help="heading of its column of latencies (the last one)")
         parser.add_argument("--unit", choices=UNITS, default="s", help="of the file's times (%(default)s)")

@@ -14,7 +14,15 @@ import numpy as np
 
 from bench.measured import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.offer import Models, Outage, Regime, Seconds, TypicalModels
-from bench.simulator.stations import Agenda, CallContext, CodedGroup, Setup, SimulatedFrontend, StationCall, Stations
+from bench.simulator.stations import (
+    Agenda,
+    CallContext,
+    CodedGroup,
+    Setup,
+    SimulatedFrontend,
+    StationCall,
+    Stations,
+)
 from frontend.policy import events as e
 from frontend.policy.balance import Balancer
 from frontend.policy.ejection import Ejection

@@ -1,4 +1,4 @@
-"""A simulated cluster: virtual time, workers with one slot and a bounded queue each, and the state of frontends."""
+"""The parts of a simulated cluster: virtual time, workers (one slot each, a bounded queue), the state of frontends."""
 
 from __future__ import annotations
 
