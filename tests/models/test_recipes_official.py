@@ -1,42 +1,34 @@
+"""The plan of the next zoo: what is planned can be built, and a wide net teaches live."""
+
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from models import teacher, train
-from models.checkpoint import ModelSpec
-from models.recipes import FAMILIES, Family
-from models.recipes_official import OFFICIAL, TEACHER, TEACHER_ROLE
+from models.checkpoint import ARCHITECTURES
+from models.recipes import FAMILIES
+from models.recipes.official import OFFICIAL, TEACHER, TEACHER_ARGUMENTS
+from models.steps import Family
+from models.train import flags, parser, step_of
 from tests.models.datasets import write_folders
 
-RECIPES = [(family, role) for family in OFFICIAL for role in family.recipes]
-IDS = [f"{family.data_sets[0]}-{role}" for family, role in RECIPES]
 
-
-def arguments(recipe: str) -> list[str]:
-    return ["--data", "data", "--out", "out.pt", *shlex.split(recipe.format(run="runs/x"))]
-
-
-@pytest.mark.parametrize(("family", "role"), RECIPES, ids=IDS)
-def test_a_recipe_is_understood_and_starts_from_what_is_there(family: Family, role: str) -> None:
-    recipe = family.recipes[role]
-    args = train.parser().parse_args(arguments(recipe))
-    earlier = [TEACHER_ROLE, *list(family.recipes)[: list(family.recipes).index(role)]]
-    named = re.findall(r"\{run\}-([\w-]+)\.pt", recipe)
-    assert set(named) <= set(earlier)
-    collage = args.model.startswith("collage")
-    assert collage == role.removeprefix("pretrained-").startswith("collage")
-    if collage:
-        assert f"{args.k}x{args.k}" in role
-    options = {name: value for name in ("widths", "blocks", "strides") if (value := getattr(args, name))}
-    if args.stem:
-        options["stem"] = int(args.stem) if collage else args.stem
-    k = args.k if collage else 1
-    spec = ModelSpec(args.model, "x", tuple("ab"), args.size * k, k, (0.5,) * 3, (0.25,) * 3, options)
-    assert sum(weight.numel() for weight in spec.build().parameters()) < 25e6
+@pytest.mark.parametrize("family", OFFICIAL, ids=lambda family: family.data_sets[0])
+def test_a_step_can_be_built_and_given_by_flags_and_starts_from_what_is_there(family: Family) -> None:
+    assert set(family.ships) <= set(family.steps)
+    roles = list(family.steps)
+    for role, step in family.steps.items():
+        assert set(step.parents) | set(step.teachers) <= {TEACHER, *roles[: roles.index(role)]}
+        assert (step.k > 1) == role.startswith("collage")
+        assert step.k == 1 or f"{step.k}x{step.k}" in role
+        arguments = (step.k, step.input_size, 10) if step.k > 1 else (10,)
+        with torch.device("meta"):
+            model = ARCHITECTURES[step.model](*arguments, **step.options)
+        assert sum(weight.numel() for weight in model.parameters()) < 25e6
+        assert step_of(parser().parse_args(["--data", "d", "--out", "o", *flags(step)])) == step
 
 
 def test_names_of_data_sets_belong_to_one_family() -> None:
@@ -45,7 +37,7 @@ def test_names_of_data_sets_belong_to_one_family() -> None:
 
 
 def test_the_teacher_recipe_is_understood() -> None:
-    args = teacher.parser().parse_args(arguments(TEACHER))
+    args = teacher.parser().parse_args(["--data", "data", "--out", "out.pt", *TEACHER_ARGUMENTS])
     assert (args.views, args.minutes, args.epochs) == (6, 112, 0)
 
 

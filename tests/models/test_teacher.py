@@ -9,14 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from models import checkpoint
-from models.augment import normalise
 from models.data import Dataset, load
 from models.export import export
 from models.measure import OnnxModel
 from models.restore import restore
 from models.teacher import TeacherRecipe, TeacherRun, main
 from models.train import describe
-from models.transfer import scores
 from models.wide import WideNet
 from tests.models.datasets import write_idx
 
@@ -199,7 +197,7 @@ def test_the_first_layers_offsets_are_learnt_at_first_only(data: Dataset) -> Non
 
 def test_the_first_layer_whitens_patches(data: Dataset) -> None:
     run = teacher(data)
-    x = normalise(torch.from_numpy(data.train.images), run.spec)
+    x = run.spec.normalise(torch.from_numpy(data.train.images))
     out = F.conv2d(x, run.model.whiten.weight).transpose(0, 1).flatten(1)
     torch.testing.assert_close(out[:12], -out[12:])
     strong = out[:12].square().mean(1)
@@ -256,9 +254,9 @@ def test_the_command_trains_resumes_and_exports(
         assert again == spec
         images = load(folder, 16).test.images
         expected = OnnxModel(file.read_bytes())(images)[0]
-        found = scores(restored, again, torch.from_numpy(images), bfloat16=False).numpy()
+        found = again.ask(restored, torch.from_numpy(images), bfloat16=False).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
         if storage == "fp32":
             np.testing.assert_allclose(
-                scores(model, spec, torch.from_numpy(images), bfloat16=False).numpy(), expected, rtol=0, atol=1e-4
+                spec.ask(model, torch.from_numpy(images), bfloat16=False).numpy(), expected, rtol=0, atol=1e-4
             )
