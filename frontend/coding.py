@@ -119,6 +119,8 @@ class _Run:
     calls: dict[int, Cancellable] = field(default_factory=dict)
     """Redundant runs under way, by row."""
     encoding: asyncio.Task[None] | None = None
+    foreign: bool = False
+    """Whether a member's own answer is of a model that the code does not decode for: the policy counts it."""
     models: dict[int, ModelInfo] = field(default_factory=dict)
     queue_s: float = 0.0
     inference_s: float = 0.0
@@ -199,9 +201,8 @@ class Coding:
             run.own[job.place] = own.output
             if run.progress.answered(job.place):
                 self._decode(job.group, run)
-        elif not run.progress.decoded and not run.progress.reachable(len(run.waiting)):
-            run.progress.decoded = True
-            self._feed(e.Decoded(self._loop.time(), job.group, {}))
+        else:
+            run.foreign = True
         self._forget_if_over(job.group, run)
 
     def left(self, job: Job) -> None:
@@ -314,5 +315,13 @@ class Coding:
         self._feed(e.Decoded(at, group, confidences))
 
     def _forget_if_over(self, group: int, run: _Run) -> None:
+        self._give_up_if_out_of_reach(group, run)
         if run.over and self._runs.get(group) is run:
             del self._runs[group]
+
+    def _give_up_if_out_of_reach(self, group: int, run: _Run) -> None:
+        """Tell the policy that a group will never be decodable, where it cannot know: it counts every own answer."""
+        out_of_reach = run.foreign and not run.progress.reachable(len(run.waiting) - 1)
+        if run.waiting and out_of_reach and not run.progress.decoded:
+            run.progress.decoded = True
+            self._feed(e.Decoded(self._loop.time(), group, {}))

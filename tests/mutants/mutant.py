@@ -10,7 +10,7 @@ _POLICY = [
     *(f"{_FRONTEND}policy{part}.py" for part in ("", "_codes", "_groups", "_limits")),
     *(f"{_FRONTEND}{name}.py" for name in ("groups", "policy_adaptive", "policy_table", "policy_properties")),
 ]
-_SHELL = [f"{_FRONTEND}{name}.py" for name in ("dispatch", "coding", "new_code")]
+_SHELL = [f"{_FRONTEND}{name}.py" for name in ("dispatch", "dispatch_limits", "coding", "coding_limits", "new_code")]
 TESTS = {
     "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY],
     "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY],
@@ -19,7 +19,12 @@ TESTS = {
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/": _POLICY,
-    "frontend/coding.py": [f"{_FRONTEND}coding.py", f"{_FRONTEND}dispatch.py", f"{_FRONTEND}new_code.py"],
+    "frontend/coding.py": [
+        f"{_FRONTEND}coding.py",
+        f"{_FRONTEND}coding_limits.py",
+        f"{_FRONTEND}dispatch.py",
+        f"{_FRONTEND}new_code.py",
+    ],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
     "frontend/": _SHELL,
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
