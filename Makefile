@@ -47,27 +47,27 @@ $(PROTOC)/ready: proto/toolchain.txt
 	@touch $@
 
 demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (under 4 minutes)
-	$(DEMO)/bin/python -m bench.runs.demo
+	$(DEMO)/bin/python -m bench demo
 
 up: $(DEMO)/ready ## Start a local cluster of MODEL's s-cnn and collage-cnn (GRID=3x3); Ctrl-C ends it
-	$(DEMO)/bin/python -m bench.cluster.local up --s-cnn $(MODEL)-s-cnn.onnx --collage $(MODEL)-collage-$(GRID).onnx
+	$(DEMO)/bin/python -m bench cluster up --s-cnn $(MODEL)-s-cnn.onnx --collage $(MODEL)-collage-$(GRID).onnx
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench
-	$(DEV)/bin/python -m bench.runs.experiment --policies none,replicate,hedge,collage,adaptive --groups 150 --scale 0.5
+	$(DEV)/bin/python -m bench experiment --policies none,replicate,hedge,collage,adaptive --groups 150 --scale 0.5
 
 # Pieces add up in out/bench-full and go on where they were interrupted; all but the first need the cores for themselves.
-FULL = $(DEV)/bin/python -m bench.runs.experiment --target bench-full
+FULL = $(DEV)/bin/python -m bench experiment --target bench-full
 
 bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes and loads, and a report (5 hours; resumes)
 
 bench-full-sim: $(SWEEPS:%=out/bench-full/runs/sweep-%.json) out/bench-scale.json
 
 out/bench-full/runs/sweep-%.json: | $(DEV)/ready
-	$(DEV)/bin/python -m bench.report.comparison sweep $* --out $@
+	$(DEV)/bin/python -m bench sweep $* --out $@
 
 out/bench-scale.json: | $(DEV)/ready
-	$(DEV)/bin/python -m bench.report.comparison sweep scale --out $@
+	$(DEV)/bin/python -m bench sweep scale --out $@
 
 bench-full-transient: $(DEV)/ready
 	$(FULL) --policies none,replicate:deadline=0.186,hedge:quantile=0.88,collage,adaptive --groups 2000 --scale 0.5
@@ -87,7 +87,7 @@ bench-full-open: $(DEV)/ready
 
 bench-full-report: $(DEV)/ready
 	$(FULL) --collect
-	$(DEV)/bin/python -m bench.report.comparison out/bench-full/runs out/bench-scale.json --out docs/results/bench-full
+	$(DEV)/bin/python -m bench report out/bench-full/runs out/bench-scale.json --out docs/results/bench-full
 	cp out/bench-full.json out/bench-scale.json docs/results/
 
 test: $(DEV)/ready ## Run all tests
@@ -119,7 +119,7 @@ k8s-validate: $(DEV)/ready ## Render the manifests, check them against Kubernete
 	$(DEV)/bin/python -m pytest tests/k8s
 
 monitoring: $(DEV)/ready ## Watch a cluster with a real Prometheus; try every dashboard and alert query (2 minutes)
-	$(DEV)/bin/python -m bench.runs.monitoring --pictures docs/dashboards
+	$(DEV)/bin/python -m bench monitoring --pictures docs/dashboards
 
 proto: $(PROTOC)/ready ## Generate the committed stubs from the .proto files
 	$(PROTOC)/bin/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy_grpc=$(PROTOC)/bin/protoc-gen-mypy_grpc \

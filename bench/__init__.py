@@ -1,1 +1,1 @@
-"""Experiments: a local cluster of real processes, load, latency tables, reports and the demo."""
+"""Experiments: local clusters, load, a simulator, reports. ``python -m bench --help`` lists the commands."""

@@ -1,4 +1,4 @@
-"""Training pictures: random variations of images, collages of them, and both normalised for a model."""
+"""Training pictures: random variations of images, and collages of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from encoder.grid import Grid
-from models.checkpoint import ModelSpec
 
 
 def augment(
@@ -101,10 +100,3 @@ def tile(cells: Tensor, grid: Grid) -> Tensor:
         left, top, right, bottom = grid.box(cell)
         collages[:, top:bottom, left:right] = members[:, cell, : bottom - top, : right - left]
     return collages
-
-
-def normalise(pixels: Tensor, spec: ModelSpec) -> Tensor:
-    """uint8 ``[B, H, W, 3]`` to the model's float32 ``[B, 3, H, W]``, channels last in memory."""
-    mean = torch.tensor(spec.mean, device=pixels.device)
-    std = torch.tensor(spec.std, device=pixels.device)
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from collage.figures import Row
-from collage.model_info import ModelInfo
-from models.description import classifies_collages
+from collage.model_info import ModelInfo, ModelKind
 from models.lineage import Lineage, Stage, epochs, of_description, planned, recorded
 from models.measure import OnnxModel, discover
 from models.recipes import FAMILIES
@@ -62,11 +61,11 @@ def line(info: ModelInfo, row: Row, runs: Lineage, s_cnn: Lineage) -> str:
     fields = (
         f"[{info.name}](#{info.name})",
         _percent(row["top1"]),
-        _percent(row["answered_share"]) if classifies_collages(info) else "",
-        _percent(row["coverage"]) if classifies_collages(info) else "",
+        _percent(row["answered_share"]) if info.kind is ModelKind.COLLAGE_CNN else "",
+        _percent(row["coverage"]) if info.kind is ModelKind.COLLAGE_CNN else "",
         str(len(runs)),
         f"{epochs(runs):g}",
-        f"{epochs(s_cnn):g}" if classifies_collages(info) else "",
+        f"{epochs(s_cnn):g}" if info.kind is ModelKind.COLLAGE_CNN else "",
         "not recorded" if unknown else f"{seconds / 3600:.1f}",
         f"{1e3 * float(row['latency_s'] or 0):.1f} ms",
         f"{row['latency_ratio']:.2f}",
@@ -78,7 +77,7 @@ def line(info: ModelInfo, row: Row, runs: Lineage, s_cnn: Lineage) -> str:
 def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn: Lineage) -> str:
     """One model's card, in Markdown; ``s_cnn`` is the lineage of the classifier that a collage-cnn protects."""
     extra: Mapping[str, Any] = info.extra
-    collage = classifies_collages(info)
+    collage = info.kind is ModelKind.COLLAGE_CNN
     beside = f"; its s-cnn: {_total(s_cnn)}" if collage else ""
     settings = ", ".join(f"{name} {value}" for name, value in extra["recipe"].items() if value)
     lines = [

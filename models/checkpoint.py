@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.collage_cnn import CollageResNet, CollageTiny, CollageVGG, CollageYolo
 from models.mobilenet import MobileNetV2
@@ -62,6 +62,19 @@ class ModelSpec:
         if self.kind == "s-cnn":
             return make(len(self.labels), **self.options)
         return make(self.k, self.size, len(self.labels), **self.options)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 ``[B, H, W, 3]`` to the model's float32 ``[B, 3, H, W]``, channels last in memory."""
+        mean = torch.tensor(self.mean, device=pixels.device)
+        std = torch.tensor(self.std, device=pixels.device)
+        return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def ask(self, model: nn.Module, pixels: Tensor, bfloat16: bool) -> Tensor:
+        """The raw float32 output of such a model for inputs uint8 ``[B, size, size, 3]``, which are where it is."""
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16):
+            out: Tensor = model(self.normalise(pixels))
+        return out.float()
 
 
 @contextmanager

@@ -32,16 +32,6 @@ def entry(info: ModelInfo) -> dict[str, str]:
     return {METADATA_KEY: info.to_json()}
 
 
-def classifies_collages(info: ModelInfo) -> bool:
-    """Whether the model is a collage-cnn."""
-    return info.kind is ModelKind.COLLAGE_CNN
-
-
-def classifies_images(info: ModelInfo) -> bool:
-    """Whether the model is a classifier of single images."""
-    return info.kind is ModelKind.S_CNN
-
-
 def code_of(info: ModelInfo) -> CollageCode:
     """The code of a collage-cnn, as a frontend makes it."""
-    return CollageCode(Grid(info.k, info.size), info.code.detection_threshold if info.code else 0.0)
+    return CollageCode(Grid(info.k, info.size), info.detection_threshold)

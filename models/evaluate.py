@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from collage.figures import OUT, Row, Scalar, command, commit, write_figures
+from collage.model_info import ModelKind
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import shrink
 from models.data import Split, find, load
-from models.description import classifies_images
 from models.measure import (
     ImageAnswer,
     OnnxModel,
@@ -64,7 +64,7 @@ def answer(models: Models, splits: Callable[[int], Split], seeds: int) -> dict[s
     for role, model in models.items():
         _progress(f"{model.info.name}: accuracy")
         split = splits(model.info.size if role.startswith("s-cnn") else models["s-cnn"].info.size)
-        if classifies_images(model.info):
+        if model.info.kind is ModelKind.S_CNN:
             answers[role] = list(classify(model, split))
         else:
             answers[role] = [found for seed in range(seeds) for found in classify_collages(model, split, seed)]
@@ -80,7 +80,7 @@ def accuracy(
     of cells whose answer the calibrated threshold accepts; ``covered_agreement`` is of these with the s-cnn.
     """
     row: dict[str, Scalar] = {"answers": len(answers), "top1": top1(answers)}
-    if classifies_images(model.info):
+    if model.info.kind is ModelKind.S_CNN:
         return row
     seeds = sorted({answer.seed for answer in answers if answer.seed is not None})
     each = {f"top1_seed_{seed}": top1([answer for answer in answers if answer.seed == seed]) for seed in seeds}
@@ -101,17 +101,17 @@ def accuracy(
     }
 
 
-def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds, by role and column, of all that is timed, measured in turns in one loop.
+def timed(models: Models, split: Split) -> dict[tuple[str, str], Callable[[int], Any]]:
+    """All that is timed, by role and column, for ``models.measure.medians``.
 
     ``latency_s`` is of one image or one collage, ``nine_s`` of nine images. The role ``code`` is the paper's case of
     encoding and decoding; a collage-cnn's own is from the s-cnn's input, decoding what it finds there.
     """
     images = split.images[:32]
-    calls: dict[tuple[str, str], Callable[[int], object]] = {}
+    calls: dict[tuple[str, str], Callable[[int], Any]] = {}
     for role, model in models.items():
         calls[role, "latency_s"] = inference(model, images)
-        if classifies_images(model.info):
+        if model.info.kind is ModelKind.S_CNN:
             calls[role, "nine_s"] = inference(model, images, RIVALS_K**2)
         else:
             code, group = model.code, [images[cell % len(images)] for cell in range(model.code.shape.members)]
@@ -119,6 +119,12 @@ def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, f
             calls[role, "encode_s"], calls[role, "decode_s"] = coding(code, group, found)
     group = [shrink(image, PAPER_IMAGE, PAPER_IMAGE) for image in images]
     calls["code", "encode_s"], calls["code", "decode_s"] = coding(CollageCode(PAPER_GRID), group)
+    return calls
+
+
+def latency(models: Models, split: Split, repeats: int) -> dict[str, dict[str, float]]:
+    """Median seconds, by role and column, of all that is timed, measured in turns in one loop."""
+    calls = timed(models, split)
     seconds: dict[str, dict[str, float]] = {}
     for (role, column), value in zip(calls, medians(list(calls.values()), repeats), strict=True):
         seconds.setdefault(role, {})[column] = value

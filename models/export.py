@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
-from collage.model_info import ModelInfo
+from collage.model_info import ModelInfo, ModelKind
 from models import checkpoint, description
 from models.checkpoint import ModelSpec
 from models.collage_cnn import CollageCNN, detections
@@ -169,7 +169,7 @@ def check(served: Served, exported: OnnxModel, pixels: NDArray[np.uint8], storag
 
 def accuracy(exported: OnnxModel, split: Split) -> float:
     """Top-1 on a split, over cells for a collage-cnn."""
-    single = description.classifies_images(exported.info)
+    single = exported.info.kind is ModelKind.S_CNN
     return top1(list(classify(exported, split) if single else classify_collages(exported, split, seed=0)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,10 @@ from torch import Tensor, nn
 
 from models.augment import augment, cut_mix
 from models.checkpoint import ModelSpec, written
-from models.data import Dataset, load, placements
+from models.data import Dataset, digest, load, placements
 from models.layers import default_precision
 from models.steps import Recipe
 from models.tasks import task_of
-from models.tasks.task import asked
 from models.transfer import stored
 
 
@@ -45,7 +45,7 @@ class Lessons:
     ) -> None:
         self.data, self.recipe, self.size, self.device = data, recipe, size, device
         self.teachers = teachers
-        self.live = [(task_of(spec), asked(model, spec, bfloat16)) for spec, model in teachers.live]
+        self.live = [(task_of(spec), partial(spec.ask, model, bfloat16=bfloat16)) for spec, model in teachers.live]
 
     def check(self, count: int) -> None:
         """Raises ValueError if a live teacher has other classes, or cannot look at ``count`` images of this size."""
@@ -94,6 +94,17 @@ class Lessons:
         return targets + self.recipe.distil * (torch.stack(answers).mean(0) - targets)
 
 
+def gather(
+    teacher: Path | None, live: Sequence[Path], folder: Path, device: str, data: Dataset, kept: Path
+) -> Teachers:
+    """The teachers in these files; the answers of ``teacher``, see ``teach``, are stored in the folder ``kept``."""
+    answers = None
+    if teacher:
+        images = digest(data.train.ids)[:8]  # others have other answers
+        answers = teach(teacher, folder, device, data, kept / f"{teacher.stem}-{images}.npy")
+    return Teachers(answers, [stored(path, device) for path in live])
+
+
 def same_classes(teacher: ModelSpec, data: Dataset) -> None:
     """Raises ValueError where a teacher's classes are not the data set's, in the same order."""
     if teacher.labels != data.labels:
@@ -118,7 +129,7 @@ def teach(teacher: Path, folder: Path, device: str, data: Dataset, kept: Path) -
         known: NDArray[np.float32] = np.load(kept)
         if known.shape == answers.shape:
             return known
-    task, ask = task_of(spec), asked(model, spec, default_precision(device) == "bf16")
+    task, ask = task_of(spec), partial(spec.ask, model, bfloat16=default_precision(device) == "bf16")
     train = load(folder, spec.image_size).train
     order = np.concatenate(list(placements(train, task.members, seed=0)))
     step = max(1, 250 // task.members) * task.members
@@ -127,6 +138,6 @@ def teach(teacher: Path, folder: Path, device: str, data: Dataset, kept: Path) -
         images = torch.from_numpy(train.images[index]).to(device)
         for flipped, batch in enumerate((images, images.flip(2))):
             answers[flipped, index] = task.classes(ask, batch).softmax(-1).cpu().numpy()
-    with written(kept) as partial, partial.open("wb") as file:
+    with written(kept) as path, path.open("wb") as file:
         np.save(file, answers)
     return answers

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from collage.model_info import ModelKind
 from encoder.code import Decoding
 from encoder.collage import CollageCode, Detections
 from encoder.image import Pixels, shrink
@@ -65,8 +66,7 @@ def discover(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
         info = OnnxModel(path).info
         dataset = str(info.extra.get("dataset", ""))
         role = path.stem.removeprefix(f"{dataset}-")
-        known = description.classifies_images(info) or description.classifies_collages(info)
-        if not known or not dataset or role == path.stem:
+        if info.kind is ModelKind.PARITY or not dataset or role == path.stem:
             print(f"{path} is left out: not an s-cnn or collage-cnn called <data set>-<role>.onnx", file=sys.stderr)
         else:
             found.setdefault(dataset, {})[role] = path
@@ -158,7 +158,7 @@ def inference(model: OnnxModel, images: NDArray[np.uint8], batch: int = 1) -> Ca
 
     Turn by turn the input differs; ``images`` have the s-cnn's size.
     """
-    if description.classifies_images(model.info):
+    if model.info.kind is ModelKind.S_CNN:
         size = model.info.size
         pixels = np.stack([shrink(image, size, size) for image in images])
         batches = [pixels.take(range(i, i + batch), 0, mode="wrap") for i in range(len(pixels))]

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 
 from models.checkpoint import ARCHITECTURES, ModelSpec
-from models.data import Dataset, digest, load
+from models.data import Dataset, load
 from models.layers import default_precision, keep_memory
-from models.lessons import Teachers, teach
-from models.lineage import joined
+from models.lessons import gather
 from models.steps import Recipe, Step
 from models.trainer import Trainer
-from models.transfer import lineage_of, stored
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OPTIONS = ("widths", "blocks", "strides", "pools", "stem")
@@ -72,24 +70,17 @@ def _prepared(
     data = load(folder, step.image_size, train_size)
     spec = describe(data, step.model, step.input_size, step.k, dict(step.options))
     out.parent.mkdir(parents=True, exist_ok=True)
-    answers = None
-    if step.teacher:
-        teacher, images = source(step.teacher), digest(data.train.ids)[:8]  # others have other answers
-        answers = teach(teacher, folder, device, data, out.with_name(f"{teacher.stem}-{images}.npy"))
-    teachers = Teachers(answers, [stored(source(name), device) for name in step.live_teachers])
+    teacher, live = source(step.teacher) if step.teacher else None, [source(name) for name in step.live_teachers]
+    teachers = gather(teacher, live, folder, device, data, out.parent)
     trainer = Trainer(spec, data, step.recipe, device, precision or default_precision(device), teachers)
     if out.exists():
         trainer.resume(out)
         print(f"resuming after {len(trainer.log)} epochs")
         return spec, trainer
     parents = [source(name) for name in step.parents]
+    taken = trainer.start_from(parents, [source(name) for name in step.teachers])
     if parents:
-        print(f"{trainer.start_from(*parents)} tensors from {', '.join(map(str, parents))}")
-    trainer.lineage = {
-        "earlier": [asdict(stage) for stage in joined(map(lineage_of, parents))],
-        "parents": [parent.stem for parent in parents],
-        "teachers": [source(name).stem for name in step.teachers],
-    }
+        print(f"{taken} tensors from {', '.join(map(str, parents))}")
     return spec, trainer
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import checkpoint
-from models.augment import normalise
 from models.checkpoint import ModelSpec
 from models.data import Dataset, Split, digest, placements
 from models.lessons import Lessons, Teachers
 from models.optim import optimisers
 from models.steps import Recipe
-from models.tasks import task_of
-from models.tasks.task import TrainingTask, asked
-from models.transfer import start
+from models.tasks import TrainingTask, task_of
+from models.transfer import origin, start
 
 ANCHORS = 500
 """Images whose statistics an exported model gets for its batch norm, which export folds away."""
@@ -119,16 +118,20 @@ class Trainer:
         self.log = content["log"]
         self.lineage = content.get("lineage", {})
 
-    def start_from(self, *sources: Path) -> int:
-        """Take over what fits of other models, see ``models.transfer.start``; returns how many tensors that are."""
+    def start_from(self, parents: Sequence[Path], teachers: Sequence[Path] = ()) -> int:
+        """Begin a run: take over the weights of parents that fit, and record where the model comes from.
+
+        Returns the number of tensors taken, see ``models.transfer.start``.
+        """
 
         def sample() -> Tensor:
             rng = np.random.default_rng(self.recipe.seed)
             order = rng.permutation(len(self.data.train))  # folders are read class by class
             chosen = order[: min(ANCHORS, len(order)) // self.task.members * self.task.members]
-            return normalise(self.task.batch(*self.lessons.draw(chosen, rng), rng).pixels, self.spec)
+            return self.spec.normalise(self.task.batch(*self.lessons.draw(chosen, rng), rng).pixels)
 
-        return start(self.model, sources, sample)
+        self.lineage = origin(parents, teachers)
+        return start(self.model, parents, sample) if parents else 0
 
     @torch.no_grad()
     def score(self, split: Split) -> float:
@@ -137,7 +140,7 @@ class Trainer:
         members = self.task.members
         count = max(1, 512 // members) * members
         order = np.concatenate(list(placements(split, members, seed=0)))
-        ask, total = asked(self.model, self.spec, self.bfloat16), 0.0
+        ask, total = partial(self.spec.ask, self.model, bfloat16=self.bfloat16), 0.0
         for first in range(0, len(order), count):
             index = order[first : first + count]
             images = torch.from_numpy(split.images[index]).to(self.device)
@@ -184,7 +187,7 @@ class Trainer:
     def _step(self, index: NDArray[np.int64], rng: np.random.Generator, done: float) -> float:
         """One step over training images; ``done`` is the share of the run that lies behind. Returns the loss."""
         batch = self.task.batch(*self.lessons.draw(index, rng), rng)
-        x = normalise(batch.pixels, self.spec)
+        x = self.spec.normalise(batch.pixels)
         if done < self.recipe.small_share:
             side = self.recipe.small_size * self.spec.k
             x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch.nn import functional as F
 from models import checkpoint
 from models.checkpoint import ModelSpec
 from models.collage_cnn import resized
-from models.lineage import Lineage, of_checkpoint, of_description
+from models.lineage import Lineage, joined, of_checkpoint, of_description
 from models.restore import EXPORTED, anchor, described, restore
 
 
@@ -27,6 +29,15 @@ def lineage_of(path: Path) -> Lineage:
     if path.suffix == EXPORTED:
         return of_description(path.stem, described(path).extra)
     return of_checkpoint(path.stem, checkpoint.read(path))
+
+
+def origin(parents: Sequence[Path], teachers: Sequence[Path]) -> dict[str, Any]:
+    """The record of where a new run's model comes from, as ``models.lineage.of_checkpoint`` reads it."""
+    return {
+        "earlier": [asdict(stage) for stage in joined(map(lineage_of, parents))],
+        "parents": [path.stem for path in parents],
+        "teachers": [path.stem for path in teachers],
+    }
 
 
 def start(model: nn.Module, sources: Sequence[Path], sample: Callable[[], Tensor]) -> int:

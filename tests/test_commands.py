@@ -20,14 +20,15 @@ from tests.documents import PAGES, ROOT, commands, programs, usage
 
 RUN = {
     "make up*": "tests/bench/cluster/test_local.py::test_up_says_how_to_call_it_and_ends_with_a_signal",
-    "make demo": "tests/bench/cluster/test_local.py::test_the_demo_compares_three_policies",
+    "make demo": "tests/bench/runs/test_demo.py::test_the_demo_compares_three_policies",
     "make clean": "tests/test_project.py::test_make_clean_keeps_results_and_trained_models",
     "make proto": "tests/test_stubs.py::test_committed_stubs_are_what_make_proto_generates",
     "make zoo*": "tests/models/test_zoo.py::test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served",
     "make data": "tests/models/test_fetch.py::test_an_archive_is_unpacked",
     "make evaluate*": "tests/models/test_evaluate.py::test_tables_and_pictures",
     "make help": "tests/test_commands.py::test_make_help_lists_every_target_for_users",
-    "make bench-full-sim": "tests/bench/report/test_comparison.py::test_every_case_of_the_sweep_can_be_simulated",
+    "python -m models.readme_picture": "tests/models/test_readme_picture.py::test_the_command_draws_the_picture_in_docs",
+    "make bench-full-sim": "tests/bench/simulator/test_sweep.py::test_every_case_of_the_sweep_can_be_simulated",
     ".venv/bin/collage health": "tests/test_cli.py::test_health_shows_every_process_of_the_cluster_file",
     ".venv/bin/collage predict *": "tests/test_cli.py::test_predict_prints_a_table",
     "collage predict shoe.png": "tests/test_cli.py::test_predict_prints_a_table",

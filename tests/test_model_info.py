@@ -106,6 +106,7 @@ def test_k_makes_the_code_of_a_collage() -> None:
         ({"version": 7}, "version must be"),
         ({"extra": []}, "extra must be"),
         ({"task": "ranking"}, "task must be classification or localisation"),
+        ({"task": ["classification"]}, "task must be"),
         ({"task": LOCALISATION}, "a localiser has no labels, and a collage-cnn is none"),
         ({"code": 3}, "code must be a JSON object with name, members"),
         ({"code": {"name": "collage"}}, "code must be"),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError
+from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError
 from collage.tensors import TensorError, image_from_tensor
 from collage.v1 import tensor_pb2
 from worker.metrics import WorkerMetrics
-from worker.model import Floats, Model
+from worker.model import Floats, ServedModel
 from worker.slowdown import Slowdown
 
 _SMOOTHING = 0.1  # of the running mean
@@ -34,7 +34,7 @@ class Engine:
     the caller stops the inference and frees the slot. At most ``queue_size`` calls wait for the slot, in order.
     """
 
-    def __init__(self, model: Model, slowdown: Slowdown, queue_size: int, metrics: WorkerMetrics) -> None:
+    def __init__(self, model: ServedModel, slowdown: Slowdown, queue_size: int, metrics: WorkerMetrics) -> None:
         """Take over a loaded model; call ``warm_up`` before serving."""
         self.model = model
         self._slowdown = slowdown
@@ -96,7 +96,7 @@ class Engine:
         return Inference(outputs, queue_s=started - arrived, inference_s=finished - started)
 
     def _admit(self, time_remaining: float | None) -> None:
-        """Refuse what would only wait in vain; a call that finds nobody before it is always taken."""
+        """Refuse a call that would wait in vain; one that finds the worker idle is always taken."""
         wait = self._admitted * self._busy_s
         if self._admitted > self.queue_size:
             reason = f"{self.queue_size} calls are waiting here already"

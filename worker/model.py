@@ -26,8 +26,8 @@ class ModelError(Exception):
     """A model that cannot be served; the message is one line for the operator."""
 
 
-class Model:
-    """One ONNX Runtime session.
+class ServedModel:
+    """A model in one ONNX Runtime session.
 
     It takes one input, uint8 ``[N, size, size, 3]``, normalised inside the graph. It gives what ``usual_outputs`` lists
     for its kind and task, with a batch dimension in front and under these names; where only one output is needed, the

@@ -9,8 +9,9 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
+from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import Server, boundary
+from collage.serving import Server
 from collage.tensors import pack
 from collage.v1 import model_pb2, model_pb2_grpc
 from inference import open_inference_pb2_grpc
@@ -19,7 +20,7 @@ from worker.config import WorkerSettings
 from worker.engine import Engine
 from worker.inference import WorkerInference
 from worker.metrics import WorkerMetrics
-from worker.model import Model
+from worker.model import ServedModel
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 from worker.streams import CallServer
 
@@ -75,7 +76,7 @@ class WorkerProcess:
 
     def __init__(self, settings: WorkerSettings, registry: CollectorRegistry) -> None:
         """Load the model; raises ModelError or SlowdownError."""
-        model = Model(settings.model, settings.threads)
+        model = ServedModel(settings.model, settings.threads)
         collage = model.info.kind is ModelKind.COLLAGE_CNN
         scale = settings.slowdown_scale * (COLLAGE_FACTOR if collage else 1.0)
         slowdown = Slowdown(settings.slowdown, settings.slowdown_seed, scale)

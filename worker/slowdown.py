@@ -24,7 +24,7 @@ COLLAGE_FACTOR = 0.9
 MOVES_EVERY_S = 30.0
 """How long a worker of the mixture stays slow before the slowness moves on; not scaled."""
 SLOW_IN = 50
-"""One worker in so many is slow at a time (at least one): figure 2 has one slow machine among 50."""
+"""One of this number of workers is slow at a time, and at least one: figure 2 has one slow machine among 50."""
 
 Quantiles = Callable[[float], float]
 """The inverse of a distribution function: seconds that a share (0 to 1) of draws stays within."""

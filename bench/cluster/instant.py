@@ -1,6 +1,6 @@
-"""Workers that answer at once, and bare proxies in front of them: what the frontend's own cost is measured against.
+"""Workers that answer at once, and bare proxies in front of them, to measure the frontend's own cost against.
 
-``python -m bench.instant workers --s-cnn 9 --collage 1 --size 32 --addresses FOLDER`` and ``python -m bench.instant
+``python -m bench instant workers --s-cnn 9 --collage 1 --size 32 --addresses FOLDER`` and ``python -m bench instant
 proxy --workers FILE``. The workers are production servicers over an engine that computes nothing.
 """
 
@@ -20,9 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from numpy.typing import NDArray
 
-from bench.cluster.processes import HOST
+from collage.channels import channel_options, server_options
+from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import boundary, channel_options, new_server, server_options
+from collage.serving import new_server
 from collage.tensors import image_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2, tensor_pb2
 from encoder.grid import Grid
@@ -33,11 +34,10 @@ from worker.server import ModelServicer
 
 LABELS = tuple("abcdefghij")
 K = 3
-ADDRESSES = {ModelKind.S_CNN: "s-cnn", ModelKind.COLLAGE_CNN: "collage-cnn"}
-"""Files with one address a line, as the frontend reads them."""
+HOST = "127.0.0.1"
 
 
-class Instant(Engine):
+class InstantEngine(Engine):
     """Always the first class: alone, or in all K x K cells. Answers after ``service_s`` seconds, any number at once."""
 
     def __init__(self, info: ModelInfo, service_s: float) -> None:
@@ -45,7 +45,7 @@ class Instant(Engine):
         self._outputs = _outputs(info)
 
     def image(self, tensor: tensor_pb2.Tensor) -> NDArray[np.uint8]:
-        """As of any worker."""
+        """The pixels of a valid tensor, as for any worker."""
         return image_from_tensor(tensor, self.info.size)
 
     async def infer(
@@ -68,7 +68,7 @@ def _outputs(info: ModelInfo) -> tuple[Floats, ...]:
 async def _worker(info: ModelInfo, service_s: float) -> tuple[grpc.aio.Server, str]:
     """A started worker, SERVING, and its address."""
     server = new_server(server_options())
-    engine = Instant(info, service_s)
+    engine = InstantEngine(info, service_s)
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(engine, info, asyncio.Event()), server)
     status = health.HealthServicer()
     await status.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -79,7 +79,7 @@ async def _worker(info: ModelInfo, service_s: float) -> tuple[grpc.aio.Server, s
 
 
 async def workers(s_cnn: int, collage: int, size: int, service_s: float, addresses: Path) -> list[grpc.aio.Server]:
-    """Start them all, and write down where they are."""
+    """Start them all. The folder ``addresses`` gets a file of addresses for each kind of model, named by it."""
     models = (
         (ModelInfo.make("instant", ModelKind.S_CNN, LABELS, size, version="1"), s_cnn),
         (ModelInfo.collage("instant", LABELS, K * 32, K, 0.1, accept_threshold=0.5, version="1"), collage),
@@ -88,12 +88,12 @@ async def workers(s_cnn: int, collage: int, size: int, service_s: float, address
     for info, count in models:
         started = [await _worker(info, service_s) for _ in range(count)]
         servers += [server for server, _ in started]
-        (addresses / ADDRESSES[info.kind]).write_text("\n".join(address for _, address in started))
+        (addresses / info.kind).write_text("\n".join(address for _, address in started))
     return servers
 
 
 class _Proxy:
-    """Passes tensors on as they are, and images decoded; one worker after the other, no more than anyone would write.
+    """Passes tensors on, and images decoded, to one worker after the other: the least that a proxy must do.
 
     Images are decoded in the event loop: with one core for all that is faster than handing them to a thread.
     """
@@ -148,9 +148,9 @@ async def _run(args: argparse.Namespace) -> None:
     await asyncio.gather(*(server.stop(None) for server in servers))
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> int:
     """Run until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m bench.instant", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench instant", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     instant = commands.add_parser("workers")
     instant.add_argument("--s-cnn", type=int, default=9)
@@ -163,8 +163,5 @@ def main() -> None:
         command.add_argument("--size", type=int, default=32)
         command.add_argument("--port", type=int, default=0)
         command.add_argument("--metrics-port", type=int, default=0)
-    asyncio.run(_run(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()
+    asyncio.run(_run(parser.parse_args(argv)))
+    return 0

@@ -17,7 +17,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput  
 HOST = "127.0.0.1"
 
 
-class Instant(MLModel):  # type: ignore[misc]
+class InstantModel(MLModel):  # type: ignore[misc]
     """Always the first of ten classes, whatever it is sent."""
 
     async def load(self) -> bool:
@@ -41,7 +41,7 @@ async def serve(port: int) -> None:
     ports = {"grpc_port": port, "http_port": free_port(), "metrics_endpoint": None}
     settings = Settings(host=HOST, parallel_workers=0, debug=False, **ports)
     server = MLServer(settings)
-    serving = asyncio.create_task(server.start([ModelSettings(name="instant", implementation=Instant)]))
+    serving = asyncio.create_task(server.start([ModelSettings(name="instant", implementation=InstantModel)]))
     while not serving.done():
         with contextlib.suppress(OSError):
             (await asyncio.open_connection(HOST, port))[1].close()

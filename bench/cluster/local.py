@@ -1,4 +1,7 @@
-"""A cluster of real processes on this machine; ``python -m bench.cluster up`` starts one and waits."""
+"""A cluster of real processes on this machine; ``python -m bench cluster up`` starts one and waits.
+
+Other rooms import the names of child processes here.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,54 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from bench.cluster.processes import HOST, LOGS, Child, ProcessError, ProcessGroup, cancel_on_signals
+from bench.cluster.processes import HOST, LOGS, Child, Metrics, ProcessError, ProcessGroup
 from collage.cli import CLUSTER_FILE
 from collage.client import DEFAULT_ADDRESS, Client, ClientError
+
+__all__ = [
+    "COLLAGE",
+    "HOST",
+    "LOGS",
+    "S_CNN",
+    "Child",
+    "Cluster",
+    "Metrics",
+    "ProcessError",
+    "ProcessGroup",
+    "busy_s",
+    "until_serving",
+]
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "models" / "zoo"
 S_CNN = ZOO / "fashion-mnist-s-cnn.onnx"
 COLLAGE = ZOO / "fashion-mnist-collage-3x3.onnx"
 SERVING_TIMEOUT_S = 30.0
+ATTEMPTS = {"coded": "collages", "replica": "replicas"}
+"""Redundant calls: labels of the frontend's counter, and our names."""
 
 
 class Cluster(ProcessGroup):
-    """One frontend, s-cnn workers and collage-cnn workers, as child processes with one ONNX thread each.
+    """One frontend, s-cnn workers and redundant workers, as child processes with one ONNX thread each.
 
-    Serving once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker,
-    or are made for each from its place among all (from 0, s-cnn workers first),
-    ``frontend_flags`` to the frontend (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one.
+    ``coded`` is the redundant model, or one for each redundant input of a code; each has ``coded_workers``. Serving
+    once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker, or are
+    made for each from its place among all (from 0, s-cnn workers first), ``frontend_flags`` to the frontend
+    (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one.
     """
 
     def __init__(
         self,
         s_cnn: Path = S_CNN,
-        collage: Path = COLLAGE,
+        coded: Path | Sequence[Path] = COLLAGE,
         *,
         s_cnn_workers: int = 9,
-        collage_workers: int = 1,
+        coded_workers: int = 1,
         worker_flags: Sequence[str] | Callable[[int], Sequence[str]] = (),
         frontend_flags: Sequence[str] = (),
         port: int = 0,
@@ -54,14 +75,22 @@ class Cluster(ProcessGroup):
             return made
 
         self.s_cnn = workers("s-cnn", s_cnn, s_cnn_workers)
-        self.collage = workers("collage-cnn", collage, collage_workers)
+        models = (
+            {"collage-cnn": coded} if isinstance(coded, Path) else {f"row-{n}": path for n, path in enumerate(coded)}
+        )
+        self.rows = [workers(role, model, coded_workers) for role, model in models.items()]
         self.frontend = self.add("frontend", "frontend", ())
         self.frontend.port = port
         self._frontend_flags = frontend_flags
 
+    @property
+    def coded(self) -> list[Child]:
+        """All redundant workers."""
+        return [child for row in self.rows for child in row]
+
     async def __aenter__(self) -> Self:
         try:
-            await self.start([*self.s_cnn, *self.collage])
+            await self.start([*self.s_cnn, *self.coded])
             await self.restart_frontend(self._frontend_flags)
         except BaseException:
             await self.stop()
@@ -70,10 +99,31 @@ class Cluster(ProcessGroup):
 
     async def restart_frontend(self, flags: Sequence[str]) -> None:
         """Start the frontend with these flags, on the same port; stops the one that runs. Returns when it serves."""
-        s_cnn, collage = (",".join(child.address for child in role) for role in (self.s_cnn, self.collage))
-        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", collage, *flags)
+        s_cnn, *coded = (",".join(child.address for child in workers) for workers in (self.s_cnn, *self.rows))
+        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", *coded, *flags)
         await self.frontend.restart()
         await until_serving(self.frontend)
+
+    @property
+    def workers(self) -> list[Child]:
+        """All workers, those of the s-cnn first."""
+        return [*self.s_cnn, *self.coded]
+
+    async def sent(self) -> Counter[str]:
+        """Collages and replicas that the frontend has sent since its start; of two counts, subtract the first."""
+        metrics = await self.frontend.metrics()
+        sent = {name: metrics.value("collage_sent_total", attempt=name) for name in ATTEMPTS}
+        return Counter({ATTEMPTS[name]: int(number) for name, number in sent.items()})
+
+    async def busy_s(self) -> float:
+        """Seconds that all workers have spent computing since their start."""
+        return await busy_s(self.workers)
+
+
+async def busy_s(workers: Iterable[Child]) -> float:
+    """Seconds that these workers have spent computing since their start."""
+    scraped = [await worker.metrics() for worker in workers]
+    return sum(metrics.value("collage_worker_busy_seconds_total") for metrics in scraped)
 
 
 async def until_serving(child: Child, timeout_s: float = SERVING_TIMEOUT_S) -> None:
@@ -98,13 +148,12 @@ def _python(module: str, *flags: str) -> list[str]:
 
 
 async def _up(args: argparse.Namespace, frontend_flags: Sequence[str]) -> None:
-    cancel_on_signals()
     try:
         cluster = Cluster(
             args.s_cnn,
             args.collage,
             s_cnn_workers=args.workers,
-            collage_workers=args.collage_workers,
+            coded_workers=args.collage_workers,
             worker_flags=("--slowdown", args.slowdown),
             frontend_flags=frontend_flags,
             port=args.port,
@@ -131,7 +180,7 @@ async def _watch(child: Child, needed: bool) -> None:
 def _announce(cluster: Cluster, model: Path) -> None:
     processes = [
         {"role": child.role, "address": child.address, "metrics": child.metrics_address}
-        for child in (cluster.frontend, *cluster.s_cnn, *cluster.collage)
+        for child in (cluster.frontend, *cluster.s_cnn, *cluster.coded)
     ]
     CLUSTER_FILE.parent.mkdir(parents=True, exist_ok=True)
     CLUSTER_FILE.write_text(json.dumps(processes, indent=1) + "\n")
@@ -145,7 +194,7 @@ def _announce(cluster: Cluster, model: Path) -> None:
     if sample.is_relative_to(Path.cwd()):
         sample = sample.relative_to(Path.cwd())
     print(
-        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.collage)} collage-cnn workers\n\n"
+        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.coded)} collage-cnn workers\n\n"
         f"  {command} predict {sample}{option}\n"
         f"  {command} predict {sample.parent}/*.png --json{option}\n"
         f"  {command} health{option}\n"
@@ -155,9 +204,9 @@ def _announce(cluster: Cluster, model: Path) -> None:
     )
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Run ``up``: 0 after SIGINT or SIGTERM, 1 if the cluster could not start or its frontend ended."""
-    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench cluster", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser(
         "up",
@@ -172,7 +221,7 @@ def main() -> int:
     up.add_argument(
         "--slowdown", default="off", help="make workers straggle: quantiles:bench/latency.json (%(default)s)"
     )
-    args, frontend_flags = parser.parse_known_args()
+    args, frontend_flags = parser.parse_known_args(argv)
     try:
         asyncio.run(_up(args, frontend_flags))
     except* ProcessError as failures:
@@ -181,7 +230,3 @@ def main() -> int:
     else:
         failed = False
     return int(failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

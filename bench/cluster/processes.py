@@ -33,7 +33,9 @@ os.execv(command[0], command)
 
 
 class ProcessError(Exception):
-    """A child did not start; the message ends with the last lines of its log."""
+    """A child did not start or does not do what it should; the message may end with the last lines of its log."""
+
+    exit_code = 1
 
 
 class Metrics(dict[str, float]):
@@ -150,7 +152,7 @@ class Child:
         await self.wait()
 
     def freeze(self) -> None:
-        """Stop it in its tracks (SIGSTOP): its connections stay open, and nothing answers."""
+        """Stop it (SIGSTOP): its connections stay open, and nothing answers."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -158,7 +160,7 @@ class Child:
         self._signal(signal.SIGCONT)
 
     async def stop(self, timeout_s: float = 10.0) -> int:
-        """Ask it to finish what is in flight and end (SIGTERM), kill it after ``timeout_s``; returns the exit code."""
+        """Ask it to finish its calls and end (SIGTERM), kill it after ``timeout_s``; returns the exit code."""
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
         try:
@@ -192,14 +194,6 @@ class Child:
         return Metrics.parse(await asyncio.to_thread(scrape))
 
 
-def cancel_on_signals() -> None:
-    """Make SIGINT and SIGTERM cancel the current task, so that its ``async with`` blocks are left in order."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine calls this
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-
-
 class ProcessGroup:
     """Children that end with the ``async with`` block, however it ends; SIGKILL of this process ends them as well."""
 
@@ -214,7 +208,7 @@ class ProcessGroup:
         await self.stop()
 
     def add(self, role: str, name: str, command: Sequence[str]) -> Child:
-        """A child, not started yet; its log ``<name>.log`` begins anew."""
+        """A child, not started yet; its log ``<name>.log`` starts empty."""
         log = self.logs / f"{name}.log"
         log.unlink(missing_ok=True)
         child = Child(role, name, command, log)

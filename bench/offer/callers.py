@@ -1,4 +1,4 @@
-"""Callers that ask, wait and ask again, and what they ask: for measuring speed."""
+"""Callers that ask, wait and ask again, for measuring speed, and images that they send."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ import numpy as np
 from google.protobuf.message import Message
 from PIL import Image
 
-from bench.cluster.processes import ProcessError
 from collage.v1 import predict_pb2, predict_pb2_grpc
 
 SIDE = 224  # of an image, pixels
 
-Call = Callable[[], Awaitable[object]]
+Ask = Callable[[], Awaitable[object]]
 """Asks once."""
 Load = Callable[[int, float], Awaitable[int]]
-"""Keeps so many requests in flight for so many seconds; returns how many were answered."""
+"""Keeps a number of requests in flight for some seconds; returns the number of answers."""
 
 
-def unary(call: Call) -> Load:
+class CallError(Exception):
+    """A measured call failed; the message says how."""
+
+    exit_code = 1
+
+
+def unary(ask: Ask) -> Load:
     """Callers that ask, wait and ask again."""
 
     async def load(in_flight: int, seconds: float) -> int:
@@ -37,7 +42,7 @@ def unary(call: Call) -> Load:
         async def caller() -> int:
             count = 0
             while clock() < until:
-                await call()
+                await ask()
                 count += 1
             return count
 
@@ -47,7 +52,7 @@ def unary(call: Call) -> Load:
 
 
 def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.PredictRequest) -> Load:
-    """The same over one stream."""
+    """Callers that share one stream; see ``unary``."""
 
     async def load(in_flight: int, seconds: float) -> int:
         clock = asyncio.get_running_loop().time
@@ -66,7 +71,7 @@ def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.
         count = 0
         async for response in stub.PredictStream(requests()):
             if response.WhichOneof("result") != "response":
-                raise ProcessError(f"the frontend failed: {response.error.message}")
+                raise CallError(f"the frontend failed: {response.error.message}")
             room.release()
             count += 1
         return count
@@ -75,7 +80,7 @@ def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.
 
 
 H2LOAD = shutil.which("h2load")
-"""A load generator in C (Debian's package nghttp2-client), which leaves the processor to what is measured."""
+"""A load generator in C (Debian's package nghttp2-client), which leaves the processor to the measured process."""
 
 
 def saturating(address: str, method: str, message: Message) -> Load:
@@ -101,14 +106,14 @@ def saturating(address: str, method: str, message: Message) -> Load:
             printed, _ = await process.communicate()
         found = re.search(rb"(\d+) succeeded, (\d+) failed", printed)
         if found is None or found[2] != b"0":
-            raise ProcessError(f"h2load failed: {printed.decode()}")
+            raise CallError(f"h2load failed: {printed.decode()}")
         return int(found[1])
 
     return load
 
 
 def jpeg(kilobytes: float) -> bytes:
-    """A 224 x 224 JPEG of about this many KB: blobs under noise, and as much quality as that takes."""
+    """A 224 x 224 JPEG of about this many KB: blobs under noise, in the quality that comes closest."""
     draw = np.random.default_rng(0)
     blobs = np.asarray(Image.fromarray(draw.integers(0, 256, (8, 8, 3), np.uint8)).resize((SIDE, SIDE)), np.float64)
     best = b""

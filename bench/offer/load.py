@@ -7,77 +7,16 @@ come when they come, however long the answers take.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.measured import Records, RequestRecord
+from bench.samples import Sample, slug
 from collage.client import Client, ClientError
 
-
-@dataclass(frozen=True)
-class Sample:
-    """A labelled image: ``name`` tells where it is from, ``label`` is its folder's slug, ``data`` a file's bytes."""
-
-    name: str
-    label: str
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Record:
-    """The end of one request.
-
-    ``group`` and ``member`` count from 0 in the order sent, ``cell`` is the member's place in the frontend's collage.
-    Labels are slugs. Without an answer ``prediction`` and ``source`` are None and ``error`` says why. ``started_s`` is
-    when it was sent (in an open loop: meant to be), since the run's start, ``latency_s`` what the caller waited since
-    then, and the last three are the frontend's account.
-    """
-
-    request_id: str
-    group: int
-    member: int
-    image: str
-    label: str
-    prediction: str | None
-    source: str | None
-    coded_confidence: float | None
-    cell: int | None
-    error: str | None
-    started_s: float
-    latency_s: float
-    total_s: float | None
-    queue_s: float | None
-    inference_s: float | None
-
-    @property
-    def right(self) -> bool:
-        """Whether the prediction is the label; a request without an answer is wrong."""
-        return self.prediction == self.label
-
-
-def slug(label: str) -> str:
-    """A label as a folder's name: ``T-shirt/top`` becomes ``t-shirt-top``."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-
-
-def load_samples(folder: Path) -> list[Sample]:
-    """Every ``<label>/<name>.png`` below ``folder``, sorted; raises FileNotFoundError if there is none."""
-    files = sorted(folder.glob("*/*.png"))
-    if not files:
-        raise FileNotFoundError(f"there are no sample images in {folder}")
-    return [Sample(f"{file.parent.name}/{file.stem}", slug(file.parent.name), file.read_bytes()) for file in files]
-
-
-def random_groups(samples: Sequence[Sample], members: int, groups: int, seed: int) -> list[list[Sample]]:
-    """``groups`` lists of ``members`` samples in random order; none comes again before all have come."""
-    rng = np.random.default_rng(seed)
-    rounds = -(-members * groups // len(samples))
-    order = np.concatenate([rng.permutation(len(samples)) for _ in range(rounds)])
-    return [[samples[i] for i in order[start : start + members]] for start in range(0, members * groups, members)]
+__all__ = ["Records", "closed_groups", "open_loop"]
 
 
 async def closed_groups(
@@ -87,14 +26,14 @@ async def closed_groups(
     prefix: str = "g",
     timeout_s: float = 10.0,
     done: Callable[[], object] = lambda: None,
-) -> list[Record]:
+) -> Records:
     """Send the groups one after another, each at once; one record per request, in the order sent.
 
     Request ids are ``<prefix><group>-<member>``, the same in every run, so that injected slowness is the same as well.
     ``done`` is called after every group. Failed requests are recorded, not raised.
     """
     caller = _Caller(client, prefix, timeout_s)
-    records: list[Record] = []
+    records = Records()
     for index, group in enumerate(groups):
         async with asyncio.TaskGroup() as tasks:
             now = caller.now
@@ -113,7 +52,7 @@ async def open_loop(
     timeout_s: float = 10.0,
     most: int = 1000,
     done: Callable[[], object] = lambda: None,
-) -> list[Record]:
+) -> Records:
     """Send one request after another at ``times`` (seconds from now, rising, as many as there are samples).
 
     Nobody waits for answers: latency counts from the intended start, and a generator that falls behind is part of it.
@@ -124,7 +63,7 @@ async def open_loop(
     if len(times) != len(samples):
         raise ValueError(f"{len(samples)} samples need as many times, not {len(times)}")
     caller = _Caller(client, prefix, timeout_s)
-    tasks: list[asyncio.Task[Record]] = []
+    tasks: list[asyncio.Task[RequestRecord]] = []
     unended = 0
 
     def ended(_: object) -> None:
@@ -141,7 +80,7 @@ async def open_loop(
             tasks.append(sending.create_task(call))
             unended += 1
             tasks[-1].add_done_callback(ended)
-    return [task.result() for task in tasks]
+    return Records(task.result() for task in tasks)
 
 
 class _Caller:
@@ -156,14 +95,14 @@ class _Caller:
     def now(self) -> float:
         return self._clock() - self._start
 
-    async def call(self, group: int, member: int, sample: Sample, started: float) -> Record:
-        """One request, ``started`` when it was meant to."""
+    async def call(self, group: int, member: int, sample: Sample, started: float) -> RequestRecord:
+        """Send one request, whose latency counts from ``started``."""
         request_id = f"{self._prefix}{group:04d}-{member}"
         try:
             answer = await self._client.predict(sample.data, request_id=request_id, timeout_s=self._timeout_s)
         except ClientError as error:
             return self._failed(group, member, sample, started, self.now - started, str(error))
-        return Record(
+        return RequestRecord(
             *(request_id, group, member, sample.name, sample.label),
             prediction=slug(answer.label),
             source=answer.source,
@@ -177,10 +116,12 @@ class _Caller:
             inference_s=answer.inference_s,
         )
 
-    async def give_up(self, group: int, member: int, sample: Sample, started: float) -> Record:
-        """A request that is not sent."""
+    async def give_up(self, group: int, member: int, sample: Sample, started: float) -> RequestRecord:
+        """Record a request that is not sent."""
         return self._failed(group, member, sample, started, self._timeout_s, "not sent: too many are open")
 
-    def _failed(self, group: int, member: int, sample: Sample, started: float, latency: float, error: str) -> Record:
+    def _failed(
+        self, group: int, member: int, sample: Sample, started: float, latency: float, error: str
+    ) -> RequestRecord:
         known = (f"{self._prefix}{group:04d}-{member}", group, member, sample.name, sample.label)
-        return Record(*known, None, None, None, None, error, started, latency, None, None, None)
+        return RequestRecord(*known, None, None, None, None, error, started, latency, None, None, None)

@@ -1,24 +1,65 @@
-"""What a cluster has to cope with: regimes of slowness, worker failures, and arrivals."""
+"""Regimes of slowness, worker failures, and arrivals.
+
+Slowness as measured is a quantile table: a piecewise linear quantile function. A draw is ``interp(u, probabilities,
+seconds)`` of a uniform ``u``; a worker started with ``--slowdown quantiles:bench/latency.json`` does just that. Beside
+it the file holds a table for each of the machines (VMs) that were measured, for ``--slowdown
+persistent:bench/latency.json#INDEX/COUNT``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import functools
 import itertools
-from collections.abc import Iterator
+import json
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.offer.latency import LATENCY_TABLE
 from worker.slowdown import Slowdown
 
 Seconds = NDArray[np.float64]
 
+LATENCY_TABLE = Path(__file__).parents[1] / "latency.json"
+"""The quantile table of figure 2 of Collage inference, and a table for each of its machines."""
+TOLERANCE = 0.003  # relative; leaves most of the promised 2 % to the noise of finite runs
+VMS = 50
+VM_SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.999, 1.0)
+DEADLINE, STEP, STEP_END = 0.95, 0.979, 0.982  # the usual deadline; where the slow mode begins and levels off
 FAILS_EVERY_S, DOWN_S = 200.0, 5.0  # of one worker, on average
+
+
+@dataclass(frozen=True)
+class QuantileTable:
+    """Knots of a quantile function: float64 ``[P]`` probabilities from 0 to 1, strictly rising, and as many seconds."""
+
+    probabilities: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        p, s = self.probabilities, self.seconds
+        if p.shape != s.shape or p.ndim != 1 or len(p) < 2 or p[0] != 0 or p[-1] != 1:
+            raise ValueError("a quantile table needs as many seconds as probabilities, which run from 0 to 1")
+        if (np.diff(p) <= 0).any() or (np.diff(s) < 0).any() or s[0] < 0:
+            raise ValueError(
+                "a quantile table must rise: probabilities strictly, seconds (not negative) at least weakly"
+            )
+
+    def quantile(self, p: float) -> float:
+        """Seconds that a share ``p`` (0 to 1) of all draws does not exceed."""
+        return float(np.interp(p, self.probabilities, self.seconds))
+
+
+def load_table(path: Path = LATENCY_TABLE) -> QuantileTable:
+    """Read a table; raises ValueError when the file does not hold a quantile function."""
+    content = json.loads(path.read_text())
+    probabilities, seconds = np.array(content["quantiles"], float).T
+    return QuantileTable(probabilities, seconds)
 
 
 @dataclass(frozen=True)
@@ -66,7 +107,7 @@ class Regime:
         return np.array([worker.draw(f"sample-{draw}", 0, 0.1 * draw) for draw, worker in places])
 
     def outages(self, count: int, seed: int) -> Iterator[Outage]:
-        """When which worker of ``count`` is down, in order, without end; nothing unless the regime is failing.
+        """Outages of ``count`` workers in order of time, without end; none unless the regime is failing.
 
         Workers crash and freeze in turn. One that is down already is spared.
         """
@@ -98,79 +139,6 @@ REGIMES = {
 """The regimes that are compared; a fixed deadline is the 95th percentile of figure 2, or of the distribution."""
 
 
-@dataclass(frozen=True)
-class Images:
-    """What the models make of images: the confidence of each one's cell (nan: empty; float32), and whether collage-cnn
-    and s-cnn are right (bool); all ``[count]``.
-    """
-
-    confidence: NDArray[np.float32]
-    coded_right: NDArray[np.bool_]
-    s_cnn_right: NDArray[np.bool_]
-
-
-class Models(Protocol):
-    """The models of a simulated cluster; from confidence ``accept`` on (0 to 1) a cell is sure."""
-
-    @property
-    def accept(self) -> float:
-        """The collage-cnn's threshold."""
-        ...
-
-    def draw(self, count: int, seed: int) -> Images:
-        """``count`` images, in the order sent."""
-        ...
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What real models said of real images, in the order sent."""
-
-    images: Images
-    accept: float
-
-    def draw(self, count: int, seed: int) -> Images:
-        """The first ``count``, whatever the seed; ValueError if there are not so many."""
-        if count > len(self.images.confidence):
-            raise ValueError(f"{count} images are needed, {len(self.images.confidence)} are known")
-        known = self.images
-        return Images(known.confidence[:count], known.coded_right[:count], known.s_cnn_right[:count])
-
-
-@dataclass(frozen=True)
-class Model:
-    """What models are worth; shares and accuracies from 0 to 1.
-
-    A cell is sure (confidence 1), unsure (0.25), or seen as empty. Images that the collage-cnn is sure of are easy for
-    the s-cnn as well. Defaults: a 3 x 3 collage-cnn on CIFAR-10.
-    """
-
-    sure: float = 0.6
-    empty: float = 0.003
-    sure_accuracy: float = 0.989
-    accuracy: float = 0.9  # of the collage-cnn, over all cells
-    s_cnn_sure_accuracy: float = 0.99
-    s_cnn_accuracy: float = 0.93
-    accept: float = 0.5
-
-    def draw(self, count: int, seed: int) -> Images:
-        """``count`` random images."""
-        rng = np.random.default_rng((seed, 2))
-        kind, coded, exact = rng.random((3, count))
-        sure = kind < self.sure
-        confidence = np.where(sure, 1.0, np.where(kind < 1 - self.empty, 0.25, np.nan)).astype(np.float32)
-
-        def right(draws: NDArray[np.float64], of_sure: float, of_all: float) -> NDArray[np.bool_]:
-            of_unsure = (of_all - self.sure * of_sure) / (1 - self.sure) if self.sure < 1 else 0.0
-            return draws < np.where(sure, of_sure, of_unsure)
-
-        return Images(
-            confidence,
-            right(coded, self.sure_accuracy, self.accuracy) & ~np.isnan(confidence),
-            right(exact, self.s_cnn_sure_accuracy, self.s_cnn_accuracy),
-        )
-
-
 def poisson(rate: float, count: int, seed: int) -> Seconds:
     """Times in seconds of ``count`` arrivals, ``rate`` per second, float64 ``[count]``."""
     return np.cumsum(np.random.default_rng((seed, 0)).exponential(1 / rate, count))
@@ -180,7 +148,7 @@ def read_numbers(file: Path, column: str | None = None, unit_s: float = 1.0) -> 
     """One column of a CSV file in seconds, float64 ``[n]``: the one headed ``column``, or the last.
 
     A header is needed to choose a column only. ``unit_s`` is the file's unit, 0.001 for milliseconds. Raises OSError,
-    or ValueError with one line that says what is wrong.
+    or ValueError with a message of one line.
     """
     with file.open(newline="") as lines:
         rows = [row for row in csv.reader(lines) if any(field.strip() for field in row)]
@@ -227,3 +195,76 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def fit(latencies: NDArray[np.float32], tolerance: float = TOLERANCE) -> QuantileTable:
+    """The table with few knots that stays within ``tolerance`` (relative) of every quantile from 0.5 % to 99.9 %.
+
+    The extremes and the far tail are kept as they are. Greedy: the worst quantile becomes a knot until none is too
+    far off.
+
+    The trace has two modes and jumps from the fast to the slow one just below its 98th percentile. There the table
+    jumps at once and rises a little less after it (every percentile within 2 %), or the 98th percentile of a run of
+    some 100,000 draws would be anywhere between .4 and .65 s.
+    """
+    targets = np.concatenate(
+        (np.linspace(0.005, 0.995, 199), np.linspace(0.97, 0.99, 41), np.linspace(0.995, 0.999, 9))
+    )
+    targets = np.unique(targets.round(6))
+    targets = targets[(targets <= STEP) | (targets >= STEP_END)]
+    wanted = np.quantile(latencies, targets).astype(np.float64)
+    fixed = (0.0, DEADLINE, STEP, 0.98, 0.981, STEP_END, 0.999, 0.9995, 0.9999, 1.0)
+    knots = dict(zip(fixed, np.quantile(latencies, fixed).astype(float), strict=True))
+    knots[STEP + 0.0001] = max(knots[STEP], 0.98 * knots[0.98])
+    knots[0.981] = max(knots[0.98], 0.981 * knots[0.981])
+    while True:
+        probabilities = np.array(sorted(knots))
+        table = QuantileTable(probabilities, np.array([knots[p] for p in probabilities]))
+        errors = np.abs(np.interp(targets, table.probabilities, table.seconds) / wanted - 1)
+        worst = int(errors.argmax())
+        if errors[worst] <= tolerance:
+            return table
+        knots[float(targets[worst])] = wanted[worst]
+
+
+def fit_vms(latencies: NDArray[np.float32]) -> list[list[float]]:
+    """Quantiles at ``VM_SHARES`` of each machine, in seconds: the slow one first, the others in the trace's order.
+
+    The trace holds one machine after the other, with equally many latencies each.
+    """
+    vms = [np.quantile(part, VM_SHARES) for part in np.array_split(latencies.astype(float), VMS)]
+    vms.insert(0, vms.pop(int(np.argmax([vm[VM_SHARES.index(0.5)] for vm in vms]))))
+    return [[round(float(seconds), 5) for seconds in vm] for vm in vms]
+
+
+def save(table: QuantileTable, path: Path, source: str, vms: Sequence[Sequence[float]] = ()) -> None:
+    """Write a table, six digits each, and those of ``fit_vms``; ``source`` says in words what they were fitted to."""
+    about = f"Quantile function of {source}: pairs of p (0 to 1) and the seconds that a share p of draws stays within."
+    pairs = [json.dumps([round(p, 6), round(s, 6)]) for p, s in zip(table.probabilities, table.seconds, strict=True)]
+    lines = ",\n  ".join(pairs)
+    machines = ",\n  ".join(json.dumps(list(vm)) for vm in vms)
+    path.write_text(
+        f'{{"about": {json.dumps(about)},\n "quantiles": [\n  {lines}\n],\n'
+        f' "vms": {{"shares": {json.dumps(VM_SHARES)}, "seconds": [\n  {machines}\n]}}}}\n'
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fit a table to a trace, write it, and say how close it is: 0, or 2 if the trace cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m bench fit", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("trace", type=Path, help=".npy file of latencies in seconds, one machine after the other")
+    parser.add_argument("--out", type=Path, default=LATENCY_TABLE, help="the table, JSON (%(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        latencies = np.load(args.trace)
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    table = fit(latencies)
+    about = f"{len(latencies):,} single-image inference latencies of {VMS} cloud VMs, pooled"
+    save(table, args.out, about, fit_vms(latencies))
+    percentiles = np.array([*range(1, 100), 99.9]) / 100
+    fitted = np.array([table.quantile(p) for p in percentiles])
+    worst = np.abs(fitted / np.quantile(latencies, percentiles) - 1).max()
+    print(f"{args.out}: {len(table.seconds)} knots, off by at most {worst:.2%} at percentiles 1 to 99 and 99.9")
+    return 0

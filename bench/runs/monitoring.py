@@ -1,7 +1,7 @@
-"""``python -m bench.monitoring``: a real Prometheus watches a cluster with stragglers, and every query is tried on it.
+"""``python -m bench monitoring``: a real Prometheus watches a cluster with stragglers, and every query is tried on it.
 
 It runs the configuration and the rules that ``k8s/components/monitoring`` deploys; only the discovery of pods is
-replaced by a list. Every query of the dashboards and rules must return data, or ``MAY_BE_EMPTY`` says why it need not.
+replaced by a list. Every query of the dashboards and rules must return data, or have a reason in ``MAY_BE_EMPTY``.
 The dashboards' panels are drawn as pictures. Needs ``prometheus`` and ``promtool`` (Debian's package ``prometheus``).
 """
 
@@ -15,7 +15,6 @@ import json
 import re
 import shutil
 import socket
-import sys
 import tempfile
 import time
 import urllib.error
@@ -28,17 +27,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bench.cluster.local import ROOT, Cluster
-from bench.cluster.processes import HOST, LOGS, Child, ProcessError, cancel_on_signals
-from bench.offer import latency
-from bench.offer.load import closed_groups, load_samples, random_groups
+from bench.cluster.local import HOST, LOGS, Child, Cluster, ProcessError
+from bench.offer import LATENCY_TABLE, ROOT, closed_groups, load_samples, random_groups
 from bench.report import panels
-from bench.report.panels import Found, Query
+from bench.report.panels import Found, PanelQuery
 from collage.client import Client, ClientError
 from collage.figures import OUT, Row, write_figures
 
 MONITORING = ROOT / "k8s" / "components" / "monitoring"
-SAMPLES = ROOT / "samples" / "fashion-mnist"
 SCRAPE_S = 1
 """Instead of 15 s in production, for a run of minutes; ``panels.VARIABLES`` follows."""
 STEP_S = 2
@@ -55,11 +51,11 @@ MAY_BE_EMPTY = {
 """Queries that return nothing in a healthy cluster, by panel and legend or by alert, and why."""
 
 
-def rule_queries() -> list[Query]:
-    """What recording rules compute, and what alerts compare with their thresholds."""
+def rule_queries() -> list[PanelQuery]:
+    """Expressions of recording rules, and those that alerts compare with their thresholds."""
     groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
     return [
-        Query("rules", rule.get("record") or rule["alert"], operand)
+        PanelQuery("rules", rule.get("record") or rule["alert"], operand)
         for group in groups
         for rule in group["rules"]
         for operand in ([rule["expr"]] if "record" in rule else operands(rule["expr"]))
@@ -67,12 +63,12 @@ def rule_queries() -> list[Query]:
 
 
 def operands(condition: str) -> list[str]:
-    """What an alert's condition compares: ``a > 1 and b < 2`` compares ``a`` and ``b``."""
+    """The sides of an alert's comparisons: ``a`` and ``b`` of ``a > 1 and b < 2``."""
     return [re.sub(r"\s(?:[<>]=?|[!=]=)\s[^<>=]+$", "", part).strip() for part in re.split(r"\sand\s", condition)]
 
 
 def configuration(children: Sequence[Child]) -> dict[str, Any]:
-    """What ``scrape.yaml`` says, with these processes as the pods that Kubernetes would list."""
+    """The configuration of ``scrape.yaml``, with these processes as the pods that Kubernetes would list."""
     config: dict[str, Any] = yaml.safe_load((MONITORING / "scrape.yaml").read_text())
     config["global"] = {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"}
     config["rule_files"] = [str(MONITORING / file) for file in config["rule_files"]]
@@ -115,7 +111,7 @@ class Prometheus:
 
         return await asyncio.to_thread(fetch)
 
-    async def series(self, query: Query, start: float, end: float) -> Found:
+    async def series(self, query: PanelQuery, start: float, end: float) -> Found:
         """Times since ``start`` and finite values, float64 ``[n]`` each, by legend; series without any are left out."""
         data = await self.get("query_range", query=query.expression, start=start, end=end, step=STEP_S)
         found = {}
@@ -172,12 +168,12 @@ async def _sees_all(server: Prometheus) -> bool:
 
 
 async def load(cluster: Cluster, seconds: float) -> None:
-    """Closed groups for so long; on the way broken images come, and a worker is killed under load and comes back."""
+    """Send closed groups for ``seconds``. Meanwhile broken images come, and a worker is killed and comes back."""
     async with Client(cluster.frontend.address) as client, asyncio.TaskGroup() as tasks:
         tasks.create_task(_incidents(cluster, seconds))
         clock = asyncio.get_running_loop().time
         start, rounds = clock(), 0
-        groups = random_groups(load_samples(SAMPLES), len(cluster.s_cnn), 20, seed=0)
+        groups = random_groups(load_samples(), len(cluster.s_cnn), 20, seed=0)
         while clock() < start + seconds:
             await closed_groups(client, groups, prefix=f"m{rounds:04d}-")
             rounds += 1
@@ -200,7 +196,7 @@ async def _send_broken_images(cluster: Cluster) -> None:
 
 
 async def ask(server: Prometheus, start: float, end: float) -> list[Row]:
-    """Try every query; one row for each: where it is from, how many series it returned, and what that means."""
+    """Try every query; one row for each: its place, the number of series that it returned, and the verdict."""
     queries = rule_queries()
     for name, dashboard in panels.dashboards().items():
         queries += panels.queries(name, dashboard)
@@ -222,10 +218,9 @@ async def ask(server: Prometheus, start: float, end: float) -> list[Row]:
 
 async def run(seconds: float, pictures: Path) -> list[Row]:
     """Start the cluster and Prometheus, send load, try every query, draw the panels. Returns the rows of ``ask``."""
-    cancel_on_signals()
 
     def flags(index: int) -> tuple[str, ...]:
-        return "--slowdown", SLOW if index == 8 else f"quantiles:{latency.LATENCY_TABLE}"
+        return "--slowdown", SLOW if index == 8 else f"quantiles:{LATENCY_TABLE}"
 
     cluster = Cluster(worker_flags=flags, frontend_flags=("--audit-share", "0.2", "--slo-s", "0.5"))
     with tempfile.TemporaryDirectory() as folder:
@@ -239,26 +234,15 @@ async def run(seconds: float, pictures: Path) -> list[Row]:
     return rows
 
 
-def main() -> int:
-    """0 if every query returned data or says why not, 1 if not or if a process failed, 130 after Ctrl-C or SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m bench.monitoring", description="Try every dashboard and alert.")
+def main(argv: Sequence[str]) -> int:
+    """0 if every query returned data or says why not, 1 if not; ProcessError if a process failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench monitoring", description="Try every dashboard and alert.")
     parser.add_argument("--seconds", type=float, default=90, help="of load (%(default)s)")
     parser.add_argument("--pictures", type=Path, default=OUT / "dashboards", help="folder for pictures (%(default)s)")
-    args = parser.parse_args()
-    try:
-        rows = asyncio.run(run(args.seconds, args.pictures))
-    except ProcessError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except asyncio.CancelledError:
-        print("stopped", file=sys.stderr)
-        return 130
+    args = parser.parse_args(argv)
+    rows = asyncio.run(run(args.seconds, args.pictures))
     for row in rows:
         print(f"{row['place']:10} {row['query']!s:60} {row['series'] or '':>4}  {row['result']}")
     unexpected = sum(str(row["result"]).startswith("EMPTY") for row in rows)
     print(f"{len(rows)} queries, {unexpected} empty without a reason; pictures: {args.pictures}")
     return 1 if unexpected else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
-"""What a cluster does with more requests than it can serve: ``python -m bench overload``.
+"""More requests than a cluster can serve: ``python -m bench overload``.
 
-Real processes with instant models and a fixed injected service time, so that capacity is known; load from half of it to
-three times as much, open loop (Poisson arrivals, latency counted from the intended start).
+Real processes with instant models have a fixed injected service time, so that their capacity is known. The load is .5
+to 3 times that, in an open loop (Poisson arrivals, latency counted from the intended start).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +17,11 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from bench.cluster.local import Cluster
-from bench.cluster.processes import ProcessError
-from bench.cluster.standins import SIDE, save_models
+from bench.cluster.standins import SIDE, StandIns
+from bench.measured import quantile
 from collage.cli import show
 from collage.client import Client, ClientError
 from collage.figures import OUT, Scalar, write_figures
-from collage.model_info import ModelInfo, ModelKind
-
-LABELS = tuple("abcdefghij")
-K = 2
 
 
 @dataclass(frozen=True)
@@ -38,14 +32,8 @@ class End:
     waited: float
 
 
-def models(folder: Path) -> tuple[Path, Path]:
-    """Instant models of ten classes and a 2 x 2 grid; returns the files of the s-cnn and the collage-cnn."""
-    s_cnn = ModelInfo.make("instant", ModelKind.S_CNN, LABELS, SIDE)
-    return save_models(folder, s_cnn, ModelInfo.collage("instant", LABELS, K * SIDE, K))
-
-
 async def offer(client: Client, rate: float, seconds: float, timeout_s: float, seed: int) -> list[End]:
-    """Send requests at ``rate`` per second for ``seconds``, whatever becomes of them; one End each."""
+    """Send requests at ``rate`` per second for ``seconds``, without waiting for answers; one End each."""
     clock = asyncio.get_running_loop().time
     draw = random.Random(seed)  # noqa: S311 - arrival times only
     image = np.full((SIDE, SIDE, 3), 50, np.uint8)
@@ -81,17 +69,13 @@ def row(offered: float, capacity: float, seconds: float, timeout_s: float, ends:
         "requests": len(ends),
         "admitted": len(admitted),
         "admitted_in_time": good / len(admitted) if admitted else None,
-        "admitted_p50_s": _quantile(admitted, 0.5),
-        "admitted_p99_s": _quantile(admitted, 0.99),
+        "admitted_p50_s": quantile(admitted, 0.5),
+        "admitted_p99_s": quantile(admitted, 0.99),
         "refused": len(refused),
-        "refused_p50_s": _quantile(refused, 0.5),
-        "refused_p99_s": _quantile(refused, 0.99),
+        "refused_p50_s": quantile(refused, 0.5),
+        "refused_p99_s": quantile(refused, 0.99),
         "failed": sum(end.status not in ("OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED") for end in ends),
     }
-
-
-def _quantile(values: Sequence[float], share: float) -> float | None:
-    return float(np.quantile(values, share)) if values else None
 
 
 async def measure(args: argparse.Namespace) -> list[dict[str, Scalar]]:
@@ -99,11 +83,9 @@ async def measure(args: argparse.Namespace) -> list[dict[str, Scalar]]:
     capacity = args.workers / args.service_s
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        s_cnn, collage = models(Path(folder))
-        cluster = Cluster(
-            s_cnn,
-            collage,
-            s_cnn_workers=args.workers,
+        cluster = StandIns.instant(
+            Path(folder),
+            args.workers,
             worker_flags=("--slowdown", f"fixed:{args.service_s}"),
             frontend_flags=("--policy", args.policy),
         )
@@ -120,7 +102,7 @@ def _ms(value: Scalar) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run: 0 if it could be measured, whatever came out; 1 if the cluster did not start."""
+    """Run: 0 if it could be measured, whatever the figures; ProcessError if the cluster did not start."""
     parser = argparse.ArgumentParser(prog="python -m bench overload", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=8, help="s-cnn workers (%(default)s)")
     parser.add_argument("--service-s", type=float, default=0.1, help="seconds per request in a worker (%(default)s)")
@@ -130,11 +112,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--policy", default="adaptive", help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
-    try:
-        rows = asyncio.run(measure(args))
-    except ProcessError as error:
-        print(error, file=sys.stderr)
-        return 1
+    rows = asyncio.run(measure(args))
     write_figures("overload", rows, directory=args.out)
     show(
         ("offered", "goodput", "admitted p50", "p99", "in time", "refused", "refusal p50", "p99"),

@@ -19,10 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cluster.local import Cluster
-from bench.cluster.processes import LOGS, Child, ProcessError
-from bench.cluster.standins import Answers
-from bench.runs.overload import LABELS, models
+from bench.cluster.standins import LABELS, LOGS, GroupAnswers, StandIns
 from collage.client import Client, Image, Prediction
 from collage.figures import OUT, write_figures
 
@@ -34,8 +31,8 @@ DESCRIPTORS = 3  # that may be open by chance: a scrape, a connection attempt
 
 
 @dataclass
-class Tally:
-    """How requests ended: by source or status, how often each, and which labels were wrong."""
+class Ends:
+    """Ends of requests, counted by source or status and by request, and the number of wrong labels."""
 
     sent: int = 0
     ends: Counter[str] = field(default_factory=Counter)
@@ -55,7 +52,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the idle frontend holds: bytes of memory, tasks, file descriptors."""
+    """Resources of the idle frontend: bytes of memory, tasks, file descriptors."""
 
     rss: float
     tasks: float
@@ -64,7 +61,7 @@ class Holdings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a run; ``problems`` says what went wrong."""
+    """The result of a run, and its ``problems``."""
 
     requests: int
     seconds: float
@@ -99,17 +96,17 @@ class Verdict:
 
 
 class Soak:
-    """One run: ``seed`` decides who suffers what, and when."""
+    """One run: ``seed`` decides which worker suffers which fault, and when."""
 
-    def __init__(self, cluster: Cluster, client: Client, seed: int) -> None:
+    def __init__(self, cluster: StandIns, client: Client, seed: int) -> None:
         self.cluster, self.client = cluster, client
-        self.tally = Tally()
+        self.tally = Ends()
         self.kills = self.freezes = 0
         self._random = random.Random(seed)  # noqa: S311 - chooses faults only
-        self._pictures = Answers(np.arange(len(LABELS)), np.arange(len(LABELS)), np.ones(len(LABELS))).pictures()
+        self._pictures = GroupAnswers(np.arange(len(LABELS)), np.arange(len(LABELS)), np.ones(len(LABELS))).pictures()
 
     async def load(self, requests: int) -> None:
-        """Send so many requests under faults; returns when all have ended and all workers run again."""
+        """Send ``requests`` under faults; returns when all have ended and all workers run again."""
         calm = asyncio.Event()
         faults = asyncio.create_task(self._faults(calm))
         try:
@@ -143,7 +140,7 @@ class Soak:
     async def _faults(self, calm: asyncio.Event) -> None:
         """One fault after the other, on any worker, until ``calm``."""
         while not await _set_within(calm, self._random.uniform(0.2, 1.0)):
-            worker = self._random.choice([*self.cluster.s_cnn, *self.cluster.collage])
+            worker = self._random.choice(self.cluster.workers)
             pause = self._random.uniform(0.1, 1.5)
             if self._random.random() < 0.4:
                 self.kills += 1
@@ -157,9 +154,9 @@ class Soak:
                 worker.resume()
 
     async def holdings(self) -> Holdings:
-        """What the frontend holds as soon as it is idle: no request in flight, all workers ready, tasks steady."""
-        wanted = {"s_cnn": len(self.cluster.s_cnn), "coded": len(self.cluster.collage)}
-        frontend: Child = self.cluster.frontend
+        """Resources of the frontend as soon as it is idle: no request in flight, all workers ready, tasks steady."""
+        wanted = {"s_cnn": len(self.cluster.s_cnn), "coded": len(self.cluster.coded)}
+        frontend = self.cluster.frontend
         before = -1.0
         async with asyncio.timeout(QUIET_S):
             while True:
@@ -186,8 +183,7 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
 async def run(requests: int, seed: int = 0, workers: int = 4, logs: Path = LOGS) -> Verdict:
     """A fifth of the requests warms up. Raises ProcessError if one does not start, TimeoutError if never quiet."""
     with tempfile.TemporaryDirectory() as folder:
-        s_cnn, collage = models(Path(folder))
-        cluster = Cluster(s_cnn, collage, s_cnn_workers=workers, frontend_flags=("--timeout-s", "20"), logs=logs)
+        cluster = StandIns.instant(Path(folder), workers, frontend_flags=("--timeout-s", "20"), logs=logs)
         async with cluster, Client(cluster.frontend.address) as client:
             soak = Soak(cluster, client, seed)
             started = time.monotonic()
@@ -229,8 +225,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     try:
         verdict = asyncio.run(run(args.requests, args.seed, args.workers))
-    except (ProcessError, TimeoutError) as error:
-        print(error or "the frontend did not become quiet", file=sys.stderr)
+    except TimeoutError:
+        print("the frontend did not become quiet", file=sys.stderr)
         return 1
     write_figures("soak", [asdict(verdict)], directory=args.out)
     for name, value in asdict(verdict).items():

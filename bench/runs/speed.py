@@ -1,11 +1,11 @@
-"""What the frontend costs: ``python -m bench speed``.
+"""The cost of the frontend: ``python -m bench speed``.
 
-Workers that answer at once, on loopback, so that all there is to see is what lies between client and worker. Every
-case is measured in turn, round after round, and compared with its baseline within the round; the median of the rounds
-counts. What is measured runs on one core, all else (client, workers) on another, as far as there are two.
+Workers answer at once, on loopback, so that only the path between client and worker counts. Every case is measured in
+turn, round after round, and compared with its baseline within the round; the median of the rounds counts. The measured
+process runs on one core, client and workers on another, if there are two.
 
-Callers in Python cost as much as what they call and so hide some of it. Parts that need Debian's nghttp2-client have
-callers in C, and what they call is the only thing that is busy.
+Callers in Python cost as much as the called process and so hide some of its cost. Parts that need Debian's
+nghttp2-client have callers in C, which leave only the called process busy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,9 +23,8 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import Message
 
-from bench.cluster.processes import Child, Metrics, ProcessError
-from bench.cluster.rig import Bench, Rig, pin
-from bench.offer.callers import H2LOAD, Call, Load, jpeg, saturating, stream, unary
+from bench.cluster.rig import Bench, Child, Metrics, SpeedRig, pin
+from bench.offer.callers import H2LOAD, Ask, CallError, Load, jpeg, saturating, stream, unary
 from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
 from collage.tensors import to_tensor
@@ -49,8 +47,8 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Case:
-    """Something to measure: a process under a load, and the case whose cost it is compared with."""
+class Contender:
+    """A process under a load, and the case that it is compared with."""
 
     name: str
     process: Child
@@ -60,7 +58,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Round:
     """One round of one case."""
 
     per_s: float
@@ -73,9 +71,9 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
-async def rounds(cases: Sequence[Case], count: int, in_flight: int, seconds: float) -> dict[str, list[Sample]]:
+async def rounds(cases: Sequence[Contender], count: int, in_flight: int, seconds: float) -> dict[str, list[Round]]:
     """Measure every case in turn, ``count`` times, after a short warm-up."""
-    samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
+    samples: dict[str, list[Round]] = {case.name: [] for case in cases}
     for case in cases:
         await case.load(in_flight, min(1.0, seconds))
     for _ in range(count):
@@ -84,12 +82,12 @@ async def rounds(cases: Sequence[Case], count: int, in_flight: int, seconds: flo
             done = await case.load(in_flight, seconds)
             cpu, elapsed = cpu_seconds(case.process.pid) - cpu, time.monotonic() - started
             if not done:
-                raise ProcessError(f"{case.name}: no answer within {elapsed:.1f} s")
-            samples[case.name].append(Sample(done / elapsed, cpu / done))
+                raise CallError(f"{case.name}: no answer within {elapsed:.1f} s")
+            samples[case.name].append(Round(done / elapsed, cpu / done))
     return samples
 
 
-def rows(cases: Sequence[Case], samples: dict[str, list[Sample]]) -> list[dict[str, Scalar]]:
+def rows(cases: Sequence[Contender], samples: dict[str, list[Round]]) -> list[dict[str, Scalar]]:
     """One line per case: medians, and medians of the ratios to the baseline round by round."""
     lines: list[dict[str, Scalar]] = []
     for case in cases:
@@ -111,7 +109,7 @@ def rows(cases: Sequence[Case], samples: dict[str, list[Sample]]) -> list[dict[s
     return lines
 
 
-async def added_latency(bare: Call, ours: Call, count: int) -> dict[str, Scalar]:
+async def added_latency(bare: Ask, ours: Ask, count: int) -> dict[str, Scalar]:
     """Medians of single requests, one after the other in turn, nothing else running."""
     waited: tuple[list[float], list[float]] = ([], [])
     for _ in range(count):
@@ -123,7 +121,7 @@ async def added_latency(bare: Call, ours: Call, count: int) -> dict[str, Scalar]
     return {"case": "latency", "bare_p50_s": bare_s, "p50_s": ours_s, "added_p50_s": ours_s - bare_s}
 
 
-def asking(method: Callable[..., Awaitable[object]], message: type[Message], **fields: object) -> Call:
+def asking(method: Callable[..., Awaitable[object]], message: type[Message], **fields: object) -> Ask:
     """Calls that send a new message with these fields each."""
     return lambda: method(message(**fields), timeout=10)
 
@@ -133,29 +131,29 @@ def image(size: int) -> tensor_pb2.Tensor:
     return to_tensor(np.random.default_rng(1).integers(0, 256, (size, size, 3), np.uint8))
 
 
-def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Case]:
+def tensors(rig: SpeedRig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Contender]:
     """Raw tensors, by unary calls and by PredictStream."""
     bare = f"bare proxy, {size}"
     request = predict_pb2.PredictRequest(tensor=tensor)
     ask = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
     return [
-        Case(bare, rig.bare, unary(asking(rig.classify, model_pb2.RunRequest, input=tensor))),
-        Case(f"frontend, {size}", rig.ours, unary(ask), bare, bar),
-        Case(f"frontend, {size}, PredictStream", rig.ours, stream(rig.stub, request), bare, bar),
+        Contender(bare, rig.bare, unary(asking(rig.classify, model_pb2.RunRequest, input=tensor))),
+        Contender(f"frontend, {size}", rig.ours, unary(ask), bare, bar),
+        Contender(f"frontend, {size}, PredictStream", rig.ours, stream(rig.stub, request), bare, bar),
     ]
 
 
-def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None) -> list[Case]:
-    """Raw tensors, by callers that cost next to nothing."""
+def saturated(rig: SpeedRig, size: str, tensor: tensor_pb2.Tensor, bar: float | None) -> list[Contender]:
+    """Raw tensors, by callers in C."""
     bare, classify = f"bare proxy, {size}, saturated", model_pb2.RunRequest(input=tensor)
     predict = saturating(rig.ours.address, PREDICT, predict_pb2.PredictRequest(tensor=tensor))
     return [
-        Case(bare, rig.bare, saturating(rig.bare.address, CLASSIFY, classify)),
-        Case(f"frontend, {size}, saturated", rig.ours, predict, bare, bar),
+        Contender(bare, rig.bare, saturating(rig.bare.address, CLASSIFY, classify)),
+        Contender(f"frontend, {size}, saturated", rig.ours, predict, bare, bar),
     ]
 
 
-def jpegs(rig: Rig) -> list[Case]:
+def jpegs(rig: SpeedRig) -> list[Contender]:
     """JPEGs of two sizes, to a proxy that only decodes."""
     cases = []
     for data in (jpeg(20), jpeg(150)):
@@ -163,13 +161,15 @@ def jpegs(rig: Rig) -> list[Case]:
         through = asking(rig.decoded, predict_pb2.PredictRequest, image=data)
         predict = asking(rig.stub.Predict, predict_pb2.PredictRequest, image=data)
         cases += [
-            Case(f"decoding proxy, {size}", rig.bare, unary(through)),
-            Case(f"frontend, {size}", rig.ours, unary(predict), f"decoding proxy, {size}", 0.6),
+            Contender(f"decoding proxy, {size}", rig.bare, unary(through)),
+            Contender(f"frontend, {size}", rig.ours, unary(predict), f"decoding proxy, {size}", 0.6),
         ]
     return cases
 
 
-def to_mlserver(rig: Rig, server: Child, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Case]:
+def to_mlserver(
+    rig: SpeedRig, server: Child, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None
+) -> list[Contender]:
     """MLServer itself, and the frontend by our own protocol and by MLServer's."""
 
     def infer(child: Child, model: str) -> Load:
@@ -180,14 +180,14 @@ def to_mlserver(rig: Rig, server: Child, size: str, tensor: tensor_pb2.Tensor, b
     baseline = f"MLServer, {size}"
     predict = saturating(rig.ours.address, PREDICT, predict_pb2.PredictRequest(tensor=tensor))
     return [
-        Case(baseline, server, infer(server, "instant")),
-        Case(f"frontend, {size}, to MLServer", rig.ours, predict, baseline, bar),
-        Case(f"frontend, {size}, ModelInfer, to MLServer", rig.ours, infer(rig.ours, "instant"), baseline),
+        Contender(baseline, server, infer(server, "instant")),
+        Contender(f"frontend, {size}, to MLServer", rig.ours, predict, baseline, bar),
+        Contender(f"frontend, {size}, ModelInfer, to MLServer", rig.ours, infer(rig.ours, "instant"), baseline),
     ]
 
 
-async def latency(rig: Rig, count: int) -> list[dict[str, Scalar]]:
-    """What a single request waits for, and the steps of a JPEG apart."""
+async def latency(rig: SpeedRig, count: int) -> list[dict[str, Scalar]]:
+    """The latency that the frontend adds to a single request, and the steps of a JPEG apart."""
     tensor = image(SIZE)
     bare = asking(rig.classify, model_pb2.RunRequest, input=tensor)
     ours = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
@@ -203,28 +203,28 @@ async def latency(rig: Rig, count: int) -> list[dict[str, Scalar]]:
     return found + [{"case": name, "p50_s": seconds} for name, seconds in zip(steps, times, strict=True)]
 
 
-async def scale(bench: Bench) -> list[Case]:
-    """More and more workers, of which no more are used than of few."""
-    cases: list[Case] = []
+async def scale(bench: Bench) -> list[Contender]:
+    """More and more workers under the same load."""
+    cases: list[Contender] = []
     many = await bench.workers("many", max(MANY), SIZE)
     for count in MANY:
         frontend = await bench.frontend("many", many[:count])
         stub = predict_pb2_grpc.PredictServiceStub(await bench.channel(frontend))
         ask = asking(stub.Predict, predict_pb2.PredictRequest, tensor=image(SIZE))
         baseline = f"{MANY[0]} workers" if cases else ""
-        cases.append(Case(f"{count} workers", frontend, unary(ask), baseline, 0.9 if cases else None))
+        cases.append(Contender(f"{count} workers", frontend, unary(ask), baseline, 0.9 if cases else None))
     return cases
 
 
-async def coded(rig: Rig, size: str, before: Metrics) -> dict[str, Scalar]:
-    """How much coding there was since; raises ProcessError if a request failed, which h2load would not see."""
+async def coded(rig: SpeedRig, size: str, before: Metrics) -> dict[str, Scalar]:
+    """Collages per request since ``before``; raises CallError if a request failed, which h2load would not see."""
     now = await rig.ours.metrics()
 
     def since(name: str, **labels: str) -> float:
         return now.value(name, **labels) - before.value(name, **labels)
 
     if failed := sum(since("collage_requests_total", code=code) for code in CODES if code not in ("OK", "CANCELLED")):
-        raise ProcessError(f"the frontend failed {failed:.0f} requests")  # h2load cancels what is left in the end
+        raise CallError(f"the frontend failed {failed:.0f} requests")  # h2load cancels its last requests
     share = since("collage_sent_total", attempt="coded") / since("collage_sent_total", attempt="s_cnn")
     return {"case": f"collages per request, {size}", "share": share}
 
@@ -234,7 +234,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
     found: list[dict[str, Scalar]] = []
     parts = set(args.parts)
 
-    async def run(cases: Sequence[Case], in_flight: int = args.in_flight) -> None:
+    async def run(cases: Sequence[Contender], in_flight: int = args.in_flight) -> None:
         found.extend(rows(cases, await rounds(cases, args.rounds, in_flight, args.seconds)))
 
     async with Bench(folder) as bench:
@@ -271,7 +271,7 @@ def _cell(line: dict[str, Scalar], key: str, scale: float = 1.0, form: str = ".0
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run: 0 if it could be measured, whatever came out; 1 if a process did not start."""
+    """Run: 0 if it could be measured, whatever the figures; ProcessError if a process did not start."""
     parser = argparse.ArgumentParser(prog="python -m bench speed", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="per case and round (%(default)s)")
@@ -283,14 +283,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
     pin(os.getpid(), 1)
-    # What the frontend asks for itself, for all alike.
+    # The allocator's settings of the frontend, for all processes alike.
     os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(LARGE_BYTES)}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            found = asyncio.run(measure(args, Path(folder)))
-    except ProcessError as error:
-        print(error, file=sys.stderr)
-        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(measure(args, Path(folder)))
     write_figures("speed", found, directory=args.out)
     show(
         ("case", "requests", "CPU each", "ratio", "CPU ratio", "bar", "p50", "added", "share"),

@@ -1,7 +1,7 @@
-"""What each policy would make of given latencies, by simulation: yours, or one of the regimes of the benchmark.
+"""Simulate the policies on latencies of your own, or in one of the regimes of the benchmark.
 
-``python -m bench replay --latencies mine.csv`` replays the latencies of your own workers; ``python -m bench simulate
---regime mixture`` those of a regime.
+``python -m bench replay --latencies mine.csv`` replays the latencies of your own workers, ``--events FILE`` a time of
+production that a frontend recorded; ``python -m bench simulate --regime mixture`` draws those of a regime.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.measured import Run
-from bench.offer.workload import REGIMES, Models, Regime, Seconds, load_of, poisson, read_arrivals, read_numbers
+from bench.measured import Figures, Run, extra_load, mean_of
+from bench.offer import REGIMES, Models, Regime, Seconds, load_of, poisson, read_arrivals, read_numbers
+from bench.simulator.production import recorded
 from bench.simulator.simulate import Setup, Simulation
-from collage.figures import OUT, Scalar, write_figures
+from collage.figures import OUT, write_figures
 from frontend.policy.rules import POLICIES, Rules
+
+__all__ = ["COMPARED", "EQUAL_RESOURCES", "REGIMES", "Setup", "about", "capacity", "run", "simulate", "table"]
 
 EQUAL_RESOURCES = "equal-resources"  # policy none, and the redundant workers are s-cnn workers
 COMPARED = ("none", EQUAL_RESOURCES, *(policy for policy in POLICIES if policy != "none"))
@@ -37,13 +40,14 @@ def simulate(
     groups: int,
     load: float | None = None,
     arrivals: Seconds | None = None,
+    models: Models | None = None,
     **limits: float | None,
-) -> dict[str, Scalar]:
+) -> Figures:
     """One row of figures; see ``run``."""
     if arrivals is not None:
         load = load_of(arrivals, capacity(setup.n, regime))
-    measured = run(setup, policy, regime, seed, groups, load, arrivals, limits=limits)
-    return measured.row(about("sim", setup, regime, policy, seed, load))
+    done = run(setup, policy, regime, seed, groups, load, arrivals, models, limits=limits)
+    return done.row(about("sim", setup, regime, policy, seed, load))
 
 
 def run(
@@ -60,9 +64,9 @@ def run(
 ) -> Run:
     """Simulate ``groups`` of ``setup.n`` under one of ``COMPARED``, whose ``limits`` are those of Rules.
 
-    Closed groups; or with ``load`` an open loop of that share of what the s-cnn workers can do, in Poisson arrivals;
-    or at given times in seconds. Of an open loop the first ``warm_up`` groups do not count, closed groups are so many
-    more. Fixed deadlines are the 95th percentile of the regime, unless given.
+    Closed groups, which come after ``warm_up`` more that do not count. Or an open loop, whose first ``warm_up`` groups
+    do not count: with ``load`` in Poisson arrivals at that share of the s-cnn workers' capacity, or at given times in
+    seconds. Fixed deadlines are the 95th percentile of the regime, unless given.
     """
     equal = policy == EQUAL_RESOURCES
     limits = {"deadline": float(np.quantile(regime.sample, 0.95)), **(limits or {})}
@@ -78,7 +82,7 @@ def capacity(n: int, regime: Regime) -> float:
     return n / float(regime.sample.mean())
 
 
-def about(source: str, setup: Setup, regime: Regime, policy: str, seed: int, load: float | None) -> dict[str, Scalar]:
+def about(source: str, setup: Setup, regime: Regime, policy: str, seed: int, load: float | None) -> Figures:
     """Which run a row is of."""
     return {
         "source": source,
@@ -92,18 +96,7 @@ def about(source: str, setup: Setup, regime: Regime, policy: str, seed: int, loa
     }
 
 
-def mean_of(rows: Sequence[dict[str, Scalar]], key: str) -> tuple[float, float] | None:
-    """Mean over seeds and half the width of its 95 % confidence interval (nan for one seed); None if undefined."""
-    values = [float(value) for row in rows if (value := row[key]) is not None]
-    if not values:
-        return None
-    # Student's t for up to 10 seeds.
-    t = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)[min(len(values), 10) - 2]
-    spread = t * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return float(np.mean(values)), spread
-
-
-def table(title: str, rows: Sequence[dict[str, Scalar]]) -> Table:
+def table(title: str, rows: Sequence[Figures]) -> Table:
     """Rows for a terminal of 80 columns, one policy per line: means over the seeds, with the interval of p99."""
 
     def seconds(value: float) -> str:
@@ -129,7 +122,7 @@ def table(title: str, rows: Sequence[dict[str, Scalar]]) -> Table:
         if key in ("p99_s", "group_p99_s"):
             result.add_column("")
     for policy in dict.fromkeys(row["policy"] for row in rows):
-        mine = [{**row, "": _extra_load(row)} for row in rows if row["policy"] == policy]
+        mine = [{**row, "": extra_load(row)} for row in rows if row["policy"] == policy]
         cells = []
         for _, key, show in columns:
             found = mean_of(mine, key)
@@ -140,16 +133,26 @@ def table(title: str, rows: Sequence[dict[str, Scalar]]) -> Table:
     return result
 
 
-def _extra_load(row: dict[str, Scalar]) -> float:
-    return float(row["collage_load"] or 0) + float(row["replica_load"] or 0)
+def replay_command(argv: Sequence[str]) -> int:
+    """Simulate the policies on latencies from a file, and perhaps recorded arrivals."""
+    return _command("replay", argv)
 
 
-def main(command: str, argv: Sequence[str]) -> int:
+def simulate_command(argv: Sequence[str]) -> int:
+    """Simulate the policies in one of the regimes."""
+    return _command("simulate", argv)
+
+
+def _command(command: str, argv: Sequence[str]) -> int:
     """Run ``replay`` or ``simulate``: 0 if it went well, 2 if an argument cannot be used."""
     replay = command == "replay"
     parser = argparse.ArgumentParser(prog=f"python -m bench {command}", description=(__doc__ or "").partition("\n")[0])
     if replay:
-        parser.add_argument("--latencies", type=Path, required=True, help="CSV file, one request per line")
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("--latencies", type=Path, help="CSV file, one request per line")
+        source.add_argument(
+            "--events", type=Path, help="what a frontend recorded (--events-file); tells arrivals and workers as well"
+        )
         parser.add_argument("--column", help="heading of its column of latencies (the last one)")
         parser.add_argument("--unit", choices=UNITS, default="s", help="of the file's times (%(default)s)")
         parser.add_argument("--arrivals", type=Path, help="CSV file of arrival times, rising, in the same unit")
@@ -175,25 +178,31 @@ def main(command: str, argv: Sequence[str]) -> int:
             raise ValueError("the load must be above 0")
         if args.workers % args.collage_workers:
             raise ValueError("every collage worker protects as many workers: 9 + 1, 36 + 4, ...")
-        if replay:
+        setup, models = Setup(args.workers, args.collage_workers, frontends=args.frontends), None
+        if replay and args.events:
+            production = recorded(args.events)
+            setup, regime, models = production.setup, production.regime, production.models
+            arrivals = production.arrivals
+            if len(arrivals) < 21 * setup.n:
+                raise ValueError(f"{len(arrivals)} arrivals are too few: 20 groups of {setup.n} warm up")
+        elif replay:
             latencies = read_numbers(args.latencies, args.column, UNITS[args.unit])
             regime = Regime(args.latencies.name, latencies=latencies)
             if args.arrivals:
                 arrivals = read_arrivals(args.arrivals, UNITS[args.unit])
         else:
             regime = REGIMES[args.regime]
-        setup = Setup(args.workers, args.collage_workers, frontends=args.frontends)
         console = Console()
         runs = [(policy, seed) for policy in policies for seed in range(args.seeds)]
         rows = [
-            simulate(setup, policy, regime, seed, args.groups, args.load, arrivals)
+            simulate(setup, policy, regime, seed, args.groups, args.load, arrivals, models)
             for policy, seed in track(runs, "simulating", console=Console(stderr=True), transient=True)
         ]
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     offered = "closed groups" if rows[0]["load"] is None else f"{float(rows[0]['load']):.0%} of capacity"
-    title = f"{regime.name}: {args.workers} + {args.collage_workers} workers, {offered}"
+    title = f"{regime.name}: {setup.n} + {setup.redundant} workers, {offered}"
     console.print(table(title, rows))
     console.print(f"figures: {write_figures(command, rows, directory=args.out)}", highlight=False)
     return 0

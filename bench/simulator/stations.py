@@ -1,7 +1,8 @@
-"""Virtual time, and simulated workers in it: one slot each, a bounded queue, cancellation, crashes."""
+"""A simulated cluster, virtual time, and workers in it: one slot each, a bounded queue, cancellation, crashes."""
 
 from __future__ import annotations
 
+import gc
 import heapq
 import itertools
 from collections import deque
@@ -9,11 +10,43 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from encoder.code import GroupShape
 from worker.slowdown import Slowdown
 
 
+@dataclass(frozen=True)
+class Setup:
+    """A cluster. Times in seconds."""
+
+    n: int = 9  # s-cnn workers
+    redundant: int = 1  # redundant workers, of all rows of the code
+    equal_resources: bool = False  # the redundant workers are s-cnn workers instead
+    frontends: int = 1  # that share the workers and split the requests evenly
+    queue_size: int = 16  # calls that may wait at a worker
+    timeout_s: float = 10.0  # of a request
+    encode_s: float = 0.003  # to make a collage
+    inference_s: float = 0.0  # the shortest inference
+    overhead_s: float = 0.0  # from the end of an inference to the frontend; the worker is free meanwhile
+    caller_s: float = 0.0  # between caller and frontend
+    acknowledge_s: float = 0.0  # that a cancelled call stays outstanding
+    code: GroupShape | None = None  # of the groups; None for collages of n / redundant cells
+
+    @property
+    def workers(self) -> int:
+        """The number of workers of both kinds."""
+        return self.n + self.redundant
+
+    @property
+    def shape(self) -> GroupShape:
+        """The shape of the code's groups."""
+        if self.code:
+            return self.code
+        cells = max(1, self.n // self.redundant if self.redundant else 1)
+        return GroupShape(cells, 1, needed=1, fewest=(cells + 1) // 2)
+
+
 class Agenda:
-    """What happens when: a clock in seconds, and actions in order of time."""
+    """A clock in seconds, and actions in order of time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -24,16 +57,27 @@ class Agenda:
         """Do ``act(subject)`` then, or next if that is over already."""
         heapq.heappush(self._heap, (at, next(self._order), act, subject))
 
-    def step(self) -> None:
-        """Go on to the next action and do it."""
-        at, _, act, subject = heapq.heappop(self._heap)
-        if at > self.now:
-            self.now = at
-        act(subject)
+    def run(self, going: Callable[[], object]) -> None:
+        """Do one action after the other while ``going()``.
+
+        Without garbage collection: a simulation leaves no cycles, and looking for them costs more with every request
+        under way.
+        """
+        was = gc.isenabled()
+        gc.disable()
+        try:
+            while going():
+                at, _, act, subject = heapq.heappop(self._heap)
+                if at > self.now:
+                    self.now = at
+                act(subject)
+        finally:
+            if was:
+                gc.enable()
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class StationCall:
     """One attempt, or one collage; ``name`` and ``attempt`` decide how long it takes, ``context`` is the caller's."""
 
     context: Any
@@ -48,8 +92,8 @@ class Call:
 @dataclass(slots=True, eq=False)
 class _Station:
     slowdown: Slowdown
-    current: Call | None = None
-    queue: deque[Call] = field(default_factory=deque)
+    current: StationCall | None = None
+    queue: deque[StationCall] = field(default_factory=deque)
     frozen_until: float = 0.0
 
 
@@ -65,8 +109,8 @@ class Stations:
         self,
         agenda: Agenda,
         slowdown: Callable[[str], Slowdown],
-        answered: Callable[[Call], None],
-        failed: Callable[[tuple[Call, bool]], None],
+        answered: Callable[[StationCall], None],
+        failed: Callable[[tuple[StationCall, bool]], None],
         queue_size: int,
         least_s: float = 0.0,
         overhead_s: float = 0.0,
@@ -77,7 +121,7 @@ class Stations:
         self._least_s, self._overhead_s = least_s, overhead_s
         self._stations: dict[str, _Station] = {}
 
-    def send(self, call: Call, worker: str) -> None:
+    def send(self, call: StationCall, worker: str) -> None:
         """Start a call, or let it wait in line."""
         call.worker, call.sent_at = worker, self._agenda.now
         station = self._station(worker)
@@ -96,7 +140,7 @@ class Stations:
         """When a worker goes on that is frozen; a time that is past if it is not."""
         return self._station(worker).frozen_until
 
-    def cancel(self, call: Call) -> None:
+    def cancel(self, call: StationCall) -> None:
         """Stop a call; its slot is free at once."""
         call.over = True
         if call.worker:
@@ -124,7 +168,7 @@ class Stations:
             station = self._stations[name] = _Station(self._slowdown(name))
         return station
 
-    def _start(self, station: _Station, call: Call) -> None:
+    def _start(self, station: _Station, call: StationCall) -> None:
         now = self._agenda.now
         station.current, call.started_at = call, now
         service = max(self._least_s, station.slowdown.draw(call.name, call.attempt, now))
@@ -138,7 +182,7 @@ class Stations:
         if station.queue:
             self._start(station, station.queue.popleft())
 
-    def _computed(self, call: Call) -> None:
+    def _computed(self, call: StationCall) -> None:
         if call.over:
             return
         station = self._stations[call.worker]
@@ -151,12 +195,12 @@ class Stations:
         else:
             self._arrived(call)
 
-    def _arrived(self, call: Call) -> None:
+    def _arrived(self, call: StationCall) -> None:
         if not call.over:
             call.over = True
             self._answered(call)
 
-    def _reject(self, call: Call) -> None:
+    def _reject(self, call: StationCall) -> None:
         if not call.over:
             call.over = True
             self._failed((call, False))

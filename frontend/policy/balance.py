@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from frontend.policy.ejection import Ejection, Judge, Record, Standing
+from frontend.policy.ejection import CallHistory, Ejection, Judge, Standing
 
 
 @dataclass(slots=True)
-class Peer(Record):
+class Peer(CallHistory):
     """A worker among others that could take a call."""
 
     ready: bool = False
@@ -29,7 +29,7 @@ class Peer(Record):
 
 
 Cost = Callable[[Peer], float]
-"""What a call to a worker costs: of two that have equally few calls, the cheaper one is taken."""
+"""The cost of a call to a worker: of two workers that have equally few calls, the cheaper one is taken."""
 
 
 def mean_latency(worker: Peer) -> float:

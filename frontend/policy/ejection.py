@@ -45,7 +45,7 @@ class Standing(Enum):
 
 
 @dataclass(slots=True)
-class Record:
+class CallHistory:
     """What is known of one worker's calls. Times in seconds; averages forget."""
 
     name: str
@@ -65,13 +65,13 @@ _SLOW = "it is slow"
 class Judge:
     """Changes the standing of workers by what their calls show.
 
-    ``workers`` are the records of all known workers by name, kept by the caller. ``moved`` is called after every change
-    of standing, with the reason: why a worker is ejected, empty when it is well again, None when its probation begins.
-    Without ``rules`` nobody is ejected.
+    ``workers`` are the histories of all known workers by name, kept by the caller. ``moved`` is called after every
+    change of standing, with the reason: why a worker is ejected, empty when it is well again, None when its probation
+    begins. Without ``rules`` nobody is ejected.
     """
 
     def __init__(
-        self, rules: Ejection | None, workers: Mapping[str, Record], moved: Callable[[str, str | None], None]
+        self, rules: Ejection | None, workers: Mapping[str, CallHistory], moved: Callable[[str, str | None], None]
     ) -> None:
         self.rules = rules
         self.ready = 0
@@ -91,7 +91,7 @@ class Judge:
                 worker.standing, worker.probes = Standing.PROBATION, 0
                 self._moved(name, None)
 
-    def forget(self, worker: Record) -> None:
+    def forget(self, worker: CallHistory) -> None:
         """Stop to count a worker that left."""
         self.ejected -= worker.standing is Standing.EJECTED
 
@@ -99,16 +99,16 @@ class Judge:
         """Learn how long a call took, whoever answered it."""
         self._median.finished(latency)
 
-    def succeeded(self, worker: Record, at: float, latency: float, calls: int) -> None:
-        """Judge by a call that was answered, when the worker had so many, itself included."""
+    def succeeded(self, worker: CallHistory, at: float, latency: float, calls: int) -> None:
+        """Judge by a call that was answered; ``calls`` is how many the worker had then, this one included."""
         self._look(worker, at, latency, self._slow(latency, calls))
 
-    def cancelled(self, worker: Record, at: float, elapsed: float, calls: int) -> None:
+    def cancelled(self, worker: CallHistory, at: float, elapsed: float, calls: int) -> None:
         """Judge by a call that was cancelled after ``elapsed``, which counts if that was slow already."""
         if self._slow(elapsed, calls):
             self._look(worker, at, elapsed, slow=True)
 
-    def failed(self, worker: Record, at: float) -> None:
+    def failed(self, worker: CallHistory, at: float) -> None:
         """Judge by a call that failed."""
         if self.rules:
             worker.failures += 1
@@ -119,7 +119,7 @@ class Judge:
         usual = self._median.value * max(1, calls)
         return self.rules is not None and 0 < usual < latency / self.rules.factor
 
-    def _look(self, worker: Record, at: float, latency: float, slow: bool) -> None:
+    def _look(self, worker: CallHistory, at: float, latency: float, slow: bool) -> None:
         rules = self.rules or Ejection()
         worker.failures = 0
         worker.calls += 1
@@ -138,7 +138,7 @@ class Judge:
         elif worker.calls >= rules.fewest and worker.slow_share > rules.slow_share:
             self._eject(worker, at, _SLOW)
 
-    def _eject(self, worker: Record, at: float, reason: str) -> None:
+    def _eject(self, worker: CallHistory, at: float, reason: str) -> None:
         rules = self.rules
         if rules is None or worker.standing is Standing.EJECTED:
             return

@@ -31,7 +31,7 @@ class PoolSettings:
 
 
 Fits = Callable[[ModelInfo], str | None]
-"""What keeps a model from being used, None if nothing does; an empty string if that is not known yet."""
+"""Says why a model may not be used: None if it may, an empty string while nobody can know."""
 
 
 class Pool:

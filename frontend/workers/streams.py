@@ -92,7 +92,7 @@ class CallStream:
         self._ids = itertools.count(1)
         self._unanswered: dict[int, StreamCall] = {}  # cancelled ones as well
         self._outbox: dict[int, model_pb2.RunStreamRequest] = {}
-        self._idle: asyncio.Future[None] | None = None  # what the writer waits for while there is nothing to send
+        self._idle: asyncio.Future[None] | None = None  # the writer waits for it while there is nothing to send
         self._answered = asyncio.Event()
         self.ended: WorkerFailure | None = None
         self.loop = asyncio.get_running_loop()

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from collage.channels import channel_options
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
-from collage.serving import channel_options
 from collage.tensors import pack
 from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.image import Pixels
@@ -87,7 +87,7 @@ class GrpcTransport:
             raise
 
     async def _renew(self) -> None:
-        """Connect anew if the certificates have changed since: a channel cannot take up others."""
+        """Connect again if the certificates have changed since: a channel cannot take up others."""
         if self._security.stamp() != self._files:
             channel, stream = self.channel, self._stream
             self._connect()

@@ -16,7 +16,7 @@ logger = logging.getLogger("collage.frontend")
 
 RETRY_S = 0.25
 LONGEST_S = 3600.0
-"""No worker takes longer for a call, or lets it wait for longer: what claims so is garbage."""
+"""No call takes longer, or waits for longer: an answer that claims so is garbage."""
 
 
 class Worker:
@@ -25,8 +25,8 @@ class Worker:
     def __init__(self, address: str, transport: Transport, balancer: Balancer) -> None:
         self.address = address
         self.info: ModelInfo | None = None
-        self.serving = False  # says the worker
-        self.ready = False  # says the pool: serving, and the model fits
+        self.serving = False  # the worker says so
+        self.ready = False  # the pool says so: it serves, and its model is in use
         self._transport, self._balancer = transport, balancer
         self._clock = asyncio.get_running_loop().time
         self._running = self._cancelled = 0
@@ -102,7 +102,7 @@ class Worker:
         self._settling = None
 
     async def follow(self, changed: Callable[[], None]) -> None:
-        """Keep ``info`` and ``serving`` true to the worker, for ever."""
+        """Keep ``info`` and ``serving`` true to the worker, until cancelled."""
 
         told = ""
 

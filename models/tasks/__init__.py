@@ -6,9 +6,9 @@ from encoder.grid import Grid
 from models.checkpoint import ModelSpec
 from models.tasks.classification import ClassifyImages
 from models.tasks.collage import ClassifyCollages
-from models.tasks.task import ClassifyingTask
+from models.tasks.task import ClassifyingTask, TrainingTask
 
-__all__ = ["task_of"]
+__all__ = ["TrainingTask", "task_of"]
 
 
 def task_of(spec: ModelSpec, blank: float = 0.0) -> ClassifyingTask:

@@ -6,11 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-
-from models.augment import normalise
-from models.checkpoint import ModelSpec
+from torch import Tensor
 
 Ask = Callable[[Tensor], Tensor]
 """A model in evaluation mode: inputs uint8 ``[B, size, size, 3]`` to its raw output."""
@@ -52,18 +48,6 @@ class ClassifyingTask(TrainingTask, Protocol):
     def classes(self, ask: Ask, images: Tensor) -> Tensor:
         """Class scores, float32 ``[M, classes]``."""
         ...
-
-
-def asked(model: nn.Module, spec: ModelSpec, bfloat16: bool) -> Ask:
-    """A model as tasks ask it; it must be in evaluation mode, and where the pixels are."""
-
-    @torch.no_grad()
-    def ask(pixels: Tensor) -> Tensor:
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16):
-            out: Tensor = model(normalise(pixels, spec))
-        return out.float()
-
-    return ask
 
 
 def top1(scores: Tensor, labels: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class ModelInfo:
         check_number("accept_threshold", self.accept_threshold, 0, 1)
         if not isinstance(self.extra, dict):
             raise ValueError("extra must be a JSON object")  # noqa: TRY004 - every mistake is a ValueError
-        if self.task not in _WIRE_TASKS:
+        if self.task not in list(_WIRE_TASKS):
             raise ValueError(f"task must be {CLASSIFICATION} or {LOCALISATION}, not {cut(self.task)}")
         if self.task == LOCALISATION and (self.labels or self.kind is ModelKind.COLLAGE_CNN):
             raise ValueError("a localiser has no labels, and a collage-cnn is none")

@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 from prometheus_client import CollectorRegistry
 
+from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import Server, ServerSettings, boundary
+from collage.serving import Server, ServerSettings
 from collage.tensors import image_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2_grpc
 from frontend.__main__ import running
@@ -38,7 +39,7 @@ class Slowness:
                 self.running.discard(request_id)
 
 
-class _Worker(model_pb2_grpc.ModelServiceServicer):
+class _FakeWorker(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, info: ModelInfo, slowness: Slowness, draining: asyncio.Event) -> None:
         self.info, self.slowness, self._draining = info, slowness, draining
 
@@ -67,7 +68,7 @@ async def worker(
 ) -> AsyncIterator[Server]:
     """A worker process's services, in this process."""
     server = Server(ServerSettings(**{**LOCAL, "port": port, "drain_s": 0, **settings}), CollectorRegistry(), [])
-    servicer = _Worker(info, slowness or Slowness(), server.draining)
+    servicer = _FakeWorker(info, slowness or Slowness(), server.draining)
     model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server.grpc)
     await server.start()
     server.set_serving(True)

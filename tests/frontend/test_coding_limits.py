@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from collage.errors import Unavailable
 from collage.model_info import CodeInfo, ModelInfo, ModelKind
-from collage.serving import Unavailable
 from encoder.code import GroupShape, Source
 from encoder.linear import LinearCode, mean_weights
 from frontend.coding import misfit

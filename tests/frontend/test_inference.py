@@ -230,7 +230,7 @@ async def test_labels_and_version_are_of_the_model_that_answered() -> None:
         async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
             return [RowAnswer(said, model, "S_CNN", False, None, 0.0, 0.0) for model in self.answered]
 
-    class Context:
+    class NoDeadline:
         def time_remaining(self) -> None:
             return None
 
@@ -241,9 +241,9 @@ async def test_labels_and_version_are_of_the_model_that_answered() -> None:
     servicer, request = Switching(server, 4), tensor(1, 2)
     wanted = request.outputs.add(name="probabilities")
     wanted.parameters["classification"].int64_param = 1
-    answer = await servicer.ModelInfer(request, Context())
+    answer = await servicer.ModelInfer(request, NoDeadline())
     assert answer.model_version == "8"
     assert answer.raw_output_contents[0][4:].startswith(b"1.000000:2:h")
     servicer.answered = (new, old)
     with pytest.raises(LookupError, match="a new model came into use"):
-        await servicer.ModelInfer(request, Context())
+        await servicer.ModelInfer(request, NoDeadline())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.cluster.processes import Child
+from bench.cluster.local import Child
 from bench.report import panels
 from bench.runs import monitoring
 from tests.k8s.conftest import ROOT, Document, Rendered, render

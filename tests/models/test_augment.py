@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.augment import augment, cut_mix, normalise
+from models.augment import augment, cut_mix
 from models.data import Dataset
 from models.train import describe
 
@@ -89,7 +89,7 @@ def test_a_crop_is_mirrored_where_augment_says_so() -> None:
 
 def test_normalised_training_images_have_mean_0_and_deviation_1(data: Dataset) -> None:
     spec = describe(data, "resnet32", 16, 1, {})
-    x = normalise(torch.from_numpy(data.train.images), spec)
+    x = spec.normalise(torch.from_numpy(data.train.images))
     assert x.shape == (len(data.train), 3, 16, 16)
     assert x.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-3)

@@ -14,7 +14,6 @@ from torch import nn
 
 from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
 from models import checkpoint
-from models.augment import normalise
 from models.checkpoint import ModelSpec
 from models.data import FASHION_MNIST_LABELS
 from models.export import TOLERANCE, ExportError, Served, check, export, main, pack, probes, store, to_onnx
@@ -166,7 +165,7 @@ def test_served_pixels_are_normalised_as_in_training(exported: tuple[Served, onn
     served, _, info = exported
     pixels = torch.from_numpy(probes(info.size))
     with torch.inference_mode():
-        raw = served.model(normalise(pixels, served.spec))
+        raw = served.model(served.spec.normalise(pixels))
         found = served(pixels)
     if info.kind is ModelKind.S_CNN:
         torch.testing.assert_close(found, raw, rtol=1e-4, atol=1e-4)

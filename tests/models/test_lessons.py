@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from models.data import Dataset
 from models.lessons import Teachers, teach
 from models.steps import Recipe
 from models.tasks import task_of
-from models.tasks.task import asked
 from models.train import describe
 from models.trainer import Trainer
 from tests.models.runs import trainer
@@ -36,7 +36,9 @@ def test_live_teachers_are_asked_about_what_is_seen(data: Dataset) -> None:
     single, collages = trainer(data, "resnet32"), trainer(data, "collage-resnet")
     live = [(each.spec, each.model.eval()) for each in (single, collages)]
     taught = Trainer(single.spec, data, Recipe(batch=24, distil=0.25), "cpu", "fp32", Teachers(live=live))
-    answers = [task_of(spec).classes(asked(model, spec, False), images).softmax(-1) for spec, model in live]
+    answers = [
+        task_of(spec).classes(partial(spec.ask, model, bfloat16=False), images).softmax(-1) for spec, model in live
+    ]
     assert not torch.allclose(answers[0], answers[1])
     targets = torch.eye(10)[:8]
     expected = 0.75 * targets + 0.125 * (answers[0] + answers[1])

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from models import checkpoint
-from models.augment import normalise
 from models.data import Dataset, Split
 from models.export import Served, check, export, probes
 from models.measure import OnnxModel
@@ -35,7 +34,7 @@ def test_a_restored_model_is_the_one_that_is_served(tmp_path: Path, architecture
 def test_an_anchored_model_computes_the_same_in_training_mode(architecture: str) -> None:
     spec = SPECS[architecture]
     model = trained(spec)
-    x = normalise(torch.from_numpy(probes(spec.size, 16)), spec)
+    x = spec.normalise(torch.from_numpy(probes(spec.size, 16)))
     with torch.no_grad():
         before = model(x)
         anchor(model, x)
@@ -52,9 +51,9 @@ def test_statistics_are_of_all_classes_where_images_come_class_by_class(tmp_path
     images = np.tile(shades[:, None, None, None], (1, 16, 16, 3))
     split = Split(images, np.repeat(np.arange(3), count), tuple(map(str, range(3 * count))))
     run = Trainer(spec, Dataset("pets", spec.labels, split, split, split), Recipe(shift=0), "cpu", "fp32")
-    run.start_from(tmp_path / "run.onnx")
+    run.start_from([tmp_path / "run.onnx"])
     with torch.no_grad():
-        seen = run.model.get_submodule("conv1")(normalise(torch.from_numpy(images), spec))
+        seen = run.model.get_submodule("conv1")(spec.normalise(torch.from_numpy(images)))
     error = run.model.get_submodule("bn1").get_buffer("running_mean") - seen.mean((0, 2, 3))
     assert (error.abs() / seen.std((0, 2, 3))).max() < 0.2
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from models.data import Dataset
 from models.steps import Recipe
 from models.tasks.classification import ClassifyImages
 from models.tasks.collage import ClassifyCollages
-from models.tasks.task import Ask, TrainingBatch, asked
+from models.tasks.task import Ask, TrainingBatch
 from models.train import describe
 from models.trainer import Trainer
 from tests.models.runs import trainer
@@ -120,7 +121,7 @@ def test_the_loop_trains_a_task_that_it_does_not_know(data: Dataset) -> None:
     base = trainer(data, "resnet32", epochs=3)
     while not base.finished:
         base.run_epoch()
-    task = ParityOfTwo(asked(base.model.eval(), base.spec, False))
+    task = ParityOfTwo(partial(base.spec.ask, base.model.eval(), bfloat16=False))
     spec = describe(data, "resnet32", 16, 1, {})
     run = Trainer(spec, data, Recipe(epochs=6, batch=24, muon_lr=0.02, sgd_lr=0.05), "cpu", "fp32", task=task)
     assert run.images_per_step == 24

@@ -43,13 +43,13 @@ def test_a_run_can_start_from_the_mean_of_others(tmp_path: Path, data: Dataset) 
     for seed, run in enumerate(runs):
         run.save(tmp_path / f"{seed}.pt")
     mean = trainer(data, "resnet32")
-    assert mean.start_from(tmp_path / "0.pt", tmp_path / "1.pt", tmp_path / "2.pt") == len(mean.model.state_dict())
+    assert mean.start_from([tmp_path / "0.pt", tmp_path / "1.pt", tmp_path / "2.pt"]) == len(mean.model.state_dict())
     for name, weight in mean.model.named_parameters():
         own = torch.stack([run.model.get_parameter(name) for run in runs]).mean(0)
         torch.testing.assert_close(weight, own, msg=name)
     trainer(data, "collage-resnet").save(tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"no mean of .*0\.pt, .*other\.pt: they are not of one shape"):
-        mean.start_from(tmp_path / "0.pt", tmp_path / "other.pt")
+        mean.start_from([tmp_path / "0.pt", tmp_path / "other.pt"])
 
 
 def test_what_is_called_alike_but_is_of_another_kind_is_not_taken_over(tmp_path: Path, data: Dataset) -> None:

@@ -8,9 +8,15 @@ from typing import NamedTuple
 _FRONTEND = "tests/frontend/test_"
 _POLICY = [
     *(f"{_FRONTEND}policy{part}.py" for part in ("", "_codes", "_groups", "_limits")),
-    *(f"{_FRONTEND}{name}.py" for name in ("groups", "policy_adaptive", "policy_table", "policy_properties")),
+    *(
+        f"{_FRONTEND}{name}.py"
+        for name in ("groups", "policy_adaptive", "policy_late", "policy_table", "policy_properties")
+    ),
 ]
-_SHELL = [f"{_FRONTEND}{name}.py" for name in ("dispatch", "dispatch_limits", "coding", "coding_limits", "new_code")]
+_SHELL = [
+    f"{_FRONTEND}{name}.py"
+    for name in ("dispatch", "dispatch_limits", "dispatch_meanwhile", "coding", "coding_limits", "new_code")
+]
 TESTS = {
     "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY],
     "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY],

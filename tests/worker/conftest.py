@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from collage.serving import channel_options
+from collage.channels import channel_options
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
@@ -36,7 +36,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @dataclass
-class Client:
+class WorkerClient:
     """A worker in this process and a channel to it."""
 
     worker: WorkerProcess
@@ -78,7 +78,7 @@ class Client:
         return self.metric("queue_length")
 
 
-Launch = Callable[..., Coroutine[Any, Any, Client]]
+Launch = Callable[..., Coroutine[Any, Any, WorkerClient]]
 
 
 @pytest.fixture
@@ -86,10 +86,10 @@ async def launch() -> AsyncIterator[Launch]:
     """``await launch(model, **settings)`` makes a worker; ``start=False`` leaves starting it to the test."""
     async with AsyncExitStack() as stack:
 
-        async def make(model: Path, *, start: bool = True, **settings: Any) -> Client:
+        async def make(model: Path, *, start: bool = True, **settings: Any) -> WorkerClient:
             defaults = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "drain_s": 0.0, "model": model}
             registry = CollectorRegistry()
-            client = Client(WorkerProcess(WorkerSettings(**{**defaults, **settings}), registry), registry)
+            client = WorkerClient(WorkerProcess(WorkerSettings(**{**defaults, **settings}), registry), registry)
             stack.push_async_callback(client.close)
             if start:
                 await client.worker.start()

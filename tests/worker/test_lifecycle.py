@@ -11,19 +11,19 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from collage.serving import Unavailable
+from collage.errors import Unavailable
 from tests import onnx_models
-from tests.worker.conftest import BOUND_S, Client, Launch, until
+from tests.worker.conftest import BOUND_S, Launch, WorkerClient, until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def watch(client: Client, service: str = "") -> Any:
+def watch(client: WorkerClient, service: str = "") -> Any:
     return health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(service=service))
 
 
-async def check(client: Client, service: str = "") -> int:
+async def check(client: WorkerClient, service: str = "") -> int:
     stub = health_pb2_grpc.HealthStub(client.channel)
     status: int = (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=BOUND_S)).status
     return status

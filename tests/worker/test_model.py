@@ -17,19 +17,19 @@ from onnx import TensorProto, helper
 from collage.model_info import LOCALISATION, CodeInfo, ModelKind, TensorSpec
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
-from worker.model import Model, ModelError
+from worker.model import ModelError, ServedModel
 
 SIDECAR: dict[str, Any] = {"name": "stranger", "kind": "s-cnn", "labels": list(COLOURS), "size": 8}
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-Load = Callable[[Path], Model]
+Load = Callable[[Path], ServedModel]
 
 
 @pytest.fixture
 async def load() -> AsyncIterator[Load]:
     models = []
 
-    def loaded(path: Path) -> Model:
-        models.append(Model(path))
+    def loaded(path: Path) -> ServedModel:
+        models.append(ServedModel(path))
         return models[-1]
 
     yield loaded
@@ -143,7 +143,7 @@ IMAGE_INPUT = ("image", TensorProto.UINT8, ["N", 8, 8, 3])
 )
 def test_odd_inputs_and_outputs_are_refused(tmp_path: Path, inputs: Any, outputs: Any, told: str) -> None:
     with pytest.raises(ModelError) as caught:
-        Model(graph(tmp_path / "odd.onnx", inputs, outputs))
+        ServedModel(graph(tmp_path / "odd.onnx", inputs, outputs))
     assert told in str(caught.value)
     assert str(tmp_path / "odd.onnx") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -168,7 +168,7 @@ async def test_outputs_that_the_graph_did_not_foretell_are_refused_by_the_warm_u
 
 def test_labels_that_do_not_go_with_the_outputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"gives 'y' \[3\] for one image: .* with 2 labels give \[2\]"):
-        Model(onnx_models.save_plain(tmp_path / "m.onnx", sidecar={**SIDECAR, "labels": ["a", "b"]}))
+        ServedModel(onnx_models.save_plain(tmp_path / "m.onnx", sidecar={**SIDECAR, "labels": ["a", "b"]}))
 
 
 def test_names_that_would_garble_a_log_are_refused(tmp_path: Path) -> None:
@@ -177,10 +177,10 @@ def test_names_that_would_garble_a_log_are_refused(tmp_path: Path) -> None:
     model.graph.node[-1].output[0] = model.graph.output[0].name = "sco\nres"
     onnx.save(model, file)
     with pytest.raises(ModelError, match=r"odd\.onnx cannot be served: a tensor's name must be one line"):
-        Model(file)
+        ServedModel(file)
     (tmp_path / "odd.onnx.json").write_text(json.dumps({**SIDECAR, "labels": ["a"]}))
     with pytest.raises(ModelError, match=r"gives 'sco\\nres' \[3\]"):
-        Model(file)
+        ServedModel(file)
 
 
 async def test_the_graph_names_inputs_and_outputs(load: Load, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ async def test_a_model_that_fails_is_refused_by_the_warm_up(load: Load, tmp_path
 )
 def test_an_unusable_sidecar_is_refused(tmp_path: Path, sidecar: dict[str, Any] | None, told: str) -> None:
     with pytest.raises(ModelError) as caught:
-        Model(onnx_models.save_plain(tmp_path / "m.onnx", sidecar=sidecar))
+        ServedModel(onnx_models.save_plain(tmp_path / "m.onnx", sidecar=sidecar))
     assert told in str(caught.value)
     assert str(tmp_path / "m.onnx") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -254,13 +254,13 @@ def test_an_unusable_sidecar_is_refused(tmp_path: Path, sidecar: dict[str, Any] 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no model file"):
-        Model(tmp_path / "missing.onnx")
+        ServedModel(tmp_path / "missing.onnx")
     with pytest.raises(ModelError, match="there is no model file"):
-        Model(tmp_path)
+        ServedModel(tmp_path)
     (tmp_path / "words.onnx").write_text("not a model")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        Model(tmp_path / "words.onnx")
+        ServedModel(tmp_path / "words.onnx")
     (tmp_path / "words.onnx.json").write_bytes(b"\xff\xfe")
     onnx_models.save_plain(tmp_path / "words.onnx")
     with pytest.raises(ModelError, match=r"words\.onnx\.json cannot be used"):
-        Model(tmp_path / "words.onnx")
+        ServedModel(tmp_path / "words.onnx")

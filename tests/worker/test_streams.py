@@ -19,7 +19,7 @@ from collage.tensors import floats_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
-from tests.worker.conftest import BOUND_S, Client, Launch, until
+from tests.worker.conftest import BOUND_S, Launch, WorkerClient, until
 
 LONG = "fixed:600"
 Response = model_pb2.RunStreamResponse
@@ -28,7 +28,7 @@ Response = model_pb2.RunStreamResponse
 class Stream:
     """One stream of calls."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: WorkerClient) -> None:
         self.rpc: Any = model_pb2_grpc.ModelServiceStub(client.channel).RunStream(timeout=BOUND_S)
         self._responses = aiter(self.rpc)
 
@@ -56,7 +56,7 @@ class Stream:
 
 
 @asynccontextmanager
-async def opened(client: Client) -> AsyncIterator[Stream]:
+async def opened(client: WorkerClient) -> AsyncIterator[Stream]:
     stream = Stream(client)
     async with asyncio.timeout(BOUND_S):
         yield stream

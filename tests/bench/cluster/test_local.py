@@ -1,7 +1,6 @@
-"""A small cluster of real frontends and workers with tiny models, and what stands on it: ``up`` and the demo."""
+"""A small cluster of real frontends and workers with tiny models, and ``up``."""
 
 import asyncio
-import io
 import json
 import os
 import signal
@@ -9,38 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from rich.console import Console
 
-from bench.cluster.local import Cluster, until_serving
-from bench.cluster.processes import ProcessError
-from bench.offer.load import Sample, closed_groups, random_groups
-from bench.runs import demo
+from bench.cluster.local import Cluster, ProcessError, until_serving
+from bench.offer import closed_groups, random_groups
 from collage.client import Client
 from tests import onnx_models
 from tests.bench.children import BOUND_S, until_gone
-
-
-def samples() -> list[Sample]:
-    """One image of every colour that the tiny models know."""
-    made = []
-    for colour in onnx_models.COLOURS:
-        file = io.BytesIO()
-        Image.fromarray(onnx_models.solid(colour, 8)).save(file, "PNG")
-        made.append(Sample(f"{colour}/0", colour, file.getvalue()))
-    return made
-
-
-def cluster(folder: Path, *frontend_flags: str, worker_flags: tuple[str, ...] = ()) -> Cluster:
-    """Four s-cnn workers and one 2 x 2 collage worker."""
-    return Cluster(
-        onnx_models.save_s_cnn(folder / "s-cnn.onnx"),
-        onnx_models.save_collage_cnn(folder / "collage.onnx"),
-        s_cnn_workers=4,
-        worker_flags=worker_flags,
-        frontend_flags=frontend_flags,
-        logs=folder / "logs",
-    )
+from tests.bench.tiny import cluster, samples
 
 
 async def test_a_cluster_serves_survives_a_restart_of_its_frontend_and_leaves_nothing(tmp_path: Path) -> None:
@@ -93,7 +67,8 @@ async def test_what_cannot_start_is_named(tmp_path: Path) -> None:
             _ = child.pid
 
 
-async def test_up_says_how_to_call_it_and_ends_with_a_signal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_up_says_how_to_call_it_and_ends_with_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     arguments = (
         "up",
         *("--s-cnn", str(onnx_models.save_s_cnn(tmp_path / "s-cnn.onnx"))),
@@ -101,7 +76,7 @@ async def test_up_says_how_to_call_it_and_ends_with_a_signal(tmp_path: Path) -> 
         *("--workers", "1", "--port", "0", "--policy", "none"),
     )
     up = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.cluster.local", *arguments,
+        sys.executable, "-m", "bench", "cluster", *arguments,
         cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -120,7 +95,7 @@ async def test_up_says_how_to_call_it_and_ends_with_a_signal(tmp_path: Path) -> 
         for process in processes:
             async with Client(process["address"]) as client:
                 assert await client.health() == "SERVING"
-        up.send_signal(signal.SIGINT)
+        up.send_signal(number)
         out, error = await asyncio.wait_for(up.communicate(), BOUND_S)
     finally:
         if up.returncode is None:
@@ -131,36 +106,3 @@ async def test_up_says_how_to_call_it_and_ends_with_a_signal(tmp_path: Path) -> 
     for process in processes:
         with pytest.raises(OSError, match="Connect call failed"):
             await asyncio.open_connection(*process["address"].split(":"))
-
-
-async def test_the_demo_compares_three_policies(tmp_path: Path) -> None:
-    slow = tmp_path / "slow.json"
-    slow.write_text(json.dumps({"quantiles": [[0, 0.01], [0.9, 0.02], [0.9001, 0.4], [1, 0.4]]}))
-    console = Console(file=io.StringIO(), width=160)
-    rows = await demo.run(
-        cluster(tmp_path, worker_flags=("--slowdown", f"quantiles:{slow}")),
-        samples(),
-        deadline_s=0.1,
-        groups=20,
-        seed=0,
-        out=tmp_path / "out",
-        console=console,
-    )
-    assert json.loads((tmp_path / "out/demo.json").read_text())["rows"] == rows
-    none, replicate, collage = rows
-    assert [row["policy"] for row in rows] == ["none", "replicate", "collage"]
-    assert all((row["requests"], row["groups"], row["failed"], row["accuracy"]) == (80, 20, 0, 1.0) for row in rows)
-    assert (none["collage_load"], none["replica_load"], none["s_cnn_share"]) == (0, 0, 1)
-    assert (replicate["collage_load"], replicate["coded_share"], replicate["coded_accuracy"]) == (0, 0, None)
-    assert replicate["replica_load"] > 0
-    assert 0.2 < collage["collage_load"] <= 0.25
-    assert collage["coded_share"] > 0
-    assert collage["coded_accuracy"] == 1
-    assert none["p99_s"] >= 0.4
-    assert collage["p99_s"] < none["p99_s"]
-    lines = [json.loads(line) for line in (tmp_path / "out/demo.jsonl").read_text().splitlines()]
-    assert len(lines) == 240
-    ids = [[line["request_id"] for line in lines if line["policy"] == row["policy"]] for row in rows]
-    assert ids[0] == ids[1] == ids[2]
-    for name in ("demo-collage.png", "demo-latency.png"):
-        assert Image.open(tmp_path / "out" / name).format == "PNG"

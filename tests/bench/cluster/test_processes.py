@@ -16,11 +16,10 @@ from tests.bench.children import BOUND_S, BROKEN, SERVER, SILENT, STUBBORN, stat
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from bench.cluster.processes import ProcessGroup, cancel_on_signals
+from bench.cluster.processes import ProcessGroup
 from tests.bench.children import SERVER
 
 async def main():
-    cancel_on_signals()
     async with ProcessGroup(Path(sys.argv[1])) as group:
         await group.start([group.add("test", f"child-{i}", SERVER) for i in range(3)])
         print(*(child.pid for child in group.children), flush=True)

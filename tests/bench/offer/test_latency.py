@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.offer import latency
+from bench.offer.workload import LATENCY_TABLE, fit, load_table, main, save
 from worker.slowdown import Slowdown
 
 PERCENTILES = (*range(1, 100), 99.9)
@@ -29,13 +29,13 @@ def relative(seconds: np.ndarray) -> float:  # type: ignore[type-arg]
 
 
 def test_the_table_is_within_half_a_percent_of_the_measurement() -> None:
-    table = latency.load()
+    table = load_table()
     assert len(table.seconds) < 60
     assert relative(np.array([table.quantile(p / 100) for p in PERCENTILES])) < 0.005
 
 
 def test_workers_draw_from_the_same_table() -> None:
-    slowdown = Slowdown(f"quantiles:{latency.LATENCY_TABLE}", seed=7)
+    slowdown = Slowdown(f"quantiles:{LATENCY_TABLE}", seed=7)
     draws = np.array([slowdown.draw(f"g{i:06d}", 0) for i in range(200_000)])
     assert relative(np.percentile(draws, PERCENTILES)) < 0.02
     assert draws.mean() == pytest.approx(0.1538, rel=0.01)
@@ -46,9 +46,9 @@ def test_a_fit_reproduces_two_modes_and_survives_the_file(tmp_path: Path) -> Non
     rng = np.random.default_rng(1)
     fast, slow = rng.normal(0.14, 0.02, 97_900), rng.normal(0.7, 0.02, 2_100)
     latencies = np.concatenate((fast, slow)).astype(np.float32)
-    table = latency.fit(latencies)
-    latency.save(table, tmp_path / "table.json", "a test")
-    loaded = latency.load(tmp_path / "table.json")
+    table = fit(latencies)
+    save(table, tmp_path / "table.json", "a test")
+    loaded = load_table(tmp_path / "table.json")
     np.testing.assert_allclose(loaded.seconds, table.seconds, atol=1e-6)
     fitted = np.array([loaded.quantile(p / 100) for p in PERCENTILES])
     assert np.abs(fitted / np.percentile(latencies, PERCENTILES) - 1).max() < 0.02
@@ -67,4 +67,18 @@ def test_a_fit_reproduces_two_modes_and_survives_the_file(tmp_path: Path) -> Non
 def test_what_is_no_quantile_function_is_refused(pairs: list[list[float]], tmp_path: Path) -> None:
     (tmp_path / "table.json").write_text(json.dumps({"quantiles": pairs}))
     with pytest.raises(ValueError, match="quantile table"):
-        latency.load(tmp_path / "table.json")
+        load_table(tmp_path / "table.json")
+
+
+def test_a_trace_is_fitted_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, out = tmp_path / "trace.npy", tmp_path / "table.json"
+    np.save(trace, np.random.default_rng(0).gamma(20, 0.007, 10_000).astype(np.float32))
+    assert main([str(trace), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{out}: ")
+    assert "off by at most 0." in printed
+    content = json.loads(out.read_text())
+    assert len(content["vms"]["seconds"]) == 50
+    assert content["about"].startswith("Quantile function of 10,000 single-image inference latencies")
+    assert main([str(tmp_path / "absent.npy")]) == 2
+    assert "absent.npy" in capsys.readouterr().err

@@ -1,15 +1,9 @@
 """Closed groups against a fake frontend, and the sample images that ship."""
 
-import io
-from itertools import pairwise
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from bench.cluster.local import ROOT
-from bench.offer.load import Sample, closed_groups, load_samples, open_loop, random_groups, slug
+from bench.offer import Sample, closed_groups, open_loop
 from collage.client import Client
 from tests.bench.fakes import FakePredictService, serving
 
@@ -93,35 +87,3 @@ async def test_as_many_times_as_samples_are_needed() -> None:
     async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
         with pytest.raises(ValueError, match="3 samples need as many times"):
             await open_loop(client, [GROUP], np.array([0.0, 0.0]))
-
-
-def test_random_groups_use_every_sample_before_any_again() -> None:
-    samples = [Sample(str(i), "bag", b"") for i in range(10)]
-    groups = random_groups(samples, members=4, groups=5, seed=3)
-    assert [len(group) for group in groups] == [4] * 5
-    order = [sample.name for group in groups for sample in group]
-    assert sorted(order[:10]) == sorted(order[10:]) == sorted(str(i) for i in range(10))
-    assert order[:10] != order[10:]
-    assert groups == random_groups(samples, members=4, groups=5, seed=3)
-    assert groups != random_groups(samples, members=4, groups=5, seed=4)
-
-
-def test_slugs() -> None:
-    assert [slug(label) for label in ("T-shirt/top", "Ankle boot", "Bag")] == ["t-shirt-top", "ankle-boot", "bag"]
-
-
-def test_100_sample_images_of_every_class_ship_with_their_licence() -> None:
-    folder = ROOT / "samples" / "fashion-mnist"
-    samples = load_samples(folder)
-    counts = {label: sum(sample.label == label for sample in samples) for label in {s.label for s in samples}}
-    assert len(counts) == 10
-    assert set(counts.values()) == {100}
-    assert all(a.name < b.name for a, b in pairwise(samples))
-    image = Image.open(io.BytesIO(samples[0].data))
-    assert (image.format, image.mode, image.size) == ("PNG", "L", (28, 28))
-    assert "Copyright (c) 2017 Zalando SE" in (folder / "LICENSE").read_text()
-
-
-def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
-        load_samples(tmp_path)

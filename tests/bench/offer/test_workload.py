@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.offer.workload import REGIMES, Model, Regime, poisson, read_numbers
+from bench.offer.workload import REGIMES, Regime, poisson, read_numbers
 from worker.slowdown import Slowdown
 
 
@@ -64,17 +64,6 @@ def test_poisson_arrivals() -> None:
     assert gaps.mean() == pytest.approx(0.02, rel=0.03)
     assert gaps.std() == pytest.approx(0.02, rel=0.05)
     assert (gaps >= 0).all()
-
-
-def test_images_are_as_good_as_the_model_says() -> None:
-    model = Model()
-    images = model.draw(200_000, seed=0)
-    sure = images.confidence == 1
-    assert sure.mean() == pytest.approx(0.6, abs=0.005)
-    assert np.isnan(images.confidence).mean() == pytest.approx(0.003, abs=0.001)
-    assert images.coded_right[sure].mean() == pytest.approx(0.989, abs=0.002)
-    assert images.coded_right.mean() == pytest.approx(0.9, abs=0.006)
-    assert images.s_cnn_right.mean() == pytest.approx(0.93, abs=0.003)
 
 
 def test_latencies_are_read_from_a_column(tmp_path: Path) -> None:

@@ -10,19 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.offer import latency
-from bench.offer.workload import REGIMES
+from bench.report import pictures
 from bench.report.comparison import main
-from bench.report.findings import Row, Usage, below, best_rival, count_usage, ratio, read
-from bench.simulator.simulate import Setup
-from bench.simulator.sweep import DENSITY, Case, budget_cases, cases, long_cases, scale, sweep
-from frontend.policy.rules import Rules
-from tests.bench.columns import COLUMNS
+from bench.report.findings import DENSITY, FoundRow, Usage, below, best_rival, count_usage, ratio, read
+from bench.simulator import sweep
+from bench.simulator.replay import COMPARED
 
 SEEDS = (0, 1, 2)
 
 
-def row(policy: str, seed: int, p99: float = 0.7, sent: float = 0.0, **about: Any) -> Row:
+def row(policy: str, seed: int, p99: float = 0.7, sent: float = 0.0, **about: Any) -> FoundRow:
     values = {"source": "real", "regime": "transient", "offered": "closed", "load": None, "n": 9, "redundant": 1}
     values |= {"policy": policy, "seed": seed, "groups": 2, "p50_s": 0.14, "p99_s": p99, "mean_s": 0.2, "std_s": 0.1}
     values |= {"group_p50_s": 0.2, "group_p99_s": p99 + 0.01 * seed, "group_p999_s": None, "group_std_s": 0.2}
@@ -30,12 +27,12 @@ def row(policy: str, seed: int, p99: float = 0.7, sent: float = 0.0, **about: An
     return {**values, "collage_load": 0.0, "replica_load": sent, **about}
 
 
-def record(policy: str, seed: int, group: int, member: int, **about: Any) -> Row:
+def record(policy: str, seed: int, group: int, member: int, **about: Any) -> FoundRow:
     answer = {"source": "S_CNN", "latency_s": 0.1, "label": "bag", "prediction": "bag", "n": 9, "load": None}
     return {"regime": "transient", "policy": policy, "seed": seed, "group": group, "member": member, **answer, **about}
 
 
-def write(file: Path, rows: list[Row], records: list[Row]) -> Path:
+def write(file: Path, rows: list[FoundRow], records: list[FoundRow]) -> Path:
     about = {"command": f"make {file.stem}", "machine": {"cpu": "Abacus", "cores": 2}, "commit": "0123456789"}
     file.write_text(json.dumps({**about, "rows": rows}))
     file.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
@@ -175,7 +172,9 @@ def test_a_ratio_is_of_means_with_a_paired_interval() -> None:
 
 
 def test_the_best_rival_may_send_little_more_than_the_collages() -> None:
-    rows: list[Row] = [{**row("replicate", seed, 0.4), "sent": 0.119, "setting": None, "value": None} for seed in SEEDS]
+    rows: list[FoundRow] = [
+        {**row("replicate", seed, 0.4), "sent": 0.119, "setting": None, "value": None} for seed in SEEDS
+    ]
     rows += [{**row("hedge", seed, 0.5), "sent": 0.05, "setting": None, "value": None} for seed in SEEDS]
     rows += [{**row("hedge", seed, 0.3), "sent": 0.13, "setting": "quantile", "value": 0.87} for seed in SEEDS]
     rows += [{**row("collage", seed, 0.2), "sent": 0.11, "setting": None, "value": None} for seed in SEEDS]
@@ -185,7 +184,7 @@ def test_the_best_rival_may_send_little_more_than_the_collages() -> None:
 
 
 def test_below_means_beyond_the_interval_of_the_ratio_seed_by_seed() -> None:
-    def values(*numbers: float) -> list[Row]:
+    def values(*numbers: float) -> list[FoundRow]:
         return [{"seed": seed, "x": number} for seed, number in enumerate(numbers)]
 
     base = values(10, 20, 30)
@@ -193,53 +192,6 @@ def test_below_means_beyond_the_interval_of_the_ratio_seed_by_seed() -> None:
     assert not below(values(8, 22, 27), base, "x")
     assert not below(base, values(9, 18, 27), "x")
     assert below(values(9), base[:1], "x")  # one seed: no interval
-
-
-def test_every_case_of_the_sweep_can_be_simulated() -> None:
-    for case in (*cases(), *budget_cases(), *long_cases()):
-        assert case.regime in REGIMES
-        assert case.setup.n % case.setup.redundant == 0
-        if case.setting:
-            limits: dict[str, float | None] = {case.setting: case.value}
-            assert getattr(Rules.named(case.policy, **limits), case.setting) == case.value
-    settings = {(case.policy, case.setting) for case in (*cases(), *budget_cases())}
-    assert {("hedge", "quantile"), ("replicate", "deadline"), ("adaptive", "extra_load")} <= settings
-    assert len(set(cases())) == len(list(cases()))
-    assert {(case.setup.n, case.policy) for case in cases() if case.recorded} == {
-        (n, policy) for n in (4, 9, 16, 25) for policy in DENSITY
-    }
-    assert {case.regime for case in cases()} == set(REGIMES)
-    limits = [latency.load().quantile(0.95) * (case.value or 0) for case in cases() if case.setting == "patience"]
-    assert (min(limits), max(limits)) == (pytest.approx(0.22, abs=0.005), pytest.approx(0.5, abs=0.01))
-
-
-def test_a_sweep_writes_rows_with_settings_and_group_latencies(tmp_path: Path) -> None:
-    chosen = [Case(Setup(), "adaptive", "patience", 1.3), Case(Setup(), "hedge", load=0.5), Case(Setup(), "collage")]
-    file = sweep(tmp_path / "sim.json", chosen, 10, 1)
-    rows = json.loads(file.read_text())["rows"]
-    assert [(row["policy"], row.get("setting"), row.get("value"), row["load"]) for row in rows] == [
-        ("adaptive", "patience", 1.3, None),
-        ("hedge", None, None, 0.5),
-        ("collage", None, None, None),
-    ]
-    assert [row["groups"] for row in rows] == [10] * 3
-    assert [list(row) for row in rows] == [[*COLUMNS, "setting", "value"], COLUMNS, COLUMNS]
-    lines = [json.loads(line) for line in file.with_suffix(".jsonl").read_text().splitlines()]
-    assert [(line["n"], line["policy"], line["group"]) for line in lines] == [(9, "collage", i) for i in range(10)]
-    assert np.quantile([line["latency_s"] for line in lines], 0.5) == pytest.approx(rows[2]["group_p50_s"])
-    (run,) = read([file], [file.with_suffix(".jsonl")])[1]
-    assert run.usage.groups == 10
-    assert run.usage.answers == pytest.approx(90 * rows[2]["coded_share"])
-
-
-def test_larger_clusters_are_simulated_at_the_same_cost(tmp_path: Path) -> None:
-    rows = json.loads(scale(tmp_path / "scale.json", 900, clusters=(20, 100)).read_text())["rows"]
-    assert {(row["workers"], row["redundant"], row["frontends"]) for row in rows} == {
-        (workers, workers // 10, frontends) for workers in (20, 100) for frontends in (1, 4)
-    }
-    assert all(row["requests"] >= 3 * 0.9 * row["workers"] for row in rows)
-    assert all(row["us_per_request"] == pytest.approx(1e6 * row["cpu_s"] / row["requests"]) for row in rows)
-    assert max(row["collage_load"] for row in rows if row["policy"] == "none") == 0
 
 
 @pytest.mark.parametrize(
@@ -262,3 +214,8 @@ def test_records_without_a_row_are_refused(experiment: Path, capsys: pytest.Capt
     records.write_text(json.dumps(record("hedge", 0, 0, 0)) + "\n")
     assert main([str(experiment), "--records", str(records), "--out", str(experiment.with_suffix(""))]) == 2
     assert "there is no row of" in capsys.readouterr().err
+
+
+def test_what_sweeps_record_is_drawn_and_every_policy_has_a_colour() -> None:
+    assert sweep.RECORDED == DENSITY
+    assert tuple(pictures.POLICY_COLOURS) == COMPARED, "curves come in this order"

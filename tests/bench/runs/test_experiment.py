@@ -1,12 +1,10 @@
-"""Runs on a small cluster of real processes: what is kept, what is resumed, and workers that fail on a schedule."""
+"""Runs on a small cluster of real processes: what they are called, what is kept and what is resumed."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,16 +13,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.cluster.local import Cluster
-from bench.cluster.processes import Child, Metrics, ProcessError
-from bench.offer.latency import LATENCY_TABLE
-from bench.offer.load import Record, Sample
-from bench.offer.workload import REGIMES, Model, Outage, Regime, read_arrivals
+from bench.cluster.standins import Drawn
+from bench.measured import Records, RequestRecord
+from bench.offer import LATENCY_TABLE, REGIMES, Regime, TypicalModels, read_arrivals
 from bench.runs import experiment
-from bench.runs.experiment import calibrate, cases, collect, compare, main
-from bench.runs.trial import Case, Drawn, Overhead, Shipped, Trial, failing, png
-from encoder.image import decode
-from tests import onnx_models
+from bench.runs.experiment import calibrate, collect, compare, main
+from bench.runs.trial import Case, Overhead, Trial, cases
 from tests.bench.columns import COLUMNS
 
 FAST = 0.02  # time scale
@@ -34,47 +28,21 @@ def drawn_trial(folder: Path, regime: Regime = REGIMES["transient"], groups: int
     return Trial(regime, Drawn(4), groups, FAST, flags, folder)
 
 
-def record(latency: float, total: float, queue: float, inference: float, error: str | None = None) -> Record:
-    return Record("g0000-0", 0, 0, "a", "bag", "bag", "S_CNN", None, None, error, 0.0, latency, total, queue, inference)
+def record(latency: float, total: float, queue: float, inference: float, error: str | None = None) -> RequestRecord:
+    return RequestRecord(
+        "g0000-0", 0, 0, "a", "bag", "bag", "S_CNN", None, None, error, 0.0, latency, total, queue, inference
+    )
 
 
 def test_the_overhead_is_what_is_left_of_a_request() -> None:
-    records = [record(0.012, 0.009, 0.001, 0.002), record(0.012, 0.009, 0.001, 0.002), record(9, 9, 9, 9, "late")]
+    records = Records(
+        [record(0.012, 0.009, 0.001, 0.002), record(0.012, 0.009, 0.001, 0.002), record(9, 9, 9, 9, "late")]
+    )
     overhead = Overhead.of(records)
     assert overhead == Overhead(inference_s=0.002, overhead_s=pytest.approx(0.006), caller_s=pytest.approx(0.003))
     setup = overhead.setup(16, scale=0.5)
     assert (setup.n, setup.redundant) == (16, 1)
     assert (setup.inference_s, setup.overhead_s, setup.caller_s) == pytest.approx((0.004, 0.012, 0.006))
-
-
-def test_drawn_answers_are_painted_and_known_to_the_simulator() -> None:
-    prepared = Drawn(9, Model(empty=0.1)).prepare(groups=40, seed=1)
-    images = prepared.models.images
-    assert [len(group) for group in prepared.groups] == [9] * 40
-    flat = [sample for group in prepared.groups for sample in group]
-    colours = np.array([decode(sample.data, 8)[0, 0] for sample in flat])
-    truth = np.array([int(sample.label.removeprefix("class-")) for sample in flat])
-    s_cnn, coded = colours[:, 0] // 5 - 1, colours[:, 1] // 5 - 1
-    np.testing.assert_array_equal(s_cnn == truth, images.s_cnn_right)
-    seen = colours[:, 2] > 0
-    np.testing.assert_array_equal(seen, ~np.isnan(images.confidence))
-    np.testing.assert_array_equal((coded == truth)[seen], images.coded_right[seen])
-    np.testing.assert_allclose(colours[seen, 2] / 255, images.confidence[seen], atol=1 / 255)
-    assert prepared.groups != Drawn(9).prepare(groups=40, seed=2).groups
-    few = prepared.models.draw(18, seed=0)
-    np.testing.assert_array_equal(few.s_cnn_right, images.s_cnn_right[:18])
-    with pytest.raises(ValueError, match="361 images are needed, 360 are known"):
-        prepared.models.draw(361, seed=0)
-
-
-def test_what_shipped_models_say_is_painted_and_known_to_the_simulator(tmp_path: Path) -> None:
-    samples = [Sample(colour, colour, png(onnx_models.solid(colour, 8))) for colour in onnx_models.COLOURS]
-    models = onnx_models.save_s_cnn(tmp_path / "s.onnx"), onnx_models.save_collage_cnn(tmp_path / "c.onnx")
-    prepared = Shipped(*models, samples).prepare(groups=6, seed=0)
-    assert len(prepared.groups) == 6
-    assert prepared.models.images.s_cnn_right.all()
-    assert prepared.models.images.coded_right.all()
-    assert prepared.models.images.confidence.shape == (24,)
 
 
 def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
@@ -86,7 +54,7 @@ def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
         drawn_trial(tmp_path, groups=6),
         drawn_trial(tmp_path, REGIMES["mixture"]),
         drawn_trial(tmp_path, REGIMES["transient"], 5, "--patience", "2"),
-        Trial(REGIMES["transient"], Drawn(4, Model(sure=0.5)), 5, FAST, (), tmp_path),
+        Trial(REGIMES["transient"], Drawn(4, TypicalModels(sure=0.5)), 5, FAST, (), tmp_path),
         Trial(REGIMES["transient"], Drawn(4), 5, FAST, (), tmp_path, np.arange(500.0)),
         Trial(REGIMES["transient"], Drawn(4), 5, FAST, (), tmp_path, np.arange(0.0, 1000.0, 2.0)),
     )
@@ -152,83 +120,6 @@ async def test_a_comparison_keeps_every_run_and_goes_on_where_it_was(tmp_path: P
     assert {row["regime"] for row in content["rows"]} == {"transient", "off"}
 
 
-@pytest.mark.timeout(300)
-async def test_workers_fail_on_schedule_and_are_all_back_in_the_end(tmp_path: Path) -> None:
-    cluster = Cluster(
-        onnx_models.save_s_cnn(tmp_path / "s-cnn.onnx"),
-        onnx_models.save_collage_cnn(tmp_path / "collage.onnx"),
-        s_cnn_workers=3,
-        collage_workers=0,
-        logs=tmp_path / "logs",
-    )
-    second_killed = asyncio.Event()
-
-    def outages() -> Iterator[Outage]:
-        yield Outage(0.0, 0.2, 0)
-        yield Outage(0.0, 0.1, 1, frozen=True)
-        yield Outage(0.0, 600.0, 2)  # cut short
-        second_killed.set()
-        yield Outage(600.0, 601.0, 0)
-
-    async with cluster:
-        pids = [worker.pid for worker in cluster.s_cnn]
-        async with failing(cluster.s_cnn, outages()) as lost_s:
-            await second_killed.wait()
-            await asyncio.wait_for(cluster.s_cnn[2].wait(), 60)
-            assert not cluster.s_cnn[2].running
-        back = [worker.pid for worker in cluster.s_cnn]
-        assert [a == b for a, b in zip(pids, back, strict=True)] == [False, True, False]
-        assert len(lost_s) == 2
-        for worker in cluster.s_cnn:
-            assert (await worker.metrics()).value("collage_worker_busy_seconds_total") >= 0
-
-
-class Restarted(Child):
-    """No process: it is killed at once, and started again when ``ready`` is set, if it is not ``broken``."""
-
-    def __init__(self, broken: bool) -> None:
-        super().__init__("s-cnn", "restarted", [], Path())
-        self.broken, self.ready, self.kills = broken, asyncio.Event(), 0
-
-    async def metrics(self) -> Metrics:
-        return Metrics()
-
-    async def kill(self) -> None:
-        self.kills += 1
-
-    async def start(self, timeout_s: float = 60.0) -> None:
-        await self.ready.wait()
-        if self.broken:
-            self.broken = False
-            raise ProcessError("it does not start")
-
-
-async def others_are_done() -> None:
-    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
-
-
-async def test_a_worker_that_is_not_back_yet_is_spared() -> None:
-    worker = Restarted(broken=False)
-
-    def outages() -> Iterator[Outage]:
-        yield Outage(0.0, 0.0, 0)
-        yield Outage(0.0, 0.0, 0)
-        yield Outage(0.0, 0.0, 0, frozen=True)
-        worker.ready.set()
-
-    async with failing([worker], outages()) as lost_s:
-        await others_are_done()
-        assert (worker.kills, len(lost_s)) == (1, 1)
-
-
-async def test_a_worker_that_does_not_start_again_is_told_as_such() -> None:
-    worker = Restarted(broken=True)
-    worker.ready.set()
-    with pytest.raises(ProcessError, match="it does not start"):
-        async with failing([worker], [Outage(0.0, 0.0, 0)]):
-            await others_are_done()
-
-
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -245,10 +136,9 @@ async def test_a_worker_that_does_not_start_again_is_told_as_such() -> None:
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(
-    flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flags: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["experiment", *flags])
-    assert main() == 2
+    assert main(flags) == 2
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
@@ -259,20 +149,19 @@ def test_arrivals_are_those_of_a_trace(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     trace = tmp_path / "trace.csv"
-    command = f"experiment --arrivals {trace} --drawn 4 --policies none --seeds 0 --plan".split()
-    monkeypatch.setattr("sys.argv", command)
+    command = f"--arrivals {trace} --drawn 4 --policies none --seeds 0 --plan".split()
     trace.write_text("\n".join(str(5 + 0.25 * i) for i in range(399)))
-    assert main() == 2
+    assert main(command) == 2
     assert "too short: 100 groups of 4 are to warm up" in capsys.readouterr().err
     slow_at_first = [5 + 0.25 * i for i in range(408)]
     trace.write_text("\n".join(map(str, [*slow_at_first, *(200 + 0.001 * i for i in range(9))])))
-    monkeypatch.setattr("sys.argv", [*command, "--groups", "2"])
-    assert main() == 0
+    command += ["--groups", "2"]
+    assert main(command) == 0
     assert "1 of 1 runs to do, about 1 minutes" in capsys.readouterr().out, "at the rate of those that are sent"
     trial = Trial(REGIMES["transient"], Drawn(4), 2, FAST, (), tmp_path, read_arrivals(trace)[:408])
     np.testing.assert_allclose(trial.times(Case("none", 0, 0.2)), 0.25 * np.arange(408))
     trace.write_text("2\n1\n")
-    assert main() == 2
+    assert main(command) == 2
     assert "the times do not rise" in capsys.readouterr().err
 
 
@@ -280,9 +169,7 @@ def test_a_plan_says_how_long_it_takes_and_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "sys.argv", "experiment --drawn 16 --groups 2000 --scale 1 --policies none,adaptive --plan".split()
-    )
-    assert main() == 0
+    command = "--drawn 16 --groups 2000 --scale 1 --policies none,adaptive --plan".split()
+    assert main(command) == 0
     assert "6 of 6 runs to do, about" in capsys.readouterr().out
     assert not list(tmp_path.glob("out/*/runs"))

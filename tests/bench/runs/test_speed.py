@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.cluster.processes import Child
 from bench.offer.callers import H2LOAD, jpeg
-from bench.runs.speed import Case, Sample, main, rows
+from bench.runs.speed import Contender, Round, main, rows
 
 
 async def _nothing(in_flight: int, seconds: float) -> int:
@@ -20,10 +20,10 @@ async def _nothing(in_flight: int, seconds: float) -> int:
 
 def test_ratios_are_medians_of_the_rounds() -> None:
     child = Child("role", "name", (), Path("log"))
-    cases = [Case("bare", child, _nothing), Case("ours", child, _nothing, "bare", 0.7)]
+    cases = [Contender("bare", child, _nothing), Contender("ours", child, _nothing, "bare", 0.7)]
     samples = {
-        "bare": [Sample(100, 0.001), Sample(200, 0.001), Sample(400, 0.002)],
-        "ours": [Sample(90, 0.002), Sample(100, 0.003), Sample(240, 0.002)],
+        "bare": [Round(100, 0.001), Round(200, 0.001), Round(400, 0.002)],
+        "ours": [Round(90, 0.002), Round(100, 0.003), Round(240, 0.002)],
     }
     bare, ours = rows(cases, samples)
     assert bare == {"case": "bare", "per_s": 200, "cpu_s": 0.001}

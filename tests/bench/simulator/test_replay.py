@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from bench.__main__ import main
-from bench.offer.workload import REGIMES
-from bench.simulator.replay import COMPARED, mean_of, simulate
-from bench.simulator.simulate import Setup
+from bench.measured import mean_of
+from bench.simulator.replay import COMPARED, REGIMES, Setup, simulate
 from tests.bench.columns import COLUMNS
 
 
@@ -77,11 +76,6 @@ def test_what_cannot_be_used_is_told_in_one_line(
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
-
-
-def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == main(["dance"]) == 2
-    assert "usage" in capsys.readouterr().err
 
 
 def test_the_interval_is_students() -> None:
