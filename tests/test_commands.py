@@ -27,7 +27,8 @@ RUN = {
     "make data": "tests/models/test_fetch.py::test_an_archive_is_unpacked",
     "make evaluate*": "tests/models/test_evaluate.py::test_tables_and_pictures",
     "make help": "tests/test_commands.py::test_make_help_lists_every_target_for_users",
-    "python -m models.readme_picture": "tests/models/test_readme_picture.py::test_the_command_draws_the_picture_in_docs",
+    "python -m models.readme_picture": "tests/models/test_readme_picture.py::"
+    "test_the_command_draws_the_picture_in_docs",
     "make bench-full-sim": "tests/bench/simulator/test_sweep.py::test_every_case_of_the_sweep_can_be_simulated",
     ".venv/bin/collage health": "tests/test_cli.py::test_health_shows_every_process_of_the_cluster_file",
     ".venv/bin/collage predict *": "tests/test_cli.py::test_predict_prints_a_table",
