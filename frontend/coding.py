@@ -119,6 +119,8 @@ class _Run:
     calls: dict[int, Cancellable] = field(default_factory=dict)
     """Redundant runs under way, by row."""
     encoding: asyncio.Task[None] | None = None
+    foreign: bool = False
+    """Whether a member's own answer is of a model that the code does not decode for: the policy counts it."""
     models: dict[int, ModelInfo] = field(default_factory=dict)
     queue_s: float = 0.0
     inference_s: float = 0.0
@@ -173,7 +175,13 @@ class Coding:
         run = self._runs[group] = _Run(code, jobs, Progress(shape), set(jobs))
         inputs = [job.input if (job := jobs.get(place)) else None for place in range(shape.members)]
         if code.quick(inputs):
-            self._start(group, run, self._encode(code, inputs))
+            try:
+                encoded = self._encode(code, inputs)
+            except Exception:  # of this group alone; its members have other means
+                logger.exception("a group could not be encoded")
+                self._give_up(group, run)
+            else:
+                self._start(group, run, encoded)
         else:
             run.encoding = self._loop.create_task(self._encode_elsewhere(group, run, inputs))
             run.encoding.add_done_callback(functools.partial(self._encoded, group, run))
@@ -199,9 +207,8 @@ class Coding:
             run.own[job.place] = own.output
             if run.progress.answered(job.place):
                 self._decode(job.group, run)
-        elif not run.progress.decoded and not run.progress.reachable(len(run.waiting)):
-            run.progress.decoded = True
-            self._feed(e.Decoded(self._loop.time(), job.group, {}))
+        else:
+            run.foreign = True
         self._forget_if_over(job.group, run)
 
     def left(self, job: Job) -> None:
@@ -226,12 +233,14 @@ class Coding:
         if len(models) < len(self._pools):
             return
         if models != self._models:
-            self._models = models
+            self._models, before = models, self.code
             try:
                 self.code = code_of(models, self._settings)
             except ValueError as error:
                 self.code = None
                 logger.error("no redundant worker can be used: %s", error)  # noqa: TRY400 - it says it all
+                if before:
+                    self._feed(e.CodedWorkers(self._loop.time(), 0, before.shape))
         if self.code:
             accept = models[0].accept_threshold
             self._feed(e.CodedWorkers(self._loop.time(), self.workers, self.code.shape, accept))
@@ -251,10 +260,16 @@ class Coding:
         error = None if task.cancelled() else task.exception()
         if error:
             logger.error("a group could not be encoded", exc_info=error)
-        if task.cancelled() or error:  # nothing was sent, and so it costs nothing
-            for _ in range(run.progress.out):
-                self._returned(group, ok=False, sent=False)
-            run.progress.out = 0
+        if task.cancelled() or error:
+            self._give_up(group, run)
+        else:
+            self._forget_if_over(group, run)
+
+    def _give_up(self, group: int, run: _Run) -> None:
+        """A group's code is not sent, and so costs nothing."""
+        for _ in range(run.progress.out):
+            self._returned(group, ok=False, sent=False)
+        run.progress.out = 0
         self._forget_if_over(group, run)
 
     def _start(self, group: int, run: _Run, encoded: Sequence[NDArray[np.uint8]]) -> None:
@@ -314,5 +329,13 @@ class Coding:
         self._feed(e.Decoded(at, group, confidences))
 
     def _forget_if_over(self, group: int, run: _Run) -> None:
+        self._give_up_if_out_of_reach(group, run)
         if run.over and self._runs.get(group) is run:
             del self._runs[group]
+
+    def _give_up_if_out_of_reach(self, group: int, run: _Run) -> None:
+        """Tell the policy that a group will never be decodable, where it cannot know: it counts every own answer."""
+        out_of_reach = run.foreign and not run.progress.reachable(len(run.waiting) - 1)
+        if run.waiting and out_of_reach and not run.progress.decoded:
+            run.progress.decoded = True
+            self._feed(e.Decoded(self._loop.time(), group, {}))

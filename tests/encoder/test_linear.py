@@ -59,6 +59,10 @@ def test_more_losses_than_redundant_outputs_are_not_decoded(members: int, inputs
     assert code.decode(dict(list(own.items())[1:]), {}, range(members)) == {}
 
 
+def test_the_weights_of_the_paper_as_shares() -> None:
+    np.testing.assert_allclose(mean_weights(3, 3), [[1 / 3] * 3, [1 / 6, 2 / 6, 3 / 6], [1 / 14, 4 / 14, 9 / 14]])
+
+
 @pytest.mark.parametrize(("members", "inputs"), SHAPES)
 def test_groups_are_full_and_any_n_outputs_are_enough(members: int, inputs: int) -> None:
     assert LinearCode(mean_weights(members, inputs)).shape == GroupShape(members, inputs, members, members)
@@ -134,4 +138,6 @@ def test_a_group_must_be_full_and_of_one_shape() -> None:
 def test_small_groups_are_encoded_at_once() -> None:
     code = LinearCode(mean_weights(2, 1))
     assert code.quick([np.zeros((32, 32, 3), np.uint8)] * 2)
+    assert code.quick([np.zeros((64, 64, 3), np.uint8), None])
+    assert not LinearCode(mean_weights(2, 2)).quick([np.zeros((64, 64, 3), np.uint8), None]), "two inputs take twice"
     assert not code.quick([np.zeros((224, 224, 3), np.uint8)] * 2)

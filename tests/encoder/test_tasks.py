@@ -30,8 +30,13 @@ def test_classes_are_answered_with_probabilities(values: list[float]) -> None:
     assert CLASSES.confidence(logits) == pytest.approx(answer.max())
 
 
+def test_large_logits_do_not_overflow() -> None:
+    np.testing.assert_allclose(CLASSES.answer(array(1000, 1000, 0)), [0.5, 0.5, 0])
+
+
 def test_classes_agree_by_the_first_and_score_by_the_truth() -> None:
     assert CLASSES.agree(array(1, 3, 2), array(0, 9, 0))
+    assert CLASSES.agree(array(1, 3, 2), array(2, 9, 0))
     assert not CLASSES.agree(array(1, 3, 2), array(9, 0, 0))
     assert [CLASSES.score(array(1, 3, 2), truth) for truth in (0, 1, 2)] == [0, 1, 0]
 

@@ -274,3 +274,31 @@ def test_models_that_make_no_code_are_named(models: list[ModelInfo], told: str) 
 def test_the_operators_threshold_takes_the_place_of_the_models() -> None:
     assert code_of([COLLAGE], CodingSettings(detection_threshold=0.5)).detection_threshold == 0.5  # type: ignore[attr-defined]
     assert code_of([COLLAGE], SETTINGS).detection_threshold == 0.15  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+async def test_a_group_that_cannot_be_encoded_is_replicated(quick: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """As when its inputs are of two sizes, because another model came into use meanwhile."""
+
+    def broken_encoder(inputs: object) -> list[NDArray[np.uint8]]:
+        raise ValueError("two sizes")
+
+    async with rig(slow("r0"), [after(0.05)]) as cluster:
+        code = cluster.dispatcher._coding.code
+        assert code is not None
+        code.encode, code.quick = broken_encoder, lambda inputs: quick  # type: ignore[method-assign]
+        outcomes = await cluster.group()
+        cluster.check(outcomes, [])
+        assert outcomes[0].answered.source is Source.REPLICA
+    assert "a group could not be encoded" in caplog.text
+
+
+async def test_groups_end_when_the_redundant_models_make_no_code_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig(slow("r0"), [after(0.05)]) as cluster:
+        cluster.parities[0].info = parity(2, 2, 0)  # of a code with two redundant inputs; workers are given for one
+        cluster.pools[0].workers["p0"].info = cluster.parities[0].info
+        cluster.pools[0].review()
+        await asyncio.sleep(0.01)
+        cluster.check(await cluster.group(), [])
+        assert cluster.parities[0].calls == []
+    assert "2 redundant inputs, workers were given for 1" in caplog.text

@@ -1,5 +1,7 @@
 """The ring of events: what is kept, written and read back, and that a policy does the same with it again."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,26 @@ def test_writing_again_takes_the_place_of_what_the_file_held(tmp_path: Path) -> 
     write(path, recorder.batches(), Rules(), 0, 0)
     assert read(path)[1] == BATCHES[:1]
     assert [each.name for each in tmp_path.iterdir()] == ["events.jsonl"]
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
+    path = recorded(tmp_path)
+    whole = path.read_text()
+    with pytest.raises(TypeError):
+        write(path, [(1, [Gone(0.0, object())])], Rules(), 0, 0)  # type: ignore[arg-type]
+    assert path.read_text() == whole
+
+
+def test_every_line_is_json_though_times_may_be_infinite(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    write(path, [(1, [Arrived(0.0, 1, math.inf)])], Rules.named("adaptive"), 0, 0)
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    header, event = (json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines())
+    assert header["rules"]["group_wait"] is None
+    assert event["expires"] is None
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "found.confidences >= self.detection_threshold",
                 "found.confidences > self.detection_threshold",
             ),
-            ("collage: boxes that are not finite count", " & np.isfinite(found.boxes).all(-1)\n", "\n"),
+            (
+                "collage: boxes that are not finite count",
+                " & np.isfinite(found.boxes).all(-1)\n",
+                "\n",
+                "their overlap with a cell is 0 or no number, so that no cell takes them; numpy would warn",
+            ),
             (
                 "collage: the least confident detection wins a cell",
                 "np.argsort(-found.confidences",

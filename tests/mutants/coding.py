@@ -97,13 +97,18 @@ _MADE: list[tuple[str, ...]] = [
     ),
     (
         "a group that will never be decodable leaves its members waiting",
-        "elif not run.progress.decoded and not run.progress.reachable(len(run.waiting)):",
-        "elif False:",
+        "if run.waiting and out_of_reach and not run.progress.decoded:",
+        "if False:",
     ),
     (
         "a group given up too early: a sibling's answer is of another version",
-        "run.progress.reachable(len(run.waiting)):",
-        "False:",
+        "run.foreign and not run.progress.reachable(len(run.waiting) - 1)",
+        "run.foreign",
+    ),
+    (
+        "a group never given up: who waits counts as a sibling",
+        "run.progress.reachable(len(run.waiting) - 1)",
+        "run.progress.reachable(len(run.waiting))",
     ),
     (
         "a code that cannot decode ends the frontend's turn",

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _FRONTEND = "tests/frontend/test_"
+_PARTS = ("codes", "groups", "limits", "adaptive", "late", "table", "properties")
 _POLICY = [
-    *(f"{_FRONTEND}policy{part}.py" for part in ("", "_codes", "_groups", "_limits")),
-    *(f"{_FRONTEND}{name}.py" for name in ("groups", "policy_adaptive", "policy_table", "policy_properties")),
+    *(f"{_FRONTEND}{name}.py" for name in ("groups", "policy")),
+    *(f"{_FRONTEND}policy_{part}.py" for part in _PARTS),
 ]
-_SHELL = [f"{_FRONTEND}{name}.py" for name in ("dispatch", "coding", "new_code")]
+_DISPATCH = [f"{_FRONTEND}dispatch{part}.py" for part in ("", "_limits", "_meanwhile")]
+_CODING = [f"{_FRONTEND}{name}.py" for name in ("coding", "coding_limits", "new_code")]
 TESTS = {
     "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY],
     "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY],
@@ -19,9 +21,9 @@ TESTS = {
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/": _POLICY,
-    "frontend/coding.py": [f"{_FRONTEND}coding.py", f"{_FRONTEND}dispatch.py", f"{_FRONTEND}new_code.py"],
+    "frontend/coding.py": [*_CODING, *_DISPATCH],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
-    "frontend/": _SHELL,
+    "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
     "encoder/linear.py": ["tests/encoder/test_linear.py", f"{_FRONTEND}coding.py"],
     "encoder/collage.py": ["tests/encoder/test_collage.py"],

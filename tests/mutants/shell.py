@@ -79,7 +79,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if self._events and isinstance(event, e.Arrived):",
                 "if False:",
             ),
-            ("events not recorded", "if self._recorder:\n            self._recorder.add(events)", ""),
+            ("events not recorded", "if self._recorder is not None:\n            self._recorder.add(events)", ""),
             ("audits not carried out", "job.audited = True", ""),
             ("stragglers not counted", "self.metrics.stragglers.inc()", ""),
             ("losers run on", "if call := self._calls.get((request, attempt)):\n                    call.cancel()", ""),
