@@ -117,8 +117,8 @@ _MADE: list[tuple[str, ...]] = [
     ),
     (
         "a code that cannot encode leaves its members waiting",
-        "for _ in range(run.progress.out):\n                self._returned(group, ok=False, sent=False)\n"
-        "            run.progress.out = 0",
+        "for _ in range(run.progress.out):\n            self._returned(group, ok=False, sent=False)\n"
+        "        run.progress.out = 0",
         "run.progress.out = 0",
     ),
     (
