@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import checkpoint
-from models.augment import normalise
 from models.checkpoint import ModelSpec
 from models.data import Dataset, Split, digest, load
 from models.layers import default_precision, keep_memory
@@ -74,7 +73,7 @@ class TeacherRun:
         model = spec.build()
         if not isinstance(model, WideNet):
             raise ValueError(f"{spec.architecture} has no first layer that is computed from images")  # noqa: TRY004
-        model.whiten_from(normalise(torch.from_numpy(data.train.images[self._sample()]), spec))
+        model.whiten_from(spec.normalise(torch.from_numpy(data.train.images[self._sample()])))
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimisers = self._optimisers(torch.bfloat16 if self.bfloat16 else torch.float32)
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
@@ -150,7 +149,7 @@ class TeacherRun:
                 group["lr"] = peak * (1 - done)
         self.model.whiten.bias.requires_grad_(done < self.recipe.whiten_share)
         self.model.train()
-        x = normalise(self.varied(index, self.epoch).to(self.device), self.spec)
+        x = self.spec.normalise(self.varied(index, self.epoch).to(self.device))
         labels = torch.from_numpy(self.data.train.labels[index]).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             out = self.model(x)
@@ -190,7 +189,7 @@ class TeacherRun:
         for start in range(0, len(split), batch):
             images = torch.from_numpy(split.images[start : start + batch]).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                out = self.model(normalise(images, self.spec))
+                out = self.model(self.spec.normalise(images))
             right += int((out.argmax(-1).cpu().numpy() == split.labels[start : start + batch]).sum())
         self.model.views = before
         return right / len(split)
@@ -201,7 +200,7 @@ class TeacherRun:
             path,
             self.spec,
             self.model,
-            recipe=asdict(self.recipe),
+            recipe={**asdict(self.recipe), "epochs": self.step * self.recipe.batch / len(self.data.train)},
             images=digest(self.data.train.ids),
             optimisers=[optimiser.state_dict() for optimiser in self.optimisers],
             step=self.step,
@@ -210,6 +209,7 @@ class TeacherRun:
             weights=torch.from_numpy(self.weights),
             seconds=self.seconds,
             log=self.log,
+            lineage={"earlier": [], "parents": [], "teachers": []},
         )
 
     def resume(self, path: Path) -> None:
