@@ -235,17 +235,17 @@ def test_shapes_and_views(depth: int) -> None:
 
 
 def test_the_command_trains_resumes_and_exports(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, data: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "runs" / "teacher.pt"
-    arguments = ["--data", str(folder), "--out", str(out), "--size", "16", "--widths", "8", "16", "16", "--views", "6"]
+    arguments = ["--data", str(folder), "--out", str(out), "--size", "16", "--widths", "8", "16", "16", "--views", "2"]
     arguments += ["--batch", "12", "--every", "3", "--precision", "fp32", "--threads", "1"]
     main([*arguments, "--epochs", "1"])
     main([*arguments, "--epochs", "2"])
     printed = capsys.readouterr().out
     assert "resuming after step 6, 0.0 minutes" in printed
     spec, model, content = checkpoint.load(out)
-    assert (spec.architecture, spec.kind, spec.options["views"]) == ("wide", "s-cnn", 6)
+    assert (spec.architecture, spec.kind, spec.options["views"]) == ("wide", "s-cnn", 2)
     assert len(content["log"]) == 2
     with pytest.raises(SystemExit, match="other settings"):
         main([*arguments, "--epochs", "3", "--seed", "1"])
@@ -259,6 +259,14 @@ def test_the_command_trains_resumes_and_exports(
         assert again == spec
         images = load(folder, 16).test.images
         expected = OnnxModel(file.read_bytes())(images)[0]
+        run = teacher(data)
+        run.start_from(file)
+        assert run.lineage["parents"] == [storage]
+        with torch.inference_mode():
+            found = run.model(spec.normalise(torch.from_numpy(images))).numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+        run.advance()
+        assert run.log == [], "a run of its own begins"
         for network in (restored, model) if storage == "fp32" else (restored,):
             with torch.inference_mode():
                 found = network(spec.normalise(torch.from_numpy(images))).numpy()
