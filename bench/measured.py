@@ -1,4 +1,4 @@
-"""What one run measured, and its figures: the only place that sums up a run, real or simulated.
+"""Measurements of one run and its figures: the only place that sums up a run, real or simulated.
 
 Rows of figures are flat: seconds in ``*_s``, shares, accuracies and loads per request from 0 to 1, None if undefined.
 """
@@ -19,7 +19,7 @@ Interval = tuple[float, float]
 """A value and half the width of its 95 % confidence interval, which is nan for one seed."""
 
 NOBODY, S_CNN, COLLAGE, REPLICA = range(4)
-"""Who answered a request; nobody if it failed."""
+"""Sources of an answer; nobody for a request that failed."""
 _SOURCES = {None: NOBODY, "S_CNN": S_CNN, "REPLICA": REPLICA, "COLLAGE": COLLAGE, "PARITY": COLLAGE, "CODED": COLLAGE}
 FOR_P999 = 10_000  # samples without which a 99.9th percentile says nothing
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 95 %, for 2 to 10 seeds
@@ -53,14 +53,14 @@ class RequestRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run measured, request by request; arrays of equal length, in the order sent."""
+    """Measurements of one run, request by request; arrays of equal length, in the order sent."""
 
     latency_s: NDArray[np.float64]
     source: NDArray[np.uint8]  # who answered
     unsure: NDArray[np.bool_]  # the model is not sure of the request's cell
     right: NDArray[np.bool_]
     available: NDArray[np.bool_]  # the s-cnn is right, whoever answered
-    members: int  # that many requests in a row are a group
+    members: int  # of a group; its requests are neighbours
     collages: int  # sent
     replicas: int  # sent
     busy_s: float  # that all workers spent computing
@@ -126,7 +126,7 @@ class Run:
 
 
 class Records(list[RequestRecord]):
-    """How the requests of a real run ended, in the order sent."""
+    """The ends of a real run's requests, in the order sent."""
 
     def run(
         self,
@@ -136,11 +136,10 @@ class Records(list[RequestRecord]):
         unsure: NDArray[np.bool_] | None = None,
         available: NDArray[np.bool_] | None = None,
     ) -> Run:
-        """What was measured. All groups are as large as the first.
+        """The run's measurements. All groups are as large as the first.
 
-        ``sent`` counts ``collages`` and ``replicas``. ``scale`` is what injected times had been shortened by,
-        which is undone. Without ``unsure`` every cell counts as sure, without ``available`` an s-cnn is right where the
-        answer was.
+        ``sent`` counts ``collages`` and ``replicas``. ``scale`` had shortened the injected times, which is undone
+        here. Without ``unsure`` every cell counts as sure. Without ``available`` the s-cnn is right if the answer is.
         """
         right = np.array([record.right for record in self])
         return Run(
@@ -157,7 +156,7 @@ class Records(list[RequestRecord]):
 
 
 def quantile(seconds: Sequence[float] | NDArray[np.float64], share: float) -> float | None:
-    """The time that this share (0 to 1) of all stays within; None of nothing."""
+    """The time that a share (0 to 1) of ``seconds`` does not exceed; None if there are none."""
     return float(np.quantile(seconds, share)) if len(seconds) else None
 
 

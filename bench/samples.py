@@ -1,4 +1,4 @@
-"""Labelled images to send, and what models make of images."""
+"""Labelled images to send, and answers of models to images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def random_groups(samples: Sequence[Sample], members: int, groups: int, seed: in
 
 @dataclass(frozen=True)
 class ImageAnswers:
-    """What models make of images, in the order sent; arrays ``[count]``."""
+    """Answers of the models to images, in the order sent; arrays ``[count]``."""
 
     confidence: NDArray[np.float32]  # of the image's cell; nan where the cell is empty
     coded_right: NDArray[np.bool_]  # the collage-cnn is right

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
 from collage.model_info import ModelInfo
-from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
 from encoder.code import GroupShape, Source
 from encoder.tasks import TASKS, TaskName
 from frontend.coding import Coding, CodingSettings

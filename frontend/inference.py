@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from collage.errors import ServiceError
 from collage.model_info import ModelInfo
-from collage.serving import Server, ServiceError
+from collage.serving import Server
 from encoder.image import Pixels, decode
 from frontend.dispatch import Dispatcher
 from inference.service import InferenceServicer, RowAnswer

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from collage.errors import ServiceError
 from collage.model_info import ModelInfo
-from collage.serving import ServiceError
 from encoder.code import Source
 from encoder.tasks import TASKS
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from collage.serving import AlreadyExists, InvalidArgument, ServiceError, Unavailable, boundary, status_of
+from collage.errors import AlreadyExists, InvalidArgument, ServiceError, Unavailable, boundary, status_of
 from collage.tensors import image_from_tensor, pack
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.code import Source

@@ -130,21 +130,21 @@ async def test_a_frozen_s_cnn_worker(tmp_path: Path) -> None:
 
 async def test_a_killed_collage_worker(tmp_path: Path) -> None:
     async with cluster_under_load(tmp_path) as (cluster, load):
-        await cluster.collage[0].kill()
+        await cluster.coded[0].kill()
         cluster.s_cnn[0].freeze()  # with stragglers: only replicas can help them
         await served(load, 16)
         assert "REPLICA" in load.sources()
         cluster.s_cnn[0].resume()
-        await cluster.collage[0].start()
-        await used(cluster.collage[0])
+        await cluster.coded[0].start()
+        await used(cluster.coded[0])
 
 
 async def test_a_frozen_collage_worker(tmp_path: Path) -> None:
     async with cluster_under_load(tmp_path) as (cluster, load):
-        cluster.collage[0].freeze()
+        cluster.coded[0].freeze()
         await served(load, 16)
-        cluster.collage[0].resume()
-        await used(cluster.collage[0])
+        cluster.coded[0].resume()
+        await used(cluster.coded[0])
 
 
 async def test_all_s_cnn_workers_are_replaced_one_by_one(tmp_path: Path) -> None:

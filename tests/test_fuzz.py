@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from collage.serving import channel_options
+from collage.channels import channel_options
 from collage.v1 import model_pb2, predict_pb2, tensor_pb2
 from inference import open_inference_pb2 as oip
 from tests.encoder.test_image import bomb

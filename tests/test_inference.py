@@ -12,8 +12,8 @@ from google.protobuf.descriptor import Descriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collage.errors import InvalidArgument
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import InvalidArgument
 from inference import open_inference_pb2 as oip
 from inference.service import version_number
 from inference.tensors import Wanted, add_output, read_images, read_wanted

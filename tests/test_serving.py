@@ -16,9 +16,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from collage import serving
+from collage import errors
+from collage.channels import channel_options
+from collage.errors import boundary
 from collage.logs import JsonFormatter, TextFormatter
-from collage.serving import Server, ServerSettings, boundary, channel_options, load_settings
+from collage.serving import Server, ServerSettings, load_settings
 from collage.v1 import model_pb2, model_pb2_grpc
 
 BOUND_S = 20.0
@@ -96,15 +98,15 @@ async def launch() -> AsyncIterator[Launch]:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (serving.InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
-        (serving.ResourceExhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
-        (serving.Unavailable, grpc.StatusCode.UNAVAILABLE),
-        (serving.DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
-        (serving.ServiceError, grpc.StatusCode.INTERNAL),
+        (errors.InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
+        (errors.ResourceExhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (errors.Unavailable, grpc.StatusCode.UNAVAILABLE),
+        (errors.DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+        (errors.ServiceError, grpc.StatusCode.INTERNAL),
     ],
 )
 async def test_a_service_error_is_told_with_its_status(
-    launch: Launch, error: type[serving.ServiceError], code: grpc.StatusCode
+    launch: Launch, error: type[errors.ServiceError], code: grpc.StatusCode
 ) -> None:
     async def fail() -> None:
         raise error("do this instead")
@@ -116,7 +118,7 @@ async def test_a_service_error_is_told_with_its_status(
 
 async def test_a_long_error_text_is_cut_and_keeps_its_status(launch: Launch) -> None:
     async def fail() -> None:
-        raise serving.InvalidArgument("x" * 100_000)
+        raise errors.InvalidArgument("x" * 100_000)
 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await (await launch(fail)).classify()

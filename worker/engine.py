@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError
+from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError
 from collage.tensors import TensorError, image_from_tensor
 from collage.v1 import tensor_pb2
 from worker.metrics import WorkerMetrics

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from collage.model_info import ModelInfo
-from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Server
+from collage.serving import Server
 from encoder.image import decode
 from encoder.tasks import TASKS
 from inference.service import InferenceServicer, RowAnswer

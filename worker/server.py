@@ -9,8 +9,9 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
+from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import Server, boundary
+from collage.serving import Server
 from collage.tensors import pack
 from collage.v1 import model_pb2, model_pb2_grpc
 from inference import open_inference_pb2_grpc

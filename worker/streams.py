@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from collage.serving import AlreadyExists, DeadlineExceeded, InvalidArgument, Unavailable, status_of
+from collage.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, Unavailable, status_of
 from collage.v1 import model_pb2
 
 UNREAD = 1024

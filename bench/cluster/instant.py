@@ -1,4 +1,4 @@
-"""Workers that answer at once, and bare proxies in front of them: what the frontend's own cost is measured against.
+"""Workers that answer at once, and bare proxies in front of them, to measure the frontend's own cost against.
 
 ``python -m bench instant workers --s-cnn 9 --collage 1 --size 32 --addresses FOLDER`` and ``python -m bench instant
 proxy --workers FILE``. The workers are production servicers over an engine that computes nothing.
@@ -20,8 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from numpy.typing import NDArray
 
+from collage.channels import channel_options, server_options
+from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import boundary, channel_options, new_server, server_options
+from collage.serving import new_server
 from collage.tensors import image_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2, tensor_pb2
 from encoder.grid import Grid
@@ -43,7 +45,7 @@ class InstantEngine(Engine):
         self._outputs = _outputs(info)
 
     def image(self, tensor: tensor_pb2.Tensor) -> NDArray[np.uint8]:
-        """As of any worker."""
+        """The pixels of a valid tensor, as for any worker."""
         return image_from_tensor(tensor, self.info.size)
 
     async def infer(
@@ -91,7 +93,7 @@ async def workers(s_cnn: int, collage: int, size: int, service_s: float, address
 
 
 class _Proxy:
-    """Passes tensors on as they are, and images decoded; one worker after the other, no more than anyone would write.
+    """Passes tensors on, and images decoded, to one worker after the other: the least that a proxy must do.
 
     Images are decoded in the event loop: with one core for all that is faster than handing them to a thread.
     """

@@ -1,6 +1,6 @@
 """A cluster of real processes on this machine; ``python -m bench cluster up`` starts one and waits.
 
-The room's door: it hands on what others need of child processes.
+Other rooms import the names of child processes here.
 """
 
 from __future__ import annotations
@@ -38,24 +38,25 @@ S_CNN = ZOO / "fashion-mnist-s-cnn.onnx"
 COLLAGE = ZOO / "fashion-mnist-collage-3x3.onnx"
 SERVING_TIMEOUT_S = 30.0
 ATTEMPTS = {"coded": "collages", "replica": "replicas"}
-"""Redundant calls: labels of the frontend's counter, and what they are."""
+"""Redundant calls: labels of the frontend's counter, and our names."""
 
 
 class Cluster(ProcessGroup):
-    """One frontend, s-cnn workers and collage-cnn workers, as child processes with one ONNX thread each.
+    """One frontend, s-cnn workers and redundant workers, as child processes with one ONNX thread each.
 
-    Serving once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker,
-    or are made for each from its place among all (from 0, s-cnn workers first),
-    ``frontend_flags`` to the frontend (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one.
+    ``coded`` is the redundant model, or one for each redundant input of a code; each has ``coded_workers``. Serving
+    once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker, or are
+    made for each from its place among all (from 0, s-cnn workers first), ``frontend_flags`` to the frontend
+    (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one.
     """
 
     def __init__(
         self,
         s_cnn: Path = S_CNN,
-        collage: Path = COLLAGE,
+        coded: Path | Sequence[Path] = COLLAGE,
         *,
         s_cnn_workers: int = 9,
-        collage_workers: int = 1,
+        coded_workers: int = 1,
         worker_flags: Sequence[str] | Callable[[int], Sequence[str]] = (),
         frontend_flags: Sequence[str] = (),
         port: int = 0,
@@ -74,14 +75,22 @@ class Cluster(ProcessGroup):
             return made
 
         self.s_cnn = workers("s-cnn", s_cnn, s_cnn_workers)
-        self.collage = workers("collage-cnn", collage, collage_workers)
+        models = (
+            {"collage-cnn": coded} if isinstance(coded, Path) else {f"row-{n}": path for n, path in enumerate(coded)}
+        )
+        self.rows = [workers(role, model, coded_workers) for role, model in models.items()]
         self.frontend = self.add("frontend", "frontend", ())
         self.frontend.port = port
         self._frontend_flags = frontend_flags
 
+    @property
+    def coded(self) -> list[Child]:
+        """All redundant workers."""
+        return [child for row in self.rows for child in row]
+
     async def __aenter__(self) -> Self:
         try:
-            await self.start([*self.s_cnn, *self.collage])
+            await self.start([*self.s_cnn, *self.coded])
             await self.restart_frontend(self._frontend_flags)
         except BaseException:
             await self.stop()
@@ -90,15 +99,15 @@ class Cluster(ProcessGroup):
 
     async def restart_frontend(self, flags: Sequence[str]) -> None:
         """Start the frontend with these flags, on the same port; stops the one that runs. Returns when it serves."""
-        s_cnn, collage = (",".join(child.address for child in role) for role in (self.s_cnn, self.collage))
-        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", collage, *flags)
+        s_cnn, *coded = (",".join(child.address for child in workers) for workers in (self.s_cnn, *self.rows))
+        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", *coded, *flags)
         await self.frontend.restart()
         await until_serving(self.frontend)
 
     @property
     def workers(self) -> list[Child]:
         """All workers, those of the s-cnn first."""
-        return [*self.s_cnn, *self.collage]
+        return [*self.s_cnn, *self.coded]
 
     async def sent(self) -> Counter[str]:
         """Collages and replicas that the frontend has sent since its start; of two counts, subtract the first."""
@@ -144,7 +153,7 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str]) -> None:
             args.s_cnn,
             args.collage,
             s_cnn_workers=args.workers,
-            collage_workers=args.collage_workers,
+            coded_workers=args.collage_workers,
             worker_flags=("--slowdown", args.slowdown),
             frontend_flags=frontend_flags,
             port=args.port,
@@ -171,7 +180,7 @@ async def _watch(child: Child, needed: bool) -> None:
 def _announce(cluster: Cluster, model: Path) -> None:
     processes = [
         {"role": child.role, "address": child.address, "metrics": child.metrics_address}
-        for child in (cluster.frontend, *cluster.s_cnn, *cluster.collage)
+        for child in (cluster.frontend, *cluster.s_cnn, *cluster.coded)
     ]
     CLUSTER_FILE.parent.mkdir(parents=True, exist_ok=True)
     CLUSTER_FILE.write_text(json.dumps(processes, indent=1) + "\n")
@@ -185,7 +194,7 @@ def _announce(cluster: Cluster, model: Path) -> None:
     if sample.is_relative_to(Path.cwd()):
         sample = sample.relative_to(Path.cwd())
     print(
-        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.collage)} collage-cnn workers\n\n"
+        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.coded)} collage-cnn workers\n\n"
         f"  {command} predict {sample}{option}\n"
         f"  {command} predict {sample.parent}/*.png --json{option}\n"
         f"  {command} health{option}\n"

@@ -152,7 +152,7 @@ class Child:
         await self.wait()
 
     def freeze(self) -> None:
-        """Stop it in its tracks (SIGSTOP): its connections stay open, and nothing answers."""
+        """Stop it (SIGSTOP): its connections stay open, and nothing answers."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -160,7 +160,7 @@ class Child:
         self._signal(signal.SIGCONT)
 
     async def stop(self, timeout_s: float = 10.0) -> int:
-        """Ask it to finish what is in flight and end (SIGTERM), kill it after ``timeout_s``; returns the exit code."""
+        """Ask it to finish its calls and end (SIGTERM), kill it after ``timeout_s``; returns the exit code."""
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
         try:
@@ -208,7 +208,7 @@ class ProcessGroup:
         await self.stop()
 
     def add(self, role: str, name: str, command: Sequence[str]) -> Child:
-        """A child, not started yet; its log ``<name>.log`` begins anew."""
+        """A child, not started yet; its log ``<name>.log`` starts empty."""
         log = self.logs / f"{name}.log"
         log.unlink(missing_ok=True)
         child = Child(role, name, command, log)

@@ -1,4 +1,4 @@
-"""What the speed measurement runs: instant workers, and proxies and frontends before them, each on its core."""
+"""Processes of the speed measurement: instant workers, and proxies and frontends before them, each on its core."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 import grpc.aio
 
 from bench.cluster.local import HOST, LOGS, Child, Metrics, ProcessGroup, until_serving
+from collage.channels import channel_options
 from collage.model_info import ModelKind
-from collage.serving import channel_options
 from collage.v1 import model_pb2_grpc, predict_pb2_grpc
 
-__all__ = ["Bench", "Child", "Metrics", "Rig", "pin"]
+__all__ = ["Bench", "Child", "Metrics", "SpeedRig", "pin"]
 
 WORKERS = 9
 MLSERVER = Path(__file__).with_name("instant_mlserver.py")
@@ -34,8 +34,8 @@ def pin(pid: int, core: int) -> None:
 
 
 @dataclass(frozen=True)
-class Rig:
-    """A bare proxy and a frontend before the same workers, and what can be called: methods, and the frontend's stub."""
+class SpeedRig:
+    """A bare proxy and a frontend before the same workers, two methods of the proxy, and the frontend's stub."""
 
     bare: Child
     ours: Child
@@ -57,7 +57,7 @@ class Bench(ProcessGroup):
         await self.stop()
 
     async def channel(self, child: Child) -> grpc.aio.Channel:
-        """To a child, closed in the end."""
+        """A channel to a child; it is closed with the block."""
         channel = grpc.aio.insecure_channel(child.address, channel_options())
         return await self._stack.enter_async_context(channel)
 
@@ -68,7 +68,7 @@ class Bench(ProcessGroup):
         return child
 
     async def workers(self, name: str, s_cnn: int, size: int, service_s: float = 0.0) -> list[str]:
-        """So many s-cnn workers and one collage worker, in one process; the addresses of the former."""
+        """Start ``s_cnn`` s-cnn workers and one collage worker, in one process; returns the addresses of the former."""
         folder = self.folder / name
         folder.mkdir()
         flags = ("--s-cnn", str(s_cnn), "--size", str(size), "--service-s", str(service_s), "--addresses", str(folder))
@@ -76,14 +76,14 @@ class Bench(ProcessGroup):
         return (folder / ModelKind.S_CNN).read_text().split()
 
     async def proxy(self, name: str, size: int) -> Child:
-        """In front of the s-cnn workers of this name."""
+        """Start a bare proxy for the s-cnn workers of this name."""
         file = self.folder / name / ModelKind.S_CNN
         return await self._launch(
             f"proxy-{name}", 0, "bench", "instant", "proxy", "--workers", str(file), "--size", str(size)
         )
 
     async def frontend(self, name: str, s_cnn: Sequence[str], *flags: str) -> Child:
-        """With coding on, over these workers and the collage worker of this name; returns when all are ready."""
+        """Start a frontend for these workers and the collage worker of this name; returns when all are ready."""
         collage = self.folder / name / ModelKind.COLLAGE_CNN
         targets = ("--s-cnn-workers", ",".join(s_cnn), "--coded-workers", f"file://{collage}")
         settings = ("--host", HOST, "--policy", "adaptive", *targets, *flags)
@@ -95,11 +95,11 @@ class Bench(ProcessGroup):
         pin(child.pid, 0)  # the threads that have come since
         return child
 
-    async def rig(self, name: str, size: int, service_s: float = 0.0) -> Rig:
-        """Workers, a proxy and a frontend."""
+    async def rig(self, name: str, size: int, service_s: float = 0.0) -> SpeedRig:
+        """Start workers, a proxy and a frontend."""
         addresses = await self.workers(name, WORKERS, size, service_s)
         bare, ours = await self.proxy(name, size), await self.frontend(name, addresses)
-        return Rig(
+        return SpeedRig(
             bare,
             ours,
             model_pb2_grpc.ModelServiceStub(await self.channel(bare)).Run,

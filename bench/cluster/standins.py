@@ -1,6 +1,6 @@
 """Instant stand-ins for trained models, which answer as these would: for timing many policies on few cores.
 
-What the real models say of an image is worked out beforehand and painted into a tiny picture: red tells the s-cnn's
+The real models' answers to an image are computed beforehand and painted into a tiny picture: red tells the s-cnn's
 class, green the collage-cnn's, blue its confidence. The stand-ins read it off, in one process each, like any model.
 """
 
@@ -95,7 +95,7 @@ collage_cnn (uint8[N,{size},{size},3] collage) => (
 
 @dataclass(frozen=True)
 class GroupAnswers:
-    """What the real models say of the members of one group: class indices, -1 for an empty cell, and confidences."""
+    """Answers to the members of one group: class indices, -1 for an empty cell, and confidences."""
 
     s_cnn: NDArray[np.int64]
     collage: NDArray[np.int64]
@@ -166,14 +166,14 @@ class StandIns(Cluster):
 
 @asynccontextmanager
 async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncIterator[list[float]]:
-    """Kill or freeze workers when they are to be out, in seconds from now, and bring them back, all of them at the end.
+    """Kill or freeze workers at the times of their outages, in seconds from now. At the end all of them run again.
 
-    A worker that is not back yet, as it takes a while to start, is spared its next outage. Gives a list of the busy
-    seconds that the killed ones had counted, and forget. Raises ProcessError if one does not start again.
+    A worker that is still starting when its next outage comes is spared. The value is a list of busy seconds: those
+    that killed workers had counted, and forgot. Raises ProcessError if one does not start again.
     """
     lost_s: list[float] = []
     out: set[int] = set()
-    down: set[int] = set()  # of these, those that were killed
+    down: set[int] = set()  # of the workers that are out: those that were killed
     clock = asyncio.get_running_loop().time
     start = clock()
 
@@ -220,7 +220,7 @@ async def failing(workers: Sequence[Child], outages: Iterable[Outage]) -> AsyncI
 
 
 class Prepared(NamedTuple):
-    """Groups of pictures to send, and what the models say of them, in the same order."""
+    """Groups of pictures to send, and the models' answers to them, in the same order."""
 
     groups: list[list[Sample]]
     models: KnownModels
@@ -255,7 +255,7 @@ def answer_source(drawn: int | None = None, folder: Path | None = None) -> Answe
 
 
 class Shipped:
-    """What trained models say of real images."""
+    """The answers of trained models to real images."""
 
     def __init__(self, s_cnn: Path, collage: Path, samples: Sequence[Sample]) -> None:
         self._s_cnn, self._collage, self._samples = OnnxModel(s_cnn), OnnxModel(collage), samples
@@ -301,7 +301,7 @@ class Shipped:
 
 
 class Drawn:
-    """What models of given worth would say (``TypicalModels``), for grids that no model was trained for."""
+    """Answers as of ``TypicalModels``, for grids that no model was trained for."""
 
     def __init__(self, members: int, model: TypicalModels | None = None) -> None:
         self._model = model or TypicalModels()

@@ -1,4 +1,4 @@
-"""What a cluster is offered: images, one way or the other of sending them, slowness, failures and arrivals."""
+"""Images and ways of sending them, regimes of slowness and failures, arrivals. Other rooms import these names here."""
 
 from bench.offer.load import Records, closed_groups, open_loop
 from bench.offer.workload import (

@@ -1,4 +1,4 @@
-"""Callers that ask, wait and ask again, and what they ask: for measuring speed."""
+"""Callers that ask, wait and ask again, for measuring speed, and images that they send."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SIDE = 224  # of an image, pixels
 Ask = Callable[[], Awaitable[object]]
 """Asks once."""
 Load = Callable[[int, float], Awaitable[int]]
-"""Keeps so many requests in flight for so many seconds; returns how many were answered."""
+"""Keeps a number of requests in flight for some seconds; returns the number of answers."""
 
 
 class CallError(Exception):
-    """A call that is to be measured failed; the message says how."""
+    """A measured call failed; the message says how."""
 
     exit_code = 1
 
@@ -52,7 +52,7 @@ def unary(ask: Ask) -> Load:
 
 
 def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.PredictRequest) -> Load:
-    """The same over one stream."""
+    """Callers that share one stream; see ``unary``."""
 
     async def load(in_flight: int, seconds: float) -> int:
         clock = asyncio.get_running_loop().time
@@ -80,7 +80,7 @@ def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.
 
 
 H2LOAD = shutil.which("h2load")
-"""A load generator in C (Debian's package nghttp2-client), which leaves the processor to what is measured."""
+"""A load generator in C (Debian's package nghttp2-client), which leaves the processor to the measured process."""
 
 
 def saturating(address: str, method: str, message: Message) -> Load:
@@ -113,7 +113,7 @@ def saturating(address: str, method: str, message: Message) -> Load:
 
 
 def jpeg(kilobytes: float) -> bytes:
-    """A 224 x 224 JPEG of about this many KB: blobs under noise, and as much quality as that takes."""
+    """A 224 x 224 JPEG of about this many KB: blobs under noise, in the quality that comes closest."""
     draw = np.random.default_rng(0)
     blobs = np.asarray(Image.fromarray(draw.integers(0, 256, (8, 8, 3), np.uint8)).resize((SIDE, SIDE)), np.float64)
     best = b""

@@ -96,7 +96,7 @@ class _Caller:
         return self._clock() - self._start
 
     async def call(self, group: int, member: int, sample: Sample, started: float) -> RequestRecord:
-        """One request, ``started`` when it was meant to."""
+        """Send one request, whose latency counts from ``started``."""
         request_id = f"{self._prefix}{group:04d}-{member}"
         try:
             answer = await self._client.predict(sample.data, request_id=request_id, timeout_s=self._timeout_s)
@@ -117,7 +117,7 @@ class _Caller:
         )
 
     async def give_up(self, group: int, member: int, sample: Sample, started: float) -> RequestRecord:
-        """A request that is not sent."""
+        """Record a request that is not sent."""
         return self._failed(group, member, sample, started, self._timeout_s, "not sent: too many are open")
 
     def _failed(

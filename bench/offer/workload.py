@@ -1,4 +1,4 @@
-"""What a cluster has to cope with: regimes of slowness, worker failures, and arrivals.
+"""Regimes of slowness, worker failures, and arrivals.
 
 Slowness as measured is a quantile table: a piecewise linear quantile function. A draw is ``interp(u, probabilities,
 seconds)`` of a uniform ``u``; a worker started with ``--slowdown quantiles:bench/latency.json`` does just that. Beside
@@ -107,7 +107,7 @@ class Regime:
         return np.array([worker.draw(f"sample-{draw}", 0, 0.1 * draw) for draw, worker in places])
 
     def outages(self, count: int, seed: int) -> Iterator[Outage]:
-        """When which worker of ``count`` is down, in order, without end; nothing unless the regime is failing.
+        """Outages of ``count`` workers in order of time, without end; none unless the regime is failing.
 
         Workers crash and freeze in turn. One that is down already is spared.
         """
@@ -148,7 +148,7 @@ def read_numbers(file: Path, column: str | None = None, unit_s: float = 1.0) -> 
     """One column of a CSV file in seconds, float64 ``[n]``: the one headed ``column``, or the last.
 
     A header is needed to choose a column only. ``unit_s`` is the file's unit, 0.001 for milliseconds. Raises OSError,
-    or ValueError with one line that says what is wrong.
+    or ValueError with a message of one line.
     """
     with file.open(newline="") as lines:
         rows = [row for row in csv.reader(lines) if any(field.strip() for field in row)]

@@ -97,7 +97,7 @@ class Report:
         )
 
     def injected(self) -> str:
-        """The committed generator."""
+        """Figure 2, of the committed generator."""
         shares, seconds = _injected()
         pictures.generator(self.folder / "figure-2.png", shares, seconds)
         p99, p999 = np.interp((0.99, 0.999), shares, seconds)

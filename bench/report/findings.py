@@ -27,15 +27,13 @@ RIVAL_LOAD = 1.08  # times what the collages cost: 12 % at 9 + 1
 
 
 class Usage(NamedTuple):
-    """Tables 1 and 2, in groups: all; slow (a member not answered by its s-cnn); of these with a coded answer; of these
-    with all coded answers right. Then coded answers one by one, and how many of them are right.
-    """
+    """Tables 1 and 2 of Collage inference: counts of groups, then of coded answers."""
 
     groups: int
-    slow: int
-    available: int
-    right: int
-    answers: int
+    slow: int  # a member was not answered by its s-cnn
+    available: int  # of the slow ones: with a coded answer
+    right: int  # of these: with all coded answers right
+    answers: int  # coded, one by one
     answers_right: int
 
 
@@ -65,7 +63,9 @@ class Recorded:
 
 
 def read(files: Iterable[Path], records: Iterable[Path]) -> tuple[list[FoundRow], list[Recorded]]:
-    """Rows of these files, each with what ``made`` it and its ``sent`` redundant requests per request, and records.
+    """Rows of these files, and their records.
+
+    A row gets two more columns: ``made``, its command, machine and commit, and ``sent``, its extra load.
 
     Of equal runs the first counts. Raises OSError, or ValueError for a file that is not of this kind.
     """
@@ -75,7 +75,7 @@ def read(files: Iterable[Path], records: Iterable[Path]) -> tuple[list[FoundRow]
         content = json.loads(file.read_text())
         if "rows" not in content:
             raise ValueError(f"{file} holds no rows")
-        ran = re.sub(r"(--seeds) \d+\b(?!,)", r"\1 ...", content["command"])  # side by side, each seed a run of its own
+        ran = re.sub(r"(--seeds) \d+\b(?!,)", r"\1 ...", content["command"])  # seeds that ran side by side
         made = f"`{ran}` on {describe(content['machine'])}, commit {str(content['commit'])[:7]}"
         for row in content["rows"]:
             if "workers" in row:  # of ``scale``
@@ -111,7 +111,7 @@ def _read_records(file: Path, rows: Sequence[FoundRow]) -> Iterable[Recorded]:
         if simulated:
             known = (latencies, np.empty(0), _usage_of_groups(*others))
         else:
-            latencies *= row["mean_s"] / latencies.mean()  # to what the row says, where times had been shortened
+            latencies *= row["mean_s"] / latencies.mean()  # to the row's mean, where times had been shortened
             groups_s = latencies.reshape(-1, n).max(axis=1)
             known = (groups_s, latencies, count_usage(others[0].reshape(-1, n), others[1]))
         yield Recorded(row["made"], source, regime, n, policy, title(row), load, *known)
@@ -124,7 +124,11 @@ def _usage_of_groups(slow: NDArray[np.bool_], coded: NDArray[np.int64], right: N
 
 
 def count_usage(sources: NDArray[Any], rights: NDArray[np.bool_]) -> Usage:
-    """Count groups and coded answers: who answered, ``[groups, n]``, and whether that was right, ``[groups * n]``."""
+    """Count groups and coded answers.
+
+    ``sources`` are names of sources, None for a failure, ``[groups, n]``; ``rights`` says which answers were right,
+    ``[groups * n]``.
+    """
     coded = sources == "COLLAGE"
     right = rights.reshape(coded.shape)
     available = coded.any(axis=1)
@@ -186,7 +190,7 @@ def mean(rows: Sequence[FoundRow], key: str) -> float:
 
 
 def below(rows: Sequence[FoundRow], others: Sequence[FoundRow], key: str) -> bool:
-    """Whether ``key`` is lower beyond the interval of the ratio; without an interval, by the means."""
+    """True if ``key`` is lower by more than the interval of the ratio; without an interval, if its mean is lower."""
     value, spread = ratio(rows, others, key) or (1.0, 0.0)
     return bool(value + np.nan_to_num(spread) < 1)
 
@@ -275,7 +279,7 @@ def usage_table(runs: Iterable[Recorded], made: Made) -> str:
 
 
 def cluster_table(rows: Sequence[FoundRow], made: Made) -> str:
-    """What simulated clusters of ever more workers cost, in Markdown; empty without rows."""
+    """The cost of simulated clusters of more and more workers, in Markdown; empty without rows."""
     if not rows:
         return ""
     headings = "workers|frontends|policy|load|requests|µs each|request p50|request p99|extra load %|coded %"

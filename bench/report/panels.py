@@ -20,7 +20,7 @@ from PIL import Image
 
 DASHBOARDS = Path(__file__).parents[2] / "k8s" / "dashboards"
 VARIABLES = {"$__rate_interval": "20s", "$namespace": ".*"}
-"""What Grafana would fill in, beside the defaults of text boxes."""
+"""Grafana's own values for these variables; text boxes have theirs as defaults."""
 COLOURS = 128
 
 Found = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -28,8 +28,8 @@ Found = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
-class Query:
-    """One PromQL expression, its panel's or rule's name, and what Grafana would call its series."""
+class PanelQuery:
+    """One PromQL expression, the name of its panel or rule, and Grafana's template for the names of its series."""
 
     place: str
     name: str
@@ -42,7 +42,7 @@ class Query:
         return f"{self.name}: {self.legend}" if self.legend not in ("", "__auto") else self.name
 
     def named(self, labels: dict[str, str]) -> str:
-        """What Grafana calls the series with these labels; all of them, without a legend."""
+        """Grafana's name of the series with these labels; without a legend, all labels."""
         return re.sub(r"{{(\w+)}}", lambda label: labels.get(label[1], ""), self.legend or " ".join(labels.values()))
 
 
@@ -51,18 +51,18 @@ def dashboards() -> dict[str, dict[str, Any]]:
     return {file.stem: json.loads(file.read_text()) for file in sorted(DASHBOARDS.glob("*.json"))}
 
 
-def queries(name: str, dashboard: dict[str, Any]) -> list[Query]:
+def queries(name: str, dashboard: dict[str, Any]) -> list[PanelQuery]:
     """All queries of a dashboard with Grafana's variables filled in."""
     return [query for panel in dashboard["panels"] for query in _of_panel(name, panel, _variables(dashboard))]
 
 
-def _of_panel(name: str, panel: dict[str, Any], variables: dict[str, str]) -> list[Query]:
+def _of_panel(name: str, panel: dict[str, Any], variables: dict[str, str]) -> list[PanelQuery]:
     def fill(expression: str) -> str:
         for variable, value in variables.items():
             expression = expression.replace(variable, value)
         return expression
 
-    return [Query(name, panel["title"], fill(t["expr"]), t["legendFormat"]) for t in panel["targets"]]
+    return [PanelQuery(name, panel["title"], fill(t["expr"]), t["legendFormat"]) for t in panel["targets"]]
 
 
 def _variables(dashboard: dict[str, Any]) -> dict[str, str]:
@@ -70,7 +70,7 @@ def _variables(dashboard: dict[str, Any]) -> dict[str, str]:
     return {**VARIABLES, **boxes}
 
 
-async def draw(ask: Callable[[Query], Awaitable[Found]], seconds: float, folder: Path) -> None:
+async def draw(ask: Callable[[PanelQuery], Awaitable[Found]], seconds: float, folder: Path) -> None:
     """One picture for each dashboard, ``<name>.png``, as in Grafana; ``ask`` returns series of ``seconds``."""
     for name, dashboard in dashboards().items():
         panels = dashboard["panels"]
@@ -88,7 +88,7 @@ async def draw(ask: Callable[[Query], Awaitable[Found]], seconds: float, folder:
 
 
 def _draw_panel(
-    axes: Axes, panel: dict[str, Any], queries: Sequence[Query], found: Sequence[dict[str, Any]], seconds: float
+    axes: Axes, panel: dict[str, Any], queries: Sequence[PanelQuery], found: Sequence[dict[str, Any]], seconds: float
 ) -> None:
     axes.set_title(panel["title"], fontsize=8, loc="left")
     axes.tick_params(labelsize=6)

@@ -63,7 +63,7 @@ def collage(
 
 
 def latencies(path: Path, runs: Mapping[str, NDArray[np.float64]]) -> None:
-    """Draw the latencies (seconds) of several policies: a histogram each, and their tails over each other."""
+    """Draw the latencies (seconds) of several policies: a histogram each, and all tails in one diagram."""
     figure = Figure(figsize=(11, 5), facecolor="white")
     left, right = figure.subfigures(1, 2, squeeze=False)[0]
     histograms = left.subplots(len(runs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -96,7 +96,7 @@ def latencies(path: Path, runs: Mapping[str, NDArray[np.float64]]) -> None:
 class Panel(NamedTuple):
     """One diagram: a heading, the axes' labels, and lines of points: x, y, half the interval of y; float64 ``[P, 3]``.
 
-    Lines begin with a policy's name; ``real`` after it means markers only, anything else a dashed line.
+    A line's name begins with a policy's. After a comma, ``real`` means markers only, anything else a dashed line.
     """
 
     title: str
@@ -149,7 +149,7 @@ def generator(path: Path, probabilities: NDArray[np.float64], seconds: NDArray[n
 def densities(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
     """Draw histograms of group latencies (seconds) of several policies, one panel over the other; p99 is dotted.
 
-    What stands before a comma in their names is a policy.
+    A policy's name ends at the first comma.
     """
     figure, grid = _grid(len(panels), columns=1)
     longest = 1000 * max(float(np.quantile(times, 0.999)) for runs in panels.values() for times in runs.values())
@@ -168,7 +168,7 @@ def densities(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]
 
 
 def tails(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
-    """Draw distributions of latencies (seconds), each nine of the share as wide as the one before.
+    """Draw distributions of latencies (seconds), on an axis that gives 90, 99 and 99.9 % equal steps.
 
     Dots mark p99, and p99.9 of 10,000 or more.
     """

@@ -21,10 +21,10 @@ from rich.table import Table
 from bench.cluster.local import Cluster, ProcessError
 from bench.offer import LATENCY_TABLE, Sample, closed_groups, load_samples, load_table, random_groups, slug
 from bench.report import pictures
+from collage.channels import channel_options
 from collage.client import Client
 from collage.figures import OUT, write_figures
 from collage.model_info import ModelInfo
-from collage.serving import channel_options
 from collage.tensors import array_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.collage import CollageCode
@@ -67,7 +67,7 @@ async def run(
                     runs[policy] = await closed_groups(client, measured, done=lambda: progress.advance(bar))
                 rows.append(runs[policy].run(await cluster.sent() - before).brief(policy))
             progress.update(bar, description="drawing")
-            s_cnn, collage = cluster.s_cnn[0].address, cluster.collage[0].address
+            s_cnn, collage = cluster.s_cnn[0].address, cluster.coded[0].address
             await draw_collage(out / "demo-collage.png", s_cnn, collage, measured[0])
         latencies = {policy: np.array([record.latency_s for record in records]) for policy, records in runs.items()}
         pictures.latencies(out / "demo-latency.png", latencies)

@@ -37,7 +37,7 @@ from bench.runs.trial import (
 )
 from collage.figures import OUT, Scalar, commit, write_figures
 
-FEWEST_OPEN = 0.1  # of capacity; below that an open loop takes for ever
+FEWEST_OPEN = 0.1  # of capacity; below that an open loop takes too long
 
 
 async def compare(trial: Trial, chosen: Sequence[Case], runs: Path, console: Console) -> None:
@@ -63,7 +63,7 @@ async def compare(trial: Trial, chosen: Sequence[Case], runs: Path, console: Con
 
 
 async def calibrate(trial: Trial, runs: Path, console: Console) -> Overhead:
-    """What a request takes where no slowness is injected, measured once per target and cluster.
+    """The parts of a request's latency without injected slowness, measured once per target and cluster.
 
     The real row (regime ``off``, policy none) is kept with the others.
     """
@@ -96,7 +96,7 @@ def collect(target: str, runs: Path) -> Path:
         for content in contents for row in content["rows"]
     ]  # fmt: skip
     if len(commits := {content["commit"] for content in contents} | {commit()}) > 1:
-        print(f"these runs are of {len(commits)} commits: remove {runs} to begin anew", file=sys.stderr)
+        print(f"these runs are of {len(commits)} commits: remove {runs} to start over", file=sys.stderr)
     lines = (line for file in files for line in file.with_suffix(".jsonl").read_text().splitlines())
     return write_figures(target, rows, map(json.loads, lines))
 
@@ -121,8 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
     parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
     parser.add_argument("--target", default="bench", help="name of the files in out/ (%(default)s)")
-    parser.add_argument("--collect", action="store_true", help="only put together what is there")
-    parser.add_argument("--plan", action="store_true", help="only say what is left to do and how long it takes")
+    parser.add_argument("--collect", action="store_true", help="only put existing runs together")
+    parser.add_argument("--plan", action="store_true", help="only say which runs are left and how long they take")
     return parser
 
 

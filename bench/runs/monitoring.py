@@ -1,7 +1,7 @@
 """``python -m bench monitoring``: a real Prometheus watches a cluster with stragglers, and every query is tried on it.
 
 It runs the configuration and the rules that ``k8s/components/monitoring`` deploys; only the discovery of pods is
-replaced by a list. Every query of the dashboards and rules must return data, or ``MAY_BE_EMPTY`` says why it need not.
+replaced by a list. Every query of the dashboards and rules must return data, or have a reason in ``MAY_BE_EMPTY``.
 The dashboards' panels are drawn as pictures. Needs ``prometheus`` and ``promtool`` (Debian's package ``prometheus``).
 """
 
@@ -30,7 +30,7 @@ import yaml
 from bench.cluster.local import HOST, LOGS, Child, Cluster, ProcessError
 from bench.offer import LATENCY_TABLE, ROOT, closed_groups, load_samples, random_groups
 from bench.report import panels
-from bench.report.panels import Found, Query
+from bench.report.panels import Found, PanelQuery
 from collage.client import Client, ClientError
 from collage.figures import OUT, Row, write_figures
 
@@ -51,11 +51,11 @@ MAY_BE_EMPTY = {
 """Queries that return nothing in a healthy cluster, by panel and legend or by alert, and why."""
 
 
-def rule_queries() -> list[Query]:
-    """What recording rules compute, and what alerts compare with their thresholds."""
+def rule_queries() -> list[PanelQuery]:
+    """Expressions of recording rules, and those that alerts compare with their thresholds."""
     groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
     return [
-        Query("rules", rule.get("record") or rule["alert"], operand)
+        PanelQuery("rules", rule.get("record") or rule["alert"], operand)
         for group in groups
         for rule in group["rules"]
         for operand in ([rule["expr"]] if "record" in rule else operands(rule["expr"]))
@@ -63,12 +63,12 @@ def rule_queries() -> list[Query]:
 
 
 def operands(condition: str) -> list[str]:
-    """What an alert's condition compares: ``a > 1 and b < 2`` compares ``a`` and ``b``."""
+    """The sides of an alert's comparisons: ``a`` and ``b`` of ``a > 1 and b < 2``."""
     return [re.sub(r"\s(?:[<>]=?|[!=]=)\s[^<>=]+$", "", part).strip() for part in re.split(r"\sand\s", condition)]
 
 
 def configuration(children: Sequence[Child]) -> dict[str, Any]:
-    """What ``scrape.yaml`` says, with these processes as the pods that Kubernetes would list."""
+    """The configuration of ``scrape.yaml``, with these processes as the pods that Kubernetes would list."""
     config: dict[str, Any] = yaml.safe_load((MONITORING / "scrape.yaml").read_text())
     config["global"] = {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"}
     config["rule_files"] = [str(MONITORING / file) for file in config["rule_files"]]
@@ -111,7 +111,7 @@ class Prometheus:
 
         return await asyncio.to_thread(fetch)
 
-    async def series(self, query: Query, start: float, end: float) -> Found:
+    async def series(self, query: PanelQuery, start: float, end: float) -> Found:
         """Times since ``start`` and finite values, float64 ``[n]`` each, by legend; series without any are left out."""
         data = await self.get("query_range", query=query.expression, start=start, end=end, step=STEP_S)
         found = {}
@@ -168,7 +168,7 @@ async def _sees_all(server: Prometheus) -> bool:
 
 
 async def load(cluster: Cluster, seconds: float) -> None:
-    """Closed groups for so long; on the way broken images come, and a worker is killed under load and comes back."""
+    """Send closed groups for ``seconds``. Meanwhile broken images come, and a worker is killed and comes back."""
     async with Client(cluster.frontend.address) as client, asyncio.TaskGroup() as tasks:
         tasks.create_task(_incidents(cluster, seconds))
         clock = asyncio.get_running_loop().time
@@ -196,7 +196,7 @@ async def _send_broken_images(cluster: Cluster) -> None:
 
 
 async def ask(server: Prometheus, start: float, end: float) -> list[Row]:
-    """Try every query; one row for each: where it is from, how many series it returned, and what that means."""
+    """Try every query; one row for each: its place, the number of series that it returned, and the verdict."""
     queries = rule_queries()
     for name, dashboard in panels.dashboards().items():
         queries += panels.queries(name, dashboard)

@@ -1,7 +1,7 @@
-"""What a cluster does with more requests than it can serve: ``python -m bench overload``.
+"""More requests than a cluster can serve: ``python -m bench overload``.
 
-Real processes with instant models and a fixed injected service time, so that capacity is known; load from half of it to
-three times as much, open loop (Poisson arrivals, latency counted from the intended start).
+Real processes with instant models have a fixed injected service time, so that their capacity is known. The load is .5
+to 3 times that, in an open loop (Poisson arrivals, latency counted from the intended start).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class End:
 
 
 async def offer(client: Client, rate: float, seconds: float, timeout_s: float, seed: int) -> list[End]:
-    """Send requests at ``rate`` per second for ``seconds``, whatever becomes of them; one End each."""
+    """Send requests at ``rate`` per second for ``seconds``, without waiting for answers; one End each."""
     clock = asyncio.get_running_loop().time
     draw = random.Random(seed)  # noqa: S311 - arrival times only
     image = np.full((SIDE, SIDE, 3), 50, np.uint8)
@@ -102,7 +102,7 @@ def _ms(value: Scalar) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run: 0 if it could be measured, whatever came out; ProcessError if the cluster did not start."""
+    """Run: 0 if it could be measured, whatever the figures; ProcessError if the cluster did not start."""
     parser = argparse.ArgumentParser(prog="python -m bench overload", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=8, help="s-cnn workers (%(default)s)")
     parser.add_argument("--service-s", type=float, default=0.1, help="seconds per request in a worker (%(default)s)")

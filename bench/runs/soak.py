@@ -32,7 +32,7 @@ DESCRIPTORS = 3  # that may be open by chance: a scrape, a connection attempt
 
 @dataclass
 class Ends:
-    """How requests ended: by source or status, how often each, and which labels were wrong."""
+    """Ends of requests, counted by source or status and by request, and the number of wrong labels."""
 
     sent: int = 0
     ends: Counter[str] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the idle frontend holds: bytes of memory, tasks, file descriptors."""
+    """Resources of the idle frontend: bytes of memory, tasks, file descriptors."""
 
     rss: float
     tasks: float
@@ -61,7 +61,7 @@ class Holdings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a run; ``problems`` says what went wrong."""
+    """The result of a run, and its ``problems``."""
 
     requests: int
     seconds: float
@@ -96,7 +96,7 @@ class Verdict:
 
 
 class Soak:
-    """One run: ``seed`` decides who suffers what, and when."""
+    """One run: ``seed`` decides which worker suffers which fault, and when."""
 
     def __init__(self, cluster: StandIns, client: Client, seed: int) -> None:
         self.cluster, self.client = cluster, client
@@ -106,7 +106,7 @@ class Soak:
         self._pictures = GroupAnswers(np.arange(len(LABELS)), np.arange(len(LABELS)), np.ones(len(LABELS))).pictures()
 
     async def load(self, requests: int) -> None:
-        """Send so many requests under faults; returns when all have ended and all workers run again."""
+        """Send ``requests`` under faults; returns when all have ended and all workers run again."""
         calm = asyncio.Event()
         faults = asyncio.create_task(self._faults(calm))
         try:
@@ -154,8 +154,8 @@ class Soak:
                 worker.resume()
 
     async def holdings(self) -> Holdings:
-        """What the frontend holds as soon as it is idle: no request in flight, all workers ready, tasks steady."""
-        wanted = {"s_cnn": len(self.cluster.s_cnn), "coded": len(self.cluster.collage)}
+        """Resources of the frontend as soon as it is idle: no request in flight, all workers ready, tasks steady."""
+        wanted = {"s_cnn": len(self.cluster.s_cnn), "coded": len(self.cluster.coded)}
         frontend = self.cluster.frontend
         before = -1.0
         async with asyncio.timeout(QUIET_S):

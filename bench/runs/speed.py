@@ -1,11 +1,11 @@
-"""What the frontend costs: ``python -m bench speed``.
+"""The cost of the frontend: ``python -m bench speed``.
 
-Workers that answer at once, on loopback, so that all there is to see is what lies between client and worker. Every
-case is measured in turn, round after round, and compared with its baseline within the round; the median of the rounds
-counts. What is measured runs on one core, all else (client, workers) on another, as far as there are two.
+Workers answer at once, on loopback, so that only the path between client and worker counts. Every case is measured in
+turn, round after round, and compared with its baseline within the round; the median of the rounds counts. The measured
+process runs on one core, client and workers on another, if there are two.
 
-Callers in Python cost as much as what they call and so hide some of it. Parts that need Debian's nghttp2-client have
-callers in C, and what they call is the only thing that is busy.
+Callers in Python cost as much as the called process and so hide some of its cost. Parts that need Debian's
+nghttp2-client have callers in C, which leave only the called process busy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import Message
 
-from bench.cluster.rig import Bench, Child, Metrics, Rig, pin
+from bench.cluster.rig import Bench, Child, Metrics, SpeedRig, pin
 from bench.offer.callers import H2LOAD, Ask, CallError, Load, jpeg, saturating, stream, unary
 from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
@@ -48,7 +48,7 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to measure: a process under a load, and the case whose cost it is compared with."""
+    """A process under a load, and the case that it is compared with."""
 
     name: str
     process: Child
@@ -131,7 +131,7 @@ def image(size: int) -> tensor_pb2.Tensor:
     return to_tensor(np.random.default_rng(1).integers(0, 256, (size, size, 3), np.uint8))
 
 
-def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Contender]:
+def tensors(rig: SpeedRig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None) -> list[Contender]:
     """Raw tensors, by unary calls and by PredictStream."""
     bare = f"bare proxy, {size}"
     request = predict_pb2.PredictRequest(tensor=tensor)
@@ -143,8 +143,8 @@ def tensors(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None = 
     ]
 
 
-def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None) -> list[Contender]:
-    """Raw tensors, by callers that cost next to nothing."""
+def saturated(rig: SpeedRig, size: str, tensor: tensor_pb2.Tensor, bar: float | None) -> list[Contender]:
+    """Raw tensors, by callers in C."""
     bare, classify = f"bare proxy, {size}, saturated", model_pb2.RunRequest(input=tensor)
     predict = saturating(rig.ours.address, PREDICT, predict_pb2.PredictRequest(tensor=tensor))
     return [
@@ -153,7 +153,7 @@ def saturated(rig: Rig, size: str, tensor: tensor_pb2.Tensor, bar: float | None)
     ]
 
 
-def jpegs(rig: Rig) -> list[Contender]:
+def jpegs(rig: SpeedRig) -> list[Contender]:
     """JPEGs of two sizes, to a proxy that only decodes."""
     cases = []
     for data in (jpeg(20), jpeg(150)):
@@ -168,7 +168,7 @@ def jpegs(rig: Rig) -> list[Contender]:
 
 
 def to_mlserver(
-    rig: Rig, server: Child, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None
+    rig: SpeedRig, server: Child, size: str, tensor: tensor_pb2.Tensor, bar: float | None = None
 ) -> list[Contender]:
     """MLServer itself, and the frontend by our own protocol and by MLServer's."""
 
@@ -186,8 +186,8 @@ def to_mlserver(
     ]
 
 
-async def latency(rig: Rig, count: int) -> list[dict[str, Scalar]]:
-    """What a single request waits for, and the steps of a JPEG apart."""
+async def latency(rig: SpeedRig, count: int) -> list[dict[str, Scalar]]:
+    """The latency that the frontend adds to a single request, and the steps of a JPEG apart."""
     tensor = image(SIZE)
     bare = asking(rig.classify, model_pb2.RunRequest, input=tensor)
     ours = asking(rig.stub.Predict, predict_pb2.PredictRequest, tensor=tensor)
@@ -204,7 +204,7 @@ async def latency(rig: Rig, count: int) -> list[dict[str, Scalar]]:
 
 
 async def scale(bench: Bench) -> list[Contender]:
-    """More and more workers, of which no more are used than of few."""
+    """More and more workers under the same load."""
     cases: list[Contender] = []
     many = await bench.workers("many", max(MANY), SIZE)
     for count in MANY:
@@ -216,15 +216,15 @@ async def scale(bench: Bench) -> list[Contender]:
     return cases
 
 
-async def coded(rig: Rig, size: str, before: Metrics) -> dict[str, Scalar]:
-    """How much coding there was since; raises CallError if a request failed, which h2load would not see."""
+async def coded(rig: SpeedRig, size: str, before: Metrics) -> dict[str, Scalar]:
+    """Collages per request since ``before``; raises CallError if a request failed, which h2load would not see."""
     now = await rig.ours.metrics()
 
     def since(name: str, **labels: str) -> float:
         return now.value(name, **labels) - before.value(name, **labels)
 
     if failed := sum(since("collage_requests_total", code=code) for code in CODES if code not in ("OK", "CANCELLED")):
-        raise CallError(f"the frontend failed {failed:.0f} requests")  # h2load cancels what is left in the end
+        raise CallError(f"the frontend failed {failed:.0f} requests")  # h2load cancels its last requests
     share = since("collage_sent_total", attempt="coded") / since("collage_sent_total", attempt="s_cnn")
     return {"case": f"collages per request, {size}", "share": share}
 
@@ -271,7 +271,7 @@ def _cell(line: dict[str, Scalar], key: str, scale: float = 1.0, form: str = ".0
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run: 0 if it could be measured, whatever came out; ProcessError if a process did not start."""
+    """Run: 0 if it could be measured, whatever the figures; ProcessError if a process did not start."""
     parser = argparse.ArgumentParser(prog="python -m bench speed", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="per case and round (%(default)s)")
@@ -283,7 +283,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
     pin(os.getpid(), 1)
-    # What the frontend asks for itself, for all alike.
+    # The allocator's settings of the frontend, for all processes alike.
     os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(LARGE_BYTES)}
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(measure(args, Path(folder)))

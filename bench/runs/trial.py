@@ -81,7 +81,7 @@ class Overhead:
 
     @classmethod
     def of(cls, records: Records) -> Overhead:
-        """What a request takes where nobody is slow."""
+        """The parts of a request's latency where nobody is slow."""
         answered = [
             (record.latency_s, record.total_s, record.queue_s, record.inference_s)
             for record in records
@@ -168,7 +168,7 @@ class Trial:
         return StandIns(
             *self._models,
             s_cnn_workers=count if equal_resources else self.members,
-            collage_workers=0 if equal_resources else 1,
+            coded_workers=0 if equal_resources else 1,
             worker_flags=flags,
             logs=self._folder / "logs" / f"seed{seed}",  # seeds may run side by side
         )
@@ -227,9 +227,9 @@ class Trial:
         return (replace(outage, at=outage.at * self.scale, until=outage.until * self.scale) for outage in outages)
 
     def simulate(self, case: Case, prepared: Prepared, overhead: Overhead) -> Row:
-        """The same run in the simulator: the same draws, images and arrivals, and the overhead as calibrated.
+        """The row of this run in the simulator, with the same draws, images and arrivals and the calibrated overhead.
 
-        But not draw by draw where time decides. In a ``mixture`` the slow machine moves by the real machine's uptime,
+        Draws differ where time decides. In a ``mixture`` the slow machine moves by the real machine's uptime,
         every 30 seconds whatever ``scale`` is; in the simulator by its own clock, from the warm-up on, with times that
         are not shortened. Outages (``failures``) begin with the first measured request in both, but a killed worker
         takes a while to start, and which requests they meet depends on how long those before took.
@@ -275,8 +275,8 @@ def trials(
 ) -> list[Trial]:
     """A trial for each regime; with a file of ``arrivals``, of as many groups as it has requests for.
 
-    Answers are ``drawn`` for groups of that many members, or those of shipped models to the images of a data set or to
-    those that ship. Raises OSError, or ValueError for an unknown regime and for arrivals that cannot be used.
+    Answers are ``drawn`` for groups of that many members, or those of the shipped models to the images of a data set or
+    of samples/. Raises OSError, or ValueError for an unknown regime and for arrivals that cannot be used.
     """
     if unknown := set(regimes) - set(REGIMES):
         raise ValueError(f"there is no regime {min(unknown)!r}")
@@ -287,7 +287,7 @@ def trials(
         groups = min(groups, len(times) // members - WARM_UP_GROUPS)
         if groups < 1:
             raise ValueError(f"{arrivals} is too short: {WARM_UP_GROUPS} groups of {members} are to warm up")
-        times = times[: (WARM_UP_GROUPS + groups) * members]  # those that are sent
+        times = times[: (WARM_UP_GROUPS + groups) * members]  # only these are sent
     return [Trial(REGIMES[name], answers, groups, scale, flags, folder, times) for name in regimes]
 
 

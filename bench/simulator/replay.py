@@ -1,4 +1,4 @@
-"""What each policy would make of given latencies, by simulation: yours, or one of the regimes of the benchmark.
+"""Simulate the policies on latencies of your own, or in one of the regimes of the benchmark.
 
 ``python -m bench replay --latencies mine.csv`` replays the latencies of your own workers; ``python -m bench simulate
 --regime mixture`` those of a regime.
@@ -62,9 +62,9 @@ def run(
 ) -> Run:
     """Simulate ``groups`` of ``setup.n`` under one of ``COMPARED``, whose ``limits`` are those of Rules.
 
-    Closed groups; or with ``load`` an open loop of that share of what the s-cnn workers can do, in Poisson arrivals;
-    or at given times in seconds. Of an open loop the first ``warm_up`` groups do not count, closed groups are so many
-    more. Fixed deadlines are the 95th percentile of the regime, unless given.
+    Closed groups, which come after ``warm_up`` more that do not count. Or an open loop, whose first ``warm_up`` groups
+    do not count: with ``load`` in Poisson arrivals at that share of the s-cnn workers' capacity, or at given times in
+    seconds. Fixed deadlines are the 95th percentile of the regime, unless given.
     """
     equal = policy == EQUAL_RESOURCES
     limits = {"deadline": float(np.quantile(regime.sample, 0.95)), **(limits or {})}

@@ -16,46 +16,37 @@ from worker.slowdown import Slowdown
 
 @dataclass(frozen=True)
 class Setup:
-    """A cluster. Times in seconds.
+    """A cluster. Times in seconds."""
 
-    ``n`` s-cnn workers and ``redundant`` collage workers with n / redundant cells each; ``equal_resources`` makes
-    s-cnn workers of the redundant ones. Several frontends share the workers and split the requests evenly.
-    ``encode_s`` is what making a collage takes, ``inference_s`` the least that an inference takes, ``overhead_s`` what
-    is lost between the end of an inference and its answer's arrival in the frontend, without holding the worker,
-    ``caller_s`` what is lost between the caller and the frontend, ``acknowledge_s`` how long a cancelled call stays
-    outstanding.
-    """
-
-    n: int = 9
-    redundant: int = 1
-    equal_resources: bool = False
-    frontends: int = 1
-    queue_size: int = 16
-    timeout_s: float = 10.0
-    encode_s: float = 0.003
-    inference_s: float = 0.0
-    overhead_s: float = 0.0
-    caller_s: float = 0.0
-    acknowledge_s: float = 0.0
+    n: int = 9  # s-cnn workers
+    redundant: int = 1  # redundant workers, of all rows of the code
+    equal_resources: bool = False  # the redundant workers are s-cnn workers instead
+    frontends: int = 1  # that share the workers and split the requests evenly
+    queue_size: int = 16  # calls that may wait at a worker
+    timeout_s: float = 10.0  # of a request
+    encode_s: float = 0.003  # to make a collage
+    inference_s: float = 0.0  # the shortest inference
+    overhead_s: float = 0.0  # from the end of an inference to the frontend; the worker is free meanwhile
+    caller_s: float = 0.0  # between caller and frontend
+    acknowledge_s: float = 0.0  # that a cancelled call stays outstanding
+    code: GroupShape | None = None  # of the groups; None for collages of n / redundant cells
 
     @property
     def workers(self) -> int:
-        """How many there are, of both kinds."""
+        """The number of workers of both kinds."""
         return self.n + self.redundant
 
     @property
-    def cells(self) -> int:
-        """N of one collage."""
-        return self.n // self.redundant if self.redundant else 0
-
-    @property
     def shape(self) -> GroupShape:
-        """Of a collage's groups."""
-        return GroupShape(self.cells, 1, needed=1, fewest=(self.cells + 1) // 2)
+        """The shape of the code's groups."""
+        if self.code:
+            return self.code
+        cells = max(1, self.n // self.redundant if self.redundant else 1)
+        return GroupShape(cells, 1, needed=1, fewest=(cells + 1) // 2)
 
 
 class Agenda:
-    """What happens when: a clock in seconds, and actions in order of time."""
+    """A clock in seconds, and actions in order of time."""
 
     def __init__(self) -> None:
         self.now = 0.0

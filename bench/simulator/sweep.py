@@ -1,4 +1,4 @@
-"""What the report needs from the simulator: settings of each policy, larger groups, other regimes, offered loads."""
+"""Simulations for the report: settings of each policy, larger groups, other regimes, offered loads."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class SweptCase(NamedTuple):
 
     @property
     def recorded(self) -> bool:
-        """Whether its groups are recorded one by one, for densities and tables."""
+        """True if its groups are recorded one by one, for densities and tables."""
         usual = self.regime == REGIME and self.load is None and self.setting is None and self.times < FOR_P999
         return usual and self.policy in RECORDED
 
 
 def cases() -> Iterator[SweptCase]:
-    """All that the report draws, but for ``budget_cases`` and ``long_cases``."""
+    """All cases that the report draws, except ``budget_cases`` and ``long_cases``."""
 
     def rivals(setup: Setup, shares: Iterable[float], regime: str, times: int) -> Iterator[SweptCase]:
         for share in shares:
@@ -64,7 +64,7 @@ def cases() -> Iterator[SweptCase]:
             yield SweptCase(setup, "hedge", "quantile", share, regime=regime, times=times)
             yield SweptCase(setup, "replicate", "deadline", deadline, regime=regime, times=times)
 
-    # More cells, fewer collages: their tail takes more groups to see.
+    # A larger grid sends fewer collages, so that its tail needs more groups.
     for n, times in ((4, 3), (9, 3), (16, 8), (25, 16)):
         setup = Setup(n, 1)
         yield from (SweptCase(setup, policy, times=times) for policy in COMPARED)
@@ -83,12 +83,12 @@ def cases() -> Iterator[SweptCase]:
 
 
 def budget_cases() -> Iterator[SweptCase]:
-    """The adaptive policy with less to spend, and with more."""
+    """The adaptive policy with smaller and larger budgets of extra load."""
     yield from (SweptCase(Setup(9, 1), "adaptive", "extra_load", budget, times=3) for budget in BUDGETS)
 
 
 def long_cases() -> Iterator[SweptCase]:
-    """What a 99.9th percentile of groups takes."""
+    """Enough groups for a 99.9th percentile."""
     yield from (SweptCase(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "collage-only", "adaptive"))
 
 
@@ -118,7 +118,7 @@ def sweep(out: Path, chosen: Iterable[SweptCase], groups: int, seeds: int) -> Pa
 
 
 def scale(out: Path, requests: int, clusters: Sequence[int] = CLUSTERS) -> Path:
-    """Simulate clusters of ever more workers, with one frontend and with several, and write what a request costs.
+    """Simulate clusters of more and more workers, with one frontend and with several, and write the cost of a request.
 
     Rows: workers, collage workers, frontends, policy, load, requests, processor seconds in all and microseconds per
     request, and the request p50, p99 and extra load.

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from collage.channels import channel_options
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
-from collage.serving import channel_options
 from collage.tensors import pack
 from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.image import Pixels

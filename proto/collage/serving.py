@@ -19,19 +19,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from collage.channels import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
-from collage.channels import channel_options as channel_options
-from collage.channels import server_options as server_options
-from collage.errors import AlreadyExists as AlreadyExists
-from collage.errors import DeadlineExceeded as DeadlineExceeded
-from collage.errors import InvalidArgument as InvalidArgument
-from collage.errors import ResourceExhausted as ResourceExhausted
-from collage.errors import ServiceError as ServiceError
-from collage.errors import Unavailable as Unavailable
-from collage.errors import boundary as boundary
-from collage.errors import pushback as pushback
-from collage.errors import status_of as status_of
-from collage.health import LIVENESS as LIVENESS
+from collage.channels import MAX_MESSAGE_BYTES, server_options
 from collage.health import Health
 from collage.logs import JsonFormatter, TextFormatter
 from collage.security import ServerTls, TokenCheck, Tokens

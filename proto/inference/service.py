@@ -15,8 +15,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from collage.errors import InvalidArgument, ServiceError, Unavailable, boundary
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import InvalidArgument, Server, ServiceError, Unavailable, boundary
+from collage.serving import Server
 from encoder.tasks import TASKS
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc

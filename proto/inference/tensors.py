@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.serving import InvalidArgument
+from collage.errors import InvalidArgument
 from inference import open_inference_pb2 as oip
 
 INPUT = "image"

@@ -9,7 +9,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from collage.serving import InvalidArgument, Server, ServerSettings, boundary
+from collage.errors import InvalidArgument, boundary
+from collage.serving import Server, ServerSettings
 from collage.v1 import predict_pb2, predict_pb2_grpc
 
 LABELS = ("T-shirt/top", "Bag", "Coat")

@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 from prometheus_client import CollectorRegistry
 
+from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import Server, ServerSettings, boundary
+from collage.serving import Server, ServerSettings
 from collage.tensors import image_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2_grpc
 from frontend.__main__ import running

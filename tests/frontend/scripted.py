@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from collage.serving import boundary
+from collage.errors import boundary
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.image import Pixels

@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 from collage.model_info import ModelInfo, ModelKind
-from collage.serving import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 from encoder.code import Source
 from frontend.coding import CodingSettings, base_misfit, misfit
 from frontend.dispatch import Dispatcher, DispatchSettings

@@ -8,7 +8,8 @@ from pathlib import Path
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
 
-from collage.serving import LIVENESS, ServerSettings
+from collage.health import LIVENESS
+from collage.serving import ServerSettings
 from collage.v1 import model_pb2, predict_pb2
 from frontend.config import FrontendSettings
 from tests.k8s.conftest import DOCKERFILE, RENDERINGS, ROOT, SETTINGS, Document, Rendered, render, settings_of

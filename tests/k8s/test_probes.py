@@ -4,7 +4,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from collage.serving import LIVENESS, Server, ServerSettings
+from collage.health import LIVENESS
+from collage.serving import Server, ServerSettings
 
 NAME = "collage.v1.PredictService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

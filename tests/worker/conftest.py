@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from collage.serving import channel_options
+from collage.channels import channel_options
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models

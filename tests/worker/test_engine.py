@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collage.serving import DeadlineExceeded, ResourceExhausted
+from collage.errors import DeadlineExceeded, ResourceExhausted
 from tests import onnx_models
 from tests.onnx_models import solid
 from tests.worker.conftest import BOUND_S, Launch, until

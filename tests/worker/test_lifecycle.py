@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from collage.serving import Unavailable
+from collage.errors import Unavailable
 from tests import onnx_models
 from tests.worker.conftest import BOUND_S, Launch, WorkerClient, until
 

@@ -78,7 +78,7 @@ async def test_workers_fail_on_schedule_and_are_all_back_in_the_end(tmp_path: Pa
         onnx_models.save_s_cnn(tmp_path / "s-cnn.onnx"),
         onnx_models.save_collage_cnn(tmp_path / "collage.onnx"),
         s_cnn_workers=3,
-        collage_workers=0,
+        coded_workers=0,
         logs=tmp_path / "logs",
     )
     second_killed = asyncio.Event()
