@@ -24,7 +24,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test lint check proto client audit k8s-validate monitoring data zoo evaluate cards images clean
+.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test lint check proto client audit k8s-validate monitoring data zoo evaluate cards images mutants clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -92,6 +92,9 @@ bench-full-report: $(DEV)/ready
 
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest
+
+mutants: $(DEV)/ready ## Try wrong versions of the code; docs/mutants.md says which test notices each (10 minutes)
+	$(DEV)/bin/python -m tests.mutants
 
 lint: $(DEV)/ready ## Style, format, types, import rules
 	$(DEV)/bin/ruff check

@@ -235,7 +235,7 @@ class Dispatcher:
         self._handle(events)
 
     def _handle(self, events: Sequence[e.Event]) -> None:
-        if self._recorder:
+        if self._recorder is not None:
             self._recorder.add(events)
         for action in self.policy.handle(events):
             self._perform(action)

@@ -1,7 +1,7 @@
 """Simulate the policies on latencies of your own, or in one of the regimes of the benchmark.
 
-``python -m bench replay --latencies mine.csv`` replays the latencies of your own workers; ``python -m bench simulate
---regime mixture`` those of a regime.
+``python -m bench replay --latencies mine.csv`` replays the latencies of your own workers, ``--events FILE`` a time of
+production that a frontend recorded; ``python -m bench simulate --regime mixture`` draws those of a regime.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bench.measured import Figures, Run, extra_load, mean_of
 from bench.offer import REGIMES, Models, Regime, Seconds, load_of, poisson, read_arrivals, read_numbers
+from bench.simulator.production import recorded
 from bench.simulator.simulate import Setup, Simulation
 from collage.figures import OUT, write_figures
 from frontend.policy.rules import POLICIES, Rules
@@ -39,12 +40,13 @@ def simulate(
     groups: int,
     load: float | None = None,
     arrivals: Seconds | None = None,
+    models: Models | None = None,
     **limits: float | None,
 ) -> Figures:
     """One row of figures; see ``run``."""
     if arrivals is not None:
         load = load_of(arrivals, capacity(setup.n, regime))
-    done = run(setup, policy, regime, seed, groups, load, arrivals, limits=limits)
+    done = run(setup, policy, regime, seed, groups, load, arrivals, models, limits=limits)
     return done.row(about("sim", setup, regime, policy, seed, load))
 
 
@@ -146,7 +148,11 @@ def _command(command: str, argv: Sequence[str]) -> int:
     replay = command == "replay"
     parser = argparse.ArgumentParser(prog=f"python -m bench {command}", description=(__doc__ or "").partition("\n")[0])
     if replay:
-        parser.add_argument("--latencies", type=Path, required=True, help="CSV file, one request per line")
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("--latencies", type=Path, help="CSV file, one request per line")
+        source.add_argument(
+            "--events", type=Path, help="what a frontend recorded (--events-file); tells arrivals and workers as well"
+        )
         parser.add_argument("--column", help="heading of its column of latencies (the last one)")
         parser.add_argument("--unit", choices=UNITS, default="s", help="of the file's times (%(default)s)")
         parser.add_argument("--arrivals", type=Path, help="CSV file of arrival times, rising, in the same unit")
@@ -172,25 +178,31 @@ def _command(command: str, argv: Sequence[str]) -> int:
             raise ValueError("the load must be above 0")
         if args.workers % args.collage_workers:
             raise ValueError("every collage worker protects as many workers: 9 + 1, 36 + 4, ...")
-        if replay:
+        setup, models = Setup(args.workers, args.collage_workers, frontends=args.frontends), None
+        if replay and args.events:
+            production = recorded(args.events)
+            setup, regime, models = production.setup, production.regime, production.models
+            arrivals = production.arrivals
+            if len(arrivals) < 21 * setup.n:
+                raise ValueError(f"{len(arrivals)} arrivals are too few: 20 groups of {setup.n} warm up")
+        elif replay:
             latencies = read_numbers(args.latencies, args.column, UNITS[args.unit])
             regime = Regime(args.latencies.name, latencies=latencies)
             if args.arrivals:
                 arrivals = read_arrivals(args.arrivals, UNITS[args.unit])
         else:
             regime = REGIMES[args.regime]
-        setup = Setup(args.workers, args.collage_workers, frontends=args.frontends)
         console = Console()
         runs = [(policy, seed) for policy in policies for seed in range(args.seeds)]
         rows = [
-            simulate(setup, policy, regime, seed, args.groups, args.load, arrivals)
+            simulate(setup, policy, regime, seed, args.groups, args.load, arrivals, models)
             for policy, seed in track(runs, "simulating", console=Console(stderr=True), transient=True)
         ]
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     offered = "closed groups" if rows[0]["load"] is None else f"{float(rows[0]['load']):.0%} of capacity"
-    title = f"{regime.name}: {args.workers} + {args.collage_workers} workers, {offered}"
+    title = f"{regime.name}: {setup.n} + {setup.redundant} workers, {offered}"
     console.print(table(title, rows))
     console.print(f"figures: {write_figures(command, rows, directory=args.out)}", highlight=False)
     return 0

@@ -8,44 +8,23 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from bench.measured import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.offer import Models, Outage, Regime, Seconds, TypicalModels
+from bench.simulator.frontends import CallContext, CodedGroup, SimulatedFrontend
 from bench.simulator.stations import Agenda, Setup, StationCall, Stations
 from frontend.policy import events as e
 from frontend.policy.balance import Balancer
 from frontend.policy.ejection import Ejection
-from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 
 __all__ = ["Setup", "Simulation"]
 
 UNENDED = -1.0
-
-
-@dataclass(slots=True, eq=False)
-class _Context:
-    """The purpose of a call: an attempt, key (request, attempt), or a collage of ``members``, key (group,)."""
-
-    frontend: _Frontend
-    balancer: Balancer
-    key: tuple[int, ...]
-    members: Mapping[int, int] | None = None
-
-
-class _Frontend:
-    """The state of one frontend process."""
-
-    def __init__(self, rules: Rules, ejection: Ejection | None, seed: int) -> None:
-        self.policy = Policy(rules)
-        self.s_cnn, self.collage = Balancer(ejection, seed), Balancer(ejection, seed)
-        self.calls: dict[tuple[int, ...], StationCall] = {}
-        self.tried: dict[int, list[str]] = {}
 
 
 class Simulation:
@@ -80,18 +59,20 @@ class Simulation:
             setup.overhead_s,
         )
         ejecting = (ejection or Ejection()) if rules.eject else None
-        self.frontends = [_Frontend(rules, ejecting, seed + number) for number in range(setup.frontends)]
+        self.frontends = [
+            SimulatedFrontend(rules, ejecting, seed + number, setup.shape.inputs) for number in range(setup.frontends)
+        ]
         self._closed = False
         self._unanswered = 0  # of the closed group
         self._warm_up_busy_s = 0.0
         self._began = 0.0  # when the first measured request arrived
         self._time_to_answer = rules.time_to_answer(setup.timeout_s)
-        collage_workers = setup.workers - self._s_cnn
+        at_once = (setup.workers - self._s_cnn) // setup.shape.inputs
         for frontend in self.frontends:
             for index in range(setup.workers):
                 self._balancer(frontend, index).set_ready(str(index), True)
-            if rules.coded and collage_workers:
-                frontend.policy.handle([e.CodedWorkers(0.0, collage_workers, setup.shape, self.model.accept)])
+            if rules.coded and at_once:
+                frontend.policy.handle([e.CodedWorkers(0.0, at_once, setup.shape, self.model.accept)])
         self._outages = regime.outages(setup.workers, seed)
 
     def closed(self, groups: int, warm_up: int = 20) -> Run:
@@ -162,7 +143,7 @@ class Simulation:
         frontend = self.frontends[turn % len(self.frontends)]
         self._feed(frontend, *(e.Arrived(self._agenda.now, request, expires) for request in requests))
 
-    def _feed(self, frontend: _Frontend, *events: e.Event) -> None:
+    def _feed(self, frontend: SimulatedFrontend, *events: e.Event) -> None:
         """Hand events to the policy and do what it says, as the dispatcher does."""
         for action in frontend.policy.handle(events):
             match action:
@@ -172,6 +153,7 @@ class Simulation:
                     self._agenda.at(at, self._due, (frontend, at, timer, id))
                 case e.Answer(request, attempt):
                     self._end(frontend, request, S_CNN if attempt == e.PRIMARY else REPLICA)
+                    self._own_answer(frontend, request)
                 case e.AnswerCoded(request):
                     self._end(frontend, request, COLLAGE)
                 case e.Fail(request):
@@ -179,18 +161,20 @@ class Simulation:
                 case e.Cancel(request, attempt):
                     self._cancel(frontend, (request, attempt))
                 case e.CancelCoded(group):
-                    self._cancel(frontend, (group,))
-                case e.SendCoded(group, members):
-                    self._send_collage(frontend, group, members)
+                    for row in range(self.setup.shape.inputs):
+                        self._cancel(frontend, (group, row, 0))
+                    frontend.groups.pop(group, None)
+                case e.SendCoded(group, members, shape):
+                    self._send_coded(frontend, group, CodedGroup(members, shape))
                 case e.Audit() | e.Straggles():
                     pass
 
-    def _due(self, timer: tuple[_Frontend, float, e.Timer, int]) -> None:
+    def _due(self, timer: tuple[SimulatedFrontend, float, e.Timer, int]) -> None:
         frontend, at, kind, id = timer
         if kind is e.Timer.CLOSE or self._latency[id] == UNENDED:
             self._feed(frontend, e.Due(at, kind, id))
 
-    def _end(self, frontend: _Frontend, request: int, source: int) -> None:
+    def _end(self, frontend: SimulatedFrontend, request: int, source: int) -> None:
         self._latency[request] = self._agenda.now - self._started[request] + self.setup.caller_s
         self._source[request] = source
         frontend.tried.pop(request, None)
@@ -206,7 +190,7 @@ class Simulation:
 
     # Calls
 
-    def _send(self, frontend: _Frontend, request: int, attempt: int) -> None:
+    def _send(self, frontend: SimulatedFrontend, request: int, attempt: int) -> None:
         now, balancer = self._agenda.now, frontend.s_cnn
         tried = frontend.tried.setdefault(request, [])
         worker = balancer.pick(now, tried)
@@ -221,19 +205,23 @@ class Simulation:
             self.replicas += 1
         tried.append(worker)
         key = request, attempt
-        call = frontend.calls[key] = StationCall(_Context(frontend, balancer, key), self._name(request), attempt)
+        call = frontend.calls[key] = StationCall(CallContext(frontend, balancer, key), self._name(request), attempt)
         balancer.started(worker)
         self._stations.send(call, worker)
 
-    def _no_worker(self, failure: tuple[_Frontend, e.Event]) -> None:
+    def _no_worker(self, failure: tuple[SimulatedFrontend, e.Event]) -> None:
         self._feed(*failure)
 
-    def _send_collage(self, frontend: _Frontend, group: int, members: Mapping[int, int]) -> None:
-        first = members[min(members)]
-        self.collages += first >= self._measured_from
-        context = _Context(frontend, frontend.collage, (group,), members)
-        call = frontend.calls[group,] = StationCall(context, f"collage:{self._name(first)}", 0)
-        self._agenda.at(self._agenda.now + self.setup.encode_s, self._encoded, call)
+    def _send_coded(self, frontend: SimulatedFrontend, group: int, coded: CodedGroup) -> None:
+        frontend.groups[group] = coded
+        shape, first = coded.progress.shape, coded.members[min(coded.members)]
+        if shape.needed > 1:
+            frontend.places.update((request, (group, place)) for place, request in coded.members.items())
+        for row in range(shape.inputs):
+            self.collages += first >= self._measured_from
+            context = CallContext(frontend, frontend.coded[row], (group, row, 0), coded)
+            call = frontend.calls[context.key] = StationCall(context, f"collage:{self._name(first)}", row)
+            self._agenda.at(self._agenda.now + self.setup.encode_s, self._encoded, call)
 
     def _encoded(self, call: StationCall) -> None:
         if call.over:
@@ -241,10 +229,37 @@ class Simulation:
         balancer = call.context.balancer
         worker = balancer.pick(self._agenda.now)
         if worker is None:
-            self._report(call.context, e.Returned(self._agenda.now, call.context.key[0], ok=False, sent=False))
+            self._returned(call.context, call.context.group, ok=False, sent=False)
         else:
             balancer.started(worker)
             self._stations.send(call, worker)
+
+    def _own_answer(self, frontend: SimulatedFrontend, request: int) -> None:
+        """An own answer may make what its group lacks decodable."""
+        if not (place := frontend.places.pop(request, None)):
+            return
+        coded = frontend.groups.get(place[0])
+        if coded and coded.progress.answered(place[1]):
+            self._agenda.at(self._agenda.now, self._decoded, (frontend, place[0], coded))
+
+    def _returned(self, context: CallContext, coded: CodedGroup, *, ok: bool, sent: bool = True) -> None:
+        """A redundant run is over."""
+        now, group = self._agenda.now, context.key[0]
+        events: list[e.Event] = [e.Returned(now, group, ok, sent)]
+        if coded.progress.returned(ok):
+            events.append(self._decoding(context.frontend, group, coded))
+        elif not coded.progress.out + coded.progress.back:
+            context.frontend.groups.pop(group, None)
+        self._report(context, *events)
+
+    def _decoded(self, group: tuple[SimulatedFrontend, int, CodedGroup]) -> None:
+        self._feed(group[0], self._decoding(*group))
+
+    def _decoding(self, frontend: SimulatedFrontend, group: int, coded: CodedGroup) -> e.Decoded:
+        frontend.groups.pop(group, None)
+        seen = {place: self._confidence[member] for place, member in coded.lacking.items()}
+        found = {place: confidence for place, confidence in seen.items() if confidence is not None}
+        return e.Decoded(self._agenda.now, group, found)
 
     def _slowdown(self, worker: str) -> Slowdown:
         index = int(worker)
@@ -255,12 +270,10 @@ class Simulation:
         now, context = self._agenda.now, call.context
         context.balancer.released(call.worker)
         context.balancer.succeeded(call.worker, now, now - call.sent_at)
-        if context.members is None:
+        if context.group is None:
             self._report(context, e.Answered(now, *context.key))
         else:
-            seen = {cell: self._confidence[member] for cell, member in context.members.items()}
-            found = {cell: confidence for cell, confidence in seen.items() if confidence is not None}
-            self._report(context, e.Returned(now, context.key[0]), e.Decoded(now, context.key[0], found))
+            self._returned(context, context.group, ok=True)
 
     def _failed(self, failure: tuple[StationCall, bool]) -> None:
         (call, unreachable), now = failure, self._agenda.now
@@ -268,18 +281,18 @@ class Simulation:
         context.balancer.released(call.worker)
         if unreachable:  # else it was full, which is no fault
             context.balancer.failed(call.worker, now)
-        if context.members is None:
+        if context.group is None:
             request, attempt = context.key
             self._report(context, e.Failed(now, request, attempt, unreachable))
         else:
-            self._report(context, e.Returned(now, context.key[0], ok=False))
+            self._returned(context, context.group, ok=False)
 
-    def _report(self, context: _Context, *events: e.Event) -> None:
+    def _report(self, context: CallContext, *events: e.Event) -> None:
         """A call is over."""
         del context.frontend.calls[context.key]
         self._feed(context.frontend, *events)
 
-    def _cancel(self, frontend: _Frontend, key: tuple[int, ...]) -> None:
+    def _cancel(self, frontend: SimulatedFrontend, key: tuple[int, ...]) -> None:
         call = frontend.calls.pop(key, None)
         if call is None:
             return
@@ -319,5 +332,5 @@ class Simulation:
         for frontend in self.frontends:
             self._balancer(frontend, index).set_ready(str(index), ready)
 
-    def _balancer(self, frontend: _Frontend, index: int) -> Balancer:
-        return frontend.s_cnn if index < self._s_cnn else frontend.collage
+    def _balancer(self, frontend: SimulatedFrontend, index: int) -> Balancer:
+        return frontend.s_cnn if index < self._s_cnn else frontend.coded[(index - self._s_cnn) % len(frontend.coded)]

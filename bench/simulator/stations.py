@@ -16,13 +16,10 @@ from worker.slowdown import Slowdown
 
 @dataclass(frozen=True)
 class Setup:
-    """A cluster. Times in seconds.
-
-    Every collage worker has n / redundant cells.
-    """
+    """A cluster. Times in seconds."""
 
     n: int = 9  # s-cnn workers
-    redundant: int = 1  # collage workers
+    redundant: int = 1  # redundant workers, of all rows of the code
     equal_resources: bool = False  # the redundant workers are s-cnn workers instead
     frontends: int = 1  # that share the workers and split the requests evenly
     queue_size: int = 16  # calls that may wait at a worker
@@ -32,6 +29,7 @@ class Setup:
     overhead_s: float = 0.0  # from the end of an inference to the frontend; the worker is free meanwhile
     caller_s: float = 0.0  # between caller and frontend
     acknowledge_s: float = 0.0  # that a cancelled call stays outstanding
+    code: GroupShape | None = None  # of the groups; None for collages of n / redundant cells
 
     @property
     def workers(self) -> int:
@@ -39,14 +37,12 @@ class Setup:
         return self.n + self.redundant
 
     @property
-    def cells(self) -> int:
-        """N of one collage."""
-        return self.n // self.redundant if self.redundant else 0
-
-    @property
     def shape(self) -> GroupShape:
-        """The shape of a collage's groups."""
-        return GroupShape(self.cells, 1, needed=1, fewest=(self.cells + 1) // 2)
+        """The shape of the code's groups."""
+        if self.code:
+            return self.code
+        cells = max(1, self.n // self.redundant if self.redundant else 1)
+        return GroupShape(cells, 1, needed=1, fewest=(cells + 1) // 2)
 
 
 class Agenda:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from encoder.code import Outputs
+from encoder.code import GroupShape, Outputs
 from encoder.linear import LinearCode, mean_weights
 
 SHAPES = [(members, inputs) for members in (2, 3, 4) for inputs in (1, 2)]
@@ -59,6 +59,20 @@ def test_more_losses_than_redundant_outputs_are_not_decoded(members: int, inputs
     assert code.decode(dict(list(own.items())[1:]), {}, range(members)) == {}
 
 
+@pytest.mark.parametrize(("members", "inputs"), SHAPES)
+def test_groups_are_full_and_any_n_outputs_are_enough(members: int, inputs: int) -> None:
+    assert LinearCode(mean_weights(members, inputs)).shape == GroupShape(members, inputs, members, members)
+
+
+def test_a_redundant_output_beyond_those_needed_lessens_the_noise() -> None:
+    code = LinearCode([[0.5, 0.5], [0.4, 0.6]])
+    own, lost, noise = np.ones(3, np.float32), np.full(3, 2.0, np.float32), np.float32(0.1)
+    exact = [np.float32(weights[0]) * own + np.float32(weights[1]) * lost for weights in code.weights]
+    found = code.decode({0: own}, {0: (exact[0] + noise,), 1: (exact[1] - noise,)}, [0, 1])
+    assert np.abs(found[1].output - lost).max() < 0.05
+    assert np.abs(code.decode({0: own}, {0: (exact[0] + noise,)}, [0, 1])[1].output - lost).min() > 0.15
+
+
 def test_only_places_with_a_member_are_told() -> None:
     code = LinearCode(mean_weights(2, 1))
     first, second = inputs_of(2, 1)
@@ -100,6 +114,8 @@ def test_a_redundant_input_is_the_rounded_mean(data: st.DataObject) -> None:
         ([[float("nan"), 1.0]], "none below 0"),
         ([[1.0, 0.0]], "told apart"),
         ([[0.5, 0.5], [0.5, 0.5]], "told apart"),
+        ([[0.5, 0.5], [0.50001, 0.49999]], "told apart"),
+        ([[1.0, 0.0], [0.5, 0.5]], "told apart"),
     ],
 )
 def test_weights_that_cannot_be_decoded_are_refused(weights: list[list[float]], told: str) -> None:

@@ -133,6 +133,29 @@ def test_a_worker_that_was_well_for_as_long_as_it_was_out_has_no_past() -> None:
     assert out(probed(95) + 40) == 5  # well for as long as it was out
 
 
+def test_a_worker_is_not_judged_by_its_first_calls() -> None:
+    workers = balancer(9, Ejection())
+    for _ in range(100):
+        workers.succeeded("w0", 0.0, 0.1)
+    for _ in range(7):
+        workers.succeeded("w3", 0.0, 0.7)
+    assert workers.ejected == 0
+    workers.succeeded("w3", 0.0, 0.7)
+    assert workers.ejected == 1
+
+
+@pytest.mark.parametrize(("answered", "ejected"), [(True, 0), (False, 1)])
+def test_failures_count_if_they_come_in_a_row(answered: bool, ejected: int) -> None:
+    workers = balancer(9, Ejection())
+    for _ in range(2):
+        workers.failed("w3", 0.0)
+    if answered:
+        workers.succeeded("w3", 0.0, 0.1)
+    for _ in range(2):
+        workers.failed("w3", 0.0)
+    assert workers.ejected == ejected
+
+
 def fail(workers: Balancer, *names: str) -> None:
     for name in names:
         for _ in range(3):

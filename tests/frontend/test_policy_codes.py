@@ -32,7 +32,7 @@ from frontend.policy.groups import Progress
 from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
 from tests.frontend.referee import exact
-from tests.frontend.virtual import COLLAGE, QUICK, Broken, Cluster, Replies, Reply, Run, Seen, ended, sent
+from tests.frontend.virtual import COLLAGE, QUICK, Broken, Cluster, Replies, Reply, Run, Seen, collage, ended, sent
 
 PAIR = GroupShape(2, 1, needed=2, fewest=2)
 DOUBLE = GroupShape(4, 2, needed=4, fewest=4)
@@ -146,6 +146,24 @@ def test_when_all_copies_of_both_have_failed_nobody_waits(run: Run) -> None:
     assert cluster.ends[2] == ended(0.0625, Fail(2, expired=False))
 
 
+def test_and_at_once_when_the_sibling_will_have_no_answer() -> None:
+    """The sibling's copies have both failed: it waits for the straggler, which is replicated for the sake of both."""
+    replies: Replies = {(1, 0): None, (1, 1): QUICK, (2, 0): Broken(0.09375), (2, 1): Broken(0.03125)}
+    cluster = Cluster(replace(AWAIT, attempts=2), replies, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
+    cluster.arrive(1)
+    cluster.arrive(2, at=0.1875)
+    cluster.run()
+    assert cluster.when(Send(1, 1)) == 0.3125
+    assert cluster.ends[2] == ended(0.4375, AnswerCoded(2, 1, 1, True))
+
+
+def test_one_without_copies_waits_for_the_redundant_run_after_its_siblings_replica_answered() -> None:
+    replies: Replies = {(1, 0): Broken(0.0625), (1, 1): Broken(0.0625), (2, 0): None, (2, 1): QUICK}
+    cluster = pair(replace(COLLAGE, attempts=2), replies, Seen(0.5))
+    assert cluster.ends[2] == ended(0.375, Answer(2, 1))
+    assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0, True))
+
+
 def test_one_whose_copies_have_failed_waits_for_its_siblings_answer() -> None:
     cluster = pair(ONLY, {(1, 0): Broken(0.0625, unreachable=False), (2, 0): Reply(0.5)}, Seen(0.125))
     assert cluster.ends[1] == ended(0.5, AnswerCoded(1, 1, 0, True))
@@ -204,6 +222,15 @@ def test_a_group_costs_a_token_for_each_redundant_input() -> None:
     assert [action.group for action in cluster.ordered(SendCoded)] == [1, 3, 5, 7]
 
 
+def test_a_group_is_not_closed_early_while_the_budget_does_not_allow_all_its_redundant_inputs() -> None:
+    half = GroupShape(4, 2, needed=2, fewest=2)
+    cluster = Cluster(replace(ONLY, extra_load=0.25, group_wait=0.0625), {}, {}, usual=Reply(0.5), shape=half)
+    cluster.arrive(1, 2)  # 1.5 tokens: the group stays open at 0.0625
+    cluster.arrive(3, 4, at=0.125)
+    cluster.run()
+    assert cluster.ordered(SendCoded) == [sent(1, {place: place + 1 for place in range(4)}, half)]
+
+
 def test_runs_that_were_never_sent_cost_nothing() -> None:
     policy = Policy(replace(ONLY, extra_load=0.5))
     policy.handle([CodedWorkers(0.0, 1, DOUBLE), *(Arrived(0.0, request, 4.0) for request in range(4))])
@@ -218,6 +245,17 @@ def test_a_budget_is_scarce_where_it_pays_less_than_the_inputs_of_nearly_every_g
     rate: float, shape: GroupShape | None, scarce: bool
 ) -> None:
     assert Budget(rate).scarce(shape) is scarce
+
+
+def test_an_own_answer_beats_a_redundant_run_that_failed_in_the_same_batch() -> None:
+    """Else a replica would be sent only to be cancelled."""
+    policy = Policy(replace(COLLAGE, extra_load=0.2))
+    policy.handle([CodedWorkers(0.0, 1, collage(4)), *(Arrived(0.0, request, 4.0) for request in (1, 2, 3, 4))])
+    policy.handle([Answered(0.125, request, 0) for request in (2, 3, 4)])
+    assert exact(policy.handle([Due(0.25, Timer.DEADLINE, 1)])) == exact([Straggles(1)]), "there is no token left"
+    policy.handle([Arrived(0.2578125, 5, 4.0)])
+    told = policy.handle([Returned(0.265625, 1, ok=False), Answered(0.28125, 1, 0)])
+    assert exact(told) == exact([Answer(1, 0), CancelCoded(1)])
 
 
 def test_groups_of_a_code_that_needs_all_members_never_close_early() -> None:

@@ -11,6 +11,7 @@ import pytest
 from bench.measured import COLLAGE, NOBODY, REPLICA, S_CNN, Run
 from bench.offer import REGIMES, Outage, Regime, TypicalModels, poisson
 from bench.simulator.simulate import Setup, Simulation
+from encoder.code import GroupShape
 from frontend.policy.rules import Rules
 from worker.slowdown import Slowdown
 
@@ -232,3 +233,23 @@ def test_the_cost_of_a_request_does_not_grow_with_the_cluster() -> None:
 
     cost(90)
     assert cost(2250) < 3 * cost(90)  # measured: about the same
+
+
+@pytest.mark.parametrize(
+    ("setup", "inputs"),
+    [
+        (Setup(12, 6, code=GroupShape(2, 1, needed=2, fewest=2)), 1),
+        (Setup(12, 8, code=GroupShape(3, 2, needed=3, fewest=3)), 2),
+    ],
+)
+@pytest.mark.parametrize("policy", ["collage", "adaptive"])
+def test_codes_that_need_siblings_and_several_inputs_are_simulated(setup: Setup, inputs: int, policy: str) -> None:
+    """A group costs its inputs, lost answers are decoded, and the tail is below that of waiting."""
+    assert setup.code is not None
+    rules = Rules.named(policy, extra_load=1.0)
+    run = Simulation(setup, rules, REGIMES["transient"], seed=1).closed(300)
+    waiting = Simulation(setup, Rules.named("none"), REGIMES["transient"], seed=1).closed(300)
+    assert (run.source != NOBODY).all()
+    assert run.collages == 300 * 12 * inputs // setup.code.members
+    assert (run.source == COLLAGE).mean() > 0.01
+    assert np.quantile(run.latency_s, 0.99) < 0.75 * np.quantile(waiting.latency_s, 0.99)

@@ -1,0 +1,52 @@
+"""Wrong versions of the code on purpose: each must make a test fail. See ``python -m tests.mutants``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.mutants import codes, coding, deciding, policy, shell
+from tests.mutants.mutant import Mutant
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "mutants.md"
+NOTHING = "nothing"
+EVERY: list[Mutant] = [*policy.MUTANTS, *deciding.MUTANTS, *codes.MUTANTS, *coding.MUTANTS, *shell.MUTANTS]
+
+_HEAD = """# Mutants
+
+Each line is one wrong version of a file, and the first test that fails with it. Made by `make mutants`, which changes a
+copy of the checkout and runs the tests of that file there. {count}
+
+"""
+
+
+def read() -> dict[str, str]:
+    """Which test caught each mutant of the document, by what the mutant does."""
+    found = {}
+    for line in DOCUMENT.read_text().splitlines():
+        if line.startswith("| ") and (cells := line.strip("| ").split(" | "))[0] not in ("mutant", "---"):
+            found[cells[0]] = cells[-1].strip("`") if cells[-1].startswith("`") else NOTHING
+    return found
+
+
+def write(found: Mapping[str, str]) -> None:
+    """Write the document of those mutants that were tried."""
+    tried = [mutant for mutant in EVERY if mutant.what in found]
+    survive = sum(found[mutant.what] == NOTHING and not mutant.harmless for mutant in tried)
+    harmless = sum(bool(mutant.harmless) for mutant in tried)
+    count = f"{survive or 'None'} of {len(tried) - harmless} {'survive' if survive > 1 else 'survives'}."
+    if harmless:
+        count += f"\n{harmless} more change nothing that anyone could see; their lines say why."
+    rows = "".join(
+        f"| {mutant.what} | {mutant.file} | {mutant.how} | {_verdict(mutant, found)} |\n" for mutant in tried
+    )
+    head = "| mutant | file | how it is made | caught by |\n| --- | --- | --- | --- |\n"
+    DOCUMENT.write_text(_HEAD.format(count=count) + head + rows)
+
+
+def _verdict(mutant: Mutant, found: Mapping[str, str]) -> str:
+    test = found[mutant.what]
+    if test != NOTHING:
+        return f"`{test}`"
+    return f"nothing: {mutant.harmless}" if mutant.harmless else "**nothing**"

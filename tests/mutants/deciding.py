@@ -1,0 +1,287 @@
+"""Wrong versions of what the state machine decides by: groups, flights, budgets, quantiles, workers, elections."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_POLICY = "frontend/policy/"
+_MADE: list[tuple[str, list[tuple[str, ...]]]] = [
+    (
+        "encoder/code.py",
+        [
+            (
+                "needed ignored: one redundant output decodes all",
+                "coded >= 1 and own + coded >= self.needed",
+                "coded >= 1",
+            ),
+            ("decodable without a redundant output", "coded >= 1 and own + coded", "own + coded"),
+            ("needed off by one", "own + coded >= self.needed", "own + coded > self.needed"),
+            ("shapes that need more than there are members are taken", " and self.needed <= self.members):", "):"),
+        ],
+    ),
+    (
+        f"{_POLICY}groups.py",
+        [
+            (
+                "two members in one place: after one has left",
+                "next(place for place in range(self.open.shape.members) if place not in members)",
+                "len(members)",
+            ),
+            (
+                "group worth closing: half of a code that needs all its members",
+                "len(self.members) >= self.shape.fewest",
+                "2 * len(self.members) >= self.shape.members",
+            ),
+            (
+                "group worth closing: not by as many members as the code says",
+                "self.members) >= self",
+                "self.members) > self",
+            ),
+            (
+                "group that is not overdue closes",
+                "return self.open if self.open and at >= self.open.opened_at + wait else None",
+                "return self.open",
+            ),
+            ("decoded twice", "if self.decoded or not self.shape", "if not self.shape"),
+            ("redundant runs that failed count as outputs", "self.back += ok", "self.back += 1"),
+            ("redundant runs under way not counted", "self.back + self.out)", "self.back)"),
+            ("redundant runs that are back not counted", "self.back + self.out)", "self.out)"),
+            ("siblings under way not counted", "len(self.own) + under_way", "len(self.own)"),
+            ("siblings that have answered not counted", "len(self.own) + under_way", "under_way"),
+            (
+                "siblings awaited in place of redundant outputs under way",
+                "len(self.own) - self.back - self.out",
+                "len(self.own) - self.back",
+            ),
+            ("a failed redundant run decodes", "return ok and self._due()", "return self._due()"),
+            (
+                "a redundant run that comes back twice counts twice",
+                "if self.out:\n            self.out -= 1\n            self.back += ok",
+                "self.out -= 1\n        self.back += ok",
+            ),
+            (
+                "a group of a new shape: the open one keeps its members",
+                "if self.open:\n            self.close(self.open)\n        self.shape",
+                "self.shape",
+            ),
+        ],
+    ),
+    (
+        f"{_POLICY}state.py",
+        [
+            (
+                "unsure answer taken early: patience ignored",
+                "patience * (self.deadline - self.arrived)",
+                "(self.deadline - self.arrived)",
+            ),
+            ("place not freed: of a group in flight", "del flight.live[place]", ""),
+            (
+                "threshold off by one: a confidence equal to it is unsure",
+                "confidence >= self.accept",
+                "confidence > self.accept",
+            ),
+            (
+                "late redundant run awaited for ever: of a frozen worker",
+                "min(self._late.value, 2 * self._late.median)",
+                "self._late.value",
+            ),
+            (
+                "redundant runs late at once that nobody waits for: none came back, so that nothing is known of them",
+                "return self._late.median > 0",
+                "return self._late.value > 0",
+            ),
+            (
+                "redundant runs usually back as soon as they are sent",
+                "return flight.sent_at + self.times.usual",
+                "return flight.sent_at",
+            ),
+            (
+                "siblings without a running copy counted as under way",
+                "flight, request) if each.outstanding))",
+                "flight, request)))",
+            ),
+            ("a request counts as its own sibling", " if id != request.id)", ")"),
+            (
+                "decoded answers still awaited",
+                "if flight is None or flight.confidences is not None:",
+                "if flight is None:",
+            ),
+            ("siblings' deadlines ignored", "times.append(deadlines[lacking - 1])", ""),
+            (
+                "the first sibling's deadline stands for that of the last one needed",
+                "deadlines[lacking - 1]",
+                "deadlines[0]",
+            ),
+            (
+                "a sibling that straggles is awaited",
+                "if each.outstanding and not each.straggles",
+                "if each.outstanding",
+            ),
+            (
+                "redundant runs that stopped are awaited",
+                "self.times.late_after] if flight.running else []",
+                "self.times.late_after]",
+            ),
+            ("stopped runs keep their worker", "self.running -= 1", ""),
+            (
+                "running quantile of redundant runs: cancelled ones are not counted as late",
+                "self._late.cut_off(seconds)",
+                "",
+            ),
+        ],
+    ),
+    (
+        f"{_POLICY}deadline.py",
+        [
+            (
+                "budget overdrawn: a deadline with more stragglers than it can pay",
+                "spared = self._rules.quantile < 1 - affordable < 1",
+                "spared = False",
+            ),
+            (
+                "budget overdrawn: a stretch that makes more stragglers than it can pay",
+                "math.inf if spared else self._rules.stretch",
+                "self._rules.stretch",
+            ),
+            (
+                "a fixed deadline that runs",
+                "self._latency.value if self._rules.tracked else self._rules.deadline",
+                "self._latency.value",
+            ),
+        ],
+    ),
+    (
+        f"{_POLICY}budget.py",
+        [
+            (
+                "budget never earned back: debt without bound",
+                "max(self.tokens - tokens, -self.most)",
+                "self.tokens - tokens",
+            ),
+            (
+                "budget saved up for ever: no bound of a burst",
+                "min(self.most, self.tokens + self.rate)",
+                "self.tokens + self.rate",
+            ),
+            ("r tokens paid as one: by the budget", "max(self.tokens - tokens,", "max(self.tokens - 1,"),
+            (
+                "r tokens asked for as one: by the budget",
+                "self.tokens >= tokens + leaving",
+                "self.tokens >= 1 + leaving",
+            ),
+            ("groups leave nothing for replicas", "self.tokens >= tokens + leaving", "self.tokens >= tokens"),
+            ("scarce: judged by one redundant input a group", "_NEARLY_ALL * shape.inputs", "_NEARLY_ALL"),
+            ("scarce: judged by one member a group", "self.rate * shape.members", "self.rate"),
+            ("tokens given back beyond the bound", "min(self.most, self.tokens + 1.0)", "self.tokens + 1.0"),
+            (
+                "tokens given back that were never taken: at the deepest debt",
+                "if self.tokens > -self.most:",
+                "if True:",
+            ),
+        ],
+    ),
+    (
+        f"{_POLICY}quantile.py",
+        [
+            (
+                "censored quantile: cancelled first copies count as finished",
+                "self._record(self._cut_off, elapsed)",
+                "self._record(self._finished, elapsed)",
+            ),
+            ("deadline of a slow minority: stretch ignored", "found = min(found, self.stretch * self.median)", ""),
+            ("latencies beyond the last bin", "histogram[min(bin, _BINS - 1)]", "histogram[bin]"),
+            ("old latencies never lose weight", "self._growth = 2 ** (1 / half_life)", "self._growth = 1.0"),
+            ("weights grow beyond what a float holds", "if self._weight > 1e12:", "if False:"),
+        ],
+    ),
+    (
+        f"{_POLICY}ejection.py",
+        [
+            (
+                "panic threshold ignored: all workers may be ejected",
+                "if self.ejected + 1 > rules.share * self.ready:\n            return",
+                "",
+            ),
+            (
+                "panic threshold of workers that are not there",
+                "rules.share * self.ready",
+                "rules.share * len(self._workers)",
+            ),
+            ("probation ended by slow calls", "worker.probes = 0 if slow else worker.probes + 1", "worker.probes += 1"),
+            ("ejected for good: no probation", "worker.standing, worker.probes = Standing.PROBATION, 0", ""),
+            (
+                "frozen worker looks idle: cancelled calls are not charged",
+                "if self._slow(elapsed, calls):\n            self._look(worker, at, elapsed, slow=True)",
+                "return",
+            ),
+            ("a queue looks like slowness", "self._median.value * max(1, calls)", "self._median.value"),
+            (
+                "ejected by its first calls",
+                "elif worker.calls >= rules.fewest and worker.slow_share",
+                "elif worker.slow_share",
+            ),
+            ("a relapse costs no more than the first time", "2.0 ** min(relapses, 30)", "1.0"),
+            (
+                "relapses never forgiven",
+                "if worker.standing is Standing.WELL and at >= worker.forgiven_at:",
+                "if False:",
+            ),
+            (
+                "failures that are not in a row add up",
+                "rules = self.rules or Ejection()\n        worker.failures = 0",
+                "rules = self.rules or Ejection()",
+            ),
+        ],
+    ),
+    (
+        f"{_POLICY}balance.py",
+        [
+            (
+                "probation without end: a worker on it is chosen by its old latency",
+                "if self._probing and not avoid:",
+                "if False:",
+            ),
+            (
+                "of two workers the slower one",
+                "return min(candidates, key=self._cost).name",
+                "return max(candidates, key=self._cost).name",
+            ),
+            ("calls are never over", "max(0, worker.outstanding - count)", "worker.outstanding"),
+            (
+                "a worker to avoid is taken",
+                "candidates = [worker for worker in self._sample(shelf) if worker.name not in avoid]",
+                "candidates = self._sample(shelf)",
+            ),
+            ("none rather than one that is left out", "last = None if avoid else self._last_resort", "last = None"),
+            (
+                "a worker on probation gets several calls at once",
+                "busy_probing = self.standing is Standing.PROBATION and self.outstanding > 0",
+                "busy_probing = False",
+            ),
+        ],
+    ),
+    (
+        f"{_POLICY}elect.py",
+        [
+            ("election: the new model at a tie", "offers[index].model == in_use", "offers[index].model != in_use"),
+            ("election: a model that does not fit", " if offer.fits]", "]"),
+            ("election: the model of fewest workers", "(offers[index].workers, ", "(-offers[index].workers, "),
+            (
+                "election: the model in use as long as it has a worker",
+                "(offers[index].workers, offers[index].model == in_use)",
+                "(offers[index].model == in_use, offers[index].workers)",
+            ),
+        ],
+    ),
+    (
+        f"{_POLICY}admission.py",
+        [
+            ("an image's wait counts as its work", "seconds / (before + 1)", "seconds"),
+            ("nothing but the mean: half of what is admitted is late", "_DEVIATIONS * math.sqrt", "0.0 * math.sqrt"),
+            ("an idle worker refused", "if preparing == 0 and queue < 1:", "if False:"),
+            ("queue of workers ignored", "prepare + (queue + 1) * self.service", "prepare + self.service"),
+            ("queue of images ignored", "(preparing + 1) * self._prepare", "self._prepare"),
+        ],
+    ),
+]
+MUTANTS = [Mutant(what, file, *made) for file, mutants in _MADE for what, *made in mutants]
