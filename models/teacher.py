@@ -25,16 +25,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import checkpoint
-from models.augment import normalise
 from models.checkpoint import ModelSpec
 from models.data import Dataset, Split, digest, load
 from models.layers import default_precision, keep_memory
 from models.optim import Muon
 from models.train import describe
+from models.transfer import origin, start
 from models.wide import WideNet
 
-WHITENED_FROM = 5000
-"""Training images from which the first layer is computed."""
+WHITENED_FROM, ANCHORS = 5000, 500
+"""Training images from which the first layer is computed, and a new run's batch norm after an exported file."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class TeacherRun:
         model = spec.build()
         if not isinstance(model, WideNet):
             raise ValueError(f"{spec.architecture} has no first layer that is computed from images")  # noqa: TRY004
-        model.whiten_from(normalise(torch.from_numpy(data.train.images[self._sample()]), spec))
+        model.whiten_from(spec.normalise(torch.from_numpy(data.train.images[self._sample()])))
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimisers = self._optimisers(torch.bfloat16 if self.bfloat16 else torch.float32)
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
@@ -84,6 +84,7 @@ class TeacherRun:
         self.step, self.seconds, self.epoch, self.place, self.steps_of_epoch = 0, 0.0, 0, 0, 1
         self._begin(0)
         self.log: list[dict[str, float]] = []
+        self.lineage = origin([], [])
 
     def _sample(self) -> NDArray[np.int64]:
         order = np.random.default_rng(self.recipe.seed).permutation(len(self.data.train))
@@ -150,7 +151,7 @@ class TeacherRun:
                 group["lr"] = peak * (1 - done)
         self.model.whiten.bias.requires_grad_(done < self.recipe.whiten_share)
         self.model.train()
-        x = normalise(self.varied(index, self.epoch).to(self.device), self.spec)
+        x = self.spec.normalise(self.varied(index, self.epoch).to(self.device))
         labels = torch.from_numpy(self.data.train.labels[index]).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             out = self.model(x)
@@ -187,11 +188,11 @@ class TeacherRun:
         self.model.eval()
         before, self.model.views = self.model.views, views or self.model.views
         right = 0
-        for start in range(0, len(split), batch):
-            images = torch.from_numpy(split.images[start : start + batch]).to(self.device)
+        for first in range(0, len(split), batch):
+            images = torch.from_numpy(split.images[first : first + batch]).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                out = self.model(normalise(images, self.spec))
-            right += int((out.argmax(-1).cpu().numpy() == split.labels[start : start + batch]).sum())
+                out = self.model(self.spec.normalise(images))
+            right += int((out.argmax(-1).cpu().numpy() == split.labels[first : first + batch]).sum())
         self.model.views = before
         return right / len(split)
 
@@ -201,7 +202,7 @@ class TeacherRun:
             path,
             self.spec,
             self.model,
-            recipe=asdict(self.recipe),
+            recipe={**asdict(self.recipe), "epochs": self.step * self.recipe.batch / len(self.data.train)},
             images=digest(self.data.train.ids),
             optimisers=[optimiser.state_dict() for optimiser in self.optimisers],
             step=self.step,
@@ -210,7 +211,14 @@ class TeacherRun:
             weights=torch.from_numpy(self.weights),
             seconds=self.seconds,
             log=self.log,
+            lineage=self.lineage,
         )
+
+    def start_from(self, source: Path) -> int:
+        """Take over the weights of a checkpoint or of an exported file; returns the number of tensors that fit."""
+        images = torch.from_numpy(self.data.train.images[self._sample()[:ANCHORS]]).to(self.device)
+        self.lineage = origin([source], [])
+        return start(self.model, [source], lambda: self.spec.normalise(images))
 
     def resume(self, path: Path) -> None:
         """Take over a checkpoint of the same run.
@@ -229,6 +237,7 @@ class TeacherRun:
         for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.step, self.seconds, self.log = content["step"], content["seconds"], content["log"]
+        self.lineage = content.get("lineage", self.lineage)
         self.epoch, self.place = content["place"]
         self.losses, self.weights = content["losses"].cpu().numpy(), content["weights"].cpu().numpy()
         self._arrange()
@@ -276,6 +285,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write, and to resume from")
+    parser.add_argument(
+        "--init", type=Path, metavar="FILE", help="checkpoint or .onnx file of such a net to start from"
+    )
     parser.add_argument("--size", type=int, default=32, help="side of an image, pixels")
     parser.add_argument("--widths", type=int, nargs="+", help="channels of each group of convolutions")
     parser.add_argument("--depth", type=int, help="convolutions in a group")
@@ -306,6 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.out.exists():
             run.resume(args.out)
             print(f"resuming after step {run.step}, {run.seconds / 60:.1f} minutes")
+        elif args.init:
+            print(f"{run.start_from(args.init)} tensors from {args.init}")
     except ValueError as error:
         raise SystemExit(str(error)) from None
     parameters = sum(weight.numel() for weight in run.model.parameters())

@@ -43,6 +43,8 @@ def test_a_run_that_was_interrupted_has_the_epochs_that_it_did() -> None:
     content["log"] *= 2
     (stage,) = of_checkpoint("run", content)
     assert (stage.epochs, stage.training_s) == (2.5, 6.0)
+    content["recipe"]["epochs"] = 0
+    assert of_checkpoint("run", content)[0].epochs == 4, "a run against the clock plans none"
     assert (stage.parents, stage.teachers) == (None, None), "an older checkpoint does not tell"
 
 

@@ -9,14 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from models import checkpoint
-from models.augment import normalise
 from models.data import Dataset, load
 from models.export import export
+from models.lineage import of_description
 from models.measure import OnnxModel
 from models.restore import restore
 from models.teacher import TeacherRecipe, TeacherRun, main
 from models.train import describe
-from models.transfer import scores
 from models.wide import WideNet
 from tests.models.datasets import write_idx
 
@@ -51,6 +50,8 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, data: Dataset,
     assert resumed.step == stopped_after
     resumed.run(tmp_path / "run.pt", every=2)
     assert resumed.step == whole.step
+    images = checkpoint.read(tmp_path / "run.pt")["recipe"]["epochs"] * len(data.train)
+    assert images == pytest.approx(12 * whole.step), "epochs are of all images, whatever was left out"
     for name, weight in whole.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], weight, rtol=0, atol=0, msg=name)
 
@@ -199,7 +200,7 @@ def test_the_first_layers_offsets_are_learnt_at_first_only(data: Dataset) -> Non
 
 def test_the_first_layer_whitens_patches(data: Dataset) -> None:
     run = teacher(data)
-    x = normalise(torch.from_numpy(data.train.images), run.spec)
+    x = run.spec.normalise(torch.from_numpy(data.train.images))
     out = F.conv2d(x, run.model.whiten.weight).transpose(0, 1).flatten(1)
     torch.testing.assert_close(out[:12], -out[12:])
     strong = out[:12].square().mean(1)
@@ -234,31 +235,39 @@ def test_shapes_and_views(depth: int) -> None:
 
 
 def test_the_command_trains_resumes_and_exports(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, data: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "runs" / "teacher.pt"
-    arguments = ["--data", str(folder), "--out", str(out), "--size", "16", "--widths", "8", "16", "16", "--views", "6"]
+    arguments = ["--data", str(folder), "--out", str(out), "--size", "16", "--widths", "8", "16", "16", "--views", "2"]
     arguments += ["--batch", "12", "--every", "3", "--precision", "fp32", "--threads", "1"]
     main([*arguments, "--epochs", "1"])
     main([*arguments, "--epochs", "2"])
     printed = capsys.readouterr().out
     assert "resuming after step 6, 0.0 minutes" in printed
     spec, model, content = checkpoint.load(out)
-    assert (spec.architecture, spec.kind, spec.options["views"]) == ("wide", "s-cnn", 6)
+    assert (spec.architecture, spec.kind, spec.options["views"]) == ("wide", "s-cnn", 2)
     assert len(content["log"]) == 2
     with pytest.raises(SystemExit, match="other settings"):
         main([*arguments, "--epochs", "3", "--seed", "1"])
     for storage in ("fp32", "fp16", "int8"):
         file = tmp_path / f"{storage}.onnx"
         info = export(out, file, storage=storage, data=folder)
+        (stage,) = of_description("teacher", info.extra)
+        assert (stage.epochs, stage.parents, stage.teachers) == (content["recipe"]["epochs"], (), ())
         assert info.extra["validation_accuracy"] == pytest.approx(content["log"][-1]["validation"], abs=0.3)
         again, restored = restore(file)
         assert again == spec
         images = load(folder, 16).test.images
         expected = OnnxModel(file.read_bytes())(images)[0]
-        found = scores(restored, again, torch.from_numpy(images), bfloat16=False).numpy()
+        run = teacher(data)
+        run.start_from(file)
+        assert run.lineage["parents"] == [storage]
+        with torch.inference_mode():
+            found = run.model(spec.normalise(torch.from_numpy(images))).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-        if storage == "fp32":
-            np.testing.assert_allclose(
-                scores(model, spec, torch.from_numpy(images), bfloat16=False).numpy(), expected, rtol=0, atol=1e-4
-            )
+        run.advance()
+        assert run.log == [], "a run of its own begins"
+        for network in (restored, model) if storage == "fp32" else (restored,):
+            with torch.inference_mode():
+                found = network(spec.normalise(torch.from_numpy(images))).numpy()
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
