@@ -21,7 +21,7 @@ from models.data import name_of
 
 
 @dataclass(frozen=True)
-class DataSource:
+class PublicData:
     """A data set: its folder under the root, its files (name to MD5, in hex) below ``url``, and the licence.
 
     Archives are unpacked into the folder that holds the data set's own, which is the first part of their paths.
@@ -54,7 +54,7 @@ class DataSource:
 
 
 SOURCES = (
-    DataSource(
+    PublicData(
         "fashion-mnist",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         {
@@ -65,21 +65,21 @@ SOURCES = (
         },
         "MIT, (c) 2017 Zalando SE",
     ),
-    DataSource(
+    PublicData(
         "cifar-10-batches-py",
         "https://www.cs.toronto.edu/~kriz/",
         {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
         "none stated; cite Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
         copies={"cifar10-png": "https://github.com/cyizhuo/CIFAR-10-dataset"},
     ),
-    DataSource(
+    PublicData(
         "cifar-100-python",
         "https://www.cs.toronto.edu/~kriz/",
         {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
         "none stated; cite Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
         copies={"cifar100-png": "https://github.com/cyizhuo/CIFAR-100-dataset"},
     ),
-    DataSource(
+    PublicData(
         "tiny-imagenet-200",
         "http://cs231n.stanford.edu/",
         {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
@@ -87,7 +87,7 @@ SOURCES = (
         links=("tiny-imagenet-200", "tiny-imagenet-100"),
         copies={"IMagenet/tiny-imagenet-200": "https://github.com/seshuad/IMagenet"},
     ),
-    DataSource(
+    PublicData(
         "imagenette2-320",
         "https://s3.amazonaws.com/fast-ai-imageclas/",
         {"imagenette2-320.tgz": "3df6f0d01a2c9592104656642f5e78a3"},
@@ -100,7 +100,7 @@ class FetchError(Exception):
     """A file could not be had, or is not what it should be."""
 
 
-def fetch(source: DataSource, root: Path, timeout_s: float = 60.0) -> Path:
+def fetch(source: PublicData, root: Path, timeout_s: float = 60.0) -> Path:
     """Download, check and unpack one data set; returns its folder. A broken download leaves nothing behind.
 
     Raises FetchError where the network, the checksum or the archive fails.
@@ -139,7 +139,7 @@ def fetch(source: DataSource, root: Path, timeout_s: float = 60.0) -> Path:
     return folder
 
 
-def _link(source: DataSource, folder: Path, root: Path) -> None:
+def _link(source: PublicData, folder: Path, root: Path) -> None:
     for name in source.links:
         if not os.path.lexists(root / name):
             (root / name).symlink_to(folder.relative_to(root), target_is_directory=True)

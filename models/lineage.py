@@ -75,8 +75,11 @@ def recorded(lineage: Lineage) -> tuple[float, int]:
 
 
 def _epochs(recipe: Mapping[str, Any], done: int) -> float:
-    """A run's last epoch may be a part of one; an interrupted run has fewer than its recipe says."""
-    return min(float(recipe.get("epochs", done)), float(done))
+    """A run's last epoch may be a part of one; an interrupted run has fewer than its recipe says.
+
+    A run against the clock plans none.
+    """
+    return min(float(recipe.get("epochs") or done), float(done))
 
 
 def _read(stages: Iterable[Mapping[str, Any]]) -> Lineage:

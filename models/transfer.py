@@ -73,9 +73,8 @@ def warm_start(model: nn.Module, *sources: Path) -> int:
     it has from the other do not look at them (Chen et al., "Net2Net", for another way to the same).
     """
     own = model.state_dict()
-    answers = [name for name, value in own.items() if value.dim()][
-        -2:
-    ]  # of the last layer: those of a model with other classes mean something else
+    # Of the last layer, whose weights mean something else in a model with other classes.
+    answers = [name for name, value in own.items() if value.dim()][-2:]
     fitting = {}
     for name, value in _mean(sources).items():
         mine = own.get(name)

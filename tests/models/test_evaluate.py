@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from collage.model_info import ModelKind
+from collage.model_info import CodeInfo, ModelKind
 from models.data import load
 from models.evaluate import differences, list_images, main
 from models.measure import OnnxModel, classify, classify_collages, discover, medians
@@ -185,7 +185,8 @@ def test_models_are_found_by_data_set_and_role(data: Path, zoo: Path, capsys: py
     save_s_cnn(later / "colours-s-cnn.onnx", name="later")
     save_s_cnn(later / "sounds-rival-x.onnx", extra={"dataset": "sounds"})
     save_s_cnn(later / "sounds.onnx", extra={"dataset": "sounds"})
-    save_s_cnn(later / "colours-parity.onnx", kind=ModelKind.PARITY, extra={"dataset": "colours"})
+    code = CodeInfo("linear", 2, weights=(0.5, 0.5))
+    save_s_cnn(later / "colours-parity.onnx", kind=ModelKind.PARITY, code=code, extra={"dataset": "colours"})
     found = discover([zoo, later])
     assert list(found["colours"])[:2] == ["s-cnn", "s-cnn-small"]
     assert found["colours"]["s-cnn"] == zoo / "colours-s-cnn.onnx"

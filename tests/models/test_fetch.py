@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from models.data import find, load, name_of
-from models.fetch import SOURCES, DataSource, FetchError, fetch
+from models.fetch import SOURCES, FetchError, PublicData, fetch
 from tests.models.datasets import write_folders, write_idx, write_tiny
 
 
@@ -42,7 +42,7 @@ def md5(path: Path) -> str:
 def test_loose_files_are_checked_and_put_into_their_folder(tmp_path: Path, served: tuple[Path, str]) -> None:
     folder, url = served
     write_idx(folder, train=20, test=10)
-    source = DataSource("mine", url, {path.name: md5(path) for path in folder.iterdir()}, "free")
+    source = PublicData("mine", url, {path.name: md5(path) for path in folder.iterdir()}, "free")
     found = fetch(source, tmp_path / "data")
     assert found == tmp_path / "data" / "mine"
     assert len(load(found, 8).test) == 10
@@ -54,7 +54,7 @@ def test_an_archive_is_unpacked(tmp_path: Path, served: tuple[Path, str]) -> Non
     write_folders(tmp_path / "photos", {"train": 2, "val": 1})
     with tarfile.open(folder / "photos.tgz", "w:gz") as archive:
         archive.add(tmp_path / "photos", "photos")
-    source = DataSource("photos", url, {"photos.tgz": md5(folder / "photos.tgz")}, "free")
+    source = PublicData("photos", url, {"photos.tgz": md5(folder / "photos.tgz")}, "free")
     found = fetch(source, tmp_path / "data")
     assert name_of(found) == "photos"
     assert sorted(path.name for path in (found / "train").iterdir()) == ["cat", "dog"]
@@ -71,7 +71,7 @@ def test_a_bad_file_leaves_nothing_behind(tmp_path: Path, served: tuple[Path, st
     if fault == "missing":
         file.unlink()
     with pytest.raises(FetchError, match=url):
-        fetch(DataSource("photos", url, {"photos.tgz": checksum}, "free"), tmp_path / "data")
+        fetch(PublicData("photos", url, {"photos.tgz": checksum}, "free"), tmp_path / "data")
     assert not list((tmp_path / "data").iterdir())
 
 
@@ -82,13 +82,13 @@ def test_a_zip_is_unpacked_and_linked(tmp_path: Path, served: tuple[Path, str]) 
         for file in sorted(original.rglob("*")):
             archive.write(file, file.relative_to(original.parent))
     checksum = md5(folder / "tiny.zip")
-    source = DataSource("tiny-imagenet-3", url, {"tiny.zip": checksum}, "free", links=("tiny-imagenet-2",))
+    source = PublicData("tiny-imagenet-3", url, {"tiny.zip": checksum}, "free", links=("tiny-imagenet-2",))
     root = tmp_path / "data"
     assert fetch(source, root) == root / "tiny-imagenet-3"
     assert sorted(find(root)) == ["tiny-imagenet-2", "tiny-imagenet-3"]
     assert len(load(root / "tiny-imagenet-2", 16).labels) == 2
     (folder / "tiny.zip").write_bytes(b"not an archive")
-    broken = DataSource("other", url, {"tiny.zip": md5(folder / "tiny.zip")}, "free")
+    broken = PublicData("other", url, {"tiny.zip": md5(folder / "tiny.zip")}, "free")
     with pytest.raises(FetchError, match=url):
         fetch(broken, root)
     assert sorted(path.name for path in root.iterdir()) == ["tiny-imagenet-2", "tiny-imagenet-3"]
@@ -98,7 +98,7 @@ def test_a_copy_placed_by_hand_is_taken_and_linked(tmp_path: Path) -> None:
     """The address leads nowhere: nothing is fetched."""
     copies = {"Pictures/tiny-imagenet-3": "https://example.org/Pictures"}
     links = ("tiny-imagenet-3", "tiny-imagenet-2")
-    source = DataSource("tiny-imagenet-3", "http://127.0.0.1:1/", {"t.zip": "0" * 32}, "free", links, copies)
+    source = PublicData("tiny-imagenet-3", "http://127.0.0.1:1/", {"t.zip": "0" * 32}, "free", links, copies)
     assert source.by_hand(tmp_path) == (
         f"unpack http://127.0.0.1:1/t.zip as {tmp_path / 'tiny-imagenet-3'}, "
         f"or clone https://example.org/Pictures (the same images) as {tmp_path / 'Pictures'}"

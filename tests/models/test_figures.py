@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
@@ -97,6 +98,23 @@ def test_other_images_or_the_truth_would_calibrate_otherwise(world: World) -> No
         assert abs(other.agreement - found.agreement) > 0.1
 
 
+class Counting(OnnxModel):
+    """Counts the inputs that it is given."""
+
+    count = 0
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        self.count += len(pixels)
+        return super().__call__(pixels)
+
+
+def test_calibration_is_by_three_placements_of_every_image(world: World) -> None:
+    s_cnn, collage = Counting(world.s_cnn), Counting(world.collage)
+    calibrate.calibrate(s_cnn, collage, world.data.validation)
+    count = len(world.data.validation)
+    assert (s_cnn.count, collage.count) == (count, 3 * -(-count // 4))
+
+
 def answers(*given: tuple[str, int, int | None, float]) -> list[ImageAnswer]:
     return [ImageAnswer(image, label, guess, confidence, seed=0) for image, label, guess, confidence in given]
 
@@ -168,6 +186,7 @@ def test_nine_images_are_timed_as_nine_and_one_as_one(world: World, tmp_path: Pa
         assert calls["s-cnn", "nine_s"](turn)[0].shape == (9, 3)
         assert calls["collage-3x3", "latency_s"](turn)[0].shape == (1, 9, 4), "nine images in one collage"
         assert calls["collage-2x2", "latency_s"](turn)[0].shape == (1, 4, 4)
+        assert len(set(calls["collage-2x2", "latency_s"](turn)[1][0].tolist())) == 4, "four different images"
     assert ("collage-2x2", "nine_s") not in calls
     one, nine = calls["s-cnn", "latency_s"], calls["s-cnn", "nine_s"]
     different = {tuple(one(turn)[0][0].tolist()) for turn in range(9)}

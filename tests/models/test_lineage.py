@@ -43,6 +43,8 @@ def test_a_run_that_was_interrupted_has_the_epochs_that_it_did() -> None:
     content["log"] *= 2
     (stage,) = of_checkpoint("run", content)
     assert (stage.epochs, stage.training_s) == (2.5, 6.0)
+    content["recipe"]["epochs"] = 0
+    assert of_checkpoint("run", content)[0].epochs == 4, "a run against the clock plans none"
     assert (stage.parents, stage.teachers) == (None, None), "an older checkpoint does not tell"
 
 
@@ -69,7 +71,11 @@ def test_the_lineage_goes_from_run_to_run_and_into_the_exported_file(tmp_path: P
     # A run goes on from an exported file: its lineage goes on too, also where the run is resumed.
     step = Step("resnet32", size=16, recipe=Recipe(epochs=2, batch=24), parents=("mean.onnx",))
     train.run(step, folder, tmp_path / "last.pt", lambda name: tmp_path / name, "cpu", "fp32")
+    spec, model, content = checkpoint.load(tmp_path / "last.pt")
+    others = {key: value for key, value in content.items() if key not in ("spec", "model")}
+    checkpoint.save(tmp_path / "last.pt", spec, model, **{**others, "log": content["log"][:1]})
     train.run(step, folder, tmp_path / "last.pt", lambda name: tmp_path / name, "cpu", "fp32")
+    assert len(checkpoint.read(tmp_path / "last.pt")["log"]) == 2
     assert lineage_of(tmp_path / "last.pt")[:-1] == runs
 
 
