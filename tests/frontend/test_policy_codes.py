@@ -94,6 +94,7 @@ def test_progress_becomes_decodable_once() -> None:
     assert progress.answered(2)
     assert not progress.answered(3)
     assert not progress.returned(ok=True), "nothing more is out"
+    assert (progress.out, progress.back) == (0, 1)
 
 
 def test_a_straggler_is_decoded_once_its_sibling_has_answered() -> None:

@@ -53,7 +53,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "len(self.own) - self.back - self.out",
                 "len(self.own) - self.back",
             ),
-            ("a failed redundant run decodes", "return ok and self._due()", "return self._due()"),
+            (
+                "a failed redundant run decodes",
+                "return ok and self._due()",
+                "return self._due()",
+                "a failure adds no output: where there are enough, that was noticed before, and it is noticed once",
+            ),
             (
                 "a redundant run that comes back twice counts twice",
                 "if self.out:\n            self.out -= 1\n            self.back += ok",
