@@ -113,11 +113,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("siblings' deadlines ignored", "times.append(deadlines[lacking - 1])", ""),
             (
-                "the first sibling's deadline stands for that of the last one needed",
-                "deadlines[lacking - 1]",
-                "deadlines[0]",
-            ),
-            (
                 "a sibling that straggles is awaited",
                 "if each.outstanding and not each.straggles",
                 "if each.outstanding",
