@@ -105,7 +105,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "flight, request) if each.outstanding))",
                 "flight, request)))",
             ),
-            ("a request counts as its own sibling", " if id != request.id)", ")"),
             (
                 "decoded answers still awaited",
                 "if flight is None or flight.confidences is not None:",
@@ -117,17 +116,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if each.outstanding and not each.straggles",
                 "if each.outstanding",
             ),
-            (
-                "redundant runs that stopped are awaited",
-                "self.times.late_after] if flight.running else []",
-                "self.times.late_after]",
-            ),
             ("stopped runs keep their worker", "self.running -= 1", ""),
-            (
-                "running quantile of redundant runs: cancelled ones are not counted as late",
-                "self._late.cut_off(seconds)",
-                "",
-            ),
         ],
     ),
     (
