@@ -281,3 +281,15 @@ def test_a_caller_in_a_hurry_keeps_three_quarters_of_its_time() -> None:
     rules = Rules.named("none")
     assert rules.time_to_answer(10.0) == 10.0 - rules.margin
     assert rules.time_to_answer(0.0625) == 0.046875
+
+
+def test_no_more_is_given_back_than_a_burst_holds_nor_what_a_bounded_debt_never_took() -> None:
+    budget = Budget(1.0)
+    for _ in range(20):
+        budget.earn()
+    budget.give_back()
+    assert budget.tokens == 10
+    for _ in range(30):
+        budget.spend(force=True)
+    budget.give_back()
+    assert budget.tokens == -10

@@ -94,3 +94,17 @@ def test_it_keeps_its_bounds_and_its_start() -> None:
     for _ in range(20_000):
         quantile.finished(0.0)
     assert quantile.value == 0.1
+
+
+def test_latencies_beyond_all_bounds_are_counted() -> None:
+    quantile = RunningQuantile(0.5, 0.0, highest=60.0)
+    for _ in range(100):
+        quantile.finished(1e6)
+    assert quantile.value == 60.0
+
+
+def test_weights_stay_within_what_a_float_holds() -> None:
+    quantile = RunningQuantile(0.5, 0.0, half_life=1.0)
+    for _ in range(3200):
+        quantile.finished(0.125)
+    assert 0.12 < quantile.value < 0.13

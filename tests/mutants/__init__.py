@@ -15,8 +15,8 @@ EVERY: list[Mutant] = [*policy.MUTANTS, *deciding.MUTANTS, *codes.MUTANTS, *codi
 
 _HEAD = """# Mutants
 
-Each line is one wrong version of a file, and the first test that fails with it. Made by `make mutants`, which changes a
-copy of the checkout and runs the tests of that file there. {count}
+Each line is one wrong version of a file, and the first test that fails with it. Made by `make mutants`, which runs
+the tests of that file in a process whose functions are the wrong ones. {count}
 
 """
 

@@ -19,15 +19,20 @@ def main() -> int:
     """Try those that are asked for: 0 if each is caught, 1 if one survives that is not harmless."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.split("\n", 1)[0])
     parser.add_argument("files", nargs="*", help="try the mutants of these files only, as frontend/coding.py")
-    parser.add_argument("--new", action="store_true", help=f"try only those that {DOCUMENT.name} has no test for")
+    parser.add_argument(
+        "--new", action="store_true", help=f"try only those that {DOCUMENT.name} lacks or that survive there"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many to try at once")
     options = parser.parse_args()
     found = read()
+
+    def known(mutant: Mutant) -> bool:
+        return mutant.what in found and (found[mutant.what] != NOTHING or bool(mutant.harmless))
+
     asked = [
         mutant
         for mutant in EVERY
-        if (not options.files or mutant.file in options.files)
-        and (not options.new or found.get(mutant.what, NOTHING) == NOTHING)
+        if (not options.files or mutant.file in options.files) and (not options.new or not known(mutant))
     ]
 
     def told(mutant: Mutant, test: str | None) -> None:

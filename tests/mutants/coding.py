@@ -111,11 +111,6 @@ _MADE: list[tuple[str, ...]] = [
         "run.progress.reachable(len(run.waiting))",
     ),
     (
-        "a code that cannot decode ends the frontend's turn",
-        'logger.exception("a group could not be decoded")',
-        "raise",
-    ),
-    (
         "a code that cannot encode leaves its members waiting",
         "for _ in range(run.progress.out):\n            self._returned(group, ok=False, sent=False)\n"
         "        run.progress.out = 0",

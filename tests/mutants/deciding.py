@@ -53,7 +53,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "len(self.own) - self.back - self.out",
                 "len(self.own) - self.back",
             ),
-            ("a failed redundant run decodes", "return ok and self._due()", "return self._due()"),
+            (
+                "a failed redundant run decodes",
+                "return ok and self._due()",
+                "return self._due()",
+                "a failure adds no output: where there are enough, that was noticed before, and it is noticed once",
+            ),
             (
                 "a redundant run that comes back twice counts twice",
                 "if self.out:\n            self.out -= 1\n            self.back += ok",
@@ -100,7 +105,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "flight, request) if each.outstanding))",
                 "flight, request)))",
             ),
-            ("a request counts as its own sibling", " if id != request.id)", ")"),
             (
                 "decoded answers still awaited",
                 "if flight is None or flight.confidences is not None:",
@@ -108,26 +112,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("siblings' deadlines ignored", "times.append(deadlines[lacking - 1])", ""),
             (
-                "the first sibling's deadline stands for that of the last one needed",
-                "deadlines[lacking - 1]",
-                "deadlines[0]",
-            ),
-            (
                 "a sibling that straggles is awaited",
                 "if each.outstanding and not each.straggles",
                 "if each.outstanding",
             ),
-            (
-                "redundant runs that stopped are awaited",
-                "self.times.late_after] if flight.running else []",
-                "self.times.late_after]",
-            ),
             ("stopped runs keep their worker", "self.running -= 1", ""),
-            (
-                "running quantile of redundant runs: cancelled ones are not counted as late",
-                "self._late.cut_off(seconds)",
-                "",
-            ),
         ],
     ),
     (

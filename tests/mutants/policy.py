@@ -295,6 +295,7 @@ _MADE = [
         "open group outlives the change of the code",
         "self._requests[member].group = None",
         "pass",
+        "a dissolved group is closed and has no redundant runs, and nothing else is asked of a group",
     ),
     (
         "budget judged by the shape of the code before",

@@ -41,16 +41,10 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("hang-ups count as internal errors", 'code = "CANCELLED"', ""),
             ("answers not counted by source", "self.metrics.answers.inc(source)", ""),
             ("latency in milliseconds", ".observe(outcome.total_s)", ".observe(1000 * outcome.total_s)"),
-            ("time of preparation not learnt", "self._admission.prepared(self._loop.time() - admitted_at, before)", ""),
             (
                 "an input of the wrong size is sent: the model changed while it was made",
                 "if model is None or model.size == job.model.size:",
                 "if True:",
-            ),
-            (
-                "preparation outlives the caller's time",
-                "async with asyncio.timeout_at(latest):",
-                "async with asyncio.timeout(None):",
             ),
             (
                 "images being prepared are never fewer",
