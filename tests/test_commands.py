@@ -36,6 +36,7 @@ RUN = {
     "test_a_cluster_serves_survives_a_restart_of_its_frontend_and_leaves_nothing",
     "python -m worker*": "tests/worker/test_process.py::test_sigterm_finishes_the_call_in_flight_and_exits_0",
     "python -m models.teacher *": "tests/models/test_teacher.py::test_the_command_trains_resumes_and_exports",
+    "python -m bench": "tests/bench/test_entry.py::test_every_command_is_listed_with_a_line",
     "python -m bench overload": "tests/bench/runs/test_overload.py::test_more_than_can_be_served_is_refused",
     "python -m bench soak": "tests/bench/runs/test_soak.py::"
     "test_nothing_is_lost_doubled_or_leaked_while_workers_die_and_freeze",
