@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
 from typing import Any
 
 import grpc
@@ -19,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from collage import errors
 from collage.channels import channel_options
 from collage.errors import boundary
-from collage.logs import JsonFormatter, TextFormatter
 from collage.serving import Server, ServerSettings, load_settings
 from collage.v1 import model_pb2, model_pb2_grpc
 
@@ -316,32 +311,6 @@ def test_wrong_settings_are_told_without_a_traceback(
         load_settings(ServerSettings, flags)
     assert caught.value.code == 2
     assert told in capsys.readouterr().err
-
-
-def formatted(formatter: logging.Formatter, message: str, **extra: Any) -> str:
-    logger = logging.getLogger("collage.test")
-    try:
-        raise RuntimeError("two\nlines")
-    except RuntimeError:
-        failure = sys.exc_info()
-    record = logger.makeRecord("collage.test", logging.ERROR, "file", 1, message, (), failure, extra=extra)
-    return formatter.format(record)
-
-
-def test_a_json_log_line_is_one_object_with_its_request_and_traceback() -> None:
-    line = formatted(JsonFormatter(), 'odd "text"\n', request_id="r\n1")
-    assert "\n" not in line
-    entry = json.loads(line)
-    assert {key: entry[key] for key in ("level", "logger", "message", "request_id")} == {
-        **{"level": "ERROR", "logger": "collage.test", "message": 'odd "text"\n', "request_id": "r\n1"}
-    }
-    assert "RuntimeError: two\nlines" in entry["error"]
-    assert datetime.fromisoformat(entry["time"]).tzinfo is not None
-
-
-def test_a_text_log_line_shows_a_request_id_that_cannot_forge_lines() -> None:
-    first, *_ = formatted(TextFormatter(), "odd", request_id="r1\nERROR forged").splitlines()
-    assert first.endswith(r"ERROR collage.test: odd ['r1\nERROR forged']")
 
 
 async def test_errors_are_logged_with_the_request_they_belong_to(

@@ -161,7 +161,7 @@ def test_when_all_copies_of_both_have_failed_nobody_waits(run: Run) -> None:
 
 def test_a_straggler_does_not_wait_for_a_sibling_that_failed_before_its_deadline() -> None:
     replies: Replies = {(1, 0): None, (1, 1): QUICK, (2, 0): Broken(0.03125), (2, 1): QUICK}
-    cluster = Cluster(AWAIT, replies, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
+    cluster = Virtual(AWAIT, replies, {1: Seen(0.03125)}, usual=QUICK, shape=PAIR)
     cluster.arrive(1)
     cluster.arrive(2, at=0.1875)
     cluster.run()
@@ -172,7 +172,7 @@ def test_redundant_runs_that_are_back_are_waited_for_no_more() -> None:
     """However long they usually take: the sibling's deadline decides."""
     silent: Replies = {(10 * group, attempt): None for group in range(1, 102) for attempt in (0, 1)}
     runs = {group: Seen(0.375) for group in range(1, 101)} | {101: Seen(0.03125)}
-    cluster = Cluster(replace(AWAIT, extra_load=2.0), {**silent, (1011, 0): None}, runs, usual=QUICK, shape=PAIR)
+    cluster = Virtual(replace(AWAIT, extra_load=2.0), {**silent, (1011, 0): None}, runs, usual=QUICK, shape=PAIR)
     for group in range(1, 101):
         cluster.arrive(10 * group, 10 * group + 1, at=float(group))
     cluster.arrive(1010, at=101.0)
