@@ -2,13 +2,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from models import checkpoint, teacher, train
 from models.checkpoint import ARCHITECTURES
+from models.data import CIFAR10_LABELS
+from models.export import probes
+from models.measure import OnnxModel
 from models.recipes import FAMILIES
 from models.recipes.official import OFFICIAL, TEACHER, TEACHER_ROLE
+from models.restore import restore
 from models.steps import S_CNN, Family
 from models.train import flags, parser, step_of
 from tests.models.datasets import write_folders
@@ -48,3 +53,13 @@ def test_a_wide_net_teaches_live(tmp_path: Path) -> None:
     recipe = "--model collage-vgg --k 2 --widths 8 8 8 --batch 20 --epochs 1 --mix 0.5 --distil 0.9 --live-teachers"
     train.main([*common, *recipe.split(), str(tmp_path / "t.pt"), "--out", str(tmp_path / "c.pt")])
     assert checkpoint.read(tmp_path / "c.pt")["lineage"]["teachers"] == ["t"]
+
+
+def test_the_shipped_teacher_can_teach() -> None:
+    file = Path(train.__file__).parent / "teachers" / "cifar10-png.onnx"
+    spec, model = restore(file)
+    assert (spec.architecture, spec.labels, spec.size, spec.options) == ("wide", CIFAR10_LABELS, 32, {"views": 2})
+    pixels = probes(32)
+    with torch.inference_mode():
+        found = model(spec.normalise(torch.from_numpy(pixels))).numpy()
+    np.testing.assert_allclose(found, OnnxModel(file)(pixels)[0], rtol=0, atol=1e-3)
