@@ -43,7 +43,7 @@ class GroupShape:
             raise ValueError(f"no code has such groups: {self}")
 
     def decodable(self, own: int, coded: int) -> bool:
-        """Whether all missing outputs follow from so many of the members' own and of the redundant ones."""
+        """Whether all missing outputs follow from ``own`` outputs of members and ``coded`` redundant ones."""
         return coded >= 1 and own + coded >= self.needed
 
 

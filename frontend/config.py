@@ -94,7 +94,7 @@ class FrontendSettings(ServerSettings):
     eject_slow_share: float = Field(
         0.5, gt=0, lt=1, description="a worker of whose last calls more than this share were slow is left out"
     )
-    eject_failures: int = Field(3, ge=1, le=1000, description="so is one that fails so often in a row")
+    eject_failures: int = Field(3, ge=1, le=1000, description="so is a worker after this number of failures in a row")
     eject_most: float = Field(
         0.34, ge=0, le=0.5, description="never more than this share of the workers is left out (panic threshold)"
     )

@@ -39,7 +39,7 @@ class Admission:
         self._service_square += weight * (seconds * seconds - self._service_square)
 
     def expected(self, preparing: int, queue: float) -> float:
-        """How long a request takes at the most, nearly always, behind ``preparing`` images and ``queue`` calls."""
+        """Seconds that a request nearly always needs at most, behind ``preparing`` images and ``queue`` calls."""
         prepare = (preparing + 1) * self._prepare
         if queue < 1:  # its worker is idle
             return prepare + self.service

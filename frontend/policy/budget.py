@@ -30,7 +30,7 @@ class Budget:
         self.tokens = min(self.most, self.tokens + self.rate)
 
     def allows(self, tokens: int = 1, leaving: float = 0.0) -> bool:
-        """Whether there are so many tokens, and ``leaving`` beside them."""
+        """Whether the budget has these tokens, and ``leaving`` beside them."""
         return self.tokens >= tokens + leaving - 1e-9
 
     def spend(self, tokens: int = 1, *, leaving: float = 0.0, force: bool = False) -> bool:

@@ -69,7 +69,7 @@ class RunningQuantile:
         hazard = self._finished / np.maximum(at_risk - self._cut_off / 2, 1e-9)
         survival = np.cumprod(1 - np.minimum(hazard, 1.0))
         below = np.flatnonzero(survival <= 1 - self.share)
-        # Where so many were cut off that the quantile lies beyond all that was seen, look further.
+        # If too many were cut off, the quantile lies beyond all that was seen: look further.
         found = _EDGES[below[0]] if len(below) else 1.25 * _EDGES[np.flatnonzero(ended)[-1]]
         middle = np.flatnonzero(survival <= 0.5)
         if len(middle):

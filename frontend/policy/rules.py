@@ -60,7 +60,7 @@ class Rules:
     accept: float | None = 0.0
     """A coded answer below this confidence is unsure; None: as the model says."""
     patience: float = math.inf
-    """A straggler gets an unsure coded answer after so many deadlines, or when its time runs out."""
+    """Deadlines after which a straggler gets an unsure coded answer; it also does when its time runs out."""
     extra_load: float = 0.25
     """Budget: redundant executions for each ordinary request, coded ones and replicas together."""
     attempts: int = 3

@@ -26,7 +26,7 @@ class Request:
     straggles: bool = False
 
     def patient_until(self, patience: float) -> float:
-        """When the patience of so many deadlines ends: from then on a straggler takes an unsure answer too."""
+        """The time from which on a straggler takes an unsure answer: ``patience`` deadlines after its arrival."""
         return self.arrived + patience * (self.deadline - self.arrived)
 
 

@@ -183,7 +183,7 @@ class ClientSecurity:
         self._metadata: Metadata = ((HEADER, _SCHEME + token),) if token else ()
 
     def stamp(self) -> _Stamp:
-        """Changes when the files do; channels take up new ones only by being made anew."""
+        """Changes when the files do; channels take up new ones only when they are made again."""
         return _stamp(*self._files)
 
     def _read(self) -> grpc.ChannelCredentials:
