@@ -81,10 +81,10 @@ def _collage_misfit(info: ModelInfo, its: CodeInfo, base: ModelInfo, grid: int |
 
 def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
     """The code whose redundant inputs these models run, in order of their rows; raises ValueError if there is none."""
-    first = models[0].code
-    if first is None or any(model.code is None for model in models):
-        raise ValueError("not all redundant models say what their code is")
     its = [model.code for model in models if model.code]
+    if len(its) < len(models):
+        raise ValueError("not all redundant models say what their code is")
+    first = its[0]
     if first.inputs != len(its):
         raise ValueError(
             f"the code {first.name} has {first.inputs} redundant inputs, workers were given for {len(its)}"

@@ -64,13 +64,11 @@ class Groups:
         if self.open is group:
             self.open = None
 
-    def reshape(self, shape: GroupShape) -> list[int]:
-        """New groups have this shape; returns the members of the open group, which is dissolved."""
-        members = list(self.open.members.values()) if self.open else []
+    def reshape(self, shape: GroupShape) -> None:
+        """New groups have this shape; the open one is closed, and nothing is made of it."""
         if self.open:
             self.close(self.open)
         self.shape = shape
-        return members
 
     def overdue(self, at: float, wait: float) -> Group | None:
         """The open group, if its first member has waited for ``wait`` seconds."""

@@ -157,8 +157,7 @@ class Policy:
         if self.rules.accept is None:
             self._flights.accept = event.accept
         if event.shape != self.groups.shape:
-            for member in self.groups.reshape(event.shape):
-                self._requests[member].group = None
+            self.groups.reshape(event.shape)
             self._economise()
 
     def _due(self, at: float, timer: e.Timer, id: int) -> None:

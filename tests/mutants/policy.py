@@ -293,14 +293,13 @@ _MADE = [
     ),
     (
         "open group outlives the change of the code",
-        "self._requests[member].group = None",
-        "pass",
-        "a dissolved group is closed and has no redundant runs, and nothing else is asked of a group",
+        "self.groups.reshape(event.shape)",
+        "self.groups.shape = event.shape",
     ),
     (
         "budget judged by the shape of the code before",
-        "self._requests[member].group = None\n            self._economise()",
-        "self._requests[member].group = None",
+        "self.groups.reshape(event.shape)\n            self._economise()",
+        "self.groups.reshape(event.shape)",
     ),
     (
         "groups open though no redundant worker is there",
