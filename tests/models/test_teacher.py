@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch.nn import functional as F
 
 from models import checkpoint, train
 from models.data import CIFAR10_LABELS, Dataset, load
-from models.export import export, probes
+from models.export import accuracy, export, pack, probes, store
 from models.lineage import of_description
 from models.measure import OnnxModel
 from models.recipes.cifar10_official import CIFAR10_OFFICIAL, TEACHER
@@ -242,12 +243,15 @@ def test_the_command_trains_resumes_and_exports(
     assert len(content["log"]) == 2
     with pytest.raises(SystemExit, match="other settings"):
         main([*arguments, "--epochs", "3", "--seed", "1"])
+    exported = tmp_path / "fp32.onnx"
+    info = export(out, exported, data=folder)
+    (stage,) = of_description("teacher", info.extra)
+    assert (stage.epochs, stage.parents, stage.teachers) == (content["recipe"]["epochs"], (), ())
+    assert info.extra["validation_accuracy"] == pytest.approx(content["log"][-1]["validation"])
     for storage in ("fp32", "fp16", "int8"):
         file = tmp_path / f"{storage}.onnx"
-        info = export(out, file, storage=storage, data=folder)
-        (stage,) = of_description("teacher", info.extra)
-        assert (stage.epochs, stage.parents, stage.teachers) == (content["recipe"]["epochs"], (), ())
-        assert info.extra["validation_accuracy"] == pytest.approx(content["log"][-1]["validation"], abs=0.3)
+        file.write_bytes(pack(store(onnx.load(exported), storage), info))
+        assert accuracy(OnnxModel(file), data.validation) == pytest.approx(content["log"][-1]["validation"], abs=0.3)
         again, restored = restore(file)
         assert again == spec
         images = load(folder, 16).test.images

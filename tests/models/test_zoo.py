@@ -18,7 +18,7 @@ from models.recipes import OWN_SMALL
 from models.steps import S_CNN, Recipe, Step, TeacherRecipe, TeacherStep
 from models.teacher_run import TeacherRun
 from tests.models.datasets import write_folders, write_idx
-from tests.models.test_export import LOG, RECIPE, SPECS, trained
+from tests.models.exports import LOG, RECIPE, SPECS, trained
 
 STEP = Step("resnet32")
 
@@ -43,7 +43,9 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     collage = Step(
         "collage-resnet", size=16, k=3, options={"widths": [8, 8, 8]}, recipe=Recipe(epochs=1, batch=9), teacher=S_CNN
     )
-    monkeypatch.setitem(OWN_SMALL.steps, S_CNN, Step("resnet32", size=16, recipe=Recipe(epochs=1, batch=8)))
+    narrow = {"widths": [8, 8, 8, 8], "stem": "small"}
+    s_cnn = Step("resnet18", size=16, options=narrow, recipe=Recipe(epochs=1, batch=8))
+    monkeypatch.setitem(OWN_SMALL.steps, S_CNN, s_cnn)
     monkeypatch.delitem(OWN_SMALL.steps, "collage-3x3")
     monkeypatch.setitem(OWN_SMALL.steps, "pretrained", collage)
     monkeypatch.setitem(OWN_SMALL.steps, "collage-3x3", replace(collage, parents=("pretrained",), teacher=""))
