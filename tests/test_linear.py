@@ -130,8 +130,10 @@ async def test_no_request_is_lost_when_a_parity_worker_goes(fault: str, tmp_path
         victim = cluster.rows[1][0]
         await victim.kill() if fault == "kill" else victim.freeze()
         cluster.s_cnn[0].freeze()
-        await load.served(18)
-        assert load.sources & {"PARITY", "REPLICA"}
+        async with asyncio.timeout(30):
+            while not load.sources & {"PARITY", "REPLICA"}:
+                await asyncio.sleep(0.02)
+        await load.served(9)
         cluster.s_cnn[0].resume()
         await victim.start() if fault == "kill" else victim.resume()
         await load.served(9)
