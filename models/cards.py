@@ -17,7 +17,7 @@ from collage.model_info import ModelInfo, ModelKind
 from models.lineage import Lineage, Stage, epochs, of_description, planned, recorded
 from models.measure import OnnxModel, discover
 from models.recipes import FAMILIES
-from models.steps import S_CNN, Family, Step
+from models.steps import S_CNN, AnyStep, Family
 
 INTRODUCTION = """# Model zoo
 
@@ -50,7 +50,7 @@ def lineages(infos: Mapping[str, ModelInfo], family: Family | None) -> dict[str,
     }
 
 
-def _made_by(info: ModelInfo, step: Step | None) -> bool:
+def _made_by(info: ModelInfo, step: AnyStep | None) -> bool:
     """Whether a file's last run had the settings of a step; an older file has fewer, all others being off then."""
     return step is not None and info.extra["recipe"].items() <= asdict(step.recipe).items()
 

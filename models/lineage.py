@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.steps import Step
+from models.steps import AnyStep
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def joined(lineages: Iterable[Lineage]) -> Lineage:
     return tuple(dict.fromkeys(stage for lineage in lineages for stage in lineage))
 
 
-def planned(steps: Mapping[str, Step], role: str, durations: Mapping[str, float]) -> Lineage:
+def planned(steps: Mapping[str, AnyStep], role: str, durations: Mapping[str, float]) -> Lineage:
     """The lineage that typed steps give to a role; ``durations`` are the seconds of the runs that are recorded."""
     step = steps[role]
     own = Stage(role, step.model, step.recipe.epochs, durations.get(role), step.parents, step.teachers)

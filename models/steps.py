@@ -1,13 +1,14 @@
 """How models are trained, as values: settings, steps with what they take over from other models, and families of steps.
 
-Needs no torch. The steps of the zoo are in ``models.recipes``; ``models.train`` carries one out.
+Needs no torch. The steps of the zoo are in ``models.recipes``. ``models.train`` carries out a step, ``models.teacher``
+that of a teacher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 S_CNN = "s-cnn"
 """The role of the model that the collage-cnns of the same data set protect."""
@@ -94,6 +95,55 @@ class Step:
 
 
 @dataclass(frozen=True)
+class TeacherRecipe:
+    """The settings of a teacher's run.
+
+    Rates are those of the published record, per image of a batch where they depend on its size.
+    """
+
+    minutes: float = 0.0  # of training; 0: no limit
+    epochs: float = 0.0  # 0: no limit
+    batch: int = 500  # images
+    muon_lr: float = 0.12
+    muon_momentum: float = 0.6
+    bias_lr: float = 0.053  # per image; what batch norms and the first layer add
+    head_lr: float = 0.67  # per image
+    weight_decay: float = 2e-6  # per image, of the biases and the head
+    momentum: float = 0.85
+    smoothing: float = 0.2
+    shift: int = 2  # pixels; borders are mirrored
+    whiten_share: float = 0.2  # share of the run in which the first layer's bias is learnt
+    skip: float = 0.5  # share of the easy images, those of less than the mean loss, that an epoch leaves out
+    whole_from: float = 0.85  # share of the run after which an epoch leaves none out
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TeacherStep:
+    """The training run of a wide network that others learn from; it learns from labels alone."""
+
+    size: int = 32
+    """Side of an image, pixels."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the network: widths, depth, views."""
+    recipe: TeacherRecipe = TeacherRecipe()
+    init: str = ""
+    """The role or file that the run starts from; none: random weights."""
+
+    model: ClassVar[str] = "wide"
+    k: ClassVar[int] = 1
+    teachers: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """``init``, if there is one."""
+        return (self.init,) if self.init else ()
+
+
+AnyStep = Step | TeacherStep
+
+
+@dataclass(frozen=True)
 class Family:
     """Data sets whose models are trained by the same steps."""
 
@@ -105,5 +155,5 @@ class Family:
     """Their licence."""
     ships: tuple[str, ...]
     """Roles whose models belong in the repository."""
-    steps: Mapping[str, Step]
+    steps: Mapping[str, AnyStep]
     """Steps by role, in the order of training."""

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from models import calibrate, checkpoint, train
+from models import calibrate, checkpoint, teacher, train
 from models.data import digest, find, training_files, training_ids
 from models.export import export
 from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL
-from models.steps import CURVE, PRETRAINED, S_CNN, Family, Step
+from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, TeacherStep
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -35,7 +35,7 @@ class Entry:
     data: Path
     """Folder of the data set."""
     role: str
-    step: Step
+    step: AnyStep
     """The run that trains it."""
     runs: str
     """Path of the checkpoints of this data set, up to the role."""
@@ -60,7 +60,17 @@ class Entry:
         ids = training_ids(self.data)
         if ids and content.get("images") not in (None, digest(ids)):
             return False
-        return bool(len(content["log"]) >= content["recipe"]["epochs"])
+        return bool(content.get("finished", len(content["log"]) >= content["recipe"]["epochs"]))
+
+    def train(self, device: str, threads: int | None) -> None:
+        """Carry out the step, or the rest of it."""
+        step, source = self.step, self.source
+        settings = teacher.flags(step, source) if isinstance(step, TeacherStep) else train.flags(step, source)
+        print(f"training {self.checkpoint.stem}: {shlex.join(settings)}", flush=True)
+        if isinstance(step, TeacherStep):
+            teacher.run(step, self.data, self.checkpoint, source, device, threads=threads)
+        else:
+            train.run(step, self.data, self.checkpoint, source, device, threads=threads)
 
 
 def family_of(name: str, folder: Path) -> Family:
@@ -91,9 +101,7 @@ def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None) 
     """Train, export and calibrate the models of one data set, as far as that is not done yet."""
     for entry in wanted:
         if not entry.finished:
-            settings = shlex.join(train.flags(entry.step, entry.source))
-            print(f"training {entry.checkpoint.stem}: {settings}", flush=True)
-            train.run(entry.step, entry.data, entry.checkpoint, entry.source, device, threads=threads)
+            entry.train(device, threads)
     for entry in sorted(wanted, key=lambda entry: entry.role != S_CNN):  # which the others are calibrated with
         if not entry.role.startswith((CURVE, PRETRAINED)):
             publish(entry, out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx")

@@ -6,11 +6,13 @@ Choices were made on validation images; ``models/zoo/README.md`` has what came o
 from __future__ import annotations
 
 from models.recipes.cifar10 import CIFAR10
+from models.recipes.cifar10_official import CIFAR10_OFFICIAL
 from models.recipes.fashion_mnist import FASHION_MNIST
 from models.recipes.imagenette import FULL, IMAGENETTE, PLAIN, THREES
+from models.recipes.tiny_imagenet import TINY_IMAGENET
 from models.steps import S_CNN, Family, Recipe, Step
 
-FAMILIES = (CIFAR10, IMAGENETTE, FASHION_MNIST)
+FAMILIES = (CIFAR10, CIFAR10_OFFICIAL, IMAGENETTE, FASHION_MNIST, TINY_IMAGENET)
 
 # Your own images get an s-cnn and a 3 x 3 collage-cnn.
 OWN_SMALL = Family(

@@ -19,45 +19,15 @@ from models.data import FASHION_MNIST_LABELS
 from models.export import TOLERANCE, ExportError, Served, check, export, main, pack, probes, store, to_onnx
 from models.measure import OnnxModel
 from tests.models.datasets import write_folders, write_idx
-
-SPECS = {
-    "s-cnn": ModelSpec("resnet32", "pets", ("cat", "dog", "owl"), 16, 1, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
-    "collage-resnet": ModelSpec(
-        "collage-resnet", "pets", ("cat", "dog"), 48, 3, (0.5,) * 3, (0.25,) * 3, {"widths": [8, 16, 16]}
-    ),
-    "collage-vgg": ModelSpec(
-        "collage-vgg", "pets", ("cat", "dog"), 48, 3, (0.5,) * 3, (0.25,) * 3, {"widths": [8, 16, 16]}
-    ),
-    "collage-tiny": ModelSpec("collage-tiny", "pets", ("cat", "dog"), 64, 2, (0.5,) * 3, (0.25,) * 3),
-    "collage-yolo": ModelSpec("collage-yolo", "pets", ("cat", "dog"), 64, 2, (0.5,) * 3, (0.25,) * 3, {"pools": 3}),
-}
-RECIPE = {"seed": 5, "epochs": 2.0}
-LOG = [{"loss": 2.0, "validation": 0.5, "seconds": 1.25}, {"loss": 1.0, "validation": 0.75, "seconds": 1.5}]
-
-
-def trained(spec: ModelSpec) -> nn.Module:
-    """A model whose weights and running statistics are its own, as after training."""
-    torch.manual_seed(0)
-    model = spec.build()
-    for name, weight in model.named_parameters():
-        if "embedding" in name or name == "head.weight":
-            nn.init.normal_(weight, 0, 0.2)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.0)
-            nn.init.normal_(module.bias, 0, 0.2)
-            module.momentum = 1.0
-    model(torch.randn(8, 3, spec.size, spec.size))
-    return model.eval()
+from tests.models.exports import LOG, RECIPE, SPECS, graph, trained
 
 
 @pytest.fixture(scope="module", params=SPECS)
 def exported(request: pytest.FixtureRequest) -> tuple[Served, onnx.ModelProto, ModelInfo]:
-    spec = SPECS[request.param]
-    served = Served(spec, trained(spec)).eval()
+    (served, model), spec = graph(request.param), SPECS[request.param]
     if spec.kind == "collage-cnn":
-        return served, to_onnx(served), ModelInfo.collage(request.param, spec.labels, spec.size, spec.k)
-    return served, to_onnx(served), ModelInfo.make(request.param, ModelKind(spec.kind), spec.labels, spec.size)
+        return served, model, ModelInfo.collage(request.param, spec.labels, spec.size, spec.k)
+    return served, model, ModelInfo.make(request.param, ModelKind(spec.kind), spec.labels, spec.size)
 
 
 def test_the_graph_is_clean(exported: tuple[Served, onnx.ModelProto, ModelInfo]) -> None:

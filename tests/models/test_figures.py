@@ -98,7 +98,7 @@ def test_other_images_or_the_truth_would_calibrate_otherwise(world: World) -> No
         assert abs(other.agreement - found.agreement) > 0.1
 
 
-class Counting(OnnxModel):
+class CountingModel(OnnxModel):
     """Counts the inputs that it is given."""
 
     count = 0
@@ -109,7 +109,7 @@ class Counting(OnnxModel):
 
 
 def test_calibration_is_by_three_placements_of_every_image(world: World) -> None:
-    s_cnn, collage = Counting(world.s_cnn), Counting(world.collage)
+    s_cnn, collage = CountingModel(world.s_cnn), CountingModel(world.collage)
     calibrate.calibrate(s_cnn, collage, world.data.validation)
     count = len(world.data.validation)
     assert (s_cnn.count, collage.count) == (count, 3 * -(-count // 4))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from models.lineage import Stage, epochs, joined, of_checkpoint, of_description,
 from models.steps import Recipe, Step
 from models.transfer import lineage_of
 
+NARROW: dict[str, Any] = {"size": 16, "options": {"widths": [8, 8, 8, 8], "stem": "small"}}
 STEPS = {
     "teacher": Step("resnet32", recipe=Recipe(epochs=3)),
     "first": Step("collage-vgg", k=2, recipe=Recipe(epochs=5), teacher="teacher"),
@@ -50,7 +52,7 @@ def test_a_run_that_was_interrupted_has_the_epochs_that_it_did() -> None:
 
 def test_the_lineage_goes_from_run_to_run_and_into_the_exported_file(tmp_path: Path, folder: Path) -> None:
     def run(name: str, *parents: str, **others: object) -> None:
-        step = Step("resnet32", size=16, recipe=Recipe(epochs=1, batch=24), parents=parents, **others)  # type: ignore[arg-type]
+        step = Step("resnet18", **NARROW, recipe=Recipe(epochs=1, batch=24), parents=parents, **others)  # type: ignore[arg-type]
         train.run(step, folder, tmp_path / f"{name}.pt", lambda role: tmp_path / f"{role}.pt", "cpu", "fp32")
 
     run("first")
@@ -69,7 +71,7 @@ def test_the_lineage_goes_from_run_to_run_and_into_the_exported_file(tmp_path: P
     info = export(tmp_path / "mean.pt", tmp_path / "mean.onnx")
     assert of_description("mean", info.extra) == runs == lineage_of(tmp_path / "mean.onnx")
     # A run goes on from an exported file: its lineage goes on too, also where the run is resumed.
-    step = Step("resnet32", size=16, recipe=Recipe(epochs=2, batch=24), parents=("mean.onnx",))
+    step = Step("resnet18", **NARROW, recipe=Recipe(epochs=2, batch=24), parents=("mean.onnx",))
     train.run(step, folder, tmp_path / "last.pt", lambda name: tmp_path / name, "cpu", "fp32")
     spec, model, content = checkpoint.load(tmp_path / "last.pt")
     others = {key: value for key, value in content.items() if key not in ("spec", "model")}
@@ -80,7 +82,7 @@ def test_the_lineage_goes_from_run_to_run_and_into_the_exported_file(tmp_path: P
 
 
 def test_a_checkpoint_or_file_of_before_tells_its_last_run_alone(tmp_path: Path, folder: Path) -> None:
-    step = Step("resnet32", size=16, recipe=Recipe(epochs=1, batch=24))
+    step = Step("resnet18", **NARROW, recipe=Recipe(epochs=1, batch=24))
     train.run(step, folder, tmp_path / "old.pt", device="cpu", precision="fp32")
     spec, model, content = checkpoint.load(tmp_path / "old.pt")
     older = {key: value for key, value in content.items() if key not in ("spec", "model", "lineage")}

@@ -1,23 +1,34 @@
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from models import teacher
 from models.checkpoint import ARCHITECTURES
 from models.measure import OnnxModel, discover
 from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL
-from models.steps import S_CNN, Family, Recipe, Step
+from models.steps import S_CNN, AnyStep, Family, Recipe, Step, TeacherRecipe, TeacherStep
 from models.train import flags, parser, step_of
 from models.zoo import ZOO
 
 EVERY = [*FAMILIES, OWN_SMALL, OWN_PHOTOS]
 
 
-def by_flags(step: Step) -> Step:
-    return step_of(parser().parse_args(["--data", "d", "--out", "o", *flags(step)]))
+def by_flags(step: AnyStep) -> AnyStep:
+    command = ["--data", "d", "--out", "o"]
+    if isinstance(step, TeacherStep):
+        return teacher.step_of(teacher.parser().parse_args([*command, *teacher.flags(step)]))
+    return step_of(parser().parse_args([*command, *flags(step)]))
+
+
+def test_names_of_data_sets_belong_to_one_family() -> None:
+    names = [name for family in FAMILIES for name in family.data_sets]
+    assert len(names) == len(set(names))
+    assert {"cifar10-png", "tiny-imagenet-100", "tiny-imagenet-200"} <= set(names)
 
 
 @pytest.mark.parametrize("family", EVERY)
@@ -31,11 +42,14 @@ def test_a_step_needs_only_models_that_are_trained_before_it(family: Family) -> 
 
 @pytest.mark.parametrize("family", EVERY)
 def test_every_step_can_be_built(family: Family) -> None:
-    for step in family.steps.values():
-        arguments = (step.k, step.input_size, 10) if step.k > 1 else (10,)
+    for role, step in family.steps.items():
+        arguments = (step.k, step.input_size, 10) if isinstance(step, Step) and step.k > 1 else (10,)
         assert (step.k > 1) == step.model.startswith("collage")
+        if found := re.fullmatch(r"collage-(\d)x\d", role):
+            assert step.k == int(found[1])
         with torch.device("meta"):
-            ARCHITECTURES[step.model](*arguments, **step.options)
+            model = ARCHITECTURES[step.model](*arguments, **step.options)
+        assert sum(weight.numel() for weight in model.parameters()) < 25e6
 
 
 @pytest.mark.parametrize("family", EVERY)
@@ -53,6 +67,14 @@ def test_flags_name_files() -> None:
         live_teachers=("runs/two.pt", "runs/three.pt"),
         parents=("runs/four.pt", "runs/five.pt"),
     )
+
+
+def test_a_teachers_step_can_be_given_by_flags() -> None:
+    recipe = TeacherRecipe(minutes=2.5, skip=0.25, batch=100)
+    step = TeacherStep(16, {"widths": [8, 16], "depth": 1, "views": 6}, recipe, "one.onnx")
+    assert by_flags(step) == step
+    assert (step.parents, step.teachers, TeacherStep().parents) == (("one.onnx",), (), ())
+    assert teacher.flags(step, lambda role: Path("runs") / role)[-2:] == ["--init", "runs/one.onnx"]
 
 
 def test_the_papers_preset_is_plain_sgd() -> None:

@@ -15,15 +15,13 @@ from models.steps import Recipe
 from models.train import main
 from models.trainer import Trainer
 from tests.models.datasets import write_idx
-from tests.models.test_export import LOG, RECIPE, SPECS, trained
+from tests.models.exports import SPECS, trained, write
 from tests.onnx_models import save_plain, save_s_cnn
 
 
 @pytest.mark.parametrize("architecture", SPECS)
 def test_a_restored_model_is_the_one_that_is_served(tmp_path: Path, architecture: str) -> None:
-    spec, run, file = SPECS[architecture], tmp_path / "run.pt", tmp_path / "run.onnx"
-    checkpoint.save(run, spec, trained(spec), recipe=RECIPE, log=LOG)
-    export(run, file, "int8")
+    spec, file = SPECS[architecture], write(architecture, tmp_path / "run.onnx", "int8")
     found, model = restore(file)
     assert found == spec
     assert not model.training
@@ -45,13 +43,12 @@ def test_an_anchored_model_computes_the_same_in_training_mode(architecture: str)
 
 def test_statistics_are_of_all_classes_where_images_come_class_by_class(tmp_path: Path) -> None:
     spec, count = SPECS["s-cnn"], 400
-    checkpoint.save(tmp_path / "run.pt", spec, trained(spec), recipe=RECIPE, log=LOG)
-    export(tmp_path / "run.pt", tmp_path / "run.onnx")
+    file = write("s-cnn", tmp_path / "run.onnx")
     shades = np.repeat(np.array([20, 120, 220], np.uint8), count)
     images = np.tile(shades[:, None, None, None], (1, 16, 16, 3))
     split = Split(images, np.repeat(np.arange(3), count), tuple(map(str, range(3 * count))))
     run = Trainer(spec, Dataset("pets", spec.labels, split, split, split), Recipe(shift=0), "cpu", "fp32")
-    run.start_from([tmp_path / "run.onnx"])
+    run.start_from([file])
     with torch.no_grad():
         seen = run.model.get_submodule("conv1")(spec.normalise(torch.from_numpy(images)))
     error = run.model.get_submodule("bn1").get_buffer("running_mean") - seen.mean((0, 2, 3))

@@ -4,32 +4,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch.nn import functional as F
 
-from models import checkpoint
-from models.data import Dataset, load
-from models.export import export
+from models import checkpoint, train
+from models.data import CIFAR10_LABELS, Dataset, load
+from models.export import accuracy, export, pack, probes, store
 from models.lineage import of_description
 from models.measure import OnnxModel
+from models.recipes.cifar10_official import CIFAR10_OFFICIAL, TEACHER
 from models.restore import restore
-from models.teacher import TeacherRecipe, TeacherRun, main
+from models.steps import TeacherRecipe
+from models.teacher import main
+from models.teacher_run import TeacherRun
 from models.train import describe
 from models.wide import WideNet
-from tests.models.datasets import write_idx
+from tests.models.datasets import write_folders
 
 WIDTHS = {"widths": [8, 16, 16], "views": 2}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_idx(tmp_path_factory.mktemp("fashion"), train=80, test=20)
-
-
-@pytest.fixture(scope="module")
-def data(folder: Path) -> Dataset:
-    return load(folder, 16)
 
 
 def teacher(data: Dataset, precision: str = "fp32", **changes: float) -> TeacherRun:
@@ -249,12 +243,15 @@ def test_the_command_trains_resumes_and_exports(
     assert len(content["log"]) == 2
     with pytest.raises(SystemExit, match="other settings"):
         main([*arguments, "--epochs", "3", "--seed", "1"])
+    exported = tmp_path / "fp32.onnx"
+    info = export(out, exported, data=folder)
+    (stage,) = of_description("teacher", info.extra)
+    assert (stage.epochs, stage.parents, stage.teachers) == (content["recipe"]["epochs"], (), ())
+    assert info.extra["validation_accuracy"] == pytest.approx(content["log"][-1]["validation"])
     for storage in ("fp32", "fp16", "int8"):
         file = tmp_path / f"{storage}.onnx"
-        info = export(out, file, storage=storage, data=folder)
-        (stage,) = of_description("teacher", info.extra)
-        assert (stage.epochs, stage.parents, stage.teachers) == (content["recipe"]["epochs"], (), ())
-        assert info.extra["validation_accuracy"] == pytest.approx(content["log"][-1]["validation"], abs=0.3)
+        file.write_bytes(pack(store(onnx.load(exported), storage), info))
+        assert accuracy(OnnxModel(file), data.validation) == pytest.approx(content["log"][-1]["validation"], abs=0.3)
         again, restored = restore(file)
         assert again == spec
         images = load(folder, 16).test.images
@@ -271,3 +268,26 @@ def test_the_command_trains_resumes_and_exports(
             with torch.inference_mode():
                 found = network(spec.normalise(torch.from_numpy(images))).numpy()
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_a_wide_net_teaches_live(tmp_path: Path) -> None:
+    """As the steps have it, on tiny data: a collage-cnn learns from its answers to mixed images."""
+    path = write_folders(tmp_path / "pets", {"train": 24, "test": 2})
+    common = ["--data", str(path), "--precision", "fp32", "--size", "16", "--threads", "1"]
+    wide = ["--widths", "8", "8", "8", "--batch", "20", "--epochs", "1", "--views", "2"]
+    main([*common, *wide, "--out", str(tmp_path / "t.pt")])
+    recipe = "--model collage-vgg --k 2 --widths 8 8 8 --batch 20 --epochs 1 --mix 0.5 --distil 0.9 --live-teachers"
+    train.main([*common, *recipe.split(), str(tmp_path / "t.pt"), "--out", str(tmp_path / "c.pt")])
+    assert checkpoint.read(tmp_path / "c.pt")["lineage"]["teachers"] == ["t"]
+
+
+def test_the_shipped_teacher_can_teach() -> None:
+    file = Path(train.__file__).parent / "teachers" / "cifar10-png.onnx"
+    spec, model = restore(file)
+    step = CIFAR10_OFFICIAL.steps[TEACHER]
+    assert (spec.architecture, spec.labels, spec.size, spec.options) == ("wide", CIFAR10_LABELS, 32, step.options)
+    assert OnnxModel(file).info.extra["recipe"]["minutes"] == step.recipe.minutes
+    pixels = probes(32)
+    with torch.inference_mode():
+        found = model(spec.normalise(torch.from_numpy(pixels))).numpy()
+    np.testing.assert_allclose(found, OnnxModel(file)(pixels)[0], rtol=0, atol=1e-3)

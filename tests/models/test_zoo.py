@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from models import cards, checkpoint, evaluate, train, zoo
-from models.data import find
-from models.lineage import of_description
+from models.data import find, load
+from models.layers import default_precision
+from models.lineage import of_checkpoint, of_description
 from models.measure import OnnxModel
 from models.recipes import OWN_SMALL
-from models.steps import S_CNN, Recipe, Step
+from models.steps import S_CNN, Recipe, Step, TeacherRecipe, TeacherStep
+from models.teacher_run import TeacherRun
 from tests.models.datasets import write_folders, write_idx
-from tests.models.test_export import LOG, RECIPE, SPECS, trained
+from tests.models.exports import LOG, RECIPE, SPECS, trained
 
 STEP = Step("resnet32")
 
@@ -41,7 +43,9 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     collage = Step(
         "collage-resnet", size=16, k=3, options={"widths": [8, 8, 8]}, recipe=Recipe(epochs=1, batch=9), teacher=S_CNN
     )
-    monkeypatch.setitem(OWN_SMALL.steps, S_CNN, Step("resnet32", size=16, recipe=Recipe(epochs=1, batch=8)))
+    narrow = {"widths": [8, 8, 8, 8], "stem": "small"}
+    s_cnn = Step("resnet18", size=16, options=narrow, recipe=Recipe(epochs=1, batch=8))
+    monkeypatch.setitem(OWN_SMALL.steps, S_CNN, s_cnn)
     monkeypatch.delitem(OWN_SMALL.steps, "collage-3x3")
     monkeypatch.setitem(OWN_SMALL.steps, "pretrained", collage)
     monkeypatch.setitem(OWN_SMALL.steps, "collage-3x3", replace(collage, parents=("pretrained",), teacher=""))
@@ -81,6 +85,44 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
         assert f"{100 * rows[name]['top1']:.2f} % top-1 on 10 test images" in text
     assert "- Training: 2 epochs in 2 runs; its s-cnn: 1 epoch in 1 run. 0.0 minutes in all.\n" in text
     assert "  2. `pets-collage-3x3`: collage-resnet, 1 epoch, from `pets-pretrained`\n" in text
+
+
+def test_a_teacher_is_trained_as_a_step_and_goes_on_where_it_was_interrupted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_folders(tmp_path / "pets", {"train": 20, "test": 2})
+    first = TeacherStep(16, {"widths": [8, 8, 8], "views": 2}, TeacherRecipe(epochs=2, batch=12))
+    steps = {
+        "pretrained-teacher": first,
+        "pretrained-more": replace(first, init="pretrained-teacher", recipe=TeacherRecipe(minutes=1e-5, batch=12)),
+        "pretrained-s-cnn": Step(
+            "resnet32", size=16, recipe=Recipe(epochs=1, batch=8), live_teachers=("pretrained-more",)
+        ),
+    }
+    wanted = [zoo.Entry(own, role, step, str(tmp_path / "pets"), tmp_path / role) for role, step in steps.items()]
+    teacher, *others = wanted
+    data = load(own, 16)
+    interrupted = TeacherRun(
+        train.describe(data, "wide", 16, 1, dict(first.options)), data, first.recipe, "cpu", default_precision("cpu")
+    )
+    losses = [interrupted.advance() for _ in range(interrupted.steps_of_epoch)]
+    interrupted._note(losses)
+    interrupted.save(teacher.checkpoint)
+    assert not teacher.finished
+    zoo.build(wanted, tmp_path, "cpu", 1)
+    printed = capsys.readouterr().out
+    assert "training pets-pretrained-teacher: --size 16 --widths 8 8 8 --views 2 --epochs 2 --batch 12\n" in printed
+    assert "resuming after step 3, " in printed
+    assert f" tensors from {teacher.checkpoint}\n" in printed
+    assert all(entry.finished for entry in wanted)
+    found = [of_checkpoint(entry.role, checkpoint.read(entry.checkpoint)) for entry in others]
+    assert [(stage.name, stage.parents, stage.teachers) for stage in (*found[0], *found[1])] == [
+        ("pets-pretrained-teacher", (), ()),
+        ("pretrained-more", ("pets-pretrained-teacher",), ()),
+        ("pretrained-s-cnn", (), ("pets-pretrained-more",)),
+    ]
+    zoo.build(wanted, tmp_path, "cpu", 1)
+    assert "training" not in capsys.readouterr().out
 
 
 def test_a_collage_cnn_that_could_not_be_calibrated_is_not_taken_for_done(tmp_path: Path) -> None:
