@@ -55,14 +55,11 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             dispatcher,
             settings.timeout_s,
             settings.max_pixels,
-            settings.max_in_flight,
             server.draining,
             settings.max_connection_age_s or None,
         )
         predict_pb2_grpc.add_PredictServiceServicer_to_server(servicer, server.grpc)
-        open_inference = FrontendInference(
-            server, dispatcher, settings.timeout_s, settings.max_pixels, settings.max_in_flight
-        )
+        open_inference = FrontendInference(server, dispatcher, settings.timeout_s, settings.max_pixels)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server.grpc)
         await server.start()
         for each in (base, *coded):
@@ -104,6 +101,7 @@ def dispatching(settings: FrontendSettings) -> DispatchSettings:
     return DispatchSettings(
         max_in_flight=settings.max_in_flight,
         max_bytes=settings.max_bytes_in_flight,
+        caller_share=settings.caller_share,
         default_label=settings.default_label,
         detection_threshold=settings.detection_threshold,
         grid=settings.grid,

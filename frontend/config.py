@@ -113,6 +113,12 @@ class FrontendSettings(ServerSettings):
     max_bytes_in_flight: int = Field(
         MAX_BYTES, ge=1, description="bytes that requests in flight may hold; more are refused"
     )
+    caller_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of both that one connection may have; raise it where all callers come through one proxy",
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest image accepted, width times height")
     image_threads: int = Field(2, ge=1, le=64, description="threads that decode images")
     default_label: str = Field(

@@ -8,6 +8,7 @@ import itertools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from encoder.tasks import TASKS, TaskName
 from frontend.coding import Coding, CodingSettings
 from frontend.jobs import Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
-from frontend.policy import MAX_BYTES, Admission, Policy, Rules
+from frontend.policy import MAX_BYTES, Admission, Policy, Rules, Shares
 from frontend.policy import events as e
 from frontend.timers import Timers
 from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
@@ -37,6 +38,8 @@ class DispatchSettings(CodingSettings):
     """Requests admitted at once."""
     max_bytes: int = MAX_BYTES
     """Bytes that requests in flight may hold."""
+    caller_share: float = 0.5
+    """Share of both that one caller may have, 0 to 1."""
     default_label: str = ""
     """The answer to a request whose time runs out; it fails if this is empty, or no class of the model."""
 
@@ -63,13 +66,14 @@ class Dispatcher:
         self.policy, self.base, self.metrics = Policy(rules), base, metrics
         self._loop = asyncio.get_running_loop()
         self._executor, self._settings, self._record = executor, settings, record
-        self._admission = Admission(settings.max_in_flight)
-        self._in_flight = self._preparing = self._bytes = 0
+        self._admission = Admission()
+        self._shares = Shares(settings.max_in_flight, settings.max_bytes, settings.caller_share)
+        self._preparing = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, Job] = {}
         self._timers = Timers[e.Due](self._feed, lambda due: due.timer is e.Timer.CLOSE or due.id in self._jobs)
-        metrics.in_flight.set_function(lambda: self._in_flight)
+        metrics.in_flight.set_function(lambda: self._shares.all.requests)
         metrics.deadline.set_function(lambda: self.policy.deadline)
         self._calls: dict[tuple[int, int], Cancellable] = {}
         self._events: list[e.Event] = []
@@ -84,17 +88,17 @@ class Dispatcher:
         timeout_s: float,
         quick: bool = False,
         size: int = 0,
+        caller: str = "",
     ) -> Outcome:
-        """Serve one request, of which ``size`` bytes are held until it is answered.
+        """Serve one request, of which ``size`` bytes are held until it is answered, for the account of ``caller``.
 
         ``prepare`` makes the base model's input for a given size; it may raise ValueError for a bad image. It runs in
         the executor unless it is ``quick``: takes less time than handing it over (60 us), as for raw pixels. Raises a
         ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
         """
         admitted_at = self._loop.time()
-        self._admit(timeout_s, size, quick)
-        self._in_flight += 1
-        self._bytes += size
+        self._admit(timeout_s, size, quick, caller)
+        self._shares.take(caller, 1, size)
         code = "INTERNAL"
         try:
             outcome = await self._serve(prepare, request_id, admitted_at, admitted_at + timeout_s, quick)
@@ -106,32 +110,38 @@ class Dispatcher:
             code = "CANCELLED"
             raise
         finally:
-            self._in_flight -= 1
-            self._bytes -= size
+            self._shares.leave(caller, 1, size)
             self.metrics.requests.inc(code)
         source = outcome.answered.source
         self.metrics.answers.inc(source)
         self.metrics.latency.labels(source).observe(outcome.total_s)
         return outcome
 
-    def _admit(self, timeout_s: float, size: int, quick: bool) -> None:
+    @property
+    def most_of_one(self) -> int:
+        """How many requests one caller may have in flight."""
+        return self._shares.most_of_one
+
+    def holding(self, size: int, caller: str) -> AbstractContextManager[None]:
+        """Hold ``size`` bytes that several requests share; raises ResourceExhausted if there is no room for them."""
+        if refusal := self._shares.refusal(caller, 0, size):
+            raise self._refused(*refusal, self._admission.service)
+        return self._shares.holding(caller, 0, size)
+
+    def _admit(self, timeout_s: float, size: int, quick: bool, caller: str) -> None:
         """Refuse what would only wait in vain: now, while the caller can still do something else."""
         preparing = 0 if quick else self._preparing
         queue = self.base.balancer.shortest_queue + self._preparing / max(1, self.base.ready)
-        retry_after_s = queue * self._admission.service
-        if self._in_flight >= self._admission.most:
-            reason, told = "count", f"{self._in_flight} requests are in flight already"
-        elif self._bytes + size > self._settings.max_bytes and self._bytes:
-            reason, told = "bytes", f"requests in flight hold {self._bytes:,} bytes already"
-        else:
-            remaining = self.policy.rules.time_to_answer(timeout_s)
-            retry_after_s = self._admission.excess(preparing, queue, remaining)
-            if retry_after_s <= 0:
-                return
-            reason, told = "deadline", f"the queue is too long for an answer within {timeout_s:.3g} s"
+        if refusal := self._shares.refusal(caller, 1, size):
+            raise self._refused(*refusal, queue * self._admission.service)
+        excess = self._admission.excess(preparing, queue, self.policy.rules.time_to_answer(timeout_s))
+        if excess > 0:
+            raise self._refused("deadline", f"the queue is too long for an answer within {timeout_s:.3g} s", excess)
+
+    def _refused(self, reason: str, told: str, retry_after_s: float) -> ResourceExhausted:
         self.metrics.refused.labels(reason).inc()
         self.metrics.requests.inc("RESOURCE_EXHAUSTED")
-        raise ResourceExhausted(
+        return ResourceExhausted(
             f"{told}: try again later", max(retry_after_s, self._admission.service, SHORTEST_RETRY_S)
         )
 

@@ -70,7 +70,7 @@ class FrontendMetrics:
         )  # fmt: skip
         self.refused = Counter(
             "collage_refused_total",
-            "Requests refused on arrival: too many (count or bytes), or no answer in time (deadline)",
+            "Requests refused on arrival: too many (count, bytes or share), or no answer in time (deadline)",
             ["reason"], registry=registry,
         )  # fmt: skip
         self.answers = Tally("collage_answers_total", "Answers by who gave them", "source", Source, registry)
@@ -131,7 +131,7 @@ class FrontendMetrics:
         self.latency.labels = functools.cache(self.latency.labels)  # type: ignore[method-assign]
         for metric, *values in (  # born at 0 as well
             (self.latency, Source),
-            (self.refused, ("count", "bytes", "deadline")),
+            (self.refused, ("count", "bytes", "share", "deadline")),
             (self.failures, ATTEMPTS, WORKER_CODES),
             (self.audits, ("agree", "differ")),
         ):

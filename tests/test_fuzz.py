@@ -221,7 +221,6 @@ def test_any_request_of_the_open_inference_protocol_gets_a_status(
 @fuzz
 @given(message=st.one_of(st.binary(max_size=300), inputs.map(lambda request: request.SerializeToString()[:-1])))
 def test_bytes_that_are_no_message_get_a_status(target: Target, message: bytes) -> None:
-    """grpcio itself answers UNKNOWN to what cannot be parsed."""
     for channel, method in (
         (target.frontend, "/collage.v1.PredictService/Predict"),
         (target.frontend, "/inference.GRPCInferenceService/ModelInfer"),
@@ -231,26 +230,24 @@ def test_bytes_that_are_no_message_get_a_status(target: Target, message: bytes) 
         (target.frontend, "/no.such.Service/Method"),
     ):
         fake = {"INTERNAL"} if channel is target.worker else set()  # it looks at no tensor before it reads it
-        check(*target.call(channel, method, message), TOLD | {"UNKNOWN", "NOT_FOUND", "UNIMPLEMENTED"} | fake)
+        check(*target.call(channel, method, message), TOLD | {"NOT_FOUND", "UNIMPLEMENTED"} | fake)
     assert target.alive()
 
 
 @fuzz
 @given(requests=st.lists(st.tuples(st.one_of(inputs, st.binary(max_size=60)), st.floats(width=64)), max_size=12))
-def test_a_stream_answers_every_request_it_can_read(target: Target, requests: list[tuple[Any, float]]) -> None:
+def test_a_stream_answers_every_message(target: Target, requests: list[tuple[Any, float]]) -> None:
     messages, readable = [], 0
     for request, timeout_s in requests:
         if isinstance(request, bytes):
             messages.append(request)
-            break  # it may end the stream
+            continue
         readable += 1
         request.request_id = f"r{readable}"
         messages.append(predict_pb2.PredictStreamRequest(request=request, timeout_s=timeout_s).SerializeToString())
-    status, details, responses = target.stream(messages)
-    check(status, details, {"OK", "INVALID_ARGUMENT"})
-    if readable == len(messages):
-        assert (status, len(responses)) == ("OK", readable)
-        assert {response.request_id for response in responses} == {f"r{i + 1}" for i in range(readable)}
+    status, _, responses = target.stream(messages)
+    assert (status, len(responses)) == ("OK", len(messages))
+    assert {response.request_id for response in responses} >= {f"r{i + 1}" for i in range(readable)}
     for response in responses:
         if response.HasField("error"):
             code = next(code.name for code in grpc.StatusCode if code.value[0] == response.error.code)

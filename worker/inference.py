@@ -18,16 +18,13 @@ from inference.service import InferenceServicer, RowAnswer
 from inference.tensors import ImageRows
 from worker.engine import Engine
 
-MAX_ROWS = 1024
-"""Images in one request; they take one place in the queue, one at a time."""
-
 
 class WorkerInference(InferenceServicer):
     """``inference.GRPCInferenceService`` on top of an engine that runs an s-cnn."""
 
     def __init__(self, server: Server, engine: Engine, max_pixels: int) -> None:
         """Encoded images may have ``max_pixels``; one is decoded at a time, so memory does not grow with callers."""
-        super().__init__(server, MAX_ROWS)
+        super().__init__(server)
         self._engine, self._max_pixels = engine, max_pixels
         self._decoder = ThreadPoolExecutor(1, "image")
         self._running = 0
@@ -37,7 +34,9 @@ class WorkerInference(InferenceServicer):
         """The worker's model."""
         return self._engine.model.info
 
-    async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
+    async def run_rows(
+        self, images: ImageRows, ids: Sequence[str], timeout_s: float | None, caller: str
+    ) -> list[RowAnswer]:
         """One row after the other; raises ResourceExhausted if as many requests as may queue are here already."""
         if self._running > self._engine.queue_size:
             raise ResourceExhausted(f"{self._running} requests are here already: try again later")

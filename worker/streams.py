@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from collage.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, Unavailable, status_of
 from collage.v1 import model_pb2
@@ -40,9 +39,9 @@ class CallServer:
         self._wake, self._written = asyncio.Event(), asyncio.Event()
 
     async def serve(self, requests: AsyncIterator[model_pb2.RunStreamRequest], context: Any) -> None:
-        """Until the caller has sent all its calls, or the worker drains; raises InvalidArgument for garbage.
+        """Until the caller has sent all its calls, or the worker drains.
 
-        Cancellation (the caller is gone) stops all calls.
+        What is no call is answered by an error without a call's id. Cancellation (the caller is gone) stops all calls.
         """
         await context.send_initial_metadata(())  # else the caller's gRPC keeps a task until the first answer
         reader = asyncio.create_task(self._read(requests))
@@ -63,14 +62,16 @@ class CallServer:
                 raise error
 
     async def _read(self, requests: AsyncIterator[model_pb2.RunStreamRequest]) -> None:
-        try:
-            async for message in requests:
-                self._take(message)
-                while len(self._answers) > UNREAD:
-                    self._written.clear()
-                    await self._written.wait()
-        except DecodeError:
-            raise InvalidArgument("a message of the stream is no call: nothing was read after it") from None
+        while True:
+            try:
+                self._take(await anext(requests))
+            except StopAsyncIteration:
+                return
+            except InvalidArgument as error:
+                self._fail(0, error)
+            while len(self._answers) > UNREAD:
+                self._written.clear()
+                await self._written.wait()
 
     def _take(self, message: model_pb2.RunStreamRequest) -> None:
         id = message.call_id

@@ -5,5 +5,6 @@ from frontend.policy.balance import Balancer
 from frontend.policy.ejection import Ejection
 from frontend.policy.machine import Policy
 from frontend.policy.rules import POLICIES, Rules
+from frontend.policy.shares import Shares
 
-__all__ = ["MAX_BYTES", "POLICIES", "Admission", "Balancer", "Ejection", "Policy", "Rules"]
+__all__ = ["MAX_BYTES", "POLICIES", "Admission", "Balancer", "Ejection", "Policy", "Rules", "Shares"]

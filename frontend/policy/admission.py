@@ -14,12 +14,11 @@ class Admission:
     """Estimates from the latest requests how long a new one takes. Times in seconds.
 
     A request waits first for its image to be prepared, behind the others that do, and then for its worker, behind the
-    calls that this one has. At most ``most`` requests are admitted at once, whatever their deadlines. A request that
-    finds an idle worker and no image before its own is always admitted: nothing would be gained by refusing it.
+    calls that this one has. A request that finds an idle worker and no image before its own is always admitted: nothing
+    would be gained by refusing it.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self) -> None:
         self.service = 0.0  # mean of a worker's calls
         self._service_square = 0.0
         self._prepare = 0.0  # mean per image queued

@@ -190,6 +190,8 @@ def failure(error: grpc.RpcError, address: str, encrypted: bool) -> ClientError:
     code, message = error.code(), " ".join((error.details() or "no reason given").split())
     if code is grpc.StatusCode.UNAVAILABLE and message.startswith("failed to connect"):
         message = _unconnected(message, address, encrypted)
+    elif code is grpc.StatusCode.CANCELLED and message != "Channel closed!":  # not by us: the server was ending
+        code, message = grpc.StatusCode.UNAVAILABLE, f"{address} dropped the call: try again"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
         message = f"no answer from {address} in time"
     return ClientError(code, message)

@@ -13,8 +13,9 @@ import grpc
 
 logger = logging.getLogger("collage")
 
-MAX_TEXT = 1024
-"""Longest error text sent, in characters: gRPC drops the status of a call whose text exceeds its limit on metadata."""
+MAX_TEXT_BYTES = 1024
+"""Longest error text sent: gRPC drops the status of a call whose text exceeds its limit on metadata, 8 KB, and sends
+what is not ASCII as three times as many bytes."""
 
 
 class ClientError(Exception):
@@ -68,12 +69,22 @@ class DeadlineExceeded(ServiceError):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def cut(text: str, most: int = MAX_TEXT_BYTES) -> str:
+    """The beginning of a text, ``most`` bytes of UTF-8 at most."""
+    return text if 4 * len(text) <= most else text.encode(errors="replace")[:most].decode(errors="ignore")
+
+
+def shown(text: str) -> str:
+    """A caller's text in quotes, as an error may repeat it: its beginning only."""
+    return repr(cut(text, MAX_TEXT_BYTES // 8))
+
+
 def status_of(error: BaseException, request_id: str = "") -> tuple[grpc.StatusCode, str]:
     """The status and the text for the caller. An unexpected error is logged, and the caller gets a fixed text."""
     if isinstance(error, ServiceError):
         level = logging.INFO if isinstance(error, Unavailable | DeadlineExceeded) else logging.DEBUG
         logger.log(level, "not answered: %s %s", error.code.name, error, extra={"request_id": request_id})
-        return error.code, str(error)[:MAX_TEXT]
+        return error.code, cut(str(error))
     logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
     return grpc.StatusCode.INTERNAL, "internal error: see the server's log"
 
@@ -90,22 +101,25 @@ def boundary(method: _Method) -> _Method:
 
     @functools.wraps(method)
     async def guarded(self: object, request: object, context: Any) -> object:
+        id = getattr(request, "request_id", "") or getattr(request, "id", "")  # "id" in the Open Inference Protocol
         try:
-            return await method(self, request, context)
+            answer = method(self, request, context)
+            del request  # its image may be large, and the method lets go of it early
+            return await answer
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return await _abort(context, error, request)
+            return await abort(context, error, id)
         except Exception as error:
-            return await _abort(context, error, request)
+            return await abort(context, error, id)
 
     return guarded  # type: ignore[return-value]
 
 
-async def _abort(context: Any, error: BaseException, request: object) -> NoReturn:
-    id = getattr(request, "request_id", "") or getattr(request, "id", "")  # "id" in the Open Inference Protocol
-    code, text = status_of(error, id)
+async def abort(context: Any, error: BaseException, request_id: str = "") -> NoReturn:
+    """End a call with an error's status."""
+    code, text = status_of(error, cut(request_id))
     await context.abort(code, text, pushback(error))
     raise AssertionError("abort returned")
 

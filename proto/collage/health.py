@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from collage.errors import shown
+
 LIVENESS = "liveness"
 """The name to ask whether a process lives. A frontend without workers is not ready, but a restart would not help it."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -43,7 +45,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         if request.service == LIVENESS:
             return health_pb2.HealthCheckResponse(status=_SERVING)
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} here")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {shown(request.service)} here")
         return health_pb2.HealthCheckResponse(status=self._status)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:

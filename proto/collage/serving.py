@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,14 +16,18 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, Counter, start_http_server
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from collage.channels import MAX_MESSAGE_BYTES, server_options
 from collage.health import Health
+from collage.intake import REASONS, SMALL_BYTES, Intake
 from collage.logs import JsonFormatter, TextFormatter
 from collage.security import ServerTls, TokenCheck, Tokens
+
+LULL_S = 2.0
+"""Longest wait, when draining begins, for a moment without new calls."""
 
 
 class ServerSettings(BaseSettings):
@@ -89,15 +94,26 @@ def load_settings(settings: type[_Settings], arguments: Sequence[str] | None = N
     return loaded
 
 
-def new_server(options: Sequence[tuple[str, int]], interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
-    """A gRPC server that looks methods up by their names.
+def new_server(
+    options: Sequence[tuple[str, int]], interceptors: Sequence[Any] = (), intake: Intake | None = None
+) -> grpc.aio.Server:
+    """A gRPC server that looks methods up by their names, behind an ``intake`` if there is one.
 
     Generated code would also register each method with gRPC, which then keeps one waiting task per method and wakes
     them with every call.
     """
-    server = grpc.aio.server(interceptors=interceptors, options=options)
+    connections = ("grpc.max_allowed_incoming_connections", max_connections())
+    server = grpc.aio.server(interceptors=interceptors, options=[connections, *options])
+    if intake is not None:
+        add, guard = server.add_generic_rpc_handlers, intake.guard
+        server.add_generic_rpc_handlers = lambda handlers: add(map(guard, handlers))  # type: ignore[method-assign,assignment]
     server.add_registered_method_handlers = lambda *_: None  # type: ignore[method-assign]
     return server
+
+
+def max_connections() -> int:
+    """How many connections a port accepts: half of the files that the process may open, at most 4,096."""
+    return min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 class Server:
@@ -118,7 +134,12 @@ class Server:
         self.registry = registry
         self.draining = asyncio.Event()  # set when new calls are refused; open streams must end then
         interceptors = [TokenCheck(Tokens(settings.token_file))] if settings.token_file else []
-        self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors)
+        refused = Counter(
+            "collage_calls_refused_total", "Calls and messages refused unread, by reason", ["reason"], registry=registry
+        )
+        children = {reason: refused.labels(reason) for reason in REASONS}
+        self._intake = Intake(self.draining, lambda reason: children[reason].inc())
+        self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors, self._intake)
         self._credentials: grpc.ServerCredentials | None = None
         if settings.tls_cert and settings.tls_key:
             self._credentials = ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca).credentials()
@@ -128,7 +149,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         self._probes: grpc.aio.Server | None = None
         if settings.health_port is not None:
-            self._probes = new_server(server_options())
+            self._probes = new_server(server_options(SMALL_BYTES), (), self._intake)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
         if settings.reflection:
             names = (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -170,6 +191,8 @@ class Server:
         self._health.set(False, closed=True)
         await asyncio.sleep(self.settings.drain_delay_s)
         self.draining.set()
+        # gRPC drops calls that it has and has not handed over when it stops: they are refused before, with a status.
+        await self._intake.lull(min(LULL_S, self.settings.drain_s))
         await self.grpc.stop(self.settings.drain_s)
         if self._probes:
             await self._probes.stop(None)

@@ -53,14 +53,17 @@ def floats_from_tensor(tensor: tensor_pb2.Tensor, shape: Sequence[int]) -> NDArr
 def array_from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
     """Unpack an array of whatever type and shape the tensor says, read-only and sharing the message's memory."""
     dtype = _FROM_WIRE.get(tensor.data_type)
-    shape = tuple(tensor.shape)
-    if dtype is None or len(shape) > MAX_DIMENSIONS:
+    dimensions = len(tensor.shape)
+    if dtype is None or dimensions > MAX_DIMENSIONS:
         found = dtype.name if dtype else "no data type"
-        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {found} of {len(shape)}")
+        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {found} of {dimensions}")
+    shape = tuple(tensor.shape)
     return _read(tensor.data, dtype, shape)
 
 
 def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Sequence[int]) -> NDArray[Any]:
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {len(tensor.shape)}")
     actual = tuple(tensor.shape)
     if tensor.data_type != _TO_WIRE[dtype] or (actual != shape and not _fits(actual, shape)):
         found = _FROM_WIRE.get(tensor.data_type)

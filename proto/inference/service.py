@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.errors import InvalidArgument, ServiceError, Unavailable, boundary
+from collage.errors import InvalidArgument, ServiceError, Unavailable, boundary, shown
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import Server
 from encoder.tasks import TASKS
@@ -25,6 +25,9 @@ from inference.tensors import INPUT, ImageRows, add_output, read_images, read_wa
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MAX_ID_BYTES = 128
+MAX_ROWS = 1024
+"""Images that one request may have, as far as its message has room for them."""
+_ENVELOPE_BYTES = 1024  # of a request beside its pixels, at most, unless its parameters are unusual
 _PLATFORM = "onnxruntime_onnx"
 _EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "statistics")
 
@@ -58,14 +61,11 @@ class RowAnswer:
 
 
 class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
-    """``inference.GRPCInferenceService`` for one model; see open_inference.proto for what it takes and gives.
+    """``inference.GRPCInferenceService`` for one model; see open_inference.proto for what it takes and gives."""
 
-    ``max_rows`` is how many images one request may have.
-    """
-
-    def __init__(self, server: Server, max_rows: int) -> None:
+    def __init__(self, server: Server) -> None:
         """``server``'s health is the readiness told here."""
-        self._server, self._max_rows = server, max_rows
+        self._server = server
         self._counts: dict[tuple[str, str], oip.ModelStatistics] = {}
 
     @property
@@ -74,10 +74,12 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         """The model that is served; None while nobody knows it."""
 
     @abstractmethod
-    async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
+    async def run_rows(
+        self, images: ImageRows, ids: Sequence[str], timeout_s: float | None, caller: str
+    ) -> list[RowAnswer]:
         """One answer per row, whose request ids are ``ids``, within the caller's time; None is no limit.
 
-        Raises the ServiceError of the first row that fails.
+        ``caller`` names the connection. Raises the ServiceError of the first row that fails.
         """
 
     @boundary
@@ -123,11 +125,12 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
             name=INPUT, data_type=oip.TYPE_UINT8, format=oip.ModelInput.FORMAT_NHWC, dims=[model.size, model.size, 3]
         )
         output = oip.ModelOutput(name=output_name(model), data_type=oip.TYPE_FP32, dims=model.outputs[0].shape)
+        room = self._server.settings.max_message_bytes - _ENVELOPE_BYTES
         return oip.ModelConfigResponse(
             config=oip.ModelConfig(
                 name=model.name,
                 platform=_PLATFORM,
-                max_batch_size=self._max_rows,
+                max_batch_size=max(1, min(MAX_ROWS, room // (3 * model.size**2))),
                 input=[image],
                 output=[output],
             )
@@ -161,14 +164,16 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         """Run the model on images."""
         model = self._find(request.model_name, request.model_version)
         with self._counting(model) as answers:
-            images = read_images(request, model.size, self._max_rows)
+            images = read_images(request, model.size, MAX_ROWS)
             wanted = read_wanted(request, output_name(model), len(model.labels))
-            answers += await self.run_rows(images, _ids(request.id, images.count), _timeout_s(request, context))
+            id, timeout_s = request.id, _timeout_s(request, context)
+            del request  # the images are all that is needed, and what they are made of is large
+            answers += await self.run_rows(images, _ids(id, images.count), timeout_s, context.peer())
         # Another model than that may have come into use meanwhile, and rows may be of a redundant model.
         model = next((answer.model for answer in answers if answer.model.kind is ModelKind.S_CNN), model)
         if any((answer.model.task, answer.model.labels) != (model.task, model.labels) for answer in answers):
             raise Unavailable("a new model came into use meanwhile, and some rows are of the old one: try again")
-        response = oip.ModelInferResponse(model_name=model.name, model_version=version_number(model), id=request.id)
+        response = oip.ModelInferResponse(model_name=model.name, model_version=version_number(model), id=id)
         outputs = np.stack([answer.output for answer in answers])
         add_output(response, output_name(model), outputs, model.labels, wanted)
         _add_provenance(response, answers)
@@ -186,9 +191,9 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         if model is None:
             raise Unavailable("no s-cnn worker is ready: try again later")
         if name != model.name:
-            raise NotFound(f"there is no model {name!r} here: ask for {model.name!r}")
+            raise NotFound(f"there is no model {shown(name)} here: ask for {model.name!r}")
         if version not in ("", version_number(model)):
-            raise NotFound(f"there is no version {version!r} of {name!r} here: it is {version_number(model)!r}")
+            raise NotFound(f"there is no version {shown(version)} of {name!r} here: it is {version_number(model)!r}")
         return model
 
     def _statistics(self, model: ModelInfo) -> oip.ModelStatistics:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.errors import InvalidArgument
+from collage.errors import InvalidArgument, cut, shown
+from collage.tensors import MAX_DIMENSIONS
 from inference import open_inference_pb2 as oip
 
 INPUT = "image"
 _LENGTH_BYTES = 4  # before every element of raw BYTES
+_TYPED_BYTES = 4  # in memory, of a number of typed contents
 _ITEM_BYTES = {"UINT8": 1, "FP32": 4}
+
+
+_Tensor = TypeVar("_Tensor", oip.ModelInferRequest.InferInputTensor, oip.ModelInferRequest.InferRequestedOutputTensor)
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,10 @@ class ImageRows:
         """Whether ``row`` takes next to no time: raw pixels, which are only looked at or rounded all at once."""
         return bool(self.raw)
 
-    def size_of(self, number: int) -> int:
-        """Bytes of the request that a row takes."""
-        if self.datatype == "BYTES":
-            return len(self.encoded[number])
-        return 3 * self.size**2 * _ITEM_BYTES[self.datatype]
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the rows take."""
+        return len(self.raw) + sum(map(len, self.encoded)) + _TYPED_BYTES * len(self.values)
 
     def row(self, number: int) -> bytes | NDArray[np.uint8]:
         """One image: a file's bytes, or pixels, uint8 ``[size, size, 3]``. Raises ValueError for impossible pixels."""
@@ -66,10 +70,7 @@ def _bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def read_images(request: oip.ModelInferRequest, size: int, max_rows: int) -> ImageRows:
     """The request's images for a model whose input is ``[size, size, 3]``; raises InvalidArgument."""
-    if [tensor.name for tensor in request.inputs] != [INPUT]:
-        names = ", ".join(repr(tensor.name) for tensor in request.inputs) or "none"
-        raise InvalidArgument(f"the model has one input, {INPUT!r}: got {names}")
-    tensor = request.inputs[0]
+    tensor = _only(request.inputs, INPUT, "input")
     _refuse_shared_memory(tensor.parameters)
     count = _rows(tensor, size)
     if not 1 <= count <= max_rows:
@@ -81,9 +82,9 @@ def read_images(request: oip.ModelInferRequest, size: int, max_rows: int) -> Ima
         raise InvalidArgument(f"one input has {len(request.raw_input_contents)} raw_input_contents: send one")
     raw = request.raw_input_contents[0] if request.raw_input_contents else None
     if tensor.datatype == "BYTES":
-        encoded = tensor.contents.bytes_contents if raw is None else _split(raw, count)
-        _check_length("elements", len(encoded), count)
-        return ImageRows(size, encoded=encoded, count=count)
+        contents = tensor.contents.bytes_contents if raw is None else _split(raw, count)
+        _check_length("elements", len(contents), count)
+        return ImageRows(size, encoded=list(contents), count=count)
     elements = count * size * size * 3
     if raw is not None:
         _check_length("bytes of raw contents", len(raw), elements * _ITEM_BYTES[tensor.datatype])
@@ -94,7 +95,17 @@ def read_images(request: oip.ModelInferRequest, size: int, max_rows: int) -> Ima
     return ImageRows(size, values=values, datatype=tensor.datatype, count=count)
 
 
+def _only(tensors: Sequence[_Tensor], name: str, what: str) -> _Tensor:
+    """The one tensor that is asked for; their number is checked before any of them is looked at."""
+    if len(tensors) == 1 and tensors[0].name == name:
+        return tensors[0]
+    got = shown(tensors[0].name) if len(tensors) == 1 else len(tensors) or "none"
+    raise InvalidArgument(f"the model has one {what}, {name!r}: got {got}")
+
+
 def _rows(tensor: oip.ModelInferRequest.InferInputTensor, size: int) -> int:
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise InvalidArgument(f"{INPUT!r} must have at most 4 dimensions, got {len(tensor.shape)}")
     shape = list(tensor.shape)
     row = [size, size, 3]
     if tensor.datatype == "BYTES":
@@ -102,9 +113,8 @@ def _rows(tensor: oip.ModelInferRequest.InferInputTensor, size: int) -> int:
     elif tensor.datatype in _ITEM_BYTES:
         fits = len(shape) == 4 and shape[1:] == row
     else:
-        raise InvalidArgument(
-            f"{INPUT!r} is {tensor.datatype or 'of no data type'}: send UINT8 or FP32 pixels, or BYTES (image files)"
-        )
+        found = cut(tensor.datatype, 32) or "of no data type"
+        raise InvalidArgument(f"{INPUT!r} is {found}: send UINT8 or FP32 pixels, or BYTES (image files)")
     if not fits:
         wanted = "[N] or [N, 1]" if tensor.datatype == "BYTES" else f"[N, {size}, {size}, 3] (RGB, channels last)"
         raise InvalidArgument(f"{INPUT!r} as {tensor.datatype} must have shape {wanted}, got {shape}")
@@ -144,10 +154,7 @@ def read_wanted(request: oip.ModelInferRequest, output: str, classes: int) -> Wa
     """
     if not request.outputs:
         return Wanted()
-    if [wanted.name for wanted in request.outputs] != [output]:
-        names = ", ".join(repr(wanted.name) for wanted in request.outputs)
-        raise InvalidArgument(f"the model has one output, {output!r}: got {names}")
-    parameters = request.outputs[0].parameters
+    parameters = _only(request.outputs, output, "output").parameters
     _refuse_shared_memory(parameters)
     best, raw = 0, True
     if "classification" in parameters:

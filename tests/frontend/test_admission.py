@@ -10,7 +10,7 @@ from frontend.policy.admission import Admission
 
 
 def knowing(service: float, calls: int = 200, spread: float = 0.0) -> Admission:
-    admission = Admission(100)
+    admission = Admission()
     draw = random.Random(0)
     for _ in range(calls):
         admission.served(service + draw.uniform(-spread, spread))
@@ -18,7 +18,7 @@ def knowing(service: float, calls: int = 200, spread: float = 0.0) -> Admission:
 
 
 def test_nothing_is_refused_before_anything_is_known() -> None:
-    assert Admission(1).excess(5, 50, 0.001) == 0
+    assert Admission().excess(5, 50, 0.001) == 0
 
 
 def test_whoever_finds_an_idle_worker_is_admitted() -> None:
@@ -38,7 +38,7 @@ def test_uncertain_service_times_are_allowed_for() -> None:
 
 
 def test_images_that_wait_to_be_decoded_count() -> None:
-    admission = Admission(100)
+    admission = Admission()
     for before in range(20):
         admission.prepared(0.01 * (before + 1), before)
     assert admission.excess(0, 0, 0.001) == 0

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from collage.serving import Server, ServerSettings
-from collage.v1 import predict_pb2
+from collage.v1 import predict_pb2, predict_pb2_grpc
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
 from inference.service import InferenceServicer, RowAnswer
@@ -41,7 +41,7 @@ def best(answer: Any) -> list[int]:
 
 
 async def test_a_stock_client_learns_everything_about_the_model() -> None:
-    async with cluster(max_in_flight=48) as (_, server, _):
+    async with cluster(max_message_bytes=10_000) as (_, server, _):
         told = await triton("describe", server.port)
     assert (told["live"], told["ready"], told["model_ready"]) == (True, True, True)
     assert told["server"]["name"] == "collage"
@@ -52,7 +52,7 @@ async def test_a_stock_client_learns_everything_about_the_model() -> None:
     assert told["metadata"]["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": image_shape}]
     outputs = [{"name": "probabilities", "datatype": "FP32", "shape": ["-1", str(len(LABELS))]}]
     assert told["metadata"]["outputs"] == outputs
-    assert told["config"]["max_batch_size"] == 48
+    assert told["config"]["max_batch_size"] == (10_000 - 1024) // (3 * SIZE**2), "as many as a message has room for"
     assert told["config"]["input"] == [
         {"name": "image", "data_type": "TYPE_UINT8", "format": "FORMAT_NHWC", "dims": [side, side, "3"]}
     ]
@@ -134,10 +134,10 @@ async def test_a_stock_client_is_told_what_it_did_wrong() -> None:
         ({"model": "s", "data": rows(1), "name": "input"}, "INVALID_ARGUMENT", "one input, 'image': got 'input'"),
         ({"model": "s", "data": rows(1), "outputs": ["x"]}, "INVALID_ARGUMENT", "one output, 'probabilities'"),
         ({"model": "s", "data": files, "datatype": "BYTES"}, "INVALID_ARGUMENT", "row 1: not a JPEG, PNG"),
-        ({"model": "s", "data": rows(*9 * [1])}, "INVALID_ARGUMENT", "1 to 8 rows, this one has 9"),
+        ({"model": "s", "data": rows(*1025 * [1])}, "INVALID_ARGUMENT", "1 to 1024 rows, this one has 1025"),
         ({"model": "s", "data": rows(1), "request_id": 200 * "x"}, "INVALID_ARGUMENT", "longer than 128 bytes"),
     ]
-    async with cluster(max_in_flight=8) as (_, server, _):
+    async with cluster() as (_, server, _):
         answers = await triton("infer", server.port, [case for case, _, _ in cases])
         refused = await triton("stream", server.port, {"model": "s"})
         statistics = (await triton("describe", server.port))["statistics"]
@@ -194,25 +194,54 @@ async def test_all_rows_share_the_callers_time(given: str) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_rows_count_against_admission_and_a_batch_fails_as_a_whole() -> None:
-    slow = Slowness(**{f"a-{row}": 30.0 for row in range(3)})
-    async with cluster(slowness=slow, policy="none", max_in_flight=4) as (client, server, channel):
+async def test_rows_count_against_admission_and_a_caller_has_a_share() -> None:
+    slow = Slowness(**{f"a-{row}": 30.0 for row in range(4)})
+    async with cluster(slowness=slow, policy="none", max_in_flight=5, caller_share=0.8) as (_, server, channel):
         stub = oip_grpc.GRPCInferenceServiceStub(channel)
-        first = tensor(1, 2, 3)
+        first = tensor(1, 2, 3, 4, 5, 6)
         first.id = "a"
         holding = stub.ModelInfer(first, timeout=20)
         async with asyncio.timeout(5):
-            while len(slow.running) < 3:
+            while len(slow.running) < 4:
                 await asyncio.sleep(0.01)
-        with pytest.raises(grpc.aio.AioRpcError, match="row 1: 4 requests are in flight") as caught:
+        assert server.registry.get_sample_value("collage_in_flight") == 4, "the other rows wait for their turn"
+        with pytest.raises(grpc.aio.AioRpcError, match="row 0: this connection has 4 requests in flight") as caught:
             await stub.ModelInfer(tensor(1, 2), timeout=5)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert server.registry.get_sample_value("collage_in_flight") == 3
-        alone = await client.Predict(predict_pb2.PredictRequest(image=bytes.fromhex(png(image(6)))), timeout=5)
+        assert server.registry.get_sample_value("collage_refused_total", {"reason": "share"}) == 2, "both rows"
+        own_pool = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", own_pool) as other:
+            request = predict_pb2.PredictRequest(image=bytes.fromhex(png(image(6))))
+            alone = await predict_pb2_grpc.PredictServiceStub(other).Predict(request, timeout=5)
         assert alone.classes[0].index == 6
         holding.cancel()
         async with asyncio.timeout(5):
             while slow.running or server.registry.get_sample_value("collage_in_flight"):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_batch_of_any_size_is_fed_at_the_pace_of_the_workers() -> None:
+    labels = [row % len(LABELS) for row in range(300)]
+    async with cluster(policy="none", max_in_flight=24, max_bytes_in_flight=100_000) as (_, server, channel):
+        request = tensor(*labels)
+        wanted = request.outputs.add(name="probabilities")
+        wanted.parameters["classification"].int64_param = 1
+        answer = await oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+        found = answer.raw_output_contents[0]
+        assert [int(row.split(b":")[1]) for row in found.split(f"{BEST:f}".encode())[1:]] == labels
+        assert server.registry.get_sample_value("collage_requests_total", {"code": "OK"}) == 300
+
+
+async def test_a_batch_that_cannot_be_in_time_says_so() -> None:
+    slow = Slowness(**{f"b-{row}": 0.15 for row in range(200)})
+    async with cluster(slowness=slow, policy="none", max_in_flight=4) as (_, server, channel):
+        request = tensor(*200 * [1])
+        request.id = "b"
+        with pytest.raises(grpc.aio.AioRpcError, match=r"row \d+") as caught:
+            await oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=1)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        async with asyncio.timeout(5):
+            while server.registry.get_sample_value("collage_in_flight"):
                 await asyncio.sleep(0.01)
 
 
@@ -227,18 +256,23 @@ async def test_labels_and_version_are_of_the_model_that_answered() -> None:
         answered = (new, new)
         model = old
 
-        async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
+        async def run_rows(
+            self, images: ImageRows, ids: Sequence[str], timeout_s: float | None, caller: str
+        ) -> list[RowAnswer]:
             return [RowAnswer(said, model, "S_CNN", False, None, 0.0, 0.0) for model in self.answered]
 
     class NoDeadline:
         def time_remaining(self) -> None:
             return None
 
+        def peer(self) -> str:
+            return "ipv4:127.0.0.1:1"
+
         async def abort(self, code: grpc.StatusCode, text: str, trailing: object) -> None:
             raise LookupError(code, text)
 
     server = Server(ServerSettings(**LOCAL), CollectorRegistry(), [])
-    servicer, request = Switching(server, 4), tensor(1, 2)
+    servicer, request = Switching(server), tensor(1, 2)
     wanted = request.outputs.add(name="probabilities")
     wanted.parameters["classification"].int64_param = 1
     answer = await servicer.ModelInfer(request, NoDeadline())

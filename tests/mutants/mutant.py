@@ -20,6 +20,7 @@ TESTS = {
     "frontend/policy/ejection.py": [f"{_FRONTEND}balance.py"],
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
+    "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
     "frontend/policy/": _POLICY,
     "frontend/coding.py": [*_CODING, *_DISPATCH],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],

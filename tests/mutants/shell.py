@@ -11,26 +11,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("own answers not told to the group", "if job.group:\n                self._coding.answered(job, own)", ""),
             ("members that ended not told to the group", "if job.group:\n                self._coding.left(job)", ""),
             ("a hang-up not told to the policy", "self._feed(e.Gone(self._loop.time(), id))", ""),
-            ("requests in flight are never fewer", "self._in_flight -= 1", ""),
-            ("bytes in flight are never fewer", "self._bytes -= size", ""),
-            ("bytes of a request count as 0", "self._bytes += size", ""),
-            ("no bound of requests in flight", "if self._in_flight >= self._admission.most:", "if False:"),
-            (
-                "bound of requests in flight off by one",
-                "self._in_flight >= self._admission.most",
-                "self._in_flight > self._admission.most",
-            ),
-            (
-                "no bound of bytes in flight",
-                "elif self._bytes + size > self._settings.max_bytes and self._bytes:",
-                "elif False:",
-            ),
-            (
-                "a single large request is refused",
-                "> self._settings.max_bytes and self._bytes:",
-                "> self._settings.max_bytes:",
-            ),
-            ("nobody is refused whose time is too short", "if retry_after_s <= 0:\n                return", "return"),
+            ("nobody is refused whose time is too short", "if excess > 0:", "if False:"),
             (
                 "refusals name no time to come again",
                 "max(retry_after_s, self._admission.service, SHORTEST_RETRY_S)",
@@ -157,6 +138,26 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "for call in list(self._calls.values()):\n            call.cancel()\n        await",
                 "await",
             ),
+        ],
+    ),
+    (
+        "frontend/policy/shares.py",
+        [
+            ("requests in flight are never fewer", "self.all.add(-requests, -size)", "self.all.add(0, -size)"),
+            ("bytes in flight are never fewer", "self.all.add(-requests, -size)", "self.all.add(-requests, 0)"),
+            ("bytes of a request count as 0", "self.all.add(requests, size)", "self.all.add(requests, 0)"),
+            ("no bound of requests in flight", "if held.requests + requests > self.most:", "if False:"),
+            (
+                "bound of requests in flight off by one",
+                "held.requests + requests > self.most:",
+                "held.requests + requests > self.most + 1:",
+            ),
+            (
+                "no bound of bytes in flight",
+                "if size and held.size and held.size + size > self.most_bytes:",
+                "if False:",
+            ),
+            ("a single large request is refused", "if size and held.size and held", "if size and held"),
         ],
     ),
     (

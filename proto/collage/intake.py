@@ -1,0 +1,245 @@
+"""What callers may have a server hold: calls that are open, and messages that are not complete yet.
+
+gRPC reads a unary call's message before any code of ours runs, waits for one that never comes, and keeps it until the
+answer is delivered. So it is shown streams only, and every message is read here: within limits, and let go at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from collage import wire
+from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable, abort
+from collage.memory import in_use
+
+MAX_CALLS = 4096
+"""Calls that may be open at once, streams and answers that nobody reads included; a connection may have a quarter."""
+MESSAGE_S = 30.0
+"""Longest that a call's message may take to arrive, in seconds."""
+MAX_HELD_BYTES = 256 * 1024 * 1024
+"""What a process may hold beyond what it holds when it starts, before it ends calls with unfinished messages."""
+SMALL_BYTES = 4096
+"""Largest message of a method that takes no images."""
+CHECKED_BYTES = 64 * 1024
+"""Messages up to this size cannot take much memory, whatever is in them."""
+REASONS = ("open", "unfinished", "late", "draining", "message")
+_LINGERS_S = 0.05  # a message that takes longer than this waits for its sender
+_FEW = 16  # unfinished messages that are left alone: they cannot hold much
+_RETRY_S = 0.1
+_EXEMPT = "/grpc.health.v1.Health/"
+_DRAINING = "this process is shutting down: send to another one"
+
+
+class _Read:
+    """A message that is being read: by which task, since when, and why it was given up."""
+
+    __slots__ = ("context", "error", "since", "single", "task")
+
+    def __init__(self, context: Any, since: float, single: bool) -> None:
+        self.context, self.since, self.single = context, since, single
+        self.task = asyncio.current_task()
+        self.error: ServiceError | None = None
+
+    def give_up(self, error: ServiceError) -> None:
+        """Have the reader raise an error; nothing is read any more."""
+        if self.error is None and self.task is not None:
+            self.error = error
+            self.task.cancel()
+
+
+class Intake:
+    """Stands between gRPC and the servicers of one server, whose handlers go through ``guard``.
+
+    Calls beyond ``most`` are refused, and so are new ones while ``draining`` is set, health excepted. ``refused`` is
+    told the reason whenever a call or a message is. ``held`` is a function that says what the process holds, and
+    ``limit`` how much that may be: beyond it, the connection with most unfinished messages loses their calls.
+    """
+
+    def __init__(
+        self,
+        draining: asyncio.Event,
+        refused: Callable[[str], None],
+        *,
+        most: int = MAX_CALLS,
+        limit: int = MAX_HELD_BYTES,
+        held: Callable[[], int] = in_use,
+    ) -> None:
+        self._draining, self._refused = draining, refused
+        self._most, self._held = most, held
+        self._limit = held() + limit
+        self._open = 0
+        self._last_call = float("-inf")
+        self._reads: dict[_Read, None] = {}  # in the order of their beginnings
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many calls are open: their status was not delivered yet."""
+        return self._open
+
+    def guard(self, handlers: grpc.GenericRpcHandler) -> grpc.GenericRpcHandler:
+        """The same methods behind this intake."""
+        return _Guarded(self, handlers)
+
+    async def lull(self, longest_s: float, seconds: float = 0.1) -> None:
+        """Wait until no call has come for a while, a shorter one the longer that takes; ``longest_s`` at most."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while (share := 1 - (loop.time() - started) / longest_s if longest_s else 0.0) > 0:
+            quiet = loop.time() - self._last_call
+            if quiet >= seconds * share:
+                return
+            await asyncio.sleep(min(seconds * share - quiet, 0.01))
+
+    def enter(self, method: str, context: Any) -> None:
+        """Count a call until its status is delivered; raises a ServiceError if it is refused."""
+        self._open += 1
+        context.add_done_callback(self._left)
+        if method.startswith(_EXEMPT):
+            return
+        self._last_call = asyncio.get_running_loop().time()
+        if self._draining.is_set():
+            self._refused("draining")
+            raise Unavailable(_DRAINING)
+        if self._open > self._most:
+            self._refused("open")
+            raise ResourceExhausted(f"{self._open - 1} calls are open already: try again later", _RETRY_S)
+
+    def _left(self, context: object) -> None:
+        self._open -= 1
+
+    async def read(self, context: Any, single: bool) -> Any:
+        """The next message of a call as bytes, or EOF; raises a ServiceError if it is given up.
+
+        ``single`` is the only message of its call, which has to come soon.
+        """
+        loop = asyncio.get_running_loop()
+        read = _Read(context, loop.time(), single)
+        self._reads[read] = None
+        if self._timer is None:
+            self._timer = loop.call_later(_LINGERS_S, self._review)
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if read.error is None or read.task is None or read.task.uncancel():
+                raise  # the caller is gone
+            raise read.error from None
+        finally:
+            del self._reads[read]
+
+    def parse(self, raw: bytes, parser: Callable[[bytes], Any]) -> Any:
+        """The message in these bytes; raises a ServiceError if there is none, or none that anybody needs."""
+        kind: Any = parser.__self__  # type: ignore[attr-defined]  # a message class's FromString
+        try:
+            most = wire.limit(kind.DESCRIPTOR, SMALL_BYTES)
+            if most is not None and len(raw) > most:
+                raise InvalidArgument(f"the message has {len(raw)} bytes: this method takes at most {most}")
+            if len(raw) > CHECKED_BYTES:
+                wire.check(raw, kind.DESCRIPTOR)
+            return parser(raw)
+        except DecodeError:
+            self._refused("message")
+            raise InvalidArgument(f"the message is no {kind.DESCRIPTOR.name}: send one") from None
+        except ServiceError:
+            self._refused("message")
+            raise
+
+    def _review(self) -> None:
+        """Give up messages that take too long, or whose connection makes the process hold too much."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_LINGERS_S, self._review) if self._reads else None
+        now = loop.time()
+        lingering = [read for read in self._reads if read.error is None and read.since <= now - _LINGERS_S]
+        for read in lingering:
+            if read.single and self._draining.is_set():
+                self._give_up(read, "draining", Unavailable(_DRAINING))
+            elif read.single and read.since <= now - MESSAGE_S:
+                self._give_up(read, "late", DeadlineExceeded(f"the message was not complete after {MESSAGE_S:.0f} s"))
+        left = [read for read in lingering if read.error is None]
+        if len(left) > _FEW and self._held() > self._limit:
+            peers = Counter(read.context.peer() for read in left)
+            worst = max(peers, key=peers.__getitem__)
+            for read in left:
+                if read.context.peer() == worst:
+                    told = "too many messages are unfinished here: try again later, and send each at once"
+                    self._give_up(read, "unfinished", ResourceExhausted(told, _RETRY_S))
+
+    def _give_up(self, read: _Read, reason: str, error: ServiceError) -> None:
+        self._refused(reason)
+        read.give_up(error)
+
+
+class Messages:
+    """The messages of a stream as they come. One that is bad raises InvalidArgument, and the next one may be good."""
+
+    def __init__(self, intake: Intake, context: Any, parser: Callable[[bytes], Any]) -> None:
+        self._intake, self._context, self._parser = intake, context, parser
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        raw = await self._intake.read(self._context, single=False)
+        if raw is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return self._intake.parse(raw, self._parser)
+
+
+class _Guarded(grpc.GenericRpcHandler):
+    """Methods of services as gRPC is to see them: all of them take streams of bytes."""
+
+    def __init__(self, intake: Intake, handlers: grpc.GenericRpcHandler) -> None:
+        self._intake, self._handlers = intake, handlers
+        self._known: dict[str, Any] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a method; None if it is not here."""
+        method = handler_call_details.method
+        if (known := self._known.get(method)) is None:
+            if (handler := self._handlers.service(handler_call_details)) is None:
+                return None
+            known = self._known[method] = self._guarded(method, handler)
+        return known
+
+    def _guarded(self, method: str, handler: Any) -> Any:
+        intake, parser = self._intake, handler.request_deserializer
+        behaviour = getattr(
+            handler,
+            ("unary_" if not handler.request_streaming else "stream_")
+            + ("stream" if handler.response_streaming else "unary"),
+        )
+
+        async def take(requests: object, context: Any) -> Any:
+            try:
+                intake.enter(method, context)
+                if handler.request_streaming:
+                    message = Messages(intake, context, parser)
+                else:
+                    raw = await intake.read(context, single=True)
+                    if raw is grpc.aio.EOF:
+                        raise InvalidArgument("the call ended without a message: send one")
+                    message = intake.parse(raw, parser)
+                    del raw
+            except ServiceError as error:
+                await abort(context, error)
+            answer = behaviour(message, context)
+            del message  # whoever answers lets go of it as soon as possible
+            if not isinstance(answer, AsyncIterator):
+                return await answer
+            async for response in answer:
+                await context.write(response)
+            return None
+
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(take, None, handler.response_serializer)
