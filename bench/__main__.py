@@ -35,6 +35,7 @@ COMMANDS = {
     "sweep": Command("bench.simulator.sweep", "simulate many settings, regimes and loads for a report"),
     "report": Command("bench.report.comparison", "draw a report from the figures of experiments and sweeps"),
     "speed": Command("bench.runs.speed", "measure what the frontend costs"),
+    "hostile": Command("bench.runs.hostile", "attack a frontend in every way that callers can"),
     "overload": Command("bench.runs.overload", "offer more requests than a cluster can serve", DEVELOPMENT),
     "soak": Command("bench.runs.soak", "send many requests while workers die and freeze", DEVELOPMENT),
     "monitoring": Command("bench.runs.monitoring", "try every dashboard and alert on a real Prometheus", DEVELOPMENT),
