@@ -68,6 +68,7 @@ class Dispatcher:
         self._executor, self._settings, self._record = executor, settings, record
         self._admission = Admission()
         self._shares = Shares(settings.max_in_flight, settings.max_bytes, settings.caller_share)
+        base.listeners.append(lambda: self._shares.resize(base.ready))
         self._preparing = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)

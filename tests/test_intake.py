@@ -232,22 +232,36 @@ async def test_calls_are_counted_until_their_status_is_delivered() -> None:
     rig = Rig(most=2)
     first, second, third = FakeContext(), FakeContext(), FakeContext()
     for context in (first, second):
-        rig.intake.enter(RUN, context)
+        assert rig.intake.enter(RUN, context)
     with pytest.raises(ResourceExhausted, match="2 calls are open already: try again later") as caught:
         rig.intake.enter(RUN, third)
     assert caught.value.retry_after_s == 0.1
     assert rig.reasons == {"open": 1}
     third.end()
-    rig.intake.enter(HEALTH, FakeContext())
+    assert rig.intake.enter(HEALTH, FakeContext()), "probes are always taken"
     assert rig.intake.calls == 3
     first.end()
     second.end()
-    rig.intake.enter(RUN, FakeContext())
+    fourth = FakeContext()
+    assert rig.intake.enter(RUN, fourth)
+    fourth.end()
     rig.draining.set()
-    with pytest.raises(Unavailable, match="shutting down: send to another one"):
-        rig.intake.enter(RUN, FakeContext())
-    rig.intake.enter(HEALTH, FakeContext())
-    assert rig.reasons == {"open": 1, "draining": 1}
+    assert not rig.intake.enter(RUN, FakeContext())
+    assert rig.intake.enter(HEALTH, FakeContext())
+
+
+@pytest.mark.looptime
+async def test_callers_are_turned_away_when_no_call_can_follow() -> None:
+    rig, loop = Rig(), asyncio.get_running_loop()
+    started = loop.time()
+    for stopped, after in ((False, 0.25), (True, 0.0)):
+        if stopped:
+            rig.intake.stopped()
+        started = loop.time()
+        with pytest.raises(Unavailable, match="shutting down: send to another one"):
+            await rig.intake.turn_away()
+        assert loop.time() - started == pytest.approx(after)
+    assert rig.reasons == {"draining": 2}
 
 
 @pytest.mark.looptime

@@ -89,6 +89,12 @@ def _ends(raw: RawConnection, calls: int) -> Ends:
     return ends + Counter({"open": calls - ends.total()})
 
 
+async def nobody(victim: Victim, share: float) -> Ends:
+    """Nothing, to see how the bystander fares without an attack."""
+    await asyncio.sleep(HOLD_S)
+    return Counter(OK=1)
+
+
 async def unread_stream(victim: Victim, share: float) -> Ends:
     """One stream of large messages, and no answer is read."""
 
@@ -312,6 +318,7 @@ async def closed_loop(victim: Victim, share: float) -> Ends:
 
 REFUSED = frozenset({"RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "open"})
 ATTACKS = {
+    "nobody": Attack("nothing", nobody, frozenset({"OK"})),
     "unread stream": Attack("a stream of 200 messages of 16 MB, answers not read", unread_stream, REFUSED),
     "unread answers": Attack("77 calls of 16 MB, answers not read", unread_unary, REFUSED),
     "unfinished messages": Attack("118 calls of 16 MB without their last bytes", unfinished, REFUSED),

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.cluster.local import Child
-from bench.cluster.rig import Bench
+from bench.cluster.rig import CORES, Bench
 from bench.measured import quantile
 from bench.offer.attacks import ATTACKS, Victim
 from collage.cli import show
@@ -162,7 +163,7 @@ async def measure(name: str, frontend: Child, victim: Victim, share: float) -> d
     line |= {
         "refused": refused(counted, await frontend.metrics()),
         "peak_rss_bytes": most,
-        "bystanders": seen.statuses.total(),
+        "bystanders": " ".join(f"{count} {status}" for status, count in seen.statuses.items()),
         "bystanders_ok": seen.ok_share,
         "bystanders_p99_s": quantile(seen.waited, 0.99),
         **{f"left_{key.split('_', 1)[1]}": value for key, value in over.items()},
@@ -178,8 +179,9 @@ async def run(args: argparse.Namespace) -> list[dict[str, Scalar]]:
         async with Bench(Path(folder)) as bench:
             addresses = await bench.workers("hostile", WORKERS, SIZE, args.service_s)
             for name in args.attacks:
-                frontend = await bench.frontend("hostile", addresses, "--health-port", str(args.health_port))
-                victim = Victim(frontend.port, args.health_port, frontend.metrics_port, "instant", SIZE)
+                health_port = free_port()
+                frontend = await bench.frontend("hostile", addresses, "--health-port", str(health_port))
+                victim = Victim(frontend.port, health_port, frontend.metrics_port, "instant", SIZE)
                 try:
                     rows.append(await measure(name, frontend, victim, args.share))
                 finally:
@@ -211,10 +213,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), help="which (all)")
     parser.add_argument("--share", type=float, default=1.0, help="part of the calls of each attack (%(default)s)")
     parser.add_argument("--service-s", type=float, default=0.002, help="seconds per request in a worker (%(default)s)")
-    parser.add_argument("--health-port", type=int, default=0, help="of the frontend (a free one)")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
-    args.health_port = args.health_port or free_port()
     rows = asyncio.run(run(args))
     write_figures("hostile", rows, directory=args.out)
     show(
@@ -226,8 +226,6 @@ def main(argv: Sequence[str]) -> int:
 
 def free_port() -> int:
     """A port that nobody uses now."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -235,7 +233,7 @@ def free_port() -> int:
 
 def _attack(name: str, victim: str, share: str) -> None:
     """What the process of an attack does."""
-    os.nice(5)
+    os.sched_setaffinity(0, {CORES[-1]})  # not the frontend's, which would be an attack of its own
     print(json.dumps(asyncio.run(ATTACKS[name].run(Victim(**json.loads(victim)), float(share)))))  # type: ignore[arg-type]
 
 

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+FEWEST = 128
+"""Requests that one caller may have in flight, at least: as many as a connection may have calls."""
+QUEUED = 16
+"""Calls that a worker queues, unless its operator says otherwise: all of them together are all the room there is."""
+
 
 @dataclass(slots=True)
 class Held:
@@ -23,15 +28,21 @@ class Held:
 class Shares:
     """The room for ``most`` requests and ``most_bytes``, of which one caller may have the share ``share``, 0 to 1.
 
-    A caller is a name, "" for one that has no limit of its own. The first request is always taken, whatever its size.
+    There is no more room for requests than workers have in their queues; ``resize`` says how many workers there are. A
+    caller is a name, "" for one that has no limit of its own. The first request is taken whatever its size.
     """
 
     def __init__(self, most: int, most_bytes: int, share: float) -> None:
         self.most, self.most_bytes = most, most_bytes
-        self.most_of_one = max(1, int(most * share))
-        self._bytes_of_one = most_bytes * share
+        self._share, self._bytes_of_one = share, most_bytes * share
+        self.resize(most)
         self.all = Held()
         self._callers: dict[str, Held] = {}
+
+    def resize(self, workers: int) -> None:
+        """There are ``workers`` now."""
+        room = min(self.most, QUEUED * workers) if self._share < 1 else self.most
+        self.most_of_one = max(1, min(int(self.most * self._share), max(FEWEST, int(room * self._share))))
 
     def refusal(self, caller: str, requests: int, size: int) -> tuple[str, str] | None:
         """Why there is no room: the reason (count, bytes or share) and a text. None if there is."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-MAX_STREAMS = 1024
-"""Calls that one connection may have open at once; a client keeps further ones back."""
+MAX_STREAMS = 128
+"""Calls that one connection may have open at once. A client keeps further ones back, so that a burst of one caller is
+no queue for the others; more can be under way in a stream."""
 
 
 def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, int]]:
@@ -17,9 +18,10 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
-        # Bursts wait for their turn. Without the first two gRPC cancels what waits, without the third it has no bound.
+        # Calls wait for their turn. Without any of the next three gRPC cancels or refuses some, uncounted.
         ("grpc.server.max_pending_requests", 1_000_000),
         ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
+        ("grpc.http.overload_protection", 0),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.max_connection_idle_ms", 300_000),

@@ -7,9 +7,10 @@ answer is delivered. So it is shown streams only, and every message is read here
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import grpc
 import grpc.aio
@@ -20,7 +21,7 @@ from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted,
 from collage.memory import in_use
 
 MAX_CALLS = 4096
-"""Calls that may be open at once, streams and answers that nobody reads included; a connection may have a quarter."""
+"""Calls that may be open at once, streams and answers that nobody reads included."""
 MESSAGE_S = 30.0
 """Longest that a call's message may take to arrive, in seconds."""
 MAX_HELD_BYTES = 256 * 1024 * 1024
@@ -33,6 +34,7 @@ REASONS = ("open", "unfinished", "late", "draining", "message")
 _LINGERS_S = 0.05  # a message that takes longer than this waits for its sender
 _FEW = 16  # unfinished messages that are left alone: they cannot hold much
 _RETRY_S = 0.1
+_PARKED_S = 0.25
 _EXEMPT = "/grpc.health.v1.Health/"
 _DRAINING = "this process is shutting down: send to another one"
 
@@ -74,6 +76,7 @@ class Intake:
         self._draining, self._refused = draining, refused
         self._most, self._held = most, held
         self._limit = held() + limit
+        self._stopped = asyncio.Event()
         self._open = 0
         self._last_call = float("-inf")
         self._reads: dict[_Read, None] = {}  # in the order of their beginnings
@@ -98,19 +101,32 @@ class Intake:
                 return
             await asyncio.sleep(min(seconds * share - quiet, 0.01))
 
-    def enter(self, method: str, context: Any) -> None:
-        """Count a call until its status is delivered; raises a ServiceError if it is refused."""
+    def enter(self, method: str, context: Any) -> bool:
+        """Count a call until its status is delivered; False if it is to be turned away, ResourceExhausted at once."""
         self._open += 1
         context.add_done_callback(self._left)
         if method.startswith(_EXEMPT):
-            return
+            return True
         self._last_call = asyncio.get_running_loop().time()
-        if self._draining.is_set():
-            self._refused("draining")
-            raise Unavailable(_DRAINING)
         if self._open > self._most:
             self._refused("open")
             raise ResourceExhausted(f"{self._open - 1} calls are open already: try again later", _RETRY_S)
+        return not self._draining.is_set()
+
+    async def turn_away(self) -> NoReturn:
+        """Raise Unavailable, as soon as gRPC takes no more calls.
+
+        Callers who call again at once would otherwise always have a call on its way, which gRPC drops when it stops.
+        """
+        self._refused("draining")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PARKED_S):
+                await self._stopped.wait()
+        raise Unavailable(_DRAINING)
+
+    def stopped(self) -> None:
+        """GRPC takes no more calls."""
+        self._stopped.set()
 
     def _left(self, context: object) -> None:
         self._open -= 1
@@ -218,7 +234,8 @@ class _Guarded(grpc.GenericRpcHandler):
 
         async def take(requests: object, context: Any) -> Any:
             try:
-                intake.enter(method, context)
+                if not intake.enter(method, context):
+                    await intake.turn_away()
                 if handler.request_streaming:
                     message = Messages(intake, context, parser)
                 else:

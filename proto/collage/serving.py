@@ -191,9 +191,12 @@ class Server:
         self._health.set(False, closed=True)
         await asyncio.sleep(self.settings.drain_delay_s)
         self.draining.set()
-        # gRPC drops calls that it has and has not handed over when it stops: they are refused before, with a status.
+        # When gRPC stops it drops the calls that it has not handed over yet: there should be none.
         await self._intake.lull(min(LULL_S, self.settings.drain_s))
-        await self.grpc.stop(self.settings.drain_s)
+        stopping = asyncio.create_task(self.grpc.stop(self.settings.drain_s))
+        await asyncio.sleep(0.01)
+        self._intake.stopped()
+        await stopping
         if self._probes:
             await self._probes.stop(None)
         if self._metrics is not None:

@@ -52,6 +52,17 @@ def test_a_share_is_at_least_one_request_and_at_most_all(share: float) -> None:
     assert shares.most_of_one == (3 if share == 1 else 1)
 
 
+@pytest.mark.parametrize(
+    ("share", "workers", "most"), [(0.5, 0, 128), (0.5, 9, 128), (0.5, 36, 288), (0.5, 900, 512), (1.0, 9, 1024)]
+)
+def test_a_caller_has_half_of_what_workers_queue_but_as_much_as_a_connection(
+    share: float, workers: int, most: int
+) -> None:
+    shares = Shares(most=1024, most_bytes=1000, share=share)
+    shares.resize(workers)
+    assert shares.most_of_one == most
+
+
 def test_a_caller_without_a_name_has_no_share_of_its_own() -> None:
     shares = Shares(most=4, most_bytes=1000, share=0.5)
     for _ in range(4):
