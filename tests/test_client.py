@@ -40,6 +40,20 @@ async def test_pixels_travel_as_a_tensor_and_uncoded_answers_have_no_cell() -> N
     assert answer.cell is None
 
 
+class Ending(FakePredictService):
+    """Drops calls as a server does that ends while they are on their way."""
+
+    async def Predict(self, request: predict_pb2.PredictRequest, context: Any) -> predict_pb2.PredictResponse:
+        await context.abort(grpc.StatusCode.CANCELLED, "")
+        raise AssertionError
+
+
+async def test_a_call_that_the_server_dropped_may_be_sent_again() -> None:
+    async with serving(Ending()) as server, Client(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(ClientError, match=r"^UNAVAILABLE: 127.0.0.1:\d+ dropped the call: try again"):
+            await client.predict(b"\x01")
+
+
 async def test_failures_carry_the_status_and_its_text() -> None:
     async with serving(FakePredictService()) as server, Client(f"127.0.0.1:{server.port}") as client:
         with pytest.raises(ClientError, match=r"^INVALID_ARGUMENT: the image is empty: send") as invalid:

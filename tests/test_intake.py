@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bench.offer.raw import RawConnection
+from collage.channels import MAX_STREAMS
 from collage.errors import InvalidArgument, ResourceExhausted, ServiceError, Unavailable, boundary
 from collage.intake import MESSAGE_S, Intake
 from collage.serving import Server, ServerSettings, max_connections
@@ -51,10 +53,13 @@ class Echo(model_pb2_grpc.ModelServiceServicer):
 
 
 @asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[tuple[Server, Echo]]:
+async def served(
+    before: Callable[[Server], object] = lambda server: None, **settings: Any
+) -> AsyncIterator[tuple[Server, Echo]]:
     local = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "health_port": 0, "drain_s": 0.0}
     server, echo = Server(ServerSettings(**{**local, **settings}), CollectorRegistry(), []), Echo()
     model_pb2_grpc.add_ModelServiceServicer_to_server(echo, server.grpc)
+    before(server)
     await server.start()
     async with asyncio.timeout(BOUND_S):
         yield server, echo
@@ -130,6 +135,49 @@ async def test_bytes_that_are_no_message_are_refused_and_a_stream_goes_on() -> N
         assert await raw.ended(1, BOUND_S)
         assert raw.counts() == {"INVALID_ARGUMENT": 1}
         assert refused(server, "message") == 1
+
+
+async def test_a_burst_waits_for_its_turn_and_is_no_queue_for_others() -> None:
+    async with served() as (server, echo):
+        request = model_pb2.RunRequest(request_id="slow")
+        own_pool = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", own_pool) as channel:
+            stub = model_pb2_grpc.ModelServiceStub(channel)
+            burst = [asyncio.ensure_future(stub.Run(request, timeout=BOUND_S)) for _ in range(600)]
+            while echo.waiting < MAX_STREAMS:
+                await asyncio.sleep(0.01)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", own_pool) as other:
+                assert (await model_pb2_grpc.ModelServiceStub(other).Run(model_pb2.RunRequest())).queue_s == 1
+            assert echo.waiting == MAX_STREAMS
+            echo.go.set()
+            assert {answer.queue_s for answer in await asyncio.gather(*burst)} == {1.0}
+
+
+async def test_whoever_answers_a_message_is_the_only_one_who_holds_it() -> None:
+    class Message:
+        pass
+
+    class Holder(model_pb2_grpc.ModelServiceServicer):
+        @boundary
+        async def GetModelInfo(self, request: Any, context: Any) -> model_pb2.GetModelInfoResponse:
+            held = weakref.ref(request)
+            del request
+            return model_pb2.GetModelInfoResponse(name="held" if held() else "let go")
+
+    class Parser:
+        DESCRIPTOR = model_pb2.GetModelInfoRequest.DESCRIPTOR
+
+        def parse(self, raw: bytes) -> Message:
+            return Message()
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        Holder().GetModelInfo, Parser().parse, model_pb2.GetModelInfoResponse.SerializeToString
+    )
+    methods = grpc.method_handlers_generic_handler("a.Holder", {"Hold": handler})
+    add = served(before=lambda server: server.grpc.add_generic_rpc_handlers((methods,)))
+    async with add as (server, _), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        hold: Any = channel.unary_unary("/a.Holder/Hold", None, model_pb2.GetModelInfoResponse.FromString)
+        assert (await hold(b"", timeout=BOUND_S)).name == "let go"
 
 
 async def test_no_more_connections_are_accepted_than_leave_files_for_the_rest() -> None:

@@ -15,7 +15,7 @@ import pytest
 from collage.client import Client, ClientError, Prediction, SyncClient
 from collage.sync import AHEAD
 from tests.bench.fakes import FakePredictService, serving
-from tests.test_client import NOBODY, WRONG, Busy, Leaving
+from tests.test_client import NOBODY, WRONG, Busy, Ending, Leaving
 
 Use = Callable[[SyncClient], Any]
 
@@ -40,6 +40,12 @@ def test_methods_and_arguments_are_those_of_the_asyncio_client() -> None:
         }
 
     assert signatures(SyncClient) == signatures(Client)
+
+
+async def test_a_call_that_the_server_dropped_may_be_sent_again() -> None:
+    with pytest.raises(ClientError, match="dropped the call: try again") as caught:
+        await using(Ending(), lambda client: client.predict(b"\x01"))
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_predict_health_and_model() -> None:

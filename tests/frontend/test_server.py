@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -320,6 +321,25 @@ async def test_a_request_id_that_is_unanswered_yet_is_refused_alone() -> None:
         answers = [message async for message in call]
     assert [message.error.code for message in answers[:2]] == [grpc.StatusCode.ALREADY_EXISTS.value[0]] * 2
     assert [message.response.classes[0].label for message in answers[2:]] == ["d"]
+
+
+async def test_no_message_ends_a_stream_and_none_is_repeated_at_length() -> None:
+    async with cluster(policy="none") as (_, _, channel):
+        call: Any = channel.stream_stream(
+            "/collage.v1.PredictService/PredictStream", None, predict_pb2.PredictStreamResponse.FromString
+        )(timeout=20)
+        endless = PredictRequest(request_id="x" * 10_000_000, tensor=to_tensor(image(3)))
+        good = PredictRequest(request_id="good", tensor=to_tensor(image(3)))
+        await call.write(b"\xff\xff")
+        for request in (endless, good):
+            await call.write(predict_pb2.PredictStreamRequest(request=request).SerializeToString())
+        await call.done_writing()
+        garbage, long, answer = [response async for response in call]
+    assert (garbage.request_id, garbage.error.message) == ("", "the message is no PredictStreamRequest: send one")
+    assert long.request_id == "x" * 128
+    assert long.error.message == "request_id is longer than 128 bytes: send a shorter one"
+    assert garbage.error.code == long.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert (answer.request_id, answer.response.classes[0].label) == ("good", "d")
 
 
 async def test_a_refusal_carries_when_to_come_again() -> None:
