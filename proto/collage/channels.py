@@ -23,7 +23,7 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str
         ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
         ("grpc.http.overload_protection", 0),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
-        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.server_handshake_timeout_ms", 5_000),
         ("grpc.max_connection_idle_ms", 300_000),
         ("grpc.http2.bdp_probe", 0),  # it lets peers send megabytes ahead on every stream, read or not
     ]

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from collage.channels import MAX_MESSAGE_BYTES, server_options
 from collage.health import Health
-from collage.intake import REASONS, SMALL_BYTES, Intake
+from collage.intake import MAX_HELD_BYTES, REASONS, SMALL_BYTES, Intake
 from collage.logs import JsonFormatter, TextFormatter
 from collage.security import ServerTls, TokenCheck, Tokens
 
@@ -125,9 +125,11 @@ class Server:
         registry: CollectorRegistry,
         services: Sequence[str],
         options: Sequence[tuple[str, int]] = (),
+        held_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         """``services`` are the full names of the services that the caller adds to ``grpc``; ``options`` go to gRPC.
 
+        ``held_bytes`` is what the process may hold more than now, before calls with unfinished messages are ended.
         Raises SecurityError for certificates, keys or tokens that cannot be used.
         """
         self.settings = settings
@@ -138,7 +140,7 @@ class Server:
             "collage_calls_refused_total", "Calls and messages refused unread, by reason", ["reason"], registry=registry
         )
         children = {reason: refused.labels(reason) for reason in REASONS}
-        self._intake = Intake(self.draining, lambda reason: children[reason].inc())
+        self._intake = Intake(self.draining, lambda reason: children[reason].inc(), limit=held_bytes)
         self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors, self._intake)
         self._credentials: grpc.ServerCredentials | None = None
         if settings.tls_cert and settings.tls_key:

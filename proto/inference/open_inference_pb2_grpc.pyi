@@ -40,8 +40,9 @@ class GRPCInferenceServiceStub:
       `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
       `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
-    Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
-    fails with its first failing row, and the others are cancelled.
+    Every row is a request of its own: it is protected, answered and counted alone. Rows go to workers as these have room,
+    within the caller's time. A batch is answered as a whole; it fails with its first failing row, and the others are
+    cancelled.
 
     Response parameters, about all rows in order: `source` (string, comma-separated: a name of
     collage.v1.Source without its prefix, such as S_CNN or COLLAGE),
@@ -95,8 +96,9 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
       `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
       `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
-    Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
-    fails with its first failing row, and the others are cancelled.
+    Every row is a request of its own: it is protected, answered and counted alone. Rows go to workers as these have room,
+    within the caller's time. A batch is answered as a whole; it fails with its first failing row, and the others are
+    cancelled.
 
     Response parameters, about all rows in order: `source` (string, comma-separated: a name of
     collage.v1.Source without its prefix, such as S_CNN or COLLAGE),
@@ -146,8 +148,9 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
       `classification` = n it is BYTES [N, n] instead, each element "probability:index:label", the most probable first;
       `box`, FP32 [N, 4], for localisation: left, top, right, bottom in shares of the image's sides, 0 to 1.
 
-    Every row is a request of its own: it is protected, answered and counted alone. A batch is answered as a whole; it
-    fails with its first failing row, and the others are cancelled.
+    Every row is a request of its own: it is protected, answered and counted alone. Rows go to workers as these have room,
+    within the caller's time. A batch is answered as a whole; it fails with its first failing row, and the others are
+    cancelled.
 
     Response parameters, about all rows in order: `source` (string, comma-separated: a name of
     collage.v1.Source without its prefix, such as S_CNN or COLLAGE),

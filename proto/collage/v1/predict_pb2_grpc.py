@@ -68,8 +68,9 @@ class PredictServiceServicer(object):
 
     def PredictStream(self, request_iterator, context):
         """Classifies images as they come; answers arrive in completion order and are matched by request_id.
-        A bad request ends with an error in its own response, never the stream. If the stream ends otherwise than with OK
-        (UNAVAILABLE: the frontend shuts down), requests without a response were not answered.
+        A bad request ends with an error in its own response, never the stream; so does a message that cannot be parsed. If
+        the stream ends otherwise than with OK (UNAVAILABLE: the frontend shuts down), requests without a response were not
+        answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

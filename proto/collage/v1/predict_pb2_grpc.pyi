@@ -42,8 +42,9 @@ class PredictServiceStub:
     """Classifies one image."""
     PredictStream: _grpc.StreamStreamMultiCallable[_predict_pb2.PredictStreamRequest, _predict_pb2.PredictStreamResponse]
     """Classifies images as they come; answers arrive in completion order and are matched by request_id.
-    A bad request ends with an error in its own response, never the stream. If the stream ends otherwise than with OK
-    (UNAVAILABLE: the frontend shuts down), requests without a response were not answered.
+    A bad request ends with an error in its own response, never the stream; so does a message that cannot be parsed. If
+    the stream ends otherwise than with OK (UNAVAILABLE: the frontend shuts down), requests without a response were not
+    answered.
     """
 
 @_typing.type_check_only
@@ -60,8 +61,9 @@ class PredictServiceAsyncStub(PredictServiceStub):
     """Classifies one image."""
     PredictStream: _aio.StreamStreamMultiCallable[_predict_pb2.PredictStreamRequest, _predict_pb2.PredictStreamResponse]  # type: ignore[assignment]
     """Classifies images as they come; answers arrive in completion order and are matched by request_id.
-    A bad request ends with an error in its own response, never the stream. If the stream ends otherwise than with OK
-    (UNAVAILABLE: the frontend shuts down), requests without a response were not answered.
+    A bad request ends with an error in its own response, never the stream; so does a message that cannot be parsed. If
+    the stream ends otherwise than with OK (UNAVAILABLE: the frontend shuts down), requests without a response were not
+    answered.
     """
 
 class PredictServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,8 +89,9 @@ class PredictServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_predict_pb2.PredictStreamResponse], _abc.AsyncIterator[_predict_pb2.PredictStreamResponse]]:
         """Classifies images as they come; answers arrive in completion order and are matched by request_id.
-        A bad request ends with an error in its own response, never the stream. If the stream ends otherwise than with OK
-        (UNAVAILABLE: the frontend shuts down), requests without a response were not answered.
+        A bad request ends with an error in its own response, never the stream; so does a message that cannot be parsed. If
+        the stream ends otherwise than with OK (UNAVAILABLE: the frontend shuts down), requests without a response were not
+        answered.
         """
 
 def add_PredictServiceServicer_to_server(servicer: PredictServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
