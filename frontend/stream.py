@@ -13,7 +13,7 @@ from collage.errors import AlreadyExists, InvalidArgument, ServiceError, Unavail
 from collage.v1 import predict_pb2
 from inference.service import MAX_ID_BYTES
 
-UNREAD = 64
+UNREAD = 32
 """Answers that a caller may leave unread before the stream is read no further."""
 DRAINING = "this frontend is shutting down: send to another one what was not answered"
 _OLD = "this stream has been open for long enough: send on another one what was not answered"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-FEWEST = 128
+FEWEST = 100
 """Requests that one caller may have in flight, at least: as many as a connection may have calls."""
 QUEUED = 16
 """Calls that a worker queues, unless its operator says otherwise: all of them together are all the room there is."""

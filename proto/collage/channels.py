@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-MAX_STREAMS = 128
+MAX_STREAMS = 100
 """Calls that one connection may have open at once. A client keeps further ones back, so that a burst of one caller is
 no queue for the others; more can be under way in a stream."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn, Self
 
@@ -32,7 +32,9 @@ CHECKED_BYTES = 64 * 1024
 """Messages up to this size cannot take much memory, whatever is in them."""
 REASONS = ("open", "unfinished", "late", "draining", "message")
 _LINGERS_S = 0.05  # a message that takes longer than this waits for its sender
-_FEW = 16  # unfinished messages that are left alone: they cannot hold much
+_EVERY_S = 0.02  # messages that linger are looked at; a fast sender fills 20 MB meanwhile
+_FEW = 4  # unfinished messages that are left alone: they cannot hold much
+_AT_ONCE = 4  # messages of streams that are looked at in one turn of the event loop
 _RETRY_S = 0.1
 _PARKED_S = 0.25
 _EXEMPT = "/grpc.health.v1.Health/"
@@ -76,6 +78,7 @@ class Intake:
         self._draining, self._refused = draining, refused
         self._most, self._held = most, held
         self._limit = held() + limit
+        self.turns = _Turns()
         self._stopped = asyncio.Event()
         self._open = 0
         self._last_call = float("-inf")
@@ -140,7 +143,7 @@ class Intake:
         read = _Read(context, loop.time(), single)
         self._reads[read] = None
         if self._timer is None:
-            self._timer = loop.call_later(_LINGERS_S, self._review)
+            self._timer = loop.call_later(_EVERY_S, self._review)
         try:
             return await context.read()
         except asyncio.CancelledError:
@@ -170,7 +173,7 @@ class Intake:
     def _review(self) -> None:
         """Give up messages that take too long, or whose connection makes the process hold too much."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_LINGERS_S, self._review) if self._reads else None
+        self._timer = loop.call_later(_EVERY_S, self._review) if self._reads else None
         now = loop.time()
         lingering = [read for read in self._reads if read.error is None and read.since <= now - _LINGERS_S]
         for read in lingering:
@@ -192,6 +195,34 @@ class Intake:
         read.give_up(error)
 
 
+class _Turns:
+    """Lets a few pass in each turn of the event loop, in order: a turn is what everybody else waits for."""
+
+    def __init__(self) -> None:
+        self._passed = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> None:
+        """Wait for a turn in which fewer than ``_AT_ONCE`` have passed."""
+        loop = asyncio.get_running_loop()
+        if not self._passed:
+            loop.call_soon(self._next)
+        self._passed += 1
+        if self._passed > _AT_ONCE:
+            waiter = loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def _next(self) -> None:
+        waiting = self._waiting
+        self._passed = len(waiting)
+        for waiter in [waiting.popleft() for _ in range(min(len(waiting), _AT_ONCE))]:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._passed:
+            asyncio.get_running_loop().call_soon(self._next)
+
+
 class Messages:
     """The messages of a stream as they come. One that is bad raises InvalidArgument, and the next one may be good."""
 
@@ -205,6 +236,7 @@ class Messages:
         raw = await self._intake.read(self._context, single=False)
         if raw is grpc.aio.EOF:
             raise StopAsyncIteration
+        await self._intake.turns.take()
         return self._intake.parse(raw, self._parser)
 
 

@@ -53,7 +53,7 @@ def test_a_share_is_at_least_one_request_and_at_most_all(share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "workers", "most"), [(0.5, 0, 128), (0.5, 9, 128), (0.5, 36, 288), (0.5, 900, 512), (1.0, 9, 1024)]
+    ("share", "workers", "most"), [(0.5, 0, 100), (0.5, 9, 100), (0.5, 36, 288), (0.5, 900, 512), (1.0, 9, 1024)]
 )
 def test_a_caller_has_half_of_what_workers_queue_but_as_much_as_a_connection(
     share: float, workers: int, most: int
