@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from bench.offer.raw import RawConnection
 from collage.channels import MAX_STREAMS
 from collage.errors import InvalidArgument, ResourceExhausted, ServiceError, Unavailable, boundary
-from collage.intake import MESSAGE_S, Intake
+from collage.intake import MESSAGE_S, Intake, Turns
 from collage.serving import Server, ServerSettings, max_connections
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2
 
@@ -339,6 +340,27 @@ async def test_it_waits_for_a_lull_and_for_a_shorter_one_the_longer_that_takes()
         assert least < await waited() < most
         calling.cancel()
     assert await rig.intake.lull(0.0) is None
+
+
+@pytest.mark.looptime
+async def test_messages_of_streams_come_one_in_each_turn_of_the_loop_and_in_order() -> None:
+    turns, passed, turn = Turns(), list[tuple[int, int]](), 0
+
+    async def take(number: int) -> None:
+        await turns.take()
+        passed.append((number, turn))
+
+    taking = [asyncio.create_task(take(number)) for number in range(6)]
+    for turn in range(12):
+        await asyncio.sleep(0)
+        if turn == 0:
+            taking[3].cancel()
+    assert [number for number, _ in passed] == [0, 1, 2, 4, 5]
+    times = [at for _, at in passed]
+    assert all(later > earlier for earlier, later in itertools.pairwise(times)), "never two in one turn"
+    assert times[-1] - times[0] <= 6, "no turn is missed"
+    await take(7)
+    assert passed[-1][0] == 7, "nobody waits for those who are gone"
 
 
 @pytest.mark.looptime

@@ -281,9 +281,8 @@ async def scans(victim: Victim, share: float) -> Ends:
         image=data[:-2] + data[last:-2] * scaled(4000, share) + b"\xff\xd9"
     ).SerializeToString()
     async with grpc.aio.insecure_channel(f"{HOST}:{victim.port}", channel_options()) as channel:
-        return Counter(
-            await asyncio.gather(*(_status(channel.unary_unary(PREDICT)(message, timeout=20)) for _ in "12"))
-        )
+        call = _caller(channel, PREDICT)
+        return Counter(await asyncio.gather(*(_status(call(message, timeout=20)) for _ in range(2))))
 
 
 async def batch(victim: Victim, share: float) -> Ends:

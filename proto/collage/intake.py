@@ -34,7 +34,6 @@ REASONS = ("open", "unfinished", "late", "draining", "message")
 _LINGERS_S = 0.05  # a message that takes longer than this waits for its sender
 _EVERY_S = 0.02  # messages that linger are looked at; a fast sender fills 20 MB meanwhile
 _FEW = 4  # unfinished messages that are left alone: they cannot hold much
-_AT_ONCE = 4  # messages of streams that are looked at in one turn of the event loop
 _RETRY_S = 0.1
 _PARKED_S = 0.25
 _EXEMPT = "/grpc.health.v1.Health/"
@@ -78,7 +77,7 @@ class Intake:
         self._draining, self._refused = draining, refused
         self._most, self._held = most, held
         self._limit = held() + limit
-        self.turns = _Turns()
+        self.turns = Turns()  # of streams' messages: unary calls come one by one anyway
         self._stopped = asyncio.Event()
         self._open = 0
         self._last_call = float("-inf")
@@ -195,32 +194,31 @@ class Intake:
         read.give_up(error)
 
 
-class _Turns:
-    """Lets a few pass in each turn of the event loop, in order: a turn is what everybody else waits for."""
+class Turns:
+    """Lets one pass in each turn of the event loop, in order: a long turn is what everybody else waits for."""
 
     def __init__(self) -> None:
-        self._passed = 0
+        self._passed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self) -> None:
-        """Wait for a turn in which fewer than ``_AT_ONCE`` have passed."""
+        """Wait for a turn of one's own."""
         loop = asyncio.get_running_loop()
         if not self._passed:
+            self._passed = True
             loop.call_soon(self._next)
-        self._passed += 1
-        if self._passed > _AT_ONCE:
-            waiter = loop.create_future()
-            self._waiting.append(waiter)
-            await waiter
+            return
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
+        await waiter
 
     def _next(self) -> None:
-        waiting = self._waiting
-        self._passed = len(waiting)
-        for waiter in [waiting.popleft() for _ in range(min(len(waiting), _AT_ONCE))]:
-            if not waiter.done():
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
                 waiter.set_result(None)
-        if self._passed:
-            asyncio.get_running_loop().call_soon(self._next)
+                asyncio.get_running_loop().call_soon(self._next)
+                return
+        self._passed = False
 
 
 class Messages:
