@@ -26,6 +26,7 @@ from frontend.timers import Timers
 from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
 NONE_READY = "no s-cnn worker is ready: try again later"
+NO_MEMORY = "there is not enough memory for this image now: try again later, or send a smaller one"
 SHORTEST_RETRY_S = 0.01
 
 
@@ -87,9 +88,10 @@ class Dispatcher:
     ) -> Outcome:
         """Serve one request, of which ``size`` bytes are held until it is answered.
 
-        ``prepare`` makes the base model's input for a given size; it may raise ValueError for a bad image. It runs in
-        the executor unless it is ``quick``: takes less time than handing it over (60 us), as for raw pixels. Raises a
-        ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
+        ``prepare`` makes the base model's input for a given size; it may raise ValueError for a bad image, and
+        MemoryError. It runs in the executor unless it is ``quick``: takes less time than handing it over (60 us), as
+        for raw pixels. Raises a ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted,
+        Unavailable or DeadlineExceeded.
         """
         admitted_at = self._loop.time()
         self._admit(timeout_s, size, quick)
@@ -160,6 +162,9 @@ class Dispatcher:
             self._fail(job, expired=True)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
+        except MemoryError:
+            retry_after_s = max(self._admission.service, SHORTEST_RETRY_S)
+            raise ResourceExhausted(NO_MEMORY, retry_after_s) from None
         if not quick:
             self._admission.prepared(self._loop.time() - admitted_at, before)
         if self._loop.time() >= latest and not job.future.done():  # no worker could be in time, nor be blamed

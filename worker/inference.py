@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from collage.model_info import ModelInfo
 from collage.serving import Server
-from encoder.image import decode
+from encoder.image import Waiter, decode
 from encoder.tasks import TASKS
 from inference.service import InferenceServicer, RowAnswer
 from inference.tensors import ImageRows
@@ -57,16 +57,20 @@ class WorkerInference(InferenceServicer):
 
     async def _row(self, images: ImageRows, row: int, id: str, expires: float | None) -> RowAnswer:
         try:
-            image = await asyncio.get_running_loop().run_in_executor(self._decoder, self._pixels, images, row)
+            with Waiter() as caller:
+                loop = asyncio.get_running_loop()
+                image = await loop.run_in_executor(self._decoder, self._pixels, images, row, caller)
         except ValueError as error:
             raise InvalidArgument(f"row {row}: {error}" if images.count > 1 else str(error)) from None
+        except MemoryError:
+            raise ResourceExhausted("there is not enough memory for this image now: send a smaller one") from None
         done = await self._engine.infer(image, id, 0, None if expires is None else expires - _now())
         output = TASKS[self.model.task].answer(done.outputs[0])
         return RowAnswer(output, self.model, "S_CNN", False, None, done.queue_s, done.inference_s)
 
-    def _pixels(self, images: ImageRows, row: int) -> NDArray[np.uint8]:
+    def _pixels(self, images: ImageRows, row: int, caller: Waiter) -> NDArray[np.uint8]:
         image = images.row(row)
-        return decode(image, images.size, self._max_pixels) if isinstance(image, bytes) else image
+        return decode(image, images.size, self._max_pixels, caller.gone) if isinstance(image, bytes) else image
 
 
 def _now() -> float:
