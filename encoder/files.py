@@ -124,7 +124,7 @@ def _tells_colours(code: int, payload: bytes) -> bool:
 def _scans(data: bytes, start: int, kind: int, components: bytes) -> tuple[int, bytes]:
     """Where the scans that begin at ``start`` end, and what has to follow.
 
-    Each of the ``components`` must have all its scans. If there are several scans, the last one may be incomplete.
+    There must be scans that bring each of the ``components`` to its full precision. The last one may be incomplete.
     """
     if kind in _BASELINE and data[start + 4] == len(components):
         end = data.rfind(_EOI, start)  # found sooner than from the start; the same, unless another file follows
@@ -186,6 +186,8 @@ def _png(data: bytes) -> ImageFile:
     else:
         raise ValueError("its end is missing")
     width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    if colours == _INDEXED and not palette:
+        raise ValueError("its palette is missing")
     parts: list[bytes | memoryview] = [
         data[:8],
         struct.pack(">I4s13sI", 13, b"IHDR", header, zlib.crc32(header, zlib.crc32(b"IHDR"))),

@@ -112,9 +112,10 @@ def _load(file: ImageFile, size: int, given_up: Callable[[], bool]) -> OpenedIma
     except Exception:
         np.empty(BYTES_PER_PIXEL * file.size[0] * file.size[1], np.uint8)  # decoders tell no MemoryError, this does
         raise
+    whole = not file.deflated or not _looks_cut(image) or complete(file, given_up)
     if given_up():
         raise GivenUp
-    if file.deflated and _looks_cut(image) and not complete(file, given_up):
+    if not whole:
         raise ValueError("pixels are missing")
     return image
 

@@ -176,7 +176,7 @@ def test_xmp_says_how_images_are_turned_where_exif_does_not(kind: str) -> None:
         [segment(0xE1, b"Exif\0\0")] * 15_000,  # each of which was once added to the others
         [segment(0xFE, bytes(65_000))] * 40,
         [segment(0xFE, b"\xff\xda\xff\xd9\xff\xc0")],
-        [b"junk", b"\xff" * 9],
+        [segment(0xFE, b""), b"junk", b"\xff" * 9],
         [segment(0xE1, b"Exif\0\0" + bytes(9) + encoded(PHOTO.resize((9, 9)), "JPEG", progressive=True))],
     ],
     ids=range(13),
