@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,17 @@ from worker.engine import Engine
 
 MAX_ROWS = 1024
 """Images in one request; they take one place in the queue, one at a time."""
+NO_MEMORY = "there is not enough memory for this image now: try again later, or send a smaller one"
 
 
 class WorkerInference(InferenceServicer):
     """``inference.GRPCInferenceService`` on top of an engine that runs an s-cnn."""
 
-    def __init__(self, server: Server, engine: Engine, max_pixels: int) -> None:
-        """Encoded images may have ``max_pixels``; one is decoded at a time, so memory does not grow with callers."""
+    def __init__(self, server: Server, engine: Engine, max_pixels: int, decoder: Executor | None = None) -> None:
+        """Encoded images may have ``max_pixels``. ``decoder`` decodes one at a time, as each takes much memory."""
         super().__init__(server, MAX_ROWS)
         self._engine, self._max_pixels = engine, max_pixels
-        self._decoder = ThreadPoolExecutor(1, "image")
+        self._decoder = decoder or ThreadPoolExecutor(1, "image")
         self._running = 0
 
     @property
@@ -63,7 +64,7 @@ class WorkerInference(InferenceServicer):
         except ValueError as error:
             raise InvalidArgument(f"row {row}: {error}" if images.count > 1 else str(error)) from None
         except MemoryError:
-            raise ResourceExhausted("there is not enough memory for this image now: send a smaller one") from None
+            raise ResourceExhausted(NO_MEMORY) from None
         done = await self._engine.infer(image, id, 0, None if expires is None else expires - _now())
         output = TASKS[self.model.task].answer(done.outputs[0])
         return RowAnswer(output, self.model, "S_CNN", False, None, done.queue_s, done.inference_s)

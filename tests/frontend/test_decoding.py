@@ -1,0 +1,82 @@
+"""Images on the frontend's threads: they are given up with their callers, and never hold up the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from collage.errors import DeadlineExceeded, ResourceExhausted
+from collage.v1 import predict_pb2
+from encoder.image import GivenUp
+from frontend.inference import FrontendInference
+from frontend.server import PredictServicer
+from inference.tensors import ImageRows
+from tests.encoder.pictures import encoded
+from tests.executors import Full, Held
+from tests.frontend.dispatch_rig import DispatchRig, rig
+from tests.frontend.fakes import s_cnn_after
+
+PICTURE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)))
+
+
+class Caller:
+    """The part of gRPC's context that a servicer asks."""
+
+    def time_remaining(self) -> float:
+        return 1.0
+
+    async def abort(self, code: grpc.StatusCode, text: str, trailing: object) -> None:
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        raise DeadlineExceeded(text)
+
+
+def predict(cluster: DispatchRig) -> Any:
+    servicer = PredictServicer(cluster.dispatcher, 5.0, 10**6, 9, asyncio.Event())
+    return servicer.Predict(predict_pb2.PredictRequest(image=PICTURE), Caller())
+
+
+def infer(cluster: DispatchRig) -> Any:
+    servicer = FrontendInference(None, cluster.dispatcher, 5.0, 10**6, 9)  # type: ignore[arg-type]
+    return servicer.run_rows(ImageRows(8, encoded=[PICTURE], count=1), ["id"], 1.0)
+
+
+@pytest.mark.parametrize("ask", [predict, infer])
+async def test_an_image_is_given_up_when_its_callers_time_is_over(ask: Callable[[DispatchRig], Any]) -> None:
+    held = Held()
+    async with rig("none", [s_cnn_after(0.1)], executor=held, max_bytes=10**6) as cluster:
+        with pytest.raises(DeadlineExceeded):
+            await ask(cluster)
+        (work,) = held.work
+        with pytest.raises(GivenUp):
+            work()
+
+
+@pytest.mark.parametrize("ask", [predict, infer])
+async def test_an_image_is_given_up_when_its_caller_hangs_up(ask: Callable[[DispatchRig], Any]) -> None:
+    held = Held()
+    async with rig("none", [s_cnn_after(0.1)], executor=held, max_bytes=10**6) as cluster:
+        task = asyncio.create_task(ask(cluster))
+        while not held.work:
+            await asyncio.sleep(0)
+        np.testing.assert_array_equal(held.work[0]().shape, (8, 8, 3))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(GivenUp):
+            held.work[0]()
+
+
+async def test_too_little_memory_means_try_again_later() -> None:
+    async with rig("none", [s_cnn_after(0.1)], executor=Full()) as cluster:
+        with pytest.raises(ResourceExhausted, match="not enough memory for this image now: try again later") as caught:
+            await cluster.ask(1)
+        assert caught.value.retry_after_s is not None
+        assert caught.value.retry_after_s > 0
+        assert cluster.metric("collage_requests_total", code="RESOURCE_EXHAUSTED") == 1
+        assert cluster.metric("collage_in_flight") == 0
