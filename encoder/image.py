@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -41,8 +43,20 @@ _UPRIGHT = {
 """What to do with an image, by its orientation in EXIF."""
 
 
+_BLOCK_BYTES = 8 << 10
+"""How much of a file decoders take at a time where a byte may become a thousand; elsewhere it is Pillow's 64 KB."""
+
+
 class GivenUp(Exception):
     """Nobody waits for the image any more."""
+
+
+class SlowImage(Exception):
+    """Decoding takes longer than the caller wanted to spend here: ``finish`` decodes it, elsewhere."""
+
+    def __init__(self, finish: Callable[[], Pixels]) -> None:
+        super().__init__()
+        self.finish = finish
 
 
 class Waiter:
@@ -65,7 +79,11 @@ class Waiter:
 
 
 def decode(
-    data: bytes, size: int, max_pixels: int = MAX_PIXELS, given_up: Callable[[], bool] = lambda: False
+    data: bytes,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    given_up: Callable[[], bool] = lambda: False,
+    at_once_s: float = math.inf,
 ) -> Pixels:
     """Decode an image file to the s-cnn's input: RGB, uint8 ``[size, size, 3]``.
 
@@ -74,27 +92,43 @@ def decode(
     first frame is taken. Metadata is not looked at, except for the orientation.
 
     Raises ``ImageError`` for anything that is not a complete JPEG, PNG, WebP or BMP of at most ``max_pixels``,
-    MemoryError if there is not enough memory for it now, and ``GivenUp`` soon after ``given_up`` is true.
+    MemoryError if there is not enough memory for it now, ``GivenUp`` soon after ``given_up`` is true, and ``SlowImage``
+    instead of spending more than about ``at_once_s``.
     """
     if not data:
         raise ImageError("the image is empty: send the bytes of a JPEG, PNG, WebP or BMP file")
     try:
         file = read(data)
-        if file is None:
-            raise ImageError("not a JPEG, PNG, WebP or BMP image: send the bytes of such a file")
-        width, height = file.size
-        if width * height > max_pixels:
-            raise ImageError(
-                f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed: send a smaller one"
-            )
+    except ImageError:
+        raise
+    except ValueError as error:
+        raise _damaged(error) from None
+    if file is None:
+        raise ImageError("not a JPEG, PNG, WebP or BMP image: send the bytes of such a file")
+    width, height = file.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed: send a smaller one"
+        )
+    if file.seconds > at_once_s:
+        raise SlowImage(partial(decode, data, size, max_pixels, given_up))  # holds no copy while it waits
+    return _decode(file, size, given_up)
+
+
+def _decode(file: ImageFile, size: int, given_up: Callable[[], bool]) -> Pixels:
+    try:
         image: Image.Image = _load(file, size, given_up)
         if file.orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[file.orientation])
         return fit(image, size)
-    except (ImageError, GivenUp, MemoryError):
+    except (GivenUp, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise many types on damaged files
-        raise ImageError(f"the image is damaged ({error}): send a complete JPEG, PNG, WebP or BMP file") from None
+        raise _damaged(error) from None
+
+
+def _damaged(error: Exception) -> ImageError:
+    return ImageError(f"the image is damaged ({error}): send a complete JPEG, PNG, WebP or BMP file")
 
 
 def _load(file: ImageFile, size: int, given_up: Callable[[], bool]) -> OpenedImage:
@@ -106,6 +140,8 @@ def _load(file: ImageFile, size: int, given_up: Callable[[], bool]) -> OpenedIma
             raise ValueError("it has two sizes")
         if file.format == "JPEG":
             image.draft("RGB", (2 * size, 2 * size))
+        if file.format == "PNG" or "progressive" in image.info:
+            image.decodermaxblock = _BLOCK_BYTES
         if len(file.data) > image.decodermaxblock:
             image.fp = _Source(source, given_up)  # type: ignore[assignment]
         image.load()
@@ -127,7 +163,7 @@ def _looks_cut(image: OpenedImage) -> bool:
 
 
 class _Source:
-    """A file that can be read as long as somebody wants it; decoders take 64 KB at a time."""
+    """A file that can be read as long as somebody wants it."""
 
     def __init__(self, source: io.BytesIO, given_up: Callable[[], bool]) -> None:
         self.seek, self.tell, self.close = source.seek, source.tell, source.close

@@ -44,13 +44,17 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         metrics.watch_workers("coded", lambda state: sum(pool.counts[state] for pool in coded))
     base.listeners.append(lambda: server.set_serving(base.ready > 0))
     recorder = Recorder()
-    with ThreadPoolExecutor(settings.image_threads, "image") as executor, ThreadPoolExecutor(1, "coding") as encoder:
+    with (
+        ThreadPoolExecutor(settings.image_threads, "image") as executor,
+        ThreadPoolExecutor(settings.slow_image_threads, "slow-image") as slow,
+        ThreadPoolExecutor(1, "coding") as encoder,
+    ):
         record = recorder.add if events else None
 
         def counts() -> tuple[int, int]:
             return len(base.workers), dispatcher.coded_workers
 
-        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record, slow)
         servicer = PredictServicer(
             dispatcher,
             settings.timeout_s,

@@ -9,7 +9,7 @@ from collage.errors import ServiceError
 from collage.model_info import ModelInfo
 from collage.serving import Server
 from encoder.image import Pixels, Waiter, decode
-from frontend.dispatch import Dispatcher
+from frontend.dispatch import AT_ONCE_S, Dispatcher
 from inference.service import InferenceServicer, RowAnswer
 from inference.tensors import ImageRows
 
@@ -57,7 +57,7 @@ class FrontendInference(InferenceServicer):
             def prepare(size: int) -> Pixels:
                 image = images.row(row)
                 if isinstance(image, bytes):
-                    return decode(image, size, self._max_pixels, caller.gone)
+                    return decode(image, size, self._max_pixels, caller.gone, AT_ONCE_S)
                 if size != images.size:
                     raise ValueError(f"a new model came into use meanwhile: it takes {size} x {size} pixels")
                 return image

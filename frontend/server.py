@@ -16,7 +16,7 @@ from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.code import Source
 from encoder.image import Pixels, Waiter, decode
 from encoder.tasks import TaskName
-from frontend.dispatch import Dispatcher
+from frontend.dispatch import AT_ONCE_S, Dispatcher
 from inference.service import MAX_ID_BYTES
 
 _DRAINING = "this frontend is shutting down: send to another one what was not answered"
@@ -138,7 +138,7 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
             def prepare(size: int) -> Pixels:
                 if pixels:
                     return image_from_tensor(request.tensor, size)
-                return decode(request.image, size, self._max_pixels, caller.gone)
+                return decode(request.image, size, self._max_pixels, caller.gone, AT_ONCE_S)
 
             outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, pixels, request.ByteSize())
         answered = outcome.answered

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from encoder.files import MAX_RLE_PIXELS, MAX_SCANS
-from encoder.image import GivenUp, ImageError, Waiter, decode
+from encoder.image import GivenUp, ImageError, SlowImage, Waiter, decode
 from tests.encoder.pictures import RGB, encoded, png_chunk, rle_bmp, scans_repeated, segment
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8))
-BLOCK = 65536
 
 
 @pytest.mark.parametrize("colour", [False, True])
@@ -81,18 +80,18 @@ def test_the_pixel_limit_is_met_exactly(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "block"),
     [
-        encoded(NOISE, "JPEG", quality=98),
-        encoded(NOISE, "JPEG", quality=98, progressive=True),
-        encoded(NOISE),
-        encoded(NOISE, "BMP"),
-        encoded(NOISE.convert("P"), "BMP"),
+        (encoded(NOISE, "JPEG", quality=98), 65536),
+        (encoded(NOISE, "JPEG", quality=98, progressive=True), 8192),
+        (encoded(NOISE), 8192),
+        (encoded(NOISE, "BMP"), 65536),
+        (encoded(NOISE.convert("P"), "BMP"), 65536),
     ],
     ids=["JPEG", "progressive", "PNG", "BMP", "palette"],
 )
-def test_decoding_ends_within_a_block_when_nobody_waits_any_more(data: bytes) -> None:
-    assert len(data) > 2 * BLOCK
+def test_decoding_ends_within_a_block_when_nobody_waits_any_more(data: bytes, block: int) -> None:
+    assert len(data) > 2 * block
     asked = 0
 
     def gone() -> bool:
@@ -111,7 +110,7 @@ def test_decoding_ends_within_a_block_when_nobody_waits_any_more(data: bytes) ->
         return False
 
     np.testing.assert_array_equal(decode(data, 400, given_up=never), decode(data, 400))
-    assert len(data) / BLOCK <= patient <= len(data) / BLOCK + 6
+    assert len(data) / block <= patient <= len(data) / block + 6
 
 
 def test_whoever_has_gone_gets_no_pixels() -> None:
@@ -128,13 +127,13 @@ def test_counting_the_rows_of_a_black_png_ends_too() -> None:
     def gone() -> bool:
         nonlocal asked
         asked += 1
-        return asked > 2
+        return asked > 3
 
     data = encoded(Image.new("RGB", (1000, 3000)))
-    assert len(data) < BLOCK
+    assert len(data) < 2 * 8192
     with pytest.raises(GivenUp):
         decode(data, 8, given_up=gone)
-    assert asked == 4
+    assert asked == 5
 
 
 SCRIPT = """
@@ -160,6 +159,37 @@ def test_too_little_memory_is_no_damage(kind: str) -> None:
     data = make.get(kind, lambda: encoded(image, kind))()
     done = subprocess.run([sys.executable, "-c", SCRIPT], input=data, capture_output=True, timeout=60, check=True)
     assert done.stdout == b"MemoryError\n", done.stderr[-300:]
+
+
+@pytest.mark.parametrize(
+    ("data", "ordinary"),
+    [
+        (repeated(4000, 3000), True),
+        (repeated(5000, 4000), False),
+        (scans_repeated(10, 1000), True),
+        (scans_repeated(32, 1100), True),
+        (scans_repeated(32, 1200), False),
+        (encoded(Image.new("RGB", (1500, 1500))), True),
+        (encoded(Image.new("RGB", (2000, 2000))), False),
+        (encoded(Image.new("1", (5000, 1000))), True),
+        (encoded(Image.new("RGB", (1500, 1500)), "WEBP", lossless=True), True),
+        (encoded(Image.new("RGB", (2000, 2000)), "WEBP", lossless=True), False),
+        (encoded(Image.new("RGB", (2000, 2000)), "BMP"), True),
+        (rle_bmp(800, 800, (b"\xff\1" * 3 + b"\x23\1\0\0") * 800), False),
+    ],
+    ids=range(12),
+)
+def test_large_images_are_put_off(data: bytes, ordinary: bool) -> None:
+    """Where a tenth of a second is left for one."""
+    if ordinary:
+        assert decode(data, 8, at_once_s=0.1).shape == (8, 8, 3)
+        return
+    with Waiter() as waiter:
+        with pytest.raises(SlowImage) as caught:
+            decode(data, 8, given_up=waiter.gone, at_once_s=0.1)
+        np.testing.assert_array_equal(caught.value.finish(), decode(data, 8))
+    with pytest.raises(GivenUp):
+        caught.value.finish()
 
 
 def test_deflate_blocks_of_nothing_are_read_in_passing() -> None:
