@@ -87,7 +87,7 @@ bench-full-open: $(DEV)/ready
 
 bench-full-report: $(DEV)/ready
 	$(FULL) --collect
-	$(DEV)/bin/python -m bench report out/bench-full/runs out/bench-scale.json --out docs/results/bench-full
+	$(DEV)/bin/python -m bench report out/bench-full.json out/bench-scale.json --out docs/results/bench-full
 	cp out/bench-full.json out/bench-scale.json docs/results/
 
 test: $(DEV)/ready ## Run all tests

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from collage.figures import write_figures
 from collage.model_info import CodeInfo, ModelKind
 from models.data import load
 from models.evaluate import differences, list_images, main
@@ -64,7 +65,8 @@ def run(data: Path, *models: Path, extra: tuple[str, ...] = ()) -> tuple[dict[st
 
 def test_rows(data: Path, zoo: Path) -> None:
     figures, records = run(data.parent, zoo, extra=("--seeds", "2"))
-    assert {"command", "machine", "commit", "rows"} == figures.keys()
+    assert figures.keys() == {"rows"}
+    assert all(row["command"] and row["commit"] and row["machine"] for row in figures["rows"])
     *_, code = figures["rows"]
     rows = {row["role"]: row for row in figures["rows"]}
     assert list(rows) == [
@@ -134,7 +136,9 @@ def test_records_and_images(data: Path, zoo: Path) -> None:
 
 def test_tables_and_pictures(data: Path, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     curve, pictures = zoo.parent / "curve.json", zoo.parent / "pictures"
-    curve.write_text(json.dumps([{"collages": 1000, "validation": 0.8}, {"collages": 0, "validation": 0.9}]))
+    write_figures(
+        "curve", [{"collages": 1000, "validation": 0.8}, {"collages": 0, "validation": 0.9}], None, curve.parent
+    )
     run(data, zoo, extra=("--seeds", "2", "--learning-curve", str(curve), "--pictures", str(pictures)))
     fig6, alone, nine = capsys.readouterr().out.split("## ")[1:]
     assert [line.split("|")[1].strip() for line in fig6.splitlines() if "colours-" in line] == [
