@@ -14,7 +14,7 @@ from typing import Any
 from collage.figures import MADE, Row, read_figures
 from collage.model_info import ModelInfo, ModelKind
 from models.lineage import Lineage, Stage, epochs, of_description, planned, recorded
-from models.measure import OnnxModel, discover
+from models.measure import describe, discover
 from models.recipes import FAMILIES
 from models.steps import S_CNN, AnyStep, Family
 from models.tables import top1_interval
@@ -128,11 +128,18 @@ def provenance(rows: Sequence[Row]) -> str:
 
 def write(zoo: Path, figures: Path) -> Path:
     """Write the cards of all models in a folder that were measured in ``figures``; returns the file."""
+    out = zoo / "README.md"
+    out.write_text(text(zoo, figures))
+    return out
+
+
+def text(zoo: Path, figures: Path) -> str:
+    """The cards of all models in a folder that were measured in ``figures``, in Markdown."""
     measured: Mapping[str, Row] = {row["model"]: row for row in read_figures(figures)}
     told, table, cards = [], [], []
     for dataset, roles in discover([zoo]).items():
         family = next((family for family in FAMILIES if dataset in family.data_sets), None)
-        infos = {role: OnnxModel(path).info for role, path in roles.items()}
+        infos = {role: describe(path) for role, path in roles.items()}
         runs = lineages(infos, family)
         s_cnn = runs.get(S_CNN, ())
         for role, info in infos.items():
@@ -141,9 +148,7 @@ def write(zoo: Path, figures: Path) -> Path:
                 table.append(line(info, row, runs[role], s_cnn))
                 cards.append(card(info, row, family, runs[role], s_cnn))
     head = [f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
-    out = zoo / "README.md"
-    out.write_text("\n".join([INTRODUCTION, *head, *table, "", *cards, provenance(told)]))
-    return out
+    return "\n".join([INTRODUCTION, *head, *table, "", *cards, provenance(told)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         models = {role: OnnxModel(path) for role, path in paths.items()}
         splits = _reader(folder, args.split, models)
         found, answers[dataset] = evaluate(dataset, models, splits, args.seeds, args.repeats)
-        rows += found
+        rows += [{**row, "split": args.split} for row in found]
         print(report(dataset, found), end="\n\n", flush=True)
         listed = args.out / "images" / f"{dataset}.txt"
         listed.parent.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,7 @@ def test_every_measurement_names_its_own_command_and_commit(tmp_path: Path) -> N
     extra = {**EXTRA, "dataset": "pets"}
     save_s_cnn(tmp_path / "pets-s-cnn.onnx", name="pets-s-cnn", extra=extra)
     save_collage_cnn(tmp_path / "pets-collage-2x2.onnx", name="pets-collage-2x2", extra=extra)
-    versions = {path.stem: cards.OnnxModel(path).info.version for path in tmp_path.glob("*.onnx")}
+    versions = {path.stem: cards.describe(path).version for path in tmp_path.glob("*.onnx")}
     rows: list[dict[str, Any]] = [{**ROW, "model": name, "version": version} for name, version in versions.items()]
     for row in rows:
         row |= {"command": "measure again", "commit": "abc"} if "collage" in row["model"] else {}
