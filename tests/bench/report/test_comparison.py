@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.report import pictures
-from bench.report.comparison import main
+from bench.report.comparison import Report, main
 from bench.report.findings import DENSITY, FoundRow, Usage, below, best_rival, count_usage, ratio, read
 from bench.simulator import sweep
 from bench.simulator.replay import COMPARED
@@ -114,6 +114,31 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
         "| 9 + 1 | sim | 30% | 600 ± 0 | 10.0 ± 0.0 | 1.0 ± 0.0 | 700 ± 0 | 10.0 ± 0.0 | 1.0 ± 0.0 | hedge | - |"
         in text
     )
+
+
+def test_the_report_is_written_again_without_its_records(experiment: Path, simulated: Path, tmp_path: Path) -> None:
+    out = tmp_path / "docs" / "full"
+    assert main([str(experiment), str(simulated), "--out", str(out)]) == 0
+    text = (tmp_path / "docs" / "full.md").read_text()
+    drawn = {file: file.stat().st_mtime_ns for file in out.iterdir()}
+    rows, runs = read([experiment, simulated, tmp_path / "docs" / "full-usage.json"], [])
+    assert runs == []
+    assert Report(rows, [], out, drawn=False).text() + "\n" == text
+    assert {file: file.stat().st_mtime_ns for file in out.iterdir()} == drawn
+    (used,) = (row for row in rows if row.get("answers_right") == 1 and row["policy"] == "collage" and row["seed"] == 2)
+    assert {key: used[key] for key in ("groups", "slow", "available", "right", "answers")} == {
+        "groups": 2, "slow": 1, "available": 1, "right": 0, "answers": 2,
+    }  # fmt: skip
+    assert (used["command"], used["commit"], used["machine"]) == ("make full", "0123456789", "Abacus, 2 cores")
+
+
+def test_rows_keep_their_own_origin_within_one_file(tmp_path: Path) -> None:
+    rows = [row("none", 0), row("none", 1, command="make again", commit="fedcba9876", machine="Slide rule, 1 core")]
+    found, _ = read([write(tmp_path / "full.json", rows, [])], [])
+    assert [entry["made"] for entry in found] == [
+        "`make full` on Abacus, 2 cores, commit 0123456",
+        "`make again` on Slide rule, 1 core, commit fedcba9",
+    ]
 
 
 def test_sections_without_data_are_left_out_and_told(experiment: Path, tmp_path: Path) -> None:
