@@ -82,6 +82,7 @@ def test_rows(data: Path, zoo: Path) -> None:
             assert (row["size_bytes"], row["version"]) == (file.stat().st_size, OnnxModel(file).info.version)
             assert row["latency_s"] > 0
             assert row["latency_ratio"] == row["latency_s"] / one["latency_s"]
+    assert {row["split"] for row in rows.values()} == {"test"}
     for row in (one, rows["s-cnn-small"], rival):
         assert (row["answers"], row["top1"], row["empty_share"]) == (27, pytest.approx(23 / 27), None)
         assert row["nine_to_collage"] == row["nine_s"] / threes["latency_s"]
@@ -144,8 +145,8 @@ def test_tables_and_pictures(data: Path, zoo: Path, capsys: pytest.CaptureFixtur
     assert [line.split("|")[1].strip() for line in fig6.splitlines() if "colours-" in line] == [
         f"colours-{role}" for role in ("s-cnn", "s-cnn-small", "collage-2x2", "collage-3x3", "collage-3x3-paper")
     ]
-    assert "85.19" in fig6
-    assert "77.78" in fig6
+    assert "| 27 | 85.19 | 13.40 |" in fig6, "the interval is that of 27 images"
+    assert "| 27 | 77.78 | 15.68 | 0.00 |" in fig6, "two placements do not shrink it"
     assert "9 images of 224 px into 416 px" in alone
     assert "rival" not in alone
     assert "colours-rival-lowres | 1 | 4 |" in nine
