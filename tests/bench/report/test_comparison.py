@@ -104,6 +104,7 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
         assert f"({out.name}/{name}.png)" in text
         assert len(np.unique(np.asarray(Image.open(out / f"{name}.png")))) > 20
     assert "|  | paper, 9 + 1 | collage, 9 + 1, real | paper, 16 + 1 | collage, 16 + 1, sim |" in text
+    assert "| groups | 8310 | 6 | 4680 | 50 |" in text, "of all seeds together"
     assert "| of these all coded answers right | 1119 | 0 | 563 | 5 |" in text
     assert "| accuracy of coded answers one by one | 87.4 % | 50.0 % | 81.7 % | 50.0 % |" in text
     assert "9 + 1: p50 140.0 ms, p99 700.0 ms" in text  # the calibration
