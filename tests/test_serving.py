@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from collage import errors
-from collage.channels import channel_options
+from collage.channels import channel_options, server_options
 from collage.errors import boundary
 from collage.serving import Server, ServerSettings, load_settings
 from collage.v1 import model_pb2, model_pb2_grpc
@@ -286,6 +286,23 @@ async def test_a_taken_port_is_named(launch: Launch, port: str) -> None:
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{taken}"):
         await second.start()
     await second.stop()
+
+
+async def test_connections_that_say_nothing_are_closed(launch: Launch) -> None:
+    cluster = await launch(health_port=0)
+    async with asyncio.timeout(BOUND_S):
+        opened = [await asyncio.open_connection("127.0.0.1", port) for port in _grpc_ports(cluster.server)]
+        opened[0][1].write(b"PRI * HTTP/2.0")
+        await asyncio.gather(*(reader.read() for reader, _ in opened))
+    for _, writer in opened:
+        writer.close()
+    assert await cluster.check() == NOT_SERVING
+    assert dict(server_options())["grpc.max_connection_idle_ms"] == 300_000
+
+
+def _grpc_ports(server: Server) -> tuple[int, int, int]:
+    assert server.health_port is not None
+    return server.port, server.port, server.health_port
 
 
 def test_settings_come_from_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
