@@ -31,7 +31,7 @@ SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 @asynccontextmanager
 async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     """A started frontend; SERVING while an s-cnn worker is ready. On exit, requests in flight finish first."""
-    registry = CollectorRegistry()
+    registry = CollectorRegistry(auto_describe=True)  # or single metrics could not be asked for
     metrics = FrontendMetrics(registry, settings.slo_s)
     rules, events = settings.rules(), settings.events_file
     metrics.watch_tasks()

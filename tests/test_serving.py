@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -131,6 +132,29 @@ async def test_an_unknown_error_is_logged_and_not_told(launch: Launch, caplog: p
     assert "a secret" not in str(caught.value)
     assert "a secret" in caplog.text
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("error", [grpc.aio.InternalError(), ExceptionGroup("two", 2 * [grpc.aio.InternalError()])])
+async def test_an_answer_that_cannot_be_written_is_no_error_of_ours(
+    launch: Launch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (await launch(fail)).classify()
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+    assert [record.levelname for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+async def test_a_failed_write_does_not_hide_another_error(launch: Launch, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ExceptionGroup("two", [grpc.aio.InternalError(), RuntimeError("a mistake")])
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (await launch(fail)).classify()
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "a mistake" in caplog.text
 
 
 async def test_an_inner_cancellation_is_a_status_and_not_a_hang(launch: Launch) -> None:
