@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from collage import signals
+
+    signals.end_at_once()
+
 import asyncio
 import sys
 

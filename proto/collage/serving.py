@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,8 @@ from collage.channels import MAX_MESSAGE_BYTES, join, server_options
 from collage.health import Health
 from collage.metrics_port import MetricsPort
 from collage.security import ServerTls, TokenCheck, Tokens
+
+logger = logging.getLogger("collage")
 
 
 class ServerSettings(BaseSettings):
@@ -184,9 +188,17 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        print(f"ready port={self.port} metrics_port={self.metrics_port}", flush=True)
+        _announce(f"ready port={self.port} metrics_port={self.metrics_port}")
         await asked.wait()
         await self.stop()
+
+
+def _announce(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError as error:  # nobody has to read it
+        logger.warning("standard output cannot be written to: %s", error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the process would fail when it ends
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
