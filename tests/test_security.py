@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,11 +41,13 @@ def theirs(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def serving(pair: Pair | None = None, client_ca: Path | None = None, **changes: Any) -> AsyncIterator[Server]:
+async def serving(
+    pair: Pair | None = None, client_ca: Path | None = None, service: FakePredictService | None = None, **changes: Any
+) -> AsyncIterator[Server]:
     """A fake frontend behind TLS."""
     tls = {"tls_cert": pair.cert, "tls_key": pair.key, "tls_client_ca": client_ca} if pair else {}
     server = Server(ServerSettings(**{**LOCAL, "drain_s": 0, **tls, **changes}), CollectorRegistry(), [""])
-    predict_pb2_grpc.add_PredictServiceServicer_to_server(FakePredictService(), server.grpc)
+    predict_pb2_grpc.add_PredictServiceServicer_to_server(service or FakePredictService(), server.grpc)
     await server.start()
     server.set_serving(True)
     try:
@@ -128,43 +129,6 @@ async def test_a_synchronous_client_shows_and_checks_the_same(
             assert expected in await asyncio.to_thread(ask_without_asyncio, server.port, security)
 
 
-def replace(old: Pair, new: Pair) -> None:
-    """What a rotated secret does, with a new time stamp however coarse the file system's clock."""
-    for source, target in ((new.cert, old.cert), (new.key, old.key)):
-        before = target.stat().st_mtime
-        shutil.copy(source, target)
-        os.utime(target, (before + 1, before + 1))
-
-
-async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(ours: Authority, theirs: Authority) -> None:
-    pair = ours.issue("server")
-    async with serving(pair) as server:
-        assert await ask(server, ClientSecurity(ca=ours.ca)) == "Bag"
-        replace(pair, theirs.issue("server"))
-        assert "VERIFY_FAILED" in await ask(server, ClientSecurity(ca=ours.ca))
-        assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
-        pair.key.write_text("half a key")
-        assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
-
-
-async def test_a_certificate_rewritten_in_place_is_taken_up(ours: Authority, theirs: Authority) -> None:
-    pair, other = ours.issue("server"), theirs.issue("server")
-    async with serving(pair) as server:
-        assert await ask(server, ClientSecurity(ca=ours.ca)) == "Bag"
-        rewrite(pair.cert, other.cert.read_bytes())
-        rewrite(pair.key, other.key.read_bytes())
-        assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
-
-
-async def test_new_channels_show_a_rotated_client_certificate(ours: Authority, theirs: Authority) -> None:
-    pair = theirs.issue("client", "client")
-    security = shown(pair, ours.ca)
-    async with serving(ours.issue("server"), ours.ca) as server:
-        assert "another client certificate" in await ask(server, security)
-        replace(pair, ours.issue("client", "client"))
-        assert await ask(server, security) == "Bag"
-
-
 async def test_the_frontend_and_its_workers_prove_themselves_to_each_other(ours: Authority, tmp_path: Path) -> None:
     worker, frontend = ours.issue("worker"), ours.issue("frontend", "frontend")
     token = tmp_path / "token"
@@ -209,47 +173,6 @@ async def test_calls_need_a_token_and_health_does_not(tmp_path: Path, caplog: py
         file.unlink()
         assert await ask(server, ClientSecurity(token="newer-secret")) == "Bag"  # noqa: S106 - made up
     assert "secret" not in caplog.text
-
-
-def rewrite(file: Path, content: bytes, times: tuple[int, int] | None = None) -> None:
-    """In place, with a time stamp of its own choice, as tools do that copy times as well."""
-    before = file.stat()
-    file.write_bytes(content)
-    os.utime(file, ns=times or (before.st_atime_ns, before.st_mtime_ns))
-
-
-def test_tokens_rewritten_in_place_are_noticed_however_soon(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file = tmp_path / "tokens"
-    file.write_text("token-0000")
-    tokens, security = Tokens(file), ClientSecurity(token_file=file)
-    for number in range(1, 300):  # many within each tick of the file system's clock
-        rewrite(file, b"token-%04d" % number)
-        assert tokens.current() == [b"token-%04d" % number]
-        assert security.metadata() == (("authorization", f"Bearer token-{number:04}"),)
-    file.unlink()
-    for _ in range(3):
-        assert tokens.current() == [b"token-0299"]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"keeping the tokens in use: cannot read {file}: No such file or directory"
-    ]
-    file.write_bytes(b"token-0300")
-    assert tokens.current() == [b"token-0300"]
-
-
-def test_certificates_rewritten_in_place_are_noticed(ours: Authority, theirs: Authority, tmp_path: Path) -> None:
-    pair = ours.issue("client", "client")
-    security = shown(pair, ours.ca)
-    first = security.stamp()
-    assert security.stamp() == first
-    other = ours.issue("other", "client")
-    rewrite(pair.cert, other.cert.read_bytes())
-    assert security.stamp() == first  # half of it
-    rewrite(pair.key, other.key.read_bytes())
-    second = security.stamp()
-    assert second != first
-    assert security.stamp() == second
-    rewrite(ours.ca, theirs.ca.read_bytes())
-    assert security.stamp() not in (first, second)
 
 
 def test_a_token_is_never_shown() -> None:
