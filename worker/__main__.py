@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from collage import signals
+    from collage import startup
 
-    signals.end_at_once()
+    startup.before_imports()
 
 import asyncio
 import sys

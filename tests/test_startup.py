@@ -1,14 +1,19 @@
-"""Processes that are asked to end before they serve, and streams that nobody reads."""
+"""Processes that are asked to end before they serve, and what they write where nobody reads."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from tests.certificates import Authority
 
 BOUND_S = 60
 SLOW_IMPORT = "import time\nprint('importing', flush=True)\ntime.sleep(600)\n"
@@ -52,3 +57,25 @@ def test_a_server_whose_standard_output_nobody_reads_serves(full: int) -> None:
         _, said = running.communicate(timeout=BOUND_S)
     assert running.returncode == 0
     assert b"Error" not in said
+
+
+def test_every_line_of_a_log_in_json_is_json(tmp_path: Path) -> None:
+    """Also when gRPC would have something to say: here, of a client that speaks no TLS."""
+    pair = Authority(tmp_path).issue("server")
+    flags = ["--s-cnn-workers", "127.0.0.1:9", "--host", "127.0.0.1", "--port", "0", "--metrics-port", "0"]
+    flags += ["--log-format", "json", "--tls-cert", str(pair.cert), "--tls-key", str(pair.key)]
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "frontend", *flags], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        port = int(running.stdout.readline().split()[1].removeprefix(b"port="))
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port), BOUND_S) as plain, suppress(ConnectionError):
+                plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+                while plain.recv(1024):
+                    pass
+        running.send_signal(signal.SIGTERM)
+        _, said = running.communicate(timeout=BOUND_S)
+    assert running.returncode == 0
+    assert {json.loads(line)["logger"] for line in said.splitlines()} <= {"collage", "collage.frontend"}
