@@ -1,4 +1,4 @@
-"""What every server shares: errors become statuses, health tells the truth, stopping drains once."""
+"""Every server: errors become statuses, health tells the truth, stopping drains once."""
 
 from __future__ import annotations
 
