@@ -99,6 +99,15 @@ async def test_no_more_requests_than_may_queue_are_taken_in(launch: Launch, s_cn
     assert len(refused) == 5  # one runs, two wait
 
 
+async def test_a_timeout_of_the_wrong_type_is_refused(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn)
+    request = images(1)
+    request.parameters["timeout"].string_param = "500000"
+    with pytest.raises(grpc.aio.AioRpcError, match="timeout must be a whole number") as caught:
+        await oip_grpc.GRPCInferenceServiceStub(client.channel).ModelInfer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("given", ["gRPC deadline", "parameter"])
 async def test_a_batch_ends_with_its_callers_time(launch: Launch, s_cnn: Path, given: str) -> None:
     client = await launch(s_cnn, slowdown="fixed:0.2")
