@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.specs import DTYPES, check_number, check_text, check_whole, cut, shown, spec_from_proto, spec_to_proto
+from collage.specs import (
+    DTYPES,
+    MAX_K,
+    check_number,
+    check_text,
+    check_whole,
+    cut,
+    shown,
+    spec_from_proto,
+    spec_to_proto,
+)
 from collage.specs import CodeInfo as CodeInfo
 from collage.specs import TensorSpec as TensorSpec
 from collage.v1 import model_pb2
@@ -21,6 +31,10 @@ METADATA_KEY = "collage"
 CLASSIFICATION, LOCALISATION = "classification", "localisation"
 MAX_SIZE = 8192
 MAX_LABELS = 65536
+MAX_DETECTIONS, MAX_OVERLAPS = 16384, 1 << 20
+"""Detections in one answer, and overlaps of detections with cells: more would keep a frontend busy."""
+ANSWER_EXTRA_BYTES = 8192
+"""What an answer may have beside its numbers: times, shapes, or the text of an error."""
 _TOLERANCE = 1e-2  # of probabilities, in their sum and at their ends: models compute in float32, some in less
 
 
@@ -88,7 +102,7 @@ class ModelInfo:
         cls, name: str, labels: Sequence[str], size: int, k: int, detection_threshold: float = 0.15, **others: Any
     ) -> ModelInfo:
         """The description of a collage-cnn for ``k`` x ``k`` cells in ``size`` pixels."""
-        check_whole("k", k, 1, 64)
+        check_whole("k", k, 1, MAX_K)
         code = CodeInfo("collage", k * k, k=k, detection_threshold=detection_threshold)
         return cls.make(name, ModelKind.COLLAGE_CNN, labels, size, code=code, **others)
 
@@ -118,8 +132,12 @@ class ModelInfo:
                 raise ValueError(f"{shown(spec)} does not go with {len(self.labels)} labels: expected {shown(like)}")
         if len(self.outputs) != len(usual):
             raise ValueError(f"a {self.kind} model has {len(usual)} outputs, not {len(self.outputs)}")
-        if len({spec.shape[0] for spec in self.outputs} - {-1}) > 1:
-            raise ValueError("boxes, confidences and class probabilities differ in their number of detections")
+        if self.kind is ModelKind.COLLAGE_CNN:
+            told = {spec.shape[0] for spec in self.outputs} - {-1}
+            if len(told) > 1:
+                raise ValueError("boxes, confidences and class probabilities differ in their number of detections")
+            if told and max(told) > self.most_detections:
+                raise ValueError(f"{max(told)} detections are too many: at most {self.most_detections} in one collage")
 
     @property
     def size(self) -> int:
@@ -136,6 +154,17 @@ class ModelInfo:
         """Detections of less confidence (0 to 1) are ignored; the usual threshold for a model that detects nothing."""
         return self.code.detection_threshold if self.code else CodeInfo.detection_threshold
 
+    @property
+    def most_detections(self) -> int:
+        """How many detections an answer may have."""
+        return min(MAX_DETECTIONS, MAX_OVERLAPS // self.k**2)
+
+    @property
+    def answer_bytes(self) -> int:
+        """Most bytes that an answer of this model can need on the wire."""
+        extents = ([self.most_detections if extent == -1 else extent for extent in spec.shape] for spec in self.outputs)
+        return ANSWER_EXTRA_BYTES + sum(4 * math.prod(each) for each in extents)
+
     def problem(self, outputs: Sequence[NDArray[Any]]) -> str | None:
         """What keeps a worker's outputs from being this model's; None if nothing does.
 
@@ -148,6 +177,8 @@ class ModelInfo:
             if output.dtype != DTYPES[spec.dtype] or not (output.shape == spec.shape or spec.allows(output.shape)):
                 return f"{spec.name} is {output.dtype} {list(output.shape)} instead of {shown(spec)}"
         if self.kind is ModelKind.COLLAGE_CNN:
+            if len(outputs[0]) > self.most_detections:
+                return f"there are {len(outputs[0])} detections: at most {self.most_detections} make sense"
             return _detections_problem(*outputs)
         if self.task == CLASSIFICATION:
             return None if math.isfinite(outputs[0].max()) else "a score is no number, or all are minus infinity"
@@ -282,7 +313,7 @@ def _detections_problem(
 def _code_from_json(content: dict[str, Any]) -> CodeInfo | None:
     """The code of a description: what its key ``code`` says, else the collage that ``k`` and the threshold say."""
     k, threshold = content.get("k", 1), content.get("detection_threshold", CodeInfo.detection_threshold)
-    check_whole("k", k, 1, 64)
+    check_whole("k", k, 1, MAX_K)
     check_number("detection_threshold", threshold, 0, 1)
     collage = content["kind"] == ModelKind.COLLAGE_CNN
     if not collage and k != 1:

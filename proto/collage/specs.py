@@ -10,6 +10,7 @@ import numpy as np
 from collage.v1 import model_pb2, tensor_pb2
 
 MAX_MEMBERS = 4096
+MAX_K = 16
 WIRE_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
 DTYPES = {name: np.dtype(name) for name in WIRE_TYPES}
 
@@ -64,7 +65,7 @@ class CodeInfo:
 
     def __post_init__(self) -> None:
         check_text("the code's name", self.name, 64)
-        check_whole("k", self.k, 0, 64)
+        check_whole("k", self.k, 0, MAX_K)
         check_whole("the code's members", self.members, 1, MAX_MEMBERS)
         check_whole("the code's inputs", self.inputs, 1, 64)
         check_whole("the code's row", self.row, 0, self.inputs - 1)
