@@ -5,11 +5,10 @@ Everything runs in ONNX Runtime on one thread, with the encoder that serves. Nee
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +27,13 @@ class OnnxModel:
     """An exported model in ONNX Runtime on one CPU thread; ``info`` is what it says of itself."""
 
     def __init__(self, source: Path | bytes) -> None:
-        content = source if isinstance(source, bytes) else source.read_bytes()
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         metadata = self._session.get_modelmeta().custom_metadata_map
-        info = description.read(metadata, source if isinstance(source, Path) else None)
-        self.info = replace(info, version=hashlib.sha256(content).hexdigest()[:12])
-        self.size_bytes = len(content)
+        self.info = description.read(metadata, source if isinstance(source, Path) else None)
+        self.size_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """All outputs for uint8 ``[N, size, size, 3]``."""

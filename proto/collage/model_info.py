@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from collage.specs import (
     DTYPES,
     MAX_K,
+    check_labels,
     check_number,
     check_text,
     check_whole,
@@ -110,6 +111,7 @@ class ModelInfo:
         check_text("name", self.name, 256)
         check_text("version", self.version, 64, least=0)
         check_number("accept_threshold", self.accept_threshold, 0, 1)
+        check_labels(self.labels)
         if not isinstance(self.extra, dict):
             raise ValueError("extra must be a JSON object")  # noqa: TRY004 - every mistake is a ValueError
         if self.task not in list(_WIRE_TASKS):
@@ -212,15 +214,19 @@ class ModelInfo:
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
         """Parse ``to_json``; raises ValueError that names what is missing, unknown or wrong."""
-        content = json.loads(text)
+        return cls.from_content(parse(text))
+
+    @classmethod
+    def from_content(cls, content: object) -> ModelInfo:
+        """From what ``parse`` gives; raises ValueError that names what is missing, unknown or wrong."""
         if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _KNOWN:
             raise ValueError(
                 "a model description is a JSON object with name, kind, labels, size "
                 f"(known: {', '.join(sorted(_KNOWN))})"
             )
         labels, kind = content["labels"], content["kind"]
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError("labels must be a list of class names in index order")
+        if not isinstance(labels, list):
+            raise ValueError("labels must be a list of class names in index order")  # noqa: TRY004 - as all mistakes
         if kind not in list(ModelKind):
             raise ValueError(f"kind must be {', '.join(ModelKind)}, not {cut(kind)}")
         others = {key: content[key] for key in ("task", "accept_threshold", "version", "extra") if key in content}
@@ -268,6 +274,14 @@ class ModelInfo:
             code=code,
             accept_threshold=message.accept_threshold,
         )
+
+
+def parse(text: str) -> object:
+    """JSON, with or without a byte order mark; raises ValueError."""
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 _REQUIRED = {"name", "kind", "labels", "size"}
