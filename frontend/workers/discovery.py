@@ -49,8 +49,9 @@ async def addresses(target: str, every_s: float) -> AsyncIterator[set[str]]:
     """What ``target`` names, now and again every ``every_s`` seconds if that can change.
 
     ``host:port,...``, ``dns:///name:port`` (a Kubernetes headless Service lists its pods there), or ``file:///path``.
-    Where a name has addresses of both families, those of IPv4 are taken: a worker that has both is one worker. A name that does not resolve, or a file that is missing, empty or malformed, changes nothing: losing the list is
-    no reason to lose the workers.
+    A name that does not resolve, or a file that is missing, empty or malformed, changes nothing: losing the list is
+    no reason to lose the workers. Where a name has addresses of both families, those of IPv4 are taken: a worker that
+    has both is one worker.
     """
     if not target.startswith((DNS, FILE)):
         yield parse(target)

@@ -63,14 +63,22 @@ class Transport(Protocol):
 class GrpcTransport:
     """Calls ModelService. All calls go over one stream: opened when the worker serves, and again after it broke.
 
-    The worker's certificate must be for ``name``, or for the address's host if that is None. A message that is larger
-    than the worker's model can need is not looked at, and ends the stream.
+    The worker's certificate must be for ``name``, or for the address's host if that is None. A host that is a name is
+    resolved again after ``resolve_every_s`` seconds at the earliest, when the connection is lost. A message that is
+    larger than the worker's model can need is not looked at, and ends the stream.
     """
 
     def __init__(
-        self, address: str, max_message_bytes: int, security: ClientSecurity = PLAINTEXT, name: str | None = None
+        self,
+        address: str,
+        max_message_bytes: int,
+        security: ClientSecurity = PLAINTEXT,
+        name: str | None = None,
+        resolve_every_s: float = 5.0,
     ) -> None:
-        self._dial = functools.partial(security.channel, address, channel_options(max_message_bytes), name)
+        resolving = ("grpc.dns_min_time_between_resolutions_ms", max(1, round(1000 * resolve_every_s)))  # usually 30 s
+        options = [*channel_options(max_message_bytes), resolving]
+        self._dial = functools.partial(security.channel, address, options, name)
         self._security, self._max_message_bytes = security, max_message_bytes
         self._max_answer_bytes = max_message_bytes  # until the model is known
         self._connect()

@@ -53,7 +53,8 @@ class Rack:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "workers"
         self.transports: dict[str, Known] = {}
-        self.pool = Pool("s_cnn", f"file://{self.file}", self.connect, PoolSettings(0.01), fits=base_misfit)
+        self.pool = Pool("s_cnn", f"file://{self.file}", self.connect, PoolSettings(0.01))
+        self.pool.fits = base_misfit
 
     def connect(self, address: str) -> Known:
         return self.transports[address[:-2]]
