@@ -116,7 +116,9 @@ class FrontendSettings(ServerSettings):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest image accepted, width times height")
     image_threads: int = Field(2, ge=1, le=64, description="threads that decode images")
     default_label: str = Field(
-        "", description="answered, as source DEFAULT, when a request's time runs out; DEADLINE_EXCEEDED if empty"
+        "",
+        description="answered, as source DEFAULT, when a request's time runs out: the first class of this name; "
+        "DEADLINE_EXCEEDED if empty",
     )
     events_file: Path | None = Field(
         None,
