@@ -93,6 +93,7 @@ def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMe
         max_message_bytes=settings.max_message_bytes,
         security=settings.worker_security(),
         name=server_name(target),
+        resolve_every_s=settings.resolve_every_s,
     )
     choosing = PoolSettings(settings.resolve_every_s, settings.ejection())
     return Pool(role, target, connect, choosing, ejected=metrics.ejections.labels(role).inc)
