@@ -16,7 +16,12 @@ EVERY: list[Mutant] = [*policy.MUTANTS, *deciding.MUTANTS, *codes.MUTANTS, *codi
 _HEAD = """# Mutants
 
 Each line is one wrong version of a file, and the first test that fails with it. Made by `make mutants`, which runs
-the tests of that file in a process whose functions are the wrong ones. {count}
+the tests of that file in a copy of the project that has the wrong version. A test that hangs with a mutant, and passes
+without it, has caught it as well: by the time limit. {count}
+
+The mutants are written by hand: each breaks a promise that somebody relies on. Kept libraries generate theirs, and take
+none that is written. mutmut 3 changes functions only, in forks of a process that has run the tests, where async tests
+hang. cosmic-ray starts the whole command for each. mutatest changes operators only, and has no releases any more.
 
 """
 

@@ -1,7 +1,7 @@
 """Try wrong versions of the code, and say which test notices each: ``make mutants``, or ``python -m tests.mutants``.
 
-Every mutant replaces one passage of a function, in a process where the tests of that file run until one fails. Writes
-``docs/mutants.md``, again after every mutant. The exit code is 1 if one survives.
+Every mutant replaces one passage of a file, in a copy of the project where the tests of that file run until one fails.
+Writes ``docs/mutants.md``, again after every mutant. The exit code is 1 if one survives.
 """
 
 from __future__ import annotations
