@@ -187,6 +187,10 @@ async def test_calls_need_a_token_and_health_does_not(tmp_path: Path, caplog: py
             with pytest.raises(ClientError, match="UNAUTHENTICATED"):
                 await client.model()
         async with grpc.aio.insecure_channel(address) as channel:
+            listing: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+            call = listing.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+            with pytest.raises(grpc.aio.AioRpcError, match="wants a valid token"):
+                await call.read()
             stub = predict_pb2_grpc.PredictServiceStub(channel)
             for header in ("Basic new-secret", "new-secret"):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:

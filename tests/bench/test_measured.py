@@ -92,6 +92,13 @@ def test_groups_are_recorded_one_by_one() -> None:
     assert second == {"group": 1, "latency_s": 0.2, "slow": True, "coded": 2, "coded_right": 1}
 
 
+def test_a_percentile_of_a_thousand_needs_ten_thousand_requests() -> None:
+    few = Records([record(group, 0, 0.1) for group in range(9_999)])
+    assert few.run(Counter()).row({})["p999_s"] is None
+    row = Records([*few, record(9_999, 0, 0.5)]).run(Counter()).row({})
+    assert row["p999_s"] == row["group_p999_s"] == 0.1
+
+
 def test_quantiles_of_nothing_are_undefined() -> None:
     assert quantile([], 0.5) is None
     assert quantile([1.0, 3.0], 0.5) == 2.0
