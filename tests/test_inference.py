@@ -16,7 +16,7 @@ from collage.errors import InvalidArgument
 from collage.model_info import ModelInfo, ModelKind
 from inference import open_inference_pb2 as oip
 from inference.service import version_number
-from inference.tensors import Wanted, add_output, read_images, read_wanted
+from inference.tensors import ImageRows, Wanted, add_output, read_images, read_wanted
 from tests.triton import triton
 
 SIZE = 2
@@ -237,3 +237,11 @@ def test_unknown_outputs_are_refused() -> None:
     asked.outputs.add(name="logits")
     with pytest.raises(InvalidArgument, match="one output, 'probabilities': got 'logits'"):
         read_wanted(asked, "probabilities", 3)
+
+
+def test_pixels_between_two_numbers_are_rounded() -> None:
+    pixels = np.array([0.4, 254.6, 98.7, 1.2, 2.0, 3.9], "<f4")
+    rows = ImageRows(1, raw=pixels.tobytes(), datatype="FP32", count=2)
+    assert [rows.row(number).tolist() for number in range(2)] == [[[[0, 255, 99]]], [[[1, 2, 4]]]]  # type: ignore[union-attr]
+    typed = ImageRows(1, values=pixels.tolist(), datatype="FP32", count=2)
+    np.testing.assert_array_equal(typed.row(1), rows.row(1))
