@@ -148,7 +148,9 @@ def replace(old: Pair, new: Pair) -> None:
         os.utime(target, (before + 1, before + 1))
 
 
-async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(ours: Authority, theirs: Authority) -> None:
+async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(
+    ours: Authority, theirs: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
     pair = ours.issue("server")
     async with serving(pair) as server:
         assert await ask(server, ClientSecurity(ca=ours.ca)) == "Bag"
@@ -157,6 +159,8 @@ async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(ours: A
         assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
         pair.key.write_text("half a key")
         assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
+    assert "keeping the certificate in use" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_new_channels_show_a_rotated_client_certificate(ours: Authority, theirs: Authority) -> None:
