@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.mutants import codes, coding, deciding, policy, shell
+from tests.mutants import codes, coding, deciding, judging, learning, measuring, policy, serving, shell, wire, working
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "mutants.md"
 NOTHING = "nothing"
-EVERY: list[Mutant] = [*policy.MUTANTS, *deciding.MUTANTS, *codes.MUTANTS, *coding.MUTANTS, *shell.MUTANTS]
+EVERY: list[Mutant] = [
+    *policy.MUTANTS,
+    *deciding.MUTANTS,
+    *codes.MUTANTS,
+    *coding.MUTANTS,
+    *shell.MUTANTS,
+    *judging.MUTANTS,
+    *learning.MUTANTS,
+    *measuring.MUTANTS,
+    *wire.MUTANTS,
+    *serving.MUTANTS,
+    *working.MUTANTS,
+]
 
 _HEAD = """# Mutants
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from tests.mutants import DOCUMENT, EVERY, NOTHING, ROOT, read, write
@@ -40,6 +41,7 @@ def main() -> int:
         write({**read(), mutant.what: test or NOTHING})
 
     runner = Runner(ROOT, asked, found, options.jobs, told)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the processes of the runner
     if asked:
         runner.run()
     for error in runner.errors:

@@ -25,7 +25,7 @@ LIMIT = " (time limit)"
 _SLOW_TO_IMPORT = ("numpy", "grpc.aio", "onnx", "onnxruntime", "torch", "hypothesis", "PIL.Image", "prometheus_client")
 _NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "out", "runs", "data")
 _OPTIONS = ["-q", "-p", "no:cacheprovider", "-s", "--no-header", "--no-summary", "--hypothesis-seed=0"]
-_TEST_S = 60
+_TEST_S = 120
 """pytest's own limit of each test; it cannot end a test that catches every exception."""
 
 
@@ -37,6 +37,8 @@ class Attempt(NamedTuple):
     pid: int
     progress: Path
     """What the process tells, a line each: a test that starts, one that failed, an error."""
+    source: str
+    """The mutant's file as it was."""
 
 
 class Runner:
@@ -55,7 +57,7 @@ class Runner:
         before: Mapping[str, str],
         jobs: int,
         told: Callable[[Mutant, str | None], None],
-        patience_s: float = 90.0,
+        patience_s: float = 150.0,
     ) -> None:
         self._root, self._mutants, self._before, self._jobs, self._told = root, mutants, before, jobs, told
         self._patience_s = patience_s
@@ -70,19 +72,28 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
             self._folder = Path(folder)
             copies = [self._copy(f"copy-{job}") for job in range(self._jobs)]
-            waiting, running = list(self._mutants)[::-1], list[Attempt]()
-            while waiting or running:
-                while waiting and copies:
-                    self._start(waiting.pop(), copies, running)
-                ended = [attempt for attempt in running if self._over(attempt)]
-                for attempt in ended:
-                    running.remove(attempt)
-                    self._verdict(attempt, caught)
-                    self._restore(attempt)
-                    copies.append(attempt.copy)
-                if not ended:
-                    time.sleep(0.02)
-            self._check(caught, copies[0])
+            running: list[Attempt] = []
+            try:
+                self._try(copies, running, caught)
+                self._check(caught, copies[0])
+            finally:
+                for attempt in running:
+                    _end(attempt.pid)
+
+    def _try(self, copies: list[Path], running: list[Attempt], caught: dict[str, list[str]]) -> None:
+        waiting = list(self._mutants)[::-1]
+        while waiting or running:
+            while waiting and copies:
+                self._start(waiting.pop(), copies, running)
+            ended = [attempt for attempt in running if self._over(attempt)]
+            for attempt in ended:
+                running.remove(attempt)
+                self._verdict(attempt, caught)
+                if attempt.mutant:
+                    (attempt.copy / attempt.mutant.file).write_text(attempt.source)
+                copies.append(attempt.copy)
+            if not ended:
+                time.sleep(0.02)
 
     def _copy(self, name: str) -> Path:
         """A copy of the project, in which a file may change; models are links."""
@@ -96,25 +107,23 @@ class Runner:
         return path
 
     def _start(self, mutant: Mutant, copies: list[Path], running: list[Attempt]) -> None:
-        source = (self._root / mutant.file).read_text()
+        source = (copies[-1] / mutant.file).read_text()
         if source.count(mutant.old) != 1:
             self.errors.append(f"{mutant.what}: its passage is {source.count(mutant.old)} times in {mutant.file}")
             return
         copy = copies.pop()
         (copy / mutant.file).write_text(source.replace(mutant.old, mutant.new or "pass"))
         before = self._before.get(mutant.what, "").removesuffix(LIMIT)
-        running.append(self._fork(mutant, copy, mutant.tests, _Watch(self._root, mutant.tests, before)))
+        running.append(self._fork(mutant, copy, mutant.tests, _Watch(self._root, mutant.tests, before), source))
 
-    def _restore(self, attempt: Attempt) -> None:
-        if attempt.mutant:
-            shutil.copyfile(self._root / attempt.mutant.file, attempt.copy / attempt.mutant.file)
-
-    def _fork(self, mutant: Mutant | None, copy: Path, tests: Sequence[str], watch: _Watch) -> Attempt:
+    def _fork(
+        self, mutant: Mutant | None, copy: Path, tests: Sequence[str], watch: _Watch, source: str = ""
+    ) -> Attempt:
         handle, name = tempfile.mkstemp(dir=self._folder)
         os.close(handle)
         if not (pid := os.fork()):
             _become(self._root, copy, tests, watch, Path(name))
-        return Attempt(mutant, copy, pid, Path(name))
+        return Attempt(mutant, copy, pid, Path(name), source)
 
     def _over(self, attempt: Attempt) -> bool:
         """True if the process has ended, its verdict is known, or it has hung: then it has been ended."""
@@ -124,10 +133,7 @@ class Runner:
             return True
         quiet_s = time.time() - attempt.progress.stat().st_mtime
         if (attempt.mutant and _first(attempt, "failed")) or quiet_s > self._patience_s:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(attempt.pid, signal.SIGKILL)
-            os.kill(attempt.pid, signal.SIGKILL)  # before it has a group of its own
-            os.waitpid(attempt.pid, 0)
+            _end(attempt.pid)
             return True
         return False
 
@@ -158,6 +164,14 @@ class Runner:
             wrong = [line for line in _lines(attempt) if not line.startswith("start ")]
             told = dict.fromkeys([*wrong, _last(attempt)])
             self.errors.extend(f"without any mutant: {line}" for line in told)
+
+
+def _end(pid: int) -> None:
+    """End a process that has not been waited for, and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)  # in case that it has no group of its own yet
+    os.waitpid(pid, 0)
 
 
 def _lines(attempt: Attempt) -> list[str]:
@@ -214,6 +228,7 @@ def _become(root: Path, copy: Path, tests: Sequence[str], watch: _Watch, progres
     """Run tests of a copy in this process, which ends with them; its group has the processes that they start."""
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
