@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager, nullcontext
 
 from prometheus_client import CollectorRegistry
 
 from collage.security import SecurityError
 from collage.serving import Server, load_settings
 from collage.v1 import predict_pb2, predict_pb2_grpc
-from frontend.coding import CodingSettings, base_misfit, misfit
 from frontend.config import FrontendSettings
-from frontend.dispatch import Dispatcher
+from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
-from frontend.policy import Policy
-from frontend.recorder import Recorder, write
+from frontend.recorder import Recorder, recording
 from frontend.server import PredictServicer
 from frontend.system import batch_threads, keep_memory
-from frontend.workers import Fits, GrpcTransport, Pool, PoolSettings, server_name
+from frontend.workers import GrpcTransport, Pool, PoolSettings, TargetError, check, server_name
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
-
-logger = logging.getLogger("collage.frontend")
 
 SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 
@@ -40,25 +33,24 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     """A started frontend; SERVING while an s-cnn worker is ready. On exit, requests in flight finish first."""
     registry = CollectorRegistry()
     metrics = FrontendMetrics(registry, settings.slo_s)
-    policy = Policy(settings.rules())
-    metrics.deadline.set_function(lambda: policy.deadline)
+    rules, events = settings.rules(), settings.events_file
     metrics.watch_tasks()
     with batch_threads():  # which gRPC starts with its first server
         server = Server(settings, registry, [SERVICE, OPEN_INFERENCE], connection_age(settings))
-    base = pool("s_cnn", settings.s_cnn_workers, settings, metrics, base_misfit)
-    dispatching = settings.dispatching()
-    targets = settings.coded_workers.split() if policy.rules.coded else []
-    coded = [
-        pool("coded", target, settings, metrics, redundant_misfit(base, row, dispatching.coding))
-        for row, target in enumerate(targets)
-    ]
-    metrics.watch_workers("s_cnn", [base])
+    base = pool("s_cnn", settings.s_cnn_workers, settings, metrics)
+    coded = [pool("coded", each, settings, metrics) for each in settings.coded_workers.split() if rules.coded]
+    metrics.watch_workers("s_cnn", lambda state: base.counts[state])
     if coded:  # or an alert would miss what nobody wants
-        metrics.watch_workers("coded", coded)
+        metrics.watch_workers("coded", lambda state: sum(pool.counts[state] for pool in coded))
     base.listeners.append(lambda: server.set_serving(base.ready > 0))
-    recorder = Recorder() if settings.events_file else None
+    recorder = Recorder()
     with ThreadPoolExecutor(settings.image_threads, "image") as executor, ThreadPoolExecutor(1, "coding") as encoder:
-        dispatcher = Dispatcher(policy, base, coded, metrics, executor, encoder, dispatching, recorder)
+        record = recorder.add if events else None
+
+        def counts() -> tuple[int, int]:
+            return len(base.workers), dispatcher.coded_workers
+
+        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
         servicer = PredictServicer(
             dispatcher,
             settings.timeout_s,
@@ -76,7 +68,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         for each in (base, *coded):
             await each.start()
         try:
-            async with recording(recorder, settings.events_file, dispatcher):
+            async with recording(recorder, events, rules, counts) if events else nullcontext():
                 yield server
         finally:
             await server.stop()
@@ -85,13 +77,8 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
                 await each.close()
 
 
-def redundant_misfit(base: Pool, row: int, settings: CodingSettings) -> Fits:
-    """What keeps a model from running redundant input ``row`` for the base model in use."""
-    return lambda info: misfit(info, base.info, row, settings)
-
-
-def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMetrics, fits: Fits) -> Pool:
-    """The workers of a role that ``target`` lists, as far as their model ``fits``."""
+def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMetrics) -> Pool:
+    """The workers of a role that ``target`` lists."""
     connect = functools.partial(
         GrpcTransport,
         max_message_bytes=settings.max_message_bytes,
@@ -99,39 +86,28 @@ def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMe
         name=server_name(target),
     )
     choosing = PoolSettings(settings.resolve_every_s, settings.ejection())
-    return Pool(role, target, connect, choosing, fits=fits, ejected=metrics.ejections.labels(role).inc)
+    return Pool(role, target, connect, choosing, ejected=metrics.ejections.labels(role).inc)
 
 
-@asynccontextmanager
-async def recording(recorder: Recorder | None, path: Path | None, dispatcher: Dispatcher) -> AsyncIterator[None]:
-    """Write what was recorded on SIGUSR1 and in the end."""
-    if recorder is None or path is None:
-        yield
-        return
-    loop, writing = asyncio.get_running_loop(), asyncio.Lock()
-    tasks: set[asyncio.Task[None]] = set()
+def check_targets(settings: FrontendSettings) -> None:
+    """Raise TargetError, which names the flag, if a list of workers can never name one."""
+    for flag, targets in (("--s-cnn-workers", settings.s_cnn_workers), ("--coded-workers", settings.coded_workers)):
+        try:
+            for target in targets.split():
+                check(target)
+        except TargetError as error:
+            raise TargetError(f"{flag}: {error}") from None
 
-    async def save() -> None:
-        workers, coded = len(dispatcher.base.workers), dispatcher.coded_workers
-        async with writing:
-            try:
-                count = await asyncio.to_thread(
-                    write, path, recorder.batches(), dispatcher.policy.rules, workers, coded
-                )
-                logger.info("wrote %d events to %s", count, path)
-            except OSError as error:
-                logger.error("events could not be written: %s", error)  # noqa: TRY400 - it says it all
 
-    def asked() -> None:
-        tasks.add(task := loop.create_task(save()))
-        task.add_done_callback(tasks.discard)
-
-    loop.add_signal_handler(signal.SIGUSR1, asked)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGUSR1)
-        await save()
+def dispatching(settings: FrontendSettings) -> DispatchSettings:
+    """What the dispatcher has to know."""
+    return DispatchSettings(
+        max_in_flight=settings.max_in_flight,
+        max_bytes=settings.max_bytes_in_flight,
+        default_label=settings.default_label,
+        detection_threshold=settings.detection_threshold,
+        grid=settings.grid,
+    )
 
 
 def connection_age(settings: FrontendSettings) -> list[tuple[str, int]]:
@@ -166,10 +142,11 @@ def one_list(arguments: Sequence[str]) -> list[str]:
 def main() -> int:
     """Exit code 0 after draining, 2 if the frontend cannot start; then standard error says why in one line."""
     settings = load_settings(FrontendSettings, one_list(sys.argv[1:]))
-    keep_memory()
     try:
+        check_targets(settings)
+        keep_memory()
         asyncio.run(serve(settings))
-    except (SecurityError, OSError) as error:
+    except (TargetError, SecurityError, OSError) as error:
         print(f"frontend: {error}", file=sys.stderr)
         return 2
     return 0

@@ -25,7 +25,7 @@ from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 logger = logging.getLogger("collage.frontend")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CodingSettings:
     """What the operator decides about codes."""
 
@@ -134,6 +134,8 @@ class _Run:
 class Coding:
     """Runs redundant inputs on their workers, one pool for each row, and tells by ``feed`` what became of them.
 
+    It also tells the pools which models fit.
+
     ``executor`` encodes. The policy is told Returned for each redundant run that was not cancelled, and Decoded once
     for a group that becomes decodable, or never will.
     """
@@ -154,7 +156,9 @@ class Coding:
         self._loop = asyncio.get_running_loop()
         self._runs: dict[int, _Run] = {}
         self._models: list[ModelInfo] = []
-        for pool in pools:
+        base.fits = base_misfit
+        for row, pool in enumerate(pools):
+            pool.fits = functools.partial(self._misfit, base, row)
             pool.listeners.append(self._workers_changed)
             base.listeners.append(pool.review)
 
@@ -226,6 +230,9 @@ class Coding:
         self._runs.clear()
 
     # Workers
+
+    def _misfit(self, base: Pool, row: int, info: ModelInfo) -> str | None:
+        return misfit(info, base.info, row, self._settings)
 
     def _workers_changed(self) -> None:
         """Tell how many groups can be run at once, and what shape they have."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from collage.security import ClientSecurity
 from collage.serving import ServerSettings
 from encoder.image import MAX_PIXELS
-from frontend.coding import CodingSettings
-from frontend.dispatch import DispatchSettings
 from frontend.policy import MAX_BYTES, Ejection, Rules
-from frontend.workers import check
 
 
 class FrontendSettings(ServerSettings):
@@ -130,13 +127,6 @@ class FrontendSettings(ServerSettings):
         None, gt=0, le=600, description="latency objective: becomes a bucket edge of collage_request_seconds"
     )
 
-    @field_validator("s_cnn_workers", "coded_workers")
-    @classmethod
-    def _workers_have_addresses(cls, targets: str) -> str:
-        for target in targets.split():
-            check(target)
-        return targets
-
     @model_validator(mode="after")
     def _worker_tls_is_complete(self) -> Self:
         if bool(self.worker_cert) != bool(self.worker_key):
@@ -153,11 +143,6 @@ class FrontendSettings(ServerSettings):
         if self.eject_rest_s > self.eject_longest_s:
             raise ValueError("--eject-rest-s must not be longer than --eject-longest-s")
         return self
-
-    def dispatching(self) -> DispatchSettings:
-        """What the dispatcher has to know."""
-        coding = CodingSettings(detection_threshold=self.detection_threshold, grid=self.grid)
-        return DispatchSettings(self.max_in_flight, self.max_bytes_in_flight, self.default_label, coding)
 
     def worker_security(self) -> ClientSecurity:
         """How to connect to workers."""

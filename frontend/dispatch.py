@@ -8,7 +8,7 @@ import itertools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,8 @@ from encoder.tasks import TASKS, TaskName
 from frontend.coding import Coding, CodingSettings
 from frontend.jobs import Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
-from frontend.policy import MAX_BYTES, Admission, Policy
+from frontend.policy import MAX_BYTES, Admission, Policy, Rules
 from frontend.policy import events as e
-from frontend.recorder import Recorder
 from frontend.timers import Timers
 from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
@@ -30,9 +29,9 @@ NONE_READY = "no s-cnn worker is ready: try again later"
 SHORTEST_RETRY_S = 0.01
 
 
-@dataclass(frozen=True)
-class DispatchSettings:
-    """What the operator decides about requests."""
+@dataclass(frozen=True, kw_only=True)
+class DispatchSettings(CodingSettings):
+    """What the operator decides about requests and codes."""
 
     max_in_flight: int = 1024
     """Requests admitted at once."""
@@ -40,40 +39,41 @@ class DispatchSettings:
     """Bytes that requests in flight may hold."""
     default_label: str = ""
     """The answer to a request whose time runs out; it fails if this is empty, or no class of the model."""
-    coding: CodingSettings = field(default_factory=CodingSettings)
 
 
 class Dispatcher:
-    """Serves requests with a policy, a pool of base workers, and one pool for each redundant input.
+    """Serves requests by rules, with a pool of base workers, and one pool for each redundant input.
 
-    ``executor`` decodes images; ``encoder`` encodes groups, which are not to wait in line with images. ``recorder`` is
-    told all that the policy is told.
+    Create it before the pools start: it says which models they may use. ``executor`` decodes images; ``encoder``
+    encodes groups, which are not to wait in line with images. ``record`` gets every batch of events that the policy
+    gets.
     """
 
     def __init__(
         self,
-        policy: Policy,
+        rules: Rules,
         base: Pool,
         coded: Sequence[Pool],
         metrics: FrontendMetrics,
         executor: Executor,
         encoder: Executor,
         settings: DispatchSettings,
-        recorder: Recorder | None = None,
+        record: Callable[[Sequence[e.Event]], None] | None = None,
     ) -> None:
-        self.policy, self.base, self.metrics = policy, base, metrics
+        self.policy, self.base, self.metrics = Policy(rules), base, metrics
         self._loop = asyncio.get_running_loop()
-        self._executor, self._settings, self._recorder = executor, settings, recorder
+        self._executor, self._settings, self._record = executor, settings, record
         self._admission = Admission(settings.max_in_flight)
         self._in_flight = self._preparing = self._bytes = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, Job] = {}
-        self._timers = Timers(self._feed, lambda due: due.timer is e.Timer.CLOSE or due.id in self._jobs)
+        self._timers = Timers[e.Due](self._feed, lambda due: due.timer is e.Timer.CLOSE or due.id in self._jobs)
         metrics.in_flight.set_function(lambda: self._in_flight)
+        metrics.deadline.set_function(lambda: self.policy.deadline)
         self._calls: dict[tuple[int, int], Cancellable] = {}
         self._events: list[e.Event] = []
-        self._coding = Coding(base, coded, metrics, encoder, self._feed, settings.coding)
+        self._coding = Coding(base, coded, metrics, encoder, self._feed, settings)
 
     # Requests
 
@@ -235,15 +235,15 @@ class Dispatcher:
         self._handle(events)
 
     def _handle(self, events: Sequence[e.Event]) -> None:
-        if self._recorder is not None:
-            self._recorder.add(events)
+        if self._record:
+            self._record(events)
         for action in self.policy.handle(events):
             self._perform(action)
 
     def _perform(self, action: e.Action) -> None:
         match action:  # the usual ones first
             case e.SetTimer(at, timer, id):
-                self._timers.set(at, timer, id)
+                self._timers.set(at, e.Due(at, timer, id))
             case e.Send(request, attempt):
                 self._send(request, attempt)
             case e.Answer(request, attempt):

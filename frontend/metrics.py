@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from encoder.code import Source
-from frontend.workers import Pool
 
 LATENCY_BUCKETS = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0,
@@ -25,6 +24,7 @@ ATTEMPTS = ("s_cnn", "replica", "coded")
 WORKER_CODES = (
     "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "INTERNAL", "UNAVAILABLE", "GARBAGE",
 )  # fmt: skip
+WORKER_STATES = ("known", "ready", "refused", "ejected")
 STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
@@ -143,17 +143,7 @@ class FrontendMetrics:
         loop = asyncio.get_running_loop()
         self.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
-    def watch_workers(self, role: str, pools: Sequence[Pool]) -> None:
-        """Report how many workers of a role (s_cnn or coded) there are whenever the metrics are read."""
-        counts: dict[str, Callable[[Pool], int]] = {
-            "known": lambda pool: len(pool.workers),
-            "ready": lambda pool: pool.ready,
-            "refused": lambda pool: pool.refused,
-            "ejected": lambda pool: pool.balancer.ejected,
-        }
-        for state, count in counts.items():
-            self.workers.labels(role, state).set_function(functools.partial(self._total, count, pools))
-
-    @staticmethod
-    def _total(count: Callable[[Pool], int], pools: Sequence[Pool]) -> int:
-        return sum(map(count, pools))
+    def watch_workers(self, role: str, count: Callable[[str], int]) -> None:
+        """Report how many workers of a role (s_cnn or coded) are in each state whenever the metrics are read."""
+        for state in WORKER_STATES:
+            self.workers.labels(role, state).set_function(functools.partial(count, state))

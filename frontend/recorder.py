@@ -6,10 +6,14 @@ one for each event, ``{"batch": n, "event": "Arrived", "at": seconds, ...}`` wit
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import math
+import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ from typing import Any
 from encoder.code import GroupShape
 from frontend.policy import Rules
 from frontend.policy import events as e
+
+logger = logging.getLogger("collage.frontend")
 
 FORMAT = 1
 KEPT = 100_000
@@ -46,6 +52,34 @@ class Recorder:
     def batches(self) -> list[tuple[int, Sequence[e.Event]]]:
         """What is kept now, as numbered batches."""
         return list(self._batches)
+
+
+@asynccontextmanager
+async def recording(
+    recorder: Recorder, path: Path, rules: Rules, workers: Callable[[], tuple[int, int]]
+) -> AsyncIterator[None]:
+    """Write what was recorded on SIGUSR1 and in the end; ``workers`` counts those of the base model and of the code."""
+    loop, writing = asyncio.get_running_loop(), asyncio.Lock()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def save() -> None:
+        async with writing:
+            try:
+                count = await asyncio.to_thread(write, path, recorder.batches(), rules, *workers())
+                logger.info("wrote %d events to %s", count, path)
+            except OSError as error:
+                logger.error("events could not be written: %s", error)  # noqa: TRY400 - it says it all
+
+    def asked() -> None:
+        tasks.add(task := loop.create_task(save()))
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGUSR1, asked)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
+        await save()
 
 
 def write(

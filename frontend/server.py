@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from collage.errors import AlreadyExists, InvalidArgument, ServiceError, Unavailable, boundary, status_of
 from collage.tensors import image_from_tensor, pack
@@ -16,7 +17,6 @@ from encoder.code import Source
 from encoder.image import Pixels, decode
 from encoder.tasks import TaskName
 from frontend.dispatch import Dispatcher
-from frontend.jobs import Outcome
 from inference.service import MAX_ID_BYTES
 
 _DRAINING = "this frontend is shutting down: send to another one what was not answered"
@@ -139,30 +139,34 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
             return decode(request.image, size, self._max_pixels)
 
         outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, pixels, request.ByteSize())
-        return to_response(outcome, request.top_k or 1, request.with_output)
+        answered = outcome.answered
+        response = predict_pb2.PredictResponse()  # filled in field by field, which takes half the time
+        if outcome.task == TaskName.LOCALISATION:
+            box = response.box
+            box.left, box.top, box.right, box.bottom = outcome.answer.tolist()
+        else:
+            _add_classes(response, outcome.answer, outcome.labels, request.top_k or 1)
+        if request.with_output:
+            pack(np.ascontiguousarray(answered.output, np.float32), response.output)
+        provenance = response.provenance
+        provenance.source = _WIRE_SOURCES[answered.source]
+        provenance.degraded = outcome.degraded
+        if answered.confidence is not None:
+            provenance.coded_confidence = answered.confidence
+        if outcome.place is not None:
+            provenance.group_id, provenance.cell = outcome.group_id, outcome.place
+        provenance.model_name, provenance.model_version = answered.model.name, answered.model.version
+        provenance.queue_s, provenance.inference_s = answered.queue_s, answered.inference_s
+        provenance.total_s, provenance.request_id = outcome.total_s, outcome.request_id
+        return response
 
 
-def to_response(outcome: Outcome, top_k: int, with_output: bool = False) -> predict_pb2.PredictResponse:
-    """The wire's form of an answer: its ``top_k`` most probable classes or its box, and the output itself if asked."""
-    response = predict_pb2.PredictResponse()  # filled in field by field, which takes half the time
-    answered, answer = outcome.answered, outcome.answer
-    if outcome.task == TaskName.LOCALISATION:
-        box = response.box
-        box.left, box.top, box.right, box.bottom = answer.tolist()
-    else:
-        best = [int(answer.argmax())] if top_k == 1 else np.argsort(-answer, kind="stable")[:top_k].tolist()
-        for index in best:
-            response.classes.add(label=outcome.labels[index], index=index, probability=answer[index])
-    if with_output:
-        pack(np.ascontiguousarray(answered.output, np.float32), response.output)
-    provenance = response.provenance
-    provenance.source = _WIRE_SOURCES[answered.source]
-    provenance.degraded = outcome.degraded
-    if answered.confidence is not None:
-        provenance.coded_confidence = answered.confidence
-    if outcome.place is not None:
-        provenance.group_id, provenance.cell = outcome.group_id, outcome.place
-    provenance.model_name, provenance.model_version = answered.model.name, answered.model.version
-    provenance.queue_s, provenance.inference_s = answered.queue_s, answered.inference_s
-    provenance.total_s, provenance.request_id = outcome.total_s, outcome.request_id
-    return response
+def _add_classes(
+    response: predict_pb2.PredictResponse, probabilities: NDArray[np.float32], labels: Sequence[str], top_k: int
+) -> None:
+    """Tell the ``top_k`` most probable classes, the best one first."""
+    best = [int(probabilities.argmax())]
+    if top_k > 1:
+        best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+    for index in best:
+        response.classes.add(label=labels[index], index=index, probability=probabilities[index])

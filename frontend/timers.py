@@ -6,18 +6,20 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
-
-from frontend.policy.events import Due, Timer
+from typing import Generic, TypeVar
 
 SPARE = 1024  # entries of ended requests that may wait to be cleared away
 
 
-class Timers:
-    """Calls ``due`` when timers are, unless they are not ``wanted`` any more by then; nobody cancels them."""
+What = TypeVar("What")
 
-    def __init__(self, due: Callable[[Due], None], wanted: Callable[[Due], bool]) -> None:
+
+class Timers(Generic[What]):
+    """Calls ``due`` with each thing at its time, unless it is not ``wanted`` any more by then; nobody cancels them."""
+
+    def __init__(self, due: Callable[[What], None], wanted: Callable[[What], bool]) -> None:
         self._due, self._wanted = due, wanted
-        self._heap: list[tuple[float, int, Due]] = []
+        self._heap: list[tuple[float, int, What]] = []
         self._order = itertools.count()
         self._most = SPARE
         self._next: asyncio.TimerHandle | None = None
@@ -26,9 +28,9 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def set(self, at: float, timer: Timer, id: int) -> None:
+    def set(self, at: float, what: What) -> None:
         """Add one, due ``at`` a time of the event loop."""
-        heapq.heappush(self._heap, (at, next(self._order), Due(at, timer, id)))
+        heapq.heappush(self._heap, (at, next(self._order), what))
         if len(self._heap) > self._most:
             self._heap = [entry for entry in self._heap if self._wanted(entry[2])]
             heapq.heapify(self._heap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from collage.model_info import ModelInfo
@@ -48,15 +48,15 @@ class Pool:
         connect: Callable[[str], Transport],
         settings: PoolSettings | None = None,
         *,
-        fits: Fits = lambda info: None,
         changed: Callable[[], object] | None = None,
         ejected: Callable[[], object] = lambda: None,
     ) -> None:
         """``name`` is the role in logs. ``changed`` is called after every review of who is ready, and is the first of
-        the ``listeners``; ``ejected`` is called with every ejection.
+        the ``listeners``; ``ejected`` is called with every ejection. Any model ``fits``, until somebody says otherwise.
         """
         settings = settings or PoolSettings()
-        self.name, self.fits = name, fits
+        self.name = name
+        self.fits: Fits = lambda info: None
         self.balancer = Balancer(settings.ejection, settings.seed)
         self.info: ModelInfo | None = None  # the model in use, or the last one that was
         self.ready = self.refused = 0  # workers that may be used, and workers that serve a model not in use
@@ -74,6 +74,16 @@ class Pool:
         """A ready worker that is not in ``avoid``, as the balancer chooses."""
         address = self.balancer.pick(asyncio.get_running_loop().time(), avoid)
         return None if address is None else self.workers[address]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many workers are known, ready to be used, refused for a model not in use, and ejected now."""
+        return {
+            "known": len(self.workers),
+            "ready": self.ready,
+            "refused": self.refused,
+            "ejected": self.balancer.ejected,
+        }
 
     async def start(self) -> None:
         """Find workers and follow them until ``close``."""

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from collage.model_info import ModelInfo
-from frontend.coding import CodingSettings, base_misfit, misfit
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.jobs import Outcome
 from frontend.metrics import FrontendMetrics
-from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
 from frontend.workers import Pool
 from tests.frontend.fakes import (
@@ -72,19 +70,18 @@ async def rig(
     registry = CollectorRegistry()
     workers = [FakeTransport(S_CNN, behaviour) for behaviour in s_cnn]
     redundant = FakeTransport(collage_model, collage or collage_after(0.05))
-    coding = CodingSettings(grid=k)
-    base = await pool("s_cnn", {f"s{i}": worker for i, worker in enumerate(workers)}, base_misfit)
+    base = await pool("s_cnn", {f"s{i}": worker for i, worker in enumerate(workers)})
     redundants = {"c0": redundant, **(more_collage or {})} if collage else {}
-    coded = await pool("coded", redundants, lambda info: misfit(info, base.info, 0, coding))
+    coded = await pool("coded", redundants)
     rules = Rules.named(policy, **{"deadline": 0.2, "group_wait": 0.05, **limits})
     dispatcher = Dispatcher(
-        Policy(rules),
+        rules,
         base,
         [coded] if collage else [],
         FrontendMetrics(registry),
         executor or InlineExecutor(),
         encoder or InlineExecutor(),
-        DispatchSettings(max_in_flight, max_bytes, default_label, coding),
+        DispatchSettings(max_in_flight=max_in_flight, max_bytes=max_bytes, default_label=default_label, grid=k),
     )
     await base.start()
     await coded.start()

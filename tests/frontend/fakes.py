@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from collage.model_info import ModelInfo, ModelKind
 from encoder.grid import Grid
 from encoder.image import Pixels
-from frontend.workers import Ended, Fits, Pool, PoolSettings, Reply, WorkerFailure
+from frontend.workers import Ended, Pool, PoolSettings, Reply, WorkerFailure
 
 Outputs = tuple[NDArray[Any], ...]
 LABELS = tuple("abcdefghij")
@@ -144,6 +144,6 @@ def collage_after(seconds: float, confidence: float = 0.9) -> Callable[[FakeCall
     return behave
 
 
-async def pool(role: str, transports: dict[str, FakeTransport], fits: Fits = lambda info: None) -> Pool:
+async def pool(role: str, transports: dict[str, FakeTransport]) -> Pool:
     """A pool over fake workers."""
-    return Pool(role, ",".join(transports), transports.__getitem__, PoolSettings(seed=0), fits=fits)
+    return Pool(role, ",".join(transports), transports.__getitem__, PoolSettings(seed=0))

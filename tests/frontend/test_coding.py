@@ -20,7 +20,6 @@ from frontend.coding import CodingSettings, base_misfit, code_of, misfit
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.jobs import Outcome
 from frontend.metrics import FrontendMetrics
-from frontend.policy.machine import Policy
 from frontend.policy.rules import Rules
 from frontend.workers import Pool, WorkerFailure
 from tests.frontend.fakes import COLLAGE, LABELS, S_CNN, SIZE, FakeCall, FakeTransport, InlineExecutor, Outputs, pool
@@ -112,20 +111,17 @@ async def rig(
     inputs = len(parities)
     workers = [FakeTransport(base_model, base) for _ in range(4)]
     redundant = [FakeTransport(parity(members, inputs, row, version), behave) for row, behave in enumerate(parities)]
-    base_pool = await pool("s_cnn", {f"s{i}": worker for i, worker in enumerate(workers)}, base_misfit)
-    pools = [
-        await pool("coded", {f"p{row}": each}, lambda info, row=row: misfit(info, base_pool.info, row, SETTINGS))
-        for row, each in enumerate(redundant)
-    ]
+    base_pool = await pool("s_cnn", {f"s{i}": worker for i, worker in enumerate(workers)})
+    pools = [await pool("coded", {f"p{row}": each}) for row, each in enumerate(redundant)]
     rules = Rules.named(policy, **{"deadline": 0.2, "extra_load": 1.0, **limits})
     dispatcher = Dispatcher(
-        Policy(rules),
+        rules,
         base_pool,
         pools,
         FrontendMetrics(registry),
         InlineExecutor(),
         InlineExecutor(),
-        DispatchSettings(100),
+        DispatchSettings(max_in_flight=100),
     )
     for each in (base_pool, *pools):
         await each.start()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from collage.serving import load_settings
+from frontend.__main__ import check_targets, main
 from frontend.config import FrontendSettings
-from frontend.workers import discovery
+from frontend.workers import TargetError, discovery
 
 BOUND_S = 10.0
 OFTEN_S = 0.01
@@ -97,7 +98,12 @@ def test_certificates_are_for_the_name_that_was_given() -> None:
 
 
 @pytest.mark.parametrize("target", ["a:1,b", "a", "a:port", "dns:///name", "http://a:1", "a:70000", "a:0"])
-def test_a_target_without_addresses_is_told_at_the_start(target: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        load_settings(FrontendSettings, ["--s-cnn-workers", target])
-    assert "--s-cnn-workers: Value error, expected host:port, got" in capsys.readouterr().err
+def test_a_target_without_addresses_is_told_at_the_start(
+    target: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["frontend", "--s-cnn-workers", target])
+    assert main() == 2
+    assert capsys.readouterr().err.startswith("frontend: --s-cnn-workers: expected host:port, got ")
+    settings = FrontendSettings(s_cnn_workers="a:1", coded_workers=f"b:1 {target}")
+    with pytest.raises(TargetError, match="--coded-workers: expected host:port, got"):
+        check_targets(settings)

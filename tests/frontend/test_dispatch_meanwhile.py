@@ -66,7 +66,8 @@ async def test_an_input_does_not_go_to_a_worker_of_another_shape_and_costs_nothi
 async def test_events_of_one_turn_reach_the_policy_and_the_ring_together_and_in_order() -> None:
     async with rig("none", [s_cnn_after(0.1)]) as cluster:
         dispatcher = cluster.dispatcher
-        dispatcher._recorder = recorder = Recorder()
+        recorder = Recorder()
+        dispatcher._record = recorder.add
         at = asyncio.get_running_loop().time()
         gone = [e.Gone(at, 1001), e.Gone(at, 1002)]
         for each in gone:

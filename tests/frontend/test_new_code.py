@@ -14,10 +14,9 @@ from collage.model_info import CodeInfo, ModelInfo, ModelKind
 from encoder import code as interface
 from encoder import codes
 from encoder.code import Code, Decoding, GroupShape, Source
-from frontend.coding import CodingSettings, base_misfit, misfit
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.metrics import FrontendMetrics
-from frontend.policy import Policy, Rules
+from frontend.policy import Rules
 from tests.frontend.fakes import (
     LABELS,
     S_CNN,
@@ -66,10 +65,10 @@ async def test_a_new_code_is_served_without_a_change_to_the_frontend() -> None:
     base = [FakeTransport(S_CNN, s_cnn_after(lambda call: 3.0 if call.request_id == "r1" else 0.1)) for _ in range(2)]
     info = ModelInfo.make("m", ModelKind.PARITY, LABELS, SIZE, code=CodeInfo("mirrored", 1), version="1")
     redundant = FakeTransport(info, s_cnn_after(0.05))
-    base_pool = await pool("s_cnn", {"s0": base[0], "s1": base[1]}, base_misfit)
-    coded = await pool("coded", {"c0": redundant}, lambda info: misfit(info, base_pool.info, 0, CodingSettings()))
+    base_pool = await pool("s_cnn", {"s0": base[0], "s1": base[1]})
+    coded = await pool("coded", {"c0": redundant})
     dispatcher = Dispatcher(
-        Policy(Rules.named("collage", deadline=0.2, extra_load=1.0)),
+        Rules.named("collage", deadline=0.2, extra_load=1.0),
         base_pool,
         [coded],
         FrontendMetrics(CollectorRegistry()),

@@ -20,6 +20,9 @@ class Bell:
         self.ended: set[int] = set()
         self.timers = Timers(self.ring, lambda due: due.id not in self.ended)
 
+    def set(self, at: float, timer: Timer, id: int) -> None:
+        self.timers.set(at, Due(at, timer, id))
+
     def ring(self, due: Due) -> None:
         now = asyncio.get_running_loop().time()
         assert now == pytest.approx(due.at, abs=1e-5)
@@ -29,9 +32,9 @@ class Bell:
 async def test_timers_ring_in_order_whatever_the_order_they_were_set_in() -> None:
     bell = Bell()
     for id, at in enumerate((0.5, 0.2, 0.9, 0.2, 0.1)):
-        bell.timers.set(at, Timer.DEADLINE, id)
+        bell.set(at, Timer.DEADLINE, id)
     await asyncio.sleep(0.6)
-    bell.timers.set(0.7, Timer.EXPIRY, 9)
+    bell.set(0.7, Timer.EXPIRY, 9)
     await asyncio.sleep(1)
     assert bell.rung == [(0.1, 4), (0.2, 1), (0.2, 3), (0.5, 0), (0.7, 9), (0.9, 2)]
 
@@ -42,10 +45,10 @@ async def test_a_timer_set_while_another_rings_is_not_forgotten() -> None:
     def ring(due: Due) -> None:
         bell.ring(due)
         if due.id < 3:
-            timers.set(due.at + 0.1, Timer.DEADLINE, due.id + 1)
+            timers.set(due.at + 0.1, Due(due.at + 0.1, Timer.DEADLINE, due.id + 1))
 
     timers = Timers(ring, lambda due: True)
-    timers.set(0.1, Timer.DEADLINE, 0)
+    timers.set(0.1, Due(0.1, Timer.DEADLINE, 0))
     await asyncio.sleep(1)
     assert bell.rung == [(0.1, 0), (0.2, 1), (0.3, 2), (0.4, 3)]
 
@@ -53,10 +56,10 @@ async def test_a_timer_set_while_another_rings_is_not_forgotten() -> None:
 async def test_what_has_ended_never_rings_and_takes_no_room() -> None:
     bell = Bell()
     for id in range(10 * SPARE):
-        bell.timers.set(600.0, Timer.EXPIRY, id)
+        bell.set(600.0, Timer.EXPIRY, id)
         bell.ended.add(id)
     assert len(bell.timers) <= 2 * SPARE
-    bell.timers.set(0.5, Timer.EXPIRY, -1)
+    bell.set(0.5, Timer.EXPIRY, -1)
     await asyncio.sleep(700)
     assert bell.rung == [(0.5, -1)]
     assert len(bell.timers) == 0
@@ -64,7 +67,7 @@ async def test_what_has_ended_never_rings_and_takes_no_room() -> None:
 
 async def test_nothing_rings_after_the_end() -> None:
     bell = Bell()
-    bell.timers.set(0.5, Timer.EXPIRY, 1)
+    bell.set(0.5, Timer.EXPIRY, 1)
     bell.timers.close()
     await asyncio.sleep(1)
     assert bell.rung == []

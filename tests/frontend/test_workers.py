@@ -36,7 +36,8 @@ async def started(
     workers: Transports, ejection: Ejection | None = None, ejected: Callable[[], object] = lambda: None
 ) -> AsyncIterator[Pool]:
     settings = PoolSettings(ejection=ejection, seed=0)
-    pool = Pool("s_cnn", ", ".join(workers), workers.__getitem__, settings, fits=fits, ejected=ejected)
+    pool = Pool("s_cnn", ", ".join(workers), workers.__getitem__, settings, ejected=ejected)
+    pool.fits = fits
     await pool.start()
     await asyncio.sleep(0.01)
     yield pool

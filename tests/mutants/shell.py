@@ -73,7 +73,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if self._events and isinstance(event, e.Arrived):",
                 "if False:",
             ),
-            ("events not recorded", "if self._recorder is not None:\n            self._recorder.add(events)", ""),
+            ("events not recorded", "if self._record:\n            self._record(events)", ""),
             ("audits not carried out", "job.audited = True", ""),
             ("stragglers not counted", "self.metrics.stragglers.inc()", ""),
             ("losers run on", "if call := self._calls.get((request, attempt)):\n                    call.cancel()", ""),
