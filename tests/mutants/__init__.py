@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.mutants import codes, coding, deciding, judging, learning, measuring, policy, serving, shell, wire, working
+from tests.mutants import (
+    codes,
+    coding,
+    deciding,
+    entering,
+    judging,
+    learning,
+    measuring,
+    policy,
+    serving,
+    shell,
+    wire,
+    working,
+)
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +36,7 @@ EVERY: list[Mutant] = [
     *wire.MUTANTS,
     *serving.MUTANTS,
     *working.MUTANTS,
+    *entering.MUTANTS,
 ]
 
 _HEAD = """# Mutants

@@ -47,7 +47,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("ids without bound", "if len(request.request_id.encode()) > MAX_ID_BYTES:", "if False:"),
             ("refusals of a stream without pushback", "retry_after_s=retry_after_s)", ")"),
-            ("the least probable classes", 'np.argsort(-answer, kind="stable")', 'np.argsort(answer, kind="stable")'),
+            (
+                "the least probable classes",
+                'np.argsort(-probabilities, kind="stable")',
+                'np.argsort(probabilities, kind="stable")',
+            ),
             ("one class whatever is asked for", "request.top_k or 1", "1"),
             (
                 "queue and inference time swapped",

@@ -75,7 +75,7 @@ class Runner:
             running: list[Attempt] = []
             try:
                 self._try(copies, running, caught)
-                self._check(caught, copies[0])
+                self._check(caught, copies[0], running)
             finally:
                 for attempt in running:
                     _end(attempt.pid)
@@ -152,14 +152,16 @@ class Runner:
             caught.setdefault(test, []).extend(mutant.tests)
             self._told(mutant, test + LIMIT)
 
-    def _check(self, caught: Mapping[str, Sequence[str]], copy: Path) -> None:
+    def _check(self, caught: Mapping[str, Sequence[str]], copy: Path, running: list[Attempt]) -> None:
         """Every test that caught a mutant must pass without one, in its time."""
         if not caught:
             return
         tests = list(dict.fromkeys(test for tests in caught.values() for test in tests))
         attempt = self._fork(None, copy, tests, _Watch(self._root, tests, only=set(caught)))
+        running.append(attempt)
         while not self._over(attempt):
             time.sleep(0.02)
+        running.remove(attempt)
         if _last(attempt) != "passed":
             wrong = [line for line in _lines(attempt) if not line.startswith("start ")]
             told = dict.fromkeys([*wrong, _last(attempt)])
