@@ -146,11 +146,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "pass",
             ),
             (
-                "a replica goes to the straggler itself",
-                "worker = balancer.pick(now, tried)",
-                "worker = balancer.pick(now, ())",
-            ),
-            (
                 "collage workers as slow as s-cnns",
                 "COLLAGE_FACTOR\n        return self.regime",
                 "1.0\n        return self.regime",

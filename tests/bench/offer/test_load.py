@@ -45,7 +45,7 @@ async def test_failures_are_recorded_and_do_not_stop_the_run() -> None:
     assert slow.error is not None
     assert slow.error.startswith("DEADLINE_EXCEEDED")
     assert (slow.source, slow.prediction, slow.right) == (None, None, False)
-    assert slow.latency_s >= 0.29
+    assert 0.29 <= slow.latency_s < 30
     assert [record.right for record in rest] == [True, True, False]
 
 
