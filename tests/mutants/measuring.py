@@ -160,19 +160,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "self._own_answer(frontend, request)\n                case",
                 "pass\n                case",
             ),
-            ("empty cells are decoded", "if confidence is not None}", "}"),
-            ("full workers are blamed", "if unreachable:  # else it was full, which is no fault", "if True:"),
             ("a crashed worker stays in use", "self._set_ready((outage.index, False))", "pass"),
-            (
-                "cancelled calls do not count against a worker",
-                "call.context.balancer.cancelled(call.worker, now, now - call.sent_at)",
-                "pass",
-            ),
-            (
-                "frozen workers acknowledge",
-                "max(now, self._stations.frozen_until(call.worker)) + self.setup",
-                "now + self.setup",
-            ),
             ("one frontend gets all", "self.frontends[turn % len(self.frontends)]", "self.frontends[0]"),
             (
                 "policies meet other draws",

@@ -101,6 +101,12 @@ def test_cancelling_frees_the_slot_at_once_and_the_place_when_acknowledged() -> 
         assert sum(balancer.outstanding(name) for name in "01") == outstanding
 
 
+def test_an_inference_takes_no_less_than_it_can() -> None:
+    done = Simulation(Setup(1, 1, inference_s=1.5), Rules.named("none"), ONE_SECOND).open(np.array([0.0, 5.0]), 0)
+    np.testing.assert_allclose(done.latency_s, [1.5, 1.5])
+    assert done.busy_s == pytest.approx(3.0)
+
+
 def test_the_answer_travels_without_holding_the_worker() -> None:
     setup = Setup(1, 1, overhead_s=0.5)
     done = Simulation(setup, Rules.named("none"), ONE_SECOND).open(np.array([0.0, 0.25]), warm_up=0)
