@@ -23,7 +23,8 @@ from tests.mutants.mutant import Mutant
 LIMIT = " (time limit)"
 """Follows the name of a test that did not end in time."""
 _SLOW_TO_IMPORT = ("numpy", "grpc.aio", "onnx", "onnxruntime", "torch", "hypothesis", "PIL.Image", "prometheus_client")
-_NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "out", "runs", "data")
+_NOT_COPIED = {"out", "runs", "data"}
+"""Folders of the project that hold what was made, not what makes it."""
 _OPTIONS = ["-q", "-p", "no:cacheprovider", "-s", "--no-header", "--no-summary", "--hypothesis-seed=0"]
 _TEST_S = 120
 """pytest's own limit of each test; it cannot end a test that catches every exception."""
@@ -101,7 +102,11 @@ class Runner:
         def copy(source: str, target: str) -> None:
             Path(target).symlink_to(source) if source.endswith(".onnx") else shutil.copyfile(source, target)
 
-        path = shutil.copytree(self._root, self._folder / name, ignore=_NOT_COPIED, copy_function=copy)
+        def left_out(folder: str, names: list[str]) -> set[str]:
+            made = _NOT_COPIED if Path(folder) == self._root else set()
+            return {name for name in names if name.startswith(".") or name == "__pycache__" or name in made}
+
+        path = shutil.copytree(self._root, self._folder / name, ignore=left_out, copy_function=copy)
         # By its hash: a file that changes may be as long as before, and within the same second.
         compileall.compile_dir(path, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
         return path

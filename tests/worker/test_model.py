@@ -78,6 +78,14 @@ async def test_a_plain_classifier_is_normalised_as_its_sidecar_says(load: Load, 
     np.testing.assert_allclose(scores, ((IMAGE / 255 - mean) / std).mean((0, 1)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_inference_has_the_threads_that_it_was_given(tmp_path: Path, threads: int) -> None:
+    model = ServedModel(onnx_models.save_s_cnn(tmp_path / "m.onnx"), threads)
+    options = model._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
+    model.close()
+
+
 async def test_a_plain_classifier_sees_rows_as_rows(load: Load, tmp_path: Path) -> None:
     model = load(onnx_models.save_plain(tmp_path / "plain.onnx", sidecar=SIDECAR))
     image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
