@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from collage.errors import DeadlineExceeded, ResourceExhausted, ServiceError
 from collage.model_info import ModelInfo
 from collage.serving import Server
-from encoder.image import Pixels, decode
-from frontend.dispatch import SHORTEST_RETRY_S, Dispatcher
+from encoder.image import Pixels, Waiter, decode
+from frontend.dispatch import AT_ONCE_S, SHORTEST_RETRY_S, Dispatcher
 from inference.service import InferenceServicer, RowAnswer
 from inference.tensors import ImageRows
 
@@ -77,15 +77,17 @@ class FrontendInference(InferenceServicer):
             raise
 
     async def _row(self, images: ImageRows, row: int, id: str, timeout_s: float, caller: str, size: int) -> RowAnswer:
-        def prepare(size: int) -> Pixels:
-            image = images.row(row)
-            if isinstance(image, bytes):
-                return decode(image, size, self._max_pixels)
-            if size != images.size:
-                raise ValueError(f"a new model came into use meanwhile: it takes {size} x {size} pixels")
-            return image
+        with Waiter() as waiter:
 
-        outcome = await self._dispatcher.predict(prepare, id, timeout_s, images.quick, size, caller)
+            def prepare(size: int) -> Pixels:
+                image = images.row(row)
+                if isinstance(image, bytes):
+                    return decode(image, size, self._max_pixels, waiter.gone, AT_ONCE_S)
+                if size != images.size:
+                    raise ValueError(f"a new model came into use meanwhile: it takes {size} x {size} pixels")
+                return image
+
+            outcome = await self._dispatcher.predict(prepare, id, timeout_s, images.quick, size, caller)
         answered = outcome.answered
         return RowAnswer(
             output=outcome.answer,

@@ -14,9 +14,9 @@ from collage.errors import InvalidArgument, boundary
 from collage.tensors import image_from_tensor, pack
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.code import Source
-from encoder.image import Pixels, decode
+from encoder.image import Pixels, Waiter, decode
 from encoder.tasks import TaskName
-from frontend.dispatch import Dispatcher
+from frontend.dispatch import AT_ONCE_S, Dispatcher
 from frontend.jobs import Outcome
 from frontend.stream import RequestStream
 from inference.service import MAX_ID_BYTES
@@ -78,7 +78,7 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         id = request.request_id
         if len(id.encode()) > MAX_ID_BYTES:
             raise InvalidArgument(f"request_id is longer than {MAX_ID_BYTES} bytes: send a shorter one")
-        pixels = request.WhichOneof("input") == "tensor"
+        pixels, waiter = request.WhichOneof("input") == "tensor", Waiter()
         if pixels:
             tensor = request.tensor
             prepare = functools.partial(image_from_tensor, tensor)
@@ -86,17 +86,20 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         else:
             image = request.image
             size = len(image)
-            prepare = functools.partial(_decoded, image, self._max_pixels)
+            prepare = functools.partial(_decoded, image, self._max_pixels, waiter)
         outcome = self._dispatcher.predict(prepare, id, timeout_s, pixels, size, caller)
-        return _response(outcome, request.top_k or 1, request.with_output)
+        return _response(outcome, waiter, request.top_k or 1, request.with_output)
 
 
-def _decoded(image: bytes, max_pixels: int, size: int) -> Pixels:
-    return decode(image, size, max_pixels)
+def _decoded(image: bytes, max_pixels: int, waiter: Waiter, size: int) -> Pixels:
+    return decode(image, size, max_pixels, waiter.gone, AT_ONCE_S)
 
 
-async def _response(answer: Coroutine[Any, Any, Outcome], top_k: int, with_output: bool) -> predict_pb2.PredictResponse:
-    outcome = await answer
+async def _response(
+    answer: Coroutine[Any, Any, Outcome], waiter: Waiter, top_k: int, with_output: bool
+) -> predict_pb2.PredictResponse:
+    with waiter:
+        outcome = await answer
     answered = outcome.answered
     response = predict_pb2.PredictResponse()  # filled in field by field, which takes half the time
     if outcome.task == TaskName.LOCALISATION:

@@ -9,7 +9,8 @@ from typing import Any
 
 import grpc.aio
 
-from collage.errors import AlreadyExists, InvalidArgument, ServiceError, Unavailable, cut, status_of
+from collage.errors import AlreadyExists, InvalidArgument, ServiceError, Unavailable, status_of
+from collage.texts import within
 from collage.v1 import predict_pb2
 from inference.service import MAX_ID_BYTES
 
@@ -109,7 +110,7 @@ class RequestStream:
             self._slots.release()
 
     def _fail(self, id: str, error: Exception) -> None:
-        id = cut(id, MAX_ID_BYTES)
+        id = within(id, MAX_ID_BYTES)
         code, text = status_of(error, id)
         retry_after_s = error.retry_after_s if isinstance(error, ServiceError) else None
         failure = predict_pb2.PredictError(code=code.value[0], message=text, retry_after_s=retry_after_s)

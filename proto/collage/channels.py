@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_STREAMS = 100
 """Calls that one connection may have open at once. A client keeps further ones back, so that a burst of one caller is
@@ -9,7 +11,11 @@ no queue for the others; more can be under way in a stream."""
 
 
 def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, int]]:
-    """gRPC options of every server. Clients may ping at any rate, even while they are idle."""
+    """gRPC options of every server. Clients may ping at any rate, even while they are idle.
+
+    Connections that do not begin to speak HTTP/2 within 10 s are closed, and those without a call for 5 minutes: then
+    clients connect again with their next call.
+    """
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -17,21 +23,26 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_idle_ms", 300_000),
         ("grpc.so_reuseport", 0),
         # Calls wait for their turn. Without any of the next three gRPC cancels or refuses some, uncounted.
         ("grpc.server.max_pending_requests", 1_000_000),
         ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
         ("grpc.http.overload_protection", 0),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
-        ("grpc.server_handshake_timeout_ms", 5_000),
-        ("grpc.max_connection_idle_ms", 300_000),
         ("grpc.http2.bdp_probe", 0),  # it lets peers send megabytes ahead on every stream, read or not
     ]
 
 
 def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, int]]:
-    """gRPC options of every channel. It notices a dead peer within 15 s and tries to connect to it every second."""
+    """gRPC options of every channel. It notices a dead peer within 15 s and tries to connect to it every second.
+
+    Peers are reached directly, whatever ``http_proxy`` and ``https_proxy`` say: these are set for the web, and a proxy
+    for the web stops a cluster. Whoever wants a proxy for gRPC names it in ``grpc_proxy``.
+    """
     return [
+        ("grpc.enable_http_proxy", int(bool(os.environ.get("grpc_proxy")))),  # noqa: SIM112 - gRPC reads no other
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", 10_000),
@@ -43,3 +54,8 @@ def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[st
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.use_local_subchannel_pool", 1),
     ]
+
+
+def join(host: str, port: int) -> str:
+    """``host:port``, with brackets around an IPv6 address that has none."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"

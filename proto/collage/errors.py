@@ -10,10 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import grpc
+import grpc.aio
+
+from collage.texts import within
 
 logger = logging.getLogger("collage")
 
-MAX_TEXT_BYTES = 1024
+MAX_TEXT = 1024
 """Longest error text sent: gRPC drops the status of a call whose text exceeds its limit on metadata, 8 KB, and sends
 what is not ASCII as three times as many bytes."""
 
@@ -69,24 +72,24 @@ class DeadlineExceeded(ServiceError):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def cut(text: str, most: int = MAX_TEXT_BYTES) -> str:
-    """The beginning of a text, ``most`` bytes of UTF-8 at most."""
-    return text if 4 * len(text) <= most else text.encode(errors="replace")[:most].decode(errors="ignore")
-
-
-def shown(text: str) -> str:
-    """A caller's text in quotes, as an error may repeat it: its beginning only."""
-    return repr(cut(text, MAX_TEXT_BYTES // 8))
-
-
 def status_of(error: BaseException, request_id: str = "") -> tuple[grpc.StatusCode, str]:
     """The status and the text for the caller. An unexpected error is logged, and the caller gets a fixed text."""
     if isinstance(error, ServiceError):
         level = logging.INFO if isinstance(error, Unavailable | DeadlineExceeded) else logging.DEBUG
         logger.log(level, "not answered: %s %s", error.code.name, error, extra={"request_id": request_id})
-        return error.code, cut(str(error))
+        return error.code, within(str(error), MAX_TEXT)
+    if _hung_up(error):
+        logger.debug("the caller hung up", extra={"request_id": request_id})
+        return grpc.StatusCode.CANCELLED, "the caller hung up"
     logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
     return grpc.StatusCode.INTERNAL, "internal error: see the server's log"
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Whether gRPC could not write to the caller, and no other error happened."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_hung_up, error.exceptions))
+    return isinstance(error, grpc.aio.InternalError)
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Awaitable[Any]])
@@ -119,7 +122,7 @@ def boundary(method: _Method) -> _Method:
 
 async def abort(context: Any, error: BaseException, request_id: str = "") -> NoReturn:
     """End a call with an error's status."""
-    code, text = status_of(error, cut(request_id))
+    code, text = status_of(error, within(request_id, MAX_TEXT))
     await context.abort(code, text, pushback(error))
     raise AssertionError("abort returned")
 

@@ -54,11 +54,10 @@ def array_from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
     """Unpack an array of whatever type and shape the tensor says, read-only and sharing the message's memory."""
     dtype = _FROM_WIRE.get(tensor.data_type)
     dimensions = len(tensor.shape)
-    if dtype is None or dimensions > MAX_DIMENSIONS:
+    if dtype is None or dimensions > MAX_DIMENSIONS:  # before the shape is looked at
         found = dtype.name if dtype else "no data type"
         raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {found} of {dimensions}")
-    shape = tuple(tensor.shape)
-    return _read(tensor.data, dtype, shape)
+    return _read(tensor.data, dtype, tuple(tensor.shape))
 
 
 def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Sequence[int]) -> NDArray[Any]:

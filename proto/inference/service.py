@@ -15,13 +15,14 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.errors import InvalidArgument, ServiceError, Unavailable, boundary, shown
+from collage.errors import InvalidArgument, ServiceError, Unavailable, boundary
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import Server
+from collage.texts import cut
 from encoder.tasks import TASKS
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
-from inference.tensors import INPUT, ImageRows, add_output, read_images, read_wanted
+from inference.tensors import INPUT, ImageRows, add_output, read_images, read_wanted, whole_number
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MAX_ID_BYTES = 128
@@ -191,9 +192,11 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         if model is None:
             raise Unavailable("no s-cnn worker is ready: try again later")
         if name != model.name:
-            raise NotFound(f"there is no model {shown(name)} here: ask for {model.name!r}")
+            raise NotFound(f"there is no model {cut(name, 100)!r} here: ask for {model.name!r}")
         if version not in ("", version_number(model)):
-            raise NotFound(f"there is no version {shown(version)} of {name!r} here: it is {version_number(model)!r}")
+            raise NotFound(
+                f"there is no version {cut(version, 100)!r} of {name!r} here: it is {version_number(model)!r}"
+            )
         return model
 
     def _statistics(self, model: ModelInfo) -> oip.ModelStatistics:
@@ -252,10 +255,13 @@ def _ids(id: str, count: int) -> list[str]:
 
 
 def _timeout_s(request: oip.ModelInferRequest, context: Any) -> float | None:
-    """Seconds that the caller gives: until the gRPC deadline, or the parameter ``timeout`` if that is shorter."""
+    """Seconds that the caller gives: until the gRPC deadline, or the parameter ``timeout`` if that is shorter.
+
+    Raises InvalidArgument.
+    """
     limits = [remaining] if (remaining := context.time_remaining()) is not None else []
-    if "timeout" in request.parameters and request.parameters["timeout"].int64_param > 0:
-        limits.append(request.parameters["timeout"].int64_param / 1e6)
+    if "timeout" in request.parameters and (timeout := whole_number(request.parameters, "timeout", least=0)):
+        limits.append(timeout / 1e6)
     return min(limits, default=None)
 
 
