@@ -50,9 +50,7 @@ class Ending(FakePredictService):
 
 async def test_a_call_that_the_server_dropped_may_be_sent_again() -> None:
     async with serving(Ending()) as server, Client(f"127.0.0.1:{server.port}") as client:
-        with pytest.raises(
-            ClientError, match=r"^UNAVAILABLE: 127.0.0.1:\d+ ended the call without an answer: try again"
-        ):
+        with pytest.raises(ClientError, match=r"^UNAVAILABLE: 127.0.0.1:\d+ ended the call without an answer"):
             await client.predict(b"\x01")
 
 
