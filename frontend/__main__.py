@@ -41,7 +41,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     rules, events = settings.rules(), settings.events_file
     metrics.watch_tasks()
     with batch_threads():  # which gRPC starts with its first server
-        held_bytes = settings.max_bytes_in_flight * 3 // 4  # the others may be of requests in flight
+        held_bytes = settings.max_bytes_in_flight // 2  # the other half may be of requests in flight
         server = Server(settings, registry, [SERVICE, OPEN_INFERENCE], connection_age(settings), held_bytes)
     base = pool("s_cnn", settings.s_cnn_workers, settings, metrics)
     coded = [pool("coded", each, settings, metrics) for each in settings.coded_workers.split() if rules.coded]

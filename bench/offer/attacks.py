@@ -188,10 +188,10 @@ async def half_closed(victim: Victim, share: float) -> Ends:
     """Calls that end before their message."""
     async with RawConnection(victim.port) as raw:
         calls = 3 * scaled(100, share)
-        for method in (PREDICT, INFER, HEALTH):
-            for _ in range(calls // 3):
+        for number, method in enumerate((PREDICT, INFER, HEALTH), 1):
+            for _ in range(calls // 3):  # as many as a connection may have open
                 raw.half_close(raw.open(method))
-        await raw.ended(calls, SEND_S)
+            await raw.ended(number * calls // 3, SEND_S)
         return _ends(raw, calls)
 
 

@@ -34,7 +34,7 @@ from collage.client import Client, ClientError
 from collage.figures import OUT, Scalar, write_figures
 
 EVERY_S = 0.05
-SETTLE_S = 10.0
+SETTLE_S = 15.0
 MOST_RSS = 400 * 1024 * 1024
 SLOWEST_S = 0.25
 SIZE = 32

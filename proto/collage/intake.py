@@ -24,7 +24,7 @@ MAX_CALLS = 4096
 """Calls that may be open at once, streams and answers that nobody reads included."""
 MESSAGE_S = 30.0
 """Longest that a call's message may take to arrive, in seconds."""
-MAX_HELD_BYTES = 192 * 1024 * 1024
+MAX_HELD_BYTES = 128 * 1024 * 1024
 """What a process may hold more than when it starts, before calls with unfinished messages are ended."""
 SMALL_BYTES = 4096
 """Largest message of a method that takes no images."""

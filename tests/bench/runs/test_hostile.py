@@ -23,7 +23,7 @@ def victim(server: Server) -> Victim:
     return Victim(server.port, server.health_port or 0, server.metrics_port, "s", SIZE)
 
 
-@pytest.mark.parametrize("name", sorted(ATTACKS.keys() - {"SIGTERM", "scans", "half scrapes"}))
+@pytest.mark.parametrize("name", sorted(ATTACKS.keys() - {"SIGTERM"}))
 async def test_an_attack_gets_statuses_and_leaves_nothing(name: str) -> None:
     async with asyncio.timeout(BOUND_S), cluster(policy="none", health_port=0) as (stub, server, _):
         await stub.Predict(predict_pb2.PredictRequest(image=picture(SIZE)))
