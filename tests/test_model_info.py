@@ -259,6 +259,7 @@ BOXES, CONFIDENCES, CLASSES = np.zeros((2, 4), np.float32), floats(0, 1), np.arr
         ((BOXES, CONFIDENCES, np.array([[1.5, -0.5]] * 2, np.float32)), "a class probability is not from 0 to 1"),
         ((BOXES, CONFIDENCES, CLASSES * math.nan), "a class probability is not"),
         ((BOXES, CONFIDENCES - 0.5, CLASSES), "a confidence is not from 0 to 1"),
+        ((BOXES, CONFIDENCES + 0.5, CLASSES), "a confidence is not from 0 to 1"),
         ((BOXES, CONFIDENCES + math.nan, CLASSES), "a confidence is not"),
         ((BOXES + math.inf, CONFIDENCES, CLASSES), "a side of a box is no finite number"),
         ((BOXES[:1], CONFIDENCES, CLASSES), "there are 1 boxes, 2 confidences and 2 rows of classes"),
@@ -297,3 +298,10 @@ def test_labels_that_cannot_be_sent_are_refused() -> None:
     for labels, told in ((("x" * 1025,), "at most 1024 characters"), (("\udc80",), "half a surrogate")):
         with pytest.raises(ValueError, match=told):
             ModelInfo.make("s", ModelKind.S_CNN, labels, 32)
+
+
+@pytest.mark.parametrize("row", [(-0.2, 0.6, 0.6), (-0.3, -0.3, 1.6)])
+def test_class_probabilities_that_sum_to_1_may_still_be_none(row: tuple[float, ...]) -> None:
+    model = ModelInfo.collage("three", ("a", "b", "c"), 8, 2)
+    outputs = (BOXES[:1], CONFIDENCES[:1], np.array([row], np.float32))
+    assert model.problem(outputs) == "a class probability is not from 0 to 1"

@@ -116,7 +116,7 @@ def classify(pixels: Pixels) -> Outputs:
 
 
 def detect(collage: Pixels, confidence: float = 0.9) -> Outputs:
-    """The detections of the fake collage-cnn sees: one perfect box for every filled cell, in reverse order."""
+    """What the fake collage-cnn detects: one perfect box for every filled cell, in reverse order."""
     grid = Grid(2, len(collage))
     values = [int(collage[box[1] + 1, box[0] + 1, 0]) for box in map(grid.box, range(grid.cells))]
     cells = [cell for cell in reversed(range(grid.cells)) if values[cell]]

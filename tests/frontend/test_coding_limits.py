@@ -150,7 +150,7 @@ async def test_every_redundant_worker_gets_the_input_of_its_row(rows: int) -> No
 
 
 async def test_members_keep_their_places_whoever_came_first() -> None:
-    """The place of a caller who hung up goes to one who came later."""
+    """A later caller gets the place of one who hung up."""
     async with rig(slow("r2"), [after(0.05)] * 2, 3, policy="collage-only", group_wait=1.0) as cluster:
         first = asyncio.create_task(cluster.dispatcher.predict(lambda size: picture(1, cluster.step), "r1", 5.0))
         second = asyncio.create_task(cluster.dispatcher.predict(lambda size: picture(2, cluster.step), "r2", 5.0))

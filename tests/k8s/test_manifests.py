@@ -31,7 +31,7 @@ CUSTOM = {
 DNS_TTL_S = 30
 """How long a cluster's DNS may give an old answer (CoreDNS' cache, as kubeadm sets it up)."""
 BYTES_PER_PIXEL = 17
-"""What decoding takes at the most: a WebP, by measurement; the other formats take up to 11."""
+"""The most that decoding took in a measurement: a WebP. The other formats take up to 11."""
 MIB = 1024 * 1024
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 

@@ -97,6 +97,16 @@ async def test_no_more_requests_than_may_queue_are_taken_in(launch: Launch, s_cn
     refused = [error for error in ended if isinstance(error, grpc.aio.AioRpcError)]
     assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert len(refused) == 5  # one runs, two wait
+    assert all("3 requests are here already" in (error.details() or "") for error in refused), "before any is decoded"
+
+
+async def test_a_timeout_of_the_wrong_type_is_refused(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn)
+    request = images(1)
+    request.parameters["timeout"].string_param = "500000"
+    with pytest.raises(grpc.aio.AioRpcError, match="timeout must be a whole number") as caught:
+        await oip_grpc.GRPCInferenceServiceStub(client.channel).ModelInfer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("given", ["gRPC deadline", "parameter"])
