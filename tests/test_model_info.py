@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from collage.model_info import LOCALISATION, CodeInfo, ModelInfo, ModelKind, TensorSpec
+from collage.model_info import ANSWER_EXTRA_BYTES, LOCALISATION, CodeInfo, ModelInfo, ModelKind, TensorSpec
 from collage.v1 import model_pb2, tensor_pb2
 
 LABELS = ("T-shirt/top", "Trouser")
@@ -273,6 +273,31 @@ BOXES, CONFIDENCES, CLASSES = np.zeros((2, 4), np.float32), floats(0, 1), np.arr
 def test_what_keeps_detections_from_being_a_collage_cnns(outputs: Any, told: str | None) -> None:
     problem = COLLAGE.problem(outputs)
     assert problem is None if told is None else told in str(problem)
+
+
+@pytest.mark.parametrize(("k", "most"), [(2, 16384), (8, 16384), (9, 12945), (16, 4096)])
+def test_an_answer_has_no_more_detections_than_a_frontend_can_place(k: int, most: int) -> None:
+    info = ModelInfo.collage("many", LABELS, 64, k)
+    assert info.most_detections == most
+    assert info.answer_bytes == ANSWER_EXTRA_BYTES + 4 * most * (4 + 1 + 2)
+    outputs = [
+        np.zeros((most + 1, 4), np.float32),
+        np.ones(most + 1, np.float32),
+        np.ones((most + 1, 2), np.float32) / 2,
+    ]
+    assert info.problem([output[:-1] for output in outputs]) is None
+    assert info.problem(outputs) == f"there are {most + 1} detections: at most {most} make sense"
+    boxes, *others = info.outputs
+    assert replace(info, outputs=(replace(boxes, shape=(most, 4)), *others)).outputs[0].shape == (most, 4)
+    with pytest.raises(ValueError, match=f"{most + 1} detections are too many: at most {most} in one collage"):
+        replace(info, outputs=(replace(boxes, shape=(most + 1, 4)), *others))
+
+
+def test_labels_that_cannot_be_sent_are_refused() -> None:
+    assert ModelInfo.make("s", ModelKind.S_CNN, ("x" * 1024, ""), 32).labels[1] == ""
+    for labels, told in ((("x" * 1025,), "at most 1024 characters"), (("\udc80",), "half a surrogate")):
+        with pytest.raises(ValueError, match=told):
+            ModelInfo.make("s", ModelKind.S_CNN, labels, 32)
 
 
 @pytest.mark.parametrize("row", [(-0.2, 0.6, 0.6), (-0.3, -0.3, 1.6)])

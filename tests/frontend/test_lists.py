@@ -15,7 +15,7 @@ from collage.client import Client
 from collage.model_info import ModelInfo
 from frontend.coding import base_misfit
 from frontend.workers import Pool, PoolSettings, WorkerFailure
-from tests.frontend.fakes import COLLAGE, S_CNN, FakeTransport, image, s_cnn_after
+from tests.frontend.fakes import COLLAGE, S_CNN, FakeCall, FakeTransport, Outputs, classify, image, s_cnn_after
 from tests.frontend.grpc_workers import Slowness, cluster, worker
 
 BOUND_S = 30.0
@@ -126,6 +126,28 @@ async def test_an_old_worker_that_is_listed_again_stays(tmp_path: Path) -> None:
         rack.set("c", True)
         await rack.until(a=True, c=True)
         assert rack.pool.workers["a:1"] is worker
+
+
+async def test_a_worker_that_left_is_closed_when_its_calls_have_ended(tmp_path: Path) -> None:
+    async with racked(tmp_path, "a", a=S_CNN, c=S_CNN) as rack:
+        go_on = asyncio.Event()
+
+        async def behave(call: FakeCall) -> Outputs:
+            await go_on.wait()
+            return classify(call.image)
+
+        left = rack.transports["a"]
+        left.behave = behave
+        call = asyncio.create_task(rack.pool.workers["a:1"].ask(image(1), "r1", BOUND_S))
+        rack.list("c")
+        await rack.until(c=True)
+        await asyncio.sleep(0.1)
+        assert not left.closed
+        go_on.set()
+        assert (await call).outputs[0].argmax() == 1
+        async with asyncio.timeout(BOUND_S):
+            while not left.closed:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_list_of_workers_that_do_not_fit_is_no_outage(tmp_path: Path) -> None:
