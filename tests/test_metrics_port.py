@@ -165,6 +165,25 @@ async def test_however_many_connect_a_scrape_is_answered_and_few_are_held(regist
             writer.close()
 
 
+def flood(port: int) -> list[socket.socket]:
+    """Connect faster than the port can look at connections; returns when all but a few were ended."""
+    made = [socket.create_connection(("127.0.0.1", port), BOUND_S) for _ in range(10 * MAX_CONNECTIONS)]
+    alive = set(made)
+    while len(alive) > MAX_CONNECTIONS:
+        ended, _, _ = select.select(alive, [], [], BOUND_S)
+        assert ended
+        alive -= set(ended)
+    return made
+
+
+async def test_connections_that_come_all_at_once_are_held_no_longer(registry: CollectorRegistry) -> None:
+    async with serving(registry, time_s=600.0) as port:
+        made = await asyncio.to_thread(flood, port)
+        assert (await ask(port, SCRAPE))[0].startswith("HTTP/1.1 200")
+        for each in made:
+            each.close()
+
+
 async def test_closing_ends_connections(registry: CollectorRegistry) -> None:
     port = MetricsPort(registry)
     number = await port.start("127.0.0.1", 0)
