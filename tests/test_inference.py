@@ -16,7 +16,7 @@ from collage.errors import InvalidArgument
 from collage.model_info import ModelInfo, ModelKind
 from inference import open_inference_pb2 as oip
 from inference.service import version_number
-from inference.tensors import Wanted, add_output, read_images, read_wanted, whole_number
+from inference.tensors import ImageRows, Wanted, add_output, read_images, read_wanted, whole_number
 from tests.triton import triton
 
 SIZE = 2
@@ -260,3 +260,14 @@ def test_unknown_outputs_are_refused() -> None:
     asked.outputs.add(name="logits")
     with pytest.raises(InvalidArgument, match="one output, 'probabilities': got 'logits'"):
         read_wanted(asked, "probabilities", 3)
+
+
+def test_rows_have_rounded_pixels_and_the_size_that_they_take() -> None:
+    pixels = np.array([0.4, 254.6, 98.7, 1.2, 2.0, 3.9], "<f4")
+    rows = ImageRows(1, raw=pixels.tobytes(), datatype="FP32", count=2)
+    assert [rows.row(number).tolist() for number in range(2)] == [[[[0, 255, 99]]], [[[1, 2, 4]]]]  # type: ignore[union-attr]
+    assert rows.size_of(0) == 12
+    assert ImageRows(2, raw=bytes(24), datatype="UINT8", count=2).size_of(1) == 12
+    assert ImageRows(2, encoded=[b"", b"four"], count=2).size_of(1) == 4
+    typed = ImageRows(1, values=pixels.tolist(), datatype="FP32", count=2)
+    np.testing.assert_array_equal(typed.row(1), rows.row(1))

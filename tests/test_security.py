@@ -65,6 +65,18 @@ async def ask(server: Server, security: ClientSecurity) -> str:
             return str(error)
 
 
+async def stream(server: Server, security: ClientSecurity) -> list[str]:
+    """Ids of the answers to a stream of one image."""
+    async with asyncio.timeout(SOON_S), Client(f"127.0.0.1:{server.port}", security=security) as client:
+        return [id async for id, _ in client.predict_stream([("a", b"\x01")])]
+
+
+def stream_without_asyncio(port: int, security: ClientSecurity) -> list[str]:
+    """Ids of the answers to a stream of one image, for a synchronous client."""
+    with SyncClient(f"127.0.0.1:{port}", security=security) as client:
+        return [id for id, _ in client.predict_stream([("a", b"\x01")])]
+
+
 def ask_without_asyncio(port: int, security: ClientSecurity) -> str:
     """The label that a synchronous client gets, or its error."""
     with SyncClient(f"127.0.0.1:{port}", security=security) as client:
@@ -148,6 +160,8 @@ async def test_calls_need_a_token_and_health_does_not(tmp_path: Path, caplog: py
         for good in ("new-secret", "old-secret"):
             assert await ask(server, ClientSecurity(token=good)) == "Bag"
         assert await ask(server, ClientSecurity(token_file=file)) == "Bag"
+        assert await stream(server, ClientSecurity(token_file=file)) == ["a"]
+        assert await asyncio.to_thread(stream_without_asyncio, server.port, ClientSecurity(token_file=file)) == ["a"]
         for bad in ("", "new-secre", "new-secret2", "new-secret old-secret", "Bearer"):
             assert (await ask(server, ClientSecurity(token=bad))).startswith(
                 "UNAUTHENTICATED: this server wants a valid"
@@ -160,6 +174,10 @@ async def test_calls_need_a_token_and_health_does_not(tmp_path: Path, caplog: py
             with pytest.raises(ClientError, match="UNAUTHENTICATED"):
                 await client.model()
         async with grpc.aio.insecure_channel(address) as channel:
+            listing: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+            call = listing.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+            with pytest.raises(grpc.aio.AioRpcError, match="wants a valid token"):
+                await call.read()
             stub = predict_pb2_grpc.PredictServiceStub(channel)
             for header in ("Basic new-secret", "new-secret"):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:

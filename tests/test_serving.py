@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from collage import errors
 from collage.channels import channel_options, server_options
 from collage.errors import boundary
+from collage.health import LIVENESS
 from collage.serving import Server, ServerSettings, load_settings
 from collage.v1 import model_pb2, model_pb2_grpc
 
@@ -202,6 +203,7 @@ async def test_health_is_not_serving_until_told_otherwise(launch: Launch) -> Non
     cluster = await launch()
     watching = cluster.watch(SERVICE)
     assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == NOT_SERVING
+    assert await cluster.check(LIVENESS) == SERVING, "it lives, and a restart would not help"
     cluster.server.set_serving(True)
     assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == SERVING
     cluster.server.set_serving(False)

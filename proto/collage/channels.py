@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
@@ -25,8 +27,13 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str
 
 
 def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, int]]:
-    """gRPC options of every channel. It notices a dead peer within 15 s and tries to connect to it every second."""
+    """gRPC options of every channel. It notices a dead peer within 15 s and tries to connect to it every second.
+
+    Peers are reached directly, whatever ``http_proxy`` and ``https_proxy`` say: these are set for the web, and a proxy
+    for the web stops a cluster. Whoever wants a proxy for gRPC names it in ``grpc_proxy``.
+    """
     return [
+        ("grpc.enable_http_proxy", int(bool(os.environ.get("grpc_proxy")))),  # noqa: SIM112 - gRPC reads no other
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", 10_000),

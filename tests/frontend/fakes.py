@@ -73,10 +73,12 @@ class FakeTransport:
         return task
 
     async def _run(self, image: Pixels, request_id: str, attempt: int) -> Reply:
-        call = FakeCall(asyncio.get_running_loop().time(), request_id, attempt, image)
+        clock = asyncio.get_running_loop().time
+        call = FakeCall(clock(), request_id, attempt, image)
         self.calls.append(call)
         try:
-            return Reply(await self.behave(call), 0.0, 0.1)
+            outputs = await self.behave(call)
+            return Reply(outputs, 0.0, min(0.1, clock() - call.at))
         except asyncio.CancelledError:
             self.cancelled.append(request_id)
             raise
