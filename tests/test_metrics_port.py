@@ -151,7 +151,7 @@ async def test_metrics_that_fail_are_a_status_and_logged(caplog: pytest.LogCaptu
 
 
 async def test_however_many_connect_a_scrape_is_answered_and_few_are_held(registry: CollectorRegistry) -> None:
-    async with serving(registry) as port:
+    async with serving(registry, time_s=600.0) as port:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10 * MAX_CONNECTIONS)]
         for _, writer in held:
             writer.write(b"GET /metr")

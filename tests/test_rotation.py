@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,19 @@ def test_tokens_rewritten_in_place_are_noticed_however_soon(tmp_path: Path, capl
     ]
     file.write_bytes(b"token-0300")
     assert tokens.current() == [b"token-0300"]
+
+
+def test_a_file_left_alone_for_long_is_noticed_by_its_time_of_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, now = tmp_path / "tokens", time.time
+    file.write_text("old")
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
+    tokens = Tokens(file)
+    before = file.stat().st_ctime_ns
+    while file.stat().st_ctime_ns == before:  # the next tick of the file system's clock
+        rewrite(file, b"new")
+    assert tokens.current() == [b"new"]
 
 
 def test_certificates_rewritten_in_place_are_noticed(ours: Authority, theirs: Authority, tmp_path: Path) -> None:

@@ -62,11 +62,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if False:",
             ),
             (
-                "connections that give way are only cancelled",
-                "self._connections.pop(task).transport.abort()",
-                "self._connections.pop(task)",
-            ),
-            (
                 "the newest connection gives way",
                 "self._end(next(iter(self._connections)))",
                 "self._end(next(reversed(self._connections)))",
