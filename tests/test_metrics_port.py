@@ -151,7 +151,7 @@ async def test_metrics_that_fail_are_a_status_and_logged(caplog: pytest.LogCaptu
 
 
 async def test_however_many_connect_a_scrape_is_answered_and_few_are_held(registry: CollectorRegistry) -> None:
-    async with serving(registry) as port:
+    async with serving(registry, time_s=600.0) as port:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10 * MAX_CONNECTIONS)]
         for _, writer in held:
             writer.write(b"GET /metr")
@@ -163,6 +163,25 @@ async def test_however_many_connect_a_scrape_is_answered_and_few_are_held(regist
         assert 0 < len(alive) <= MAX_CONNECTIONS
         for _, writer in held:
             writer.close()
+
+
+def flood(port: int) -> list[socket.socket]:
+    """Connect faster than the port can look at connections; returns when all but a few were ended."""
+    made = [socket.create_connection(("127.0.0.1", port), BOUND_S) for _ in range(10 * MAX_CONNECTIONS)]
+    alive = set(made)
+    while len(alive) > MAX_CONNECTIONS:
+        ended, _, _ = select.select(alive, [], [], BOUND_S)
+        assert ended
+        alive -= set(ended)
+    return made
+
+
+async def test_connections_that_come_all_at_once_are_held_no_longer(registry: CollectorRegistry) -> None:
+    async with serving(registry, time_s=600.0) as port:
+        made = await asyncio.to_thread(flood, port)
+        assert (await ask(port, SCRAPE))[0].startswith("HTTP/1.1 200")
+        for each in made:
+            each.close()
 
 
 async def test_closing_ends_connections(registry: CollectorRegistry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def rewrite(file: Path, content: bytes, times: tuple[int, int] | None = None) ->
     os.utime(file, ns=times or (before.st_atime_ns, before.st_mtime_ns))
 
 
-async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(ours: Authority, theirs: Authority) -> None:
+async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(
+    ours: Authority, theirs: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
     pair = ours.issue("server")
     async with serving(pair) as server:
         assert await ask(server, ClientSecurity(ca=ours.ca)) == "Bag"
@@ -50,6 +53,8 @@ async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(ours: A
         assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
         pair.key.write_text("half a key")
         assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
+    assert caplog.text.count("keeping the certificate in use: ") == 1
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_certificate_rewritten_in_place_is_taken_up(ours: Authority, theirs: Authority) -> None:
@@ -129,6 +134,19 @@ def test_tokens_rewritten_in_place_are_noticed_however_soon(tmp_path: Path, capl
     ]
     file.write_bytes(b"token-0300")
     assert tokens.current() == [b"token-0300"]
+
+
+def test_a_file_left_alone_for_long_is_noticed_by_its_time_of_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, now = tmp_path / "tokens", time.time
+    file.write_text("old")
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
+    tokens = Tokens(file)
+    before = file.stat().st_ctime_ns
+    while file.stat().st_ctime_ns == before:  # the next tick of the file system's clock
+        rewrite(file, b"new")
+    assert tokens.current() == [b"new"]
 
 
 def test_certificates_rewritten_in_place_are_noticed(ours: Authority, theirs: Authority, tmp_path: Path) -> None:

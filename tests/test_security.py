@@ -25,6 +25,7 @@ from tests.bench.fakes import FakePredictService
 from tests.certificates import Authority, Pair
 from tests.frontend.fakes import S_CNN, image
 from tests.frontend.grpc_workers import LOCAL, cluster
+from tests.test_inputs import KINDS, use
 
 SOON_S = 5.0
 """No refusal may take longer."""
@@ -191,6 +192,18 @@ async def test_calls_need_a_token_and_health_does_not(tmp_path: Path, caplog: py
         file.unlink()
         assert await ask(server, ClientSecurity(token="newer-secret")) == "Bag"  # noqa: S106 - made up
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_method_of_both_clients_carries_the_token(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("secret")
+    how = {"security": ClientSecurity(token="secret")}  # noqa: S106 - made up
+    async with serving(token_file=tmp_path / "tokens") as server:
+        address = f"127.0.0.1:{server.port}"
+        assert (await use(kind, address, "predict", b"\x01", client=how)).label == "Bag"
+        ((_, answer),) = await use(kind, address, "predict_stream", [("a", b"\x01")], client=how)
+        assert answer.label == "Bag"
+        assert await use(kind, address, "model", client=how) is None
 
 
 def test_a_token_is_never_shown() -> None:

@@ -36,13 +36,16 @@ class MetricsPort:
         self._time_s = time_s
         self._thread = ThreadPoolExecutor(1, "metrics")
         self._servers: list[asyncio.Server] = []
-        self._connections: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # the oldest first
 
     async def start(self, host: str, port: int) -> int:
         """Listen wherever gRPC would for this host; returns the port. Raises OSError."""
         sockets = await asyncio.to_thread(_listen, host, port)
         for each in sockets:
-            self._servers.append(await asyncio.start_server(self._connected, sock=each, limit=MAX_REQUEST_BYTES))
+            # asyncio accepts as many at a time as the backlog allows.
+            self._servers.append(
+                await asyncio.start_server(self._connected, sock=each, limit=MAX_REQUEST_BYTES, backlog=MAX_CONNECTIONS)
+            )
         number: int = sockets[0].getsockname()[1]
         return number
 
@@ -50,19 +53,22 @@ class MetricsPort:
         """End all connections, and listen no longer."""
         for server in self._servers:
             server.close()
-        for task in (tasks := list(self._connections)):
-            task.cancel()
+        tasks = list(self._connections)
+        for task in tasks:
+            self._end(task)
         await asyncio.gather(*tasks, return_exceptions=True)
         self._thread.shutdown(wait=False)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
-            oldest = next(iter(self._connections))
-            del self._connections[oldest]
-            oldest.cancel()
+            self._end(next(iter(self._connections)))
         task = asyncio.create_task(self._serve(reader, writer))
-        self._connections[task] = None
+        self._connections[task] = writer
         task.add_done_callback(lambda done: self._connections.pop(done, None))
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._connections.pop(task).transport.abort()  # a task that is cancelled before it starts does nothing
+        task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

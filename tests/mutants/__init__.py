@@ -9,6 +9,7 @@ from tests.mutants import (
     codes,
     coding,
     deciding,
+    edges,
     entering,
     judging,
     learning,
@@ -37,6 +38,7 @@ EVERY: list[Mutant] = [
     *serving.MUTANTS,
     *working.MUTANTS,
     *entering.MUTANTS,
+    *edges.MUTANTS,
 ]
 
 _HEAD = """# Mutants
