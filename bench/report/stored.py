@@ -35,12 +35,12 @@ class Stored:
             raise ValueError(f"{self.folder}/bench-full.json has no row of {wanted}")
         return rows
 
-    def origin(self, name: str, rows: Iterable[FoundRow]) -> str:
-        """Where figures are from, in a line: file, commits and machines, and those of latencies if they are others."""
+    def origin(self, name: str, rows: Iterable[FoundRow], *, latencies: bool = False) -> str:
+        """Where figures are from, in a line: file, commits, machines; and those of ``latencies``, if they are others."""
         rows = list(rows)
         timed = [{key: row[f"latency_{key}"] for key in MADE} for row in rows if "latency_commit" in row]
-        latencies = f"; latencies of {_made(timed)}" if timed else ""
-        return paragraph(f"*[{name}.json]({self.at}{name}.json), {_made(rows)}{latencies}.*")
+        others = f"; latencies of {_made(timed)}" if latencies and timed else ""
+        return paragraph(f"*[{name}.json]({self.at}{name}.json), {_made(rows)}{others}.*")
 
 
 @functools.cache
