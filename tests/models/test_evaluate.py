@@ -208,6 +208,9 @@ def test_models_that_do_not_fit_are_refused(data: Path, zoo: Path, capsys: pytes
     save_s_cnn(zoo / "colours-s-cnn.onnx", extra={"dataset": "colours"}, name="other")
     with pytest.raises(SystemExit, match=r"other knows other classes than colours: red, green, blue"):
         run(data, zoo)
+    save_s_cnn(zoo / "colours-s-cnn.onnx", labels=LABELS[::-1], extra={"dataset": "colours"}, name="turned")
+    with pytest.raises(SystemExit, match="turned knows other classes than colours: 2-blue, 1-green, 0-red"):
+        run(data, zoo)
     (zoo / "colours-s-cnn.onnx").unlink()
     with pytest.raises(SystemExit, match="nothing to evaluate"):
         run(data, zoo)

@@ -12,7 +12,17 @@ from PIL import Image
 
 from bench.report import pictures
 from bench.report.comparison import Report, main
-from bench.report.findings import DENSITY, FoundRow, Usage, below, best_rival, count_usage, ratio, read
+from bench.report.findings import (
+    DENSITY,
+    FoundRow,
+    Usage,
+    _usage_of_groups,
+    below,
+    best_rival,
+    count_usage,
+    ratio,
+    read,
+)
 from bench.simulator import sweep
 from bench.simulator.replay import COMPARED
 
@@ -179,6 +189,12 @@ def test_usage_counts_groups_and_answers() -> None:
     )
     rights = np.array([False, True, True, False, True, False, True, False, False, True])
     assert count_usage(sources, rights) == Usage(groups=5, slow=4, available=3, right=2, answers=4, answers_right=3)
+
+
+def test_a_group_is_right_if_all_its_coded_answers_are() -> None:
+    slow, coded, right = np.array([True, True, False]), np.array([2, 2, 0]), np.array([1, 2, 0])
+    counted = Usage(groups=3, slow=2, available=2, right=1, answers=4, answers_right=3)
+    assert _usage_of_groups(slow, coded, right) == counted
 
 
 def test_a_ratio_is_of_means_with_a_paired_interval() -> None:
