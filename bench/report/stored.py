@@ -36,7 +36,7 @@ class Stored:
         return rows
 
     def origin(self, name: str, rows: Iterable[FoundRow], *, latencies: bool = False) -> str:
-        """Where figures are from, in a line: file, commits, machines; and those of ``latencies``, if they are others."""
+        """Where figures are from, in a line: file, commits, machines, and those of ``latencies`` if they are others."""
         rows = list(rows)
         timed = [{key: row[f"latency_{key}"] for key in MADE} for row in rows if "latency_commit" in row]
         others = f"; latencies of {_made(timed)}" if latencies and timed else ""
