@@ -29,7 +29,6 @@ SETTINGS = {
     "docs/codes.md": ["4 %"],  # 25, 11, 6, 4 %: 1 / N
     "docs/policy.md": ["95 %"],  # of groups: a rule
     "docs/results/README.md": ["95 %"],  # intervals
-    "docs/security.md": ["1 KB"],  # that gRPC's issue tells
     "docs/speed.md": ["1 KB", "1 s", "0.1 s", "0.5 s", "10 s", "3 KB"],  # what is offered; the size of a tensor
 }
 """Numbers with a unit outside passages: none is a measurement."""
@@ -88,7 +87,7 @@ def test_every_row_names_the_command_commit_and_machine_that_made_it(file: Path)
 
 
 def test_nothing_measured_stands_outside_the_passages() -> None:
-    names = ("architecture", "codes", "models", "policy", "results/README", "security", "speed")
+    names = ("architecture", "codes", "models", "policy", "results/README", "speed")
     for name in ("README.md", *(f"docs/{name}.md" for name in names)):
         text = pages.PASSAGE.sub("", (ROOT / name).read_text())
         text = re.sub(r"```.*?```", "", text, flags=re.S)
