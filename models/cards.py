@@ -115,13 +115,16 @@ def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn:
 
 
 def provenance(rows: Sequence[Row]) -> str:
-    """The command, commit and machine that measured each model."""
+    """The command, commit and machine that measured each model, and those of its latency if they are others."""
     made: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
-        made.setdefault(tuple(row[key] for key in MADE), []).append(str(row["model"]))
+        made.setdefault(("", *(row[key] for key in MADE)), []).append(str(row["model"]))
+    for row in rows:
+        if "latency_commit" in row:
+            made.setdefault(("Latency: ", *(row[f"latency_{key}"] for key in MADE)), []).append(str(row["model"]))
     lines = [
-        f"- `{command}` at commit {commit}, on {machine}: {', '.join(models)}."
-        for (command, commit, machine), models in made.items()
+        f"- {what}`{command}` at commit {commit}, on {machine}: {', '.join(models)}."
+        for (what, command, commit, machine), models in made.items()
     ]
     return "\n".join(["## Measurements", "", *lines]) + "\n"
 

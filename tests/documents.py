@@ -16,7 +16,7 @@ PAGES = sorted(
         *ROOT.glob("proto/*.md"),
     )
 )
-PROGRAMS = r"make|python3?|pip|pytest|pre-commit|kubectl|kind|docker|collage|buf|promtool|sh|chrt|h2load"
+PROGRAMS = r"make(?! = )|python3?|pip|pytest|pre-commit|kubectl|kind|docker|collage|buf|promtool|sh|chrt|h2load"
 _START = re.compile(rf"(\. \.venv|([A-Z_]+=\S* )*(\.venv\S*/bin/)?({PROGRAMS})\s+\S)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 

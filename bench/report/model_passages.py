@@ -79,7 +79,7 @@ def models(found: Stored) -> str:
         "recipe plans. Latency is the median of one image or one collage on one thread, in turns within one run for "
         "each data set."
     )
-    return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin(EVALUATE, used)}"
+    return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin(EVALUATE, used, latencies=True)}"
 
 
 def threshold(found: Stored) -> str:
@@ -117,7 +117,7 @@ def nine(found: Stored) -> str:
         for row in rows
     ]
     headings = ["", "top-1", "epochs", "nine images, ms", "/ our collage", "file, MB"]
-    return f"{markdown(headings, lines)}\n\n{found.origin(EVALUATE, rows)}"
+    return f"{markdown(headings, lines)}\n\n{found.origin(EVALUATE, rows, latencies=True)}"
 
 
 def coding(found: Stored) -> str:

@@ -3,6 +3,7 @@
 ``python -m bench tables`` fills each passage of the pages between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. It
 also writes the report of all runs and the model cards. ``python -m bench tables out/speed.json`` first takes newer
 figures into docs/results: a case or model that was measured again replaces the older row, the others stay.
+``--accuracy-only`` takes an evaluation from a busy machine: the stored times of the same models stay.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from pathlib import Path
 
 from bench.report import cost_passages, latency_passages, model_passages
 from bench.report.comparison import Report
-from bench.report.findings import read
+from bench.report.findings import FoundRow, read
 from bench.report.stored import RESULTS, ROOT, ZOO, Stored
-from collage.figures import read_figures
+from collage.figures import MADE, read_figures
 from models import cards
 
 PAGES = ("README.md", "docs/codes.md", "docs/results/README.md", "docs/speed.md")
@@ -31,6 +32,8 @@ PASSAGES: Mapping[str, Callable[[Stored], str]] = {
 REPORT = ("bench-full", "bench-scale", "bench-full-usage")
 KEPT_BY = {"speed": ("case",), "evaluate": ("dataset", "model")}
 """Files whose rows are measured one by one, and the columns that tell them apart; other files are replaced whole."""
+TIMES = ("latency_s", "nine_s", "latency_ratio", "nine_to_image", "nine_to_collage", "encode_s", "decode_s")
+"""Columns of an evaluation that depend on the machine."""
 PASSAGE = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.S)
 
 
@@ -64,24 +67,39 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     return texts
 
 
-def take(figures: Path, results: Path = RESULTS) -> Path:
-    """Put newer figures beside or in place of the stored ones of the same name."""
+def take(figures: Path, results: Path = RESULTS, *, accuracy_only: bool = False) -> Path:
+    """Put newer figures beside or in place of the stored ones of the same name.
+
+    With ``accuracy_only`` the stored times of each model stay, and what made them is in the columns ``latency_*``.
+    """
     stored, rows = results / figures.name, read_figures(figures)
     if (keys := KEPT_BY.get(figures.stem)) and stored.exists():
         newer = {tuple(row[key] for key in keys): row for row in rows}
+        if accuracy_only:
+            older = {tuple(row[key] for key in keys): row for row in read_figures(stored)}
+            newer = {key: timed_before(row, older.get(key)) for key, row in newer.items() if row["kind"] != "code"}
         rows = [newer.pop(tuple(row[key] for key in keys), row) for row in read_figures(stored)] + [*newer.values()]
     stored.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
     return stored
+
+
+def timed_before(row: FoundRow, older: FoundRow | None) -> FoundRow:
+    """A row of an evaluation with the times of an older one; ValueError if that is not of the same model."""
+    if older is None or older["version"] != row["version"]:
+        raise ValueError(f"{row['model']}: this version has no stored times, so take all of its figures")
+    origin = {f"latency_{key}": older.get(f"latency_{key}", older[key]) for key in MADE}
+    return {**row, **{key: older.get(key) for key in TIMES}, **origin}
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the documents: 0 if it went well, 2 if the figures cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m bench tables", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("figures", type=Path, nargs="*", help="newer figures to take into docs/results first")
+    parser.add_argument("--accuracy-only", action="store_true", help="of an evaluation: stored times stay")
     args = parser.parse_args(argv)
     try:
         for figures in args.figures:
-            print(f"taken: {take(figures)}")
+            print(f"taken: {take(figures, accuracy_only=args.accuracy_only)}")
         for page, text in documents().items():
             if page.read_text() != text:
                 page.write_text(text)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.report.findings import FoundRow, read
-from collage.figures import read_figures
+from collage.figures import MADE, read_figures
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -35,15 +35,12 @@ class Stored:
             raise ValueError(f"{self.folder}/bench-full.json has no row of {wanted}")
         return rows
 
-    def origin(self, name: str, rows: Iterable[FoundRow]) -> str:
-        """Where figures are from, in a line: file, commits and machines."""
+    def origin(self, name: str, rows: Iterable[FoundRow], *, latencies: bool = False) -> str:
+        """Where figures are from, in a line: file, commits, machines, and those of ``latencies`` if they are others."""
         rows = list(rows)
-        commits = list(dict.fromkeys(commit[:7] for row in rows for commit in str(row["commit"]).split(", ")))
-        machines = dict.fromkeys(machine(row) for row in rows)
-        word = "commit" if len(commits) == 1 else "commits"
-        return paragraph(
-            f"*[{name}.json]({self.at}{name}.json), {word} {', '.join(commits)}; {' and '.join(machines)}.*"
-        )
+        timed = [{key: row[f"latency_{key}"] for key in MADE} for row in rows if "latency_commit" in row]
+        others = f"; latencies of {_made(timed)}" if latencies and timed else ""
+        return paragraph(f"*[{name}.json]({self.at}{name}.json), {_made(rows)}{others}.*")
 
 
 @functools.cache
@@ -54,6 +51,12 @@ def _rows(file: Path) -> list[FoundRow]:
 @functools.cache
 def _runs(folder: Path) -> list[FoundRow]:
     return read([folder / "bench-full.json"], [])[0]
+
+
+def _made(rows: Sequence[FoundRow]) -> str:
+    commits = list(dict.fromkeys(commit[:7] for row in rows for commit in str(row["commit"]).split(", ")))
+    machines = dict.fromkeys(machine(row) for row in rows)
+    return f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}, {' and '.join(machines)}"
 
 
 def machine(row: FoundRow) -> str:
