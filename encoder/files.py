@@ -56,9 +56,12 @@ def read(data: bytes) -> ImageFile | None:
     for start, reader in _READERS.items():
         if data.startswith(start):
             try:
-                return reader(data)
+                file = reader(data)
             except (struct.error, IndexError):
                 raise ValueError("it ends too early") from None
+            if file and min(file.size) < 1:
+                raise ValueError("it has no pixels")
+            return file
     return None
 
 
