@@ -110,7 +110,7 @@ def decode(
         raise ImageError(
             f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed: send a smaller one"
         )
-    if file.seconds > at_once_s:
+    if file.nanoseconds > 1e9 * at_once_s:
         raise SlowImage(partial(decode, data, size, max_pixels, given_up))  # holds no copy while it waits
     return _decode(file, size, given_up)
 

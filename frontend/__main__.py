@@ -50,17 +50,14 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         metrics.watch_workers("coded", lambda state: sum(pool.counts[state] for pool in coded))
     base.listeners.append(lambda: server.set_serving(base.ready > 0))
     recorder = Recorder()
-    with (
-        ThreadPoolExecutor(settings.image_threads, "image") as executor,
-        ThreadPoolExecutor(settings.slow_image_threads, "slow-image") as slow,
-        ThreadPoolExecutor(1, "coding") as encoder,
-    ):
+    threads = settings.image_threads + settings.slow_image_threads
+    with ThreadPoolExecutor(threads, "image") as executor, ThreadPoolExecutor(1, "coding") as encoder:
         record = recorder.add if events else None
 
         def counts() -> tuple[int, int]:
             return len(base.workers), dispatcher.coded_workers
 
-        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record, slow)
+        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
         servicer = PredictServicer(
             dispatcher,
             settings.timeout_s,
@@ -113,6 +110,7 @@ def dispatching(settings: FrontendSettings) -> DispatchSettings:
         max_in_flight=settings.max_in_flight,
         max_bytes=settings.max_bytes_in_flight,
         caller_share=settings.caller_share,
+        slow_images=settings.slow_image_threads,
         default_label=settings.default_label,
         detection_threshold=settings.detection_threshold,
         grid=settings.grid,

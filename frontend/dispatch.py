@@ -44,6 +44,8 @@ class DispatchSettings(CodingSettings):
     """Bytes that requests in flight may hold."""
     caller_share: float = 0.5
     """Share of both that one caller may have, 0 to 1."""
+    slow_images: int = 1
+    """Images decoded at once that take long; fewer than the executor has threads, or others would wait for them."""
     default_label: str = ""
     """The answer to a request whose time runs out; it fails if this is empty, or no class of the model."""
 
@@ -51,9 +53,9 @@ class DispatchSettings(CodingSettings):
 class Dispatcher:
     """Serves requests by rules, with a pool of base workers, and one pool for each redundant input.
 
-    Create it before the pools start: it says which models they may use. ``executor`` decodes images, ``slow`` those
-    that take long (``executor`` if not given), ``encoder`` encodes groups, which are not to wait in line with images.
-    ``record`` gets every batch of events that the policy gets.
+    Create it before the pools start: it says which models they may use. ``executor`` decodes images; ``encoder``
+    encodes groups, which are not to wait in line with images. ``record`` gets every batch of events that the policy
+    gets.
     """
 
     def __init__(
@@ -66,12 +68,11 @@ class Dispatcher:
         encoder: Executor,
         settings: DispatchSettings,
         record: Callable[[Sequence[e.Event]], None] | None = None,
-        slow: Executor | None = None,
     ) -> None:
         self.policy, self.base, self.metrics = Policy(rules), base, metrics
         self._loop = asyncio.get_running_loop()
         self._executor, self._settings, self._record = executor, settings, record
-        self._slow = slow or executor
+        self._slow = asyncio.Semaphore(settings.slow_images)
         self._admission = Admission()
         self._shares = Shares(settings.max_in_flight, settings.max_bytes, settings.caller_share)
         base.listeners.append(lambda: self._shares.resize(base.ready))
@@ -209,24 +210,33 @@ class Dispatcher:
             with self.metrics.prepare.time():
                 return make()
 
-        run = self._loop.run_in_executor
         self._preparing += 1
         try:
             async with asyncio.timeout_at(latest):
                 while True:
+                    finish = None
                     try:
                         make = functools.partial(prepare, job.model.size)
-                        job.input = await run(self._executor, timed, make)
+                        job.input = await self._loop.run_in_executor(self._executor, timed, make)
                     except SlowImage as image:
+                        finish = image.finish
+                    if finish:
                         self._preparing -= not job.slow
                         job.slow = True
-                        job.input = await run(self._slow, timed, image.finish)
+                        job.input = await self._run_slow(functools.partial(timed, finish))
                     model = self.base.info
                     if model is None or model.size == job.model.size:
                         break
                     job.model = model
         finally:
             self._preparing -= not job.slow
+
+    async def _run_slow(self, finish: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Run in the executor when fewer than ``slow_images`` such threads run; those are counted until they end."""
+        await self._slow.acquire()
+        running = self._executor.submit(finish)
+        running.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._slow.release))
+        return await asyncio.wrap_future(running)
 
     @property
     def coded_workers(self) -> int:

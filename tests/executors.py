@@ -25,3 +25,25 @@ class Full(Executor):
         future: Future[Any] = Future()
         future.set_exception(MemoryError())
         return future
+
+
+class Later(Exception):
+    """Raised by work that takes until the test says that it is done."""
+
+
+class Patient(Executor):
+    """Runs work at once, in the caller's thread. What raises ``Later`` goes on until its future is set."""
+
+    def __init__(self) -> None:
+        self.running: list[Future[Any]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Later:
+            self.running.append(future)
+        except Exception as error:
+            future.set_exception(error)
+        return future

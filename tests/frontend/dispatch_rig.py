@@ -62,7 +62,6 @@ async def rig(
     more_collage: dict[str, FakeTransport] | None = None,
     executor: Executor | None = None,
     encoder: Executor | None = None,
-    slow: Executor | None = None,
     max_bytes: int = 1000,
     k: int | None = None,
     collage_model: ModelInfo = COLLAGE,
@@ -84,7 +83,6 @@ async def rig(
         executor or InlineExecutor(),
         encoder or InlineExecutor(),
         DispatchSettings(max_in_flight=max_in_flight, max_bytes=max_bytes, default_label=default_label, grid=k),
-        slow=slow,
     )
     await base.start()
     await coded.start()
