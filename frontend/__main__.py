@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from collage.security import SecurityError
 from collage.serving import Server, load_settings
+from collage.system import batch_threads, keep_memory
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
@@ -25,7 +26,6 @@ from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
 from frontend.recorder import Recorder, recording
 from frontend.server import PredictServicer
-from frontend.system import batch_threads, keep_memory
 from frontend.workers import GrpcTransport, Pool, PoolSettings, TargetError, check, server_name
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE

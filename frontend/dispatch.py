@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
 from collage.model_info import ModelInfo
 from encoder.code import GroupShape, Source
-from encoder.image import SlowImage
 from encoder.tasks import TASKS, TaskName
 from frontend.coding import Coding, CodingSettings
-from frontend.jobs import Job, Outcome, WorkerAnswer
+from frontend.jobs import ImageLine, Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import MAX_BYTES, Admission, Policy, Rules, Shares
 from frontend.policy import events as e
@@ -71,12 +70,11 @@ class Dispatcher:
     ) -> None:
         self.policy, self.base, self.metrics = Policy(rules), base, metrics
         self._loop = asyncio.get_running_loop()
-        self._executor, self._settings, self._record = executor, settings, record
-        self._slow = asyncio.Semaphore(settings.slow_images)
+        self._settings, self._record = settings, record
+        self._images = ImageLine(executor, settings.slow_images, metrics.prepare)
         self._admission = Admission()
         self._shares = Shares(settings.max_in_flight, settings.max_bytes, settings.caller_share)
         base.listeners.append(lambda: self._shares.resize(base.ready))
-        self._preparing = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, Job] = {}
@@ -139,12 +137,11 @@ class Dispatcher:
 
     def _admit(self, timeout_s: float, size: int, quick: bool, caller: str) -> None:
         """Refuse what would only wait in vain: now, while the caller can still do something else."""
-        preparing = 0 if quick else self._preparing
-        queue = self.base.balancer.shortest_queue + self._preparing / max(1, self.base.ready)
+        preparing = 0 if quick else self._images.waiting
+        queue = self.base.balancer.shortest_queue + self._images.waiting / max(1, self.base.ready)
         if refusal := self._shares.refusal(caller, 1, size):
             raise self._refused(*refusal, queue * self._admission.service)
-        excess = self._admission.excess(preparing, queue, self.policy.rules.time_to_answer(timeout_s))
-        if excess > 0:
+        if (excess := self._admission.excess(preparing, queue, self.policy.rules.time_to_answer(timeout_s))) > 0:
             raise self._refused("deadline", f"the queue is too long for an answer within {timeout_s:.3g} s", excess)
 
     def _refused(self, reason: str, told: str, retry_after_s: float) -> ResourceExhausted:
@@ -169,7 +166,7 @@ class Dispatcher:
         name = request_id or f"{self._prefix}-{id}"
         job = Job(id, name, admitted_at, expires, model, self._loop.create_future())
         latest = admitted_at + self.policy.rules.time_to_answer(expires - admitted_at)
-        before = self._preparing
+        before = self._images.waiting
         try:
             if quick:
                 job.input = prepare(model.size)
@@ -205,38 +202,13 @@ class Dispatcher:
 
         Raises ValueError for a bad image, and TimeoutError if it is not ready at the ``latest``.
         """
-
-        def timed(make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-            with self.metrics.prepare.time():
-                return make()
-
-        self._preparing += 1
-        try:
-            async with asyncio.timeout_at(latest):
-                while True:
-                    finish = None
-                    try:
-                        make = functools.partial(prepare, job.model.size)
-                        job.input = await self._loop.run_in_executor(self._executor, timed, make)
-                    except SlowImage as image:
-                        finish = image.finish
-                    if finish:
-                        self._preparing -= not job.slow
-                        job.slow = True
-                        job.input = await self._run_slow(functools.partial(timed, finish))
-                    model = self.base.info
-                    if model is None or model.size == job.model.size:
-                        break
-                    job.model = model
-        finally:
-            self._preparing -= not job.slow
-
-    async def _run_slow(self, finish: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Run in the executor when fewer than ``slow_images`` such threads run; those are counted until they end."""
-        await self._slow.acquire()
-        running = self._executor.submit(finish)
-        running.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._slow.release))
-        return await asyncio.wrap_future(running)
+        async with asyncio.timeout_at(latest):
+            while True:
+                await self._images.prepare(job, prepare)
+                model = self.base.info
+                if model is None or model.size == job.model.size:
+                    break
+                job.model = model
 
     @property
     def coded_workers(self) -> int:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Histogram
 
 from collage.errors import ServiceError
 from collage.model_info import ModelInfo
 from encoder.code import Source
+from encoder.image import SlowImage
 from encoder.tasks import TASKS
 
 
@@ -86,3 +91,45 @@ class Job:
             self.future.set_result(
                 Outcome(self.name, answered, task, labels, self.group_id, self.place, at - self.admitted_at)
             )
+
+
+class ImageLine:
+    """Images that wait for a thread of the ``executor``, which decodes them; ``timer`` measures how long that takes.
+
+    ``most_slow`` of those that take long are decoded at once, so that there are threads for the others.
+    """
+
+    def __init__(self, executor: Executor, most_slow: int, timer: Histogram) -> None:
+        self.waiting = 0
+        """Images that are being prepared, but for those that take long."""
+        self._executor, self._timer = executor, timer
+        self._slow = asyncio.Semaphore(most_slow)
+        self._loop = asyncio.get_running_loop()
+
+    async def prepare(self, job: Job, make: Callable[[int], NDArray[np.uint8]]) -> None:
+        """Make the input of a job's model; raises what ``make`` raises, ValueError for a bad image."""
+        self.waiting += not job.slow
+        try:
+            finish = None
+            try:
+                run = functools.partial(make, job.model.size)
+                job.input = await self._loop.run_in_executor(self._executor, self._timed, run)
+            except SlowImage as image:
+                finish = image.finish
+            if finish:
+                self.waiting -= not job.slow
+                job.slow = True
+                job.input = await self._run_slow(functools.partial(self._timed, finish))
+        finally:
+            self.waiting -= not job.slow
+
+    async def _run_slow(self, finish: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Run in the executor when there is room for one that takes long; it is counted until its thread ends."""
+        await self._slow.acquire()
+        running = self._executor.submit(finish)
+        running.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._slow.release))
+        return await asyncio.wrap_future(running)
+
+    def _timed(self, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        with self._timer.time():
+            return make()

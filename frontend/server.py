@@ -17,7 +17,6 @@ from encoder.code import Source
 from encoder.image import Pixels, Waiter, decode
 from encoder.tasks import TaskName
 from frontend.dispatch import AT_ONCE_S, Dispatcher
-from frontend.jobs import Outcome
 from frontend.stream import RequestStream
 from inference.service import MAX_ID_BYTES
 
@@ -87,39 +86,38 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
             image = request.image
             size = len(image)
             prepare = functools.partial(_decoded, image, self._max_pixels, waiter)
-        outcome = self._dispatcher.predict(prepare, id, timeout_s, pixels, size, caller)
-        return _response(outcome, waiter, request.top_k or 1, request.with_output)
+        answer = self._dispatcher.predict(prepare, id, timeout_s, pixels, size, caller)
+        top_k, with_output = request.top_k or 1, request.with_output
+
+        async def respond() -> predict_pb2.PredictResponse:
+            with waiter:
+                outcome = await answer
+            answered = outcome.answered
+            response = predict_pb2.PredictResponse()  # filled in field by field, which takes half the time
+            if outcome.task == TaskName.LOCALISATION:
+                box = response.box
+                box.left, box.top, box.right, box.bottom = outcome.answer.tolist()
+            else:
+                _add_classes(response, outcome.answer, outcome.labels, top_k)
+            if with_output:
+                pack(np.ascontiguousarray(answered.output, np.float32), response.output)
+            provenance = response.provenance
+            provenance.source = _WIRE_SOURCES[answered.source]
+            provenance.degraded = outcome.degraded
+            if answered.confidence is not None:
+                provenance.coded_confidence = answered.confidence
+            if outcome.place is not None:
+                provenance.group_id, provenance.cell = outcome.group_id, outcome.place
+            provenance.model_name, provenance.model_version = answered.model.name, answered.model.version
+            provenance.queue_s, provenance.inference_s = answered.queue_s, answered.inference_s
+            provenance.total_s, provenance.request_id = outcome.total_s, outcome.request_id
+            return response
+
+        return respond()
 
 
 def _decoded(image: bytes, max_pixels: int, waiter: Waiter, size: int) -> Pixels:
     return decode(image, size, max_pixels, waiter.gone, AT_ONCE_S)
-
-
-async def _response(
-    answer: Coroutine[Any, Any, Outcome], waiter: Waiter, top_k: int, with_output: bool
-) -> predict_pb2.PredictResponse:
-    with waiter:
-        outcome = await answer
-    answered = outcome.answered
-    response = predict_pb2.PredictResponse()  # filled in field by field, which takes half the time
-    if outcome.task == TaskName.LOCALISATION:
-        box = response.box
-        box.left, box.top, box.right, box.bottom = outcome.answer.tolist()
-    else:
-        _add_classes(response, outcome.answer, outcome.labels, top_k)
-    if with_output:
-        pack(np.ascontiguousarray(answered.output, np.float32), response.output)
-    provenance = response.provenance
-    provenance.source = _WIRE_SOURCES[answered.source]
-    provenance.degraded = outcome.degraded
-    if answered.confidence is not None:
-        provenance.coded_confidence = answered.confidence
-    if outcome.place is not None:
-        provenance.group_id, provenance.cell = outcome.group_id, outcome.place
-    provenance.model_name, provenance.model_version = answered.model.name, answered.model.version
-    provenance.queue_s, provenance.inference_s = answered.queue_s, answered.inference_s
-    provenance.total_s, provenance.request_id = outcome.total_s, outcome.request_id
-    return response
 
 
 def _add_classes(

@@ -27,13 +27,13 @@ from bench.cluster.rig import Bench, Child, Metrics, SpeedRig, pin
 from bench.offer.callers import H2LOAD, Ask, CallError, Load, jpeg, saturating, stream, unary
 from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
+from collage.system import KEPT_BYTES, LARGE_BYTES
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, predict_pb2, predict_pb2_grpc, tensor_pb2
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import decode
 from frontend.metrics import CODES
-from frontend.system import KEPT_BYTES, LARGE_BYTES
 from inference import open_inference_pb2 as oip
 from models.measure import medians
 

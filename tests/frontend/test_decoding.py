@@ -33,6 +33,9 @@ class Caller:
     def time_remaining(self) -> float:
         return 1.0
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     async def abort(self, code: grpc.StatusCode, text: str, trailing: object) -> None:
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         raise DeadlineExceeded(text)

@@ -1,4 +1,4 @@
-"""What the frontend asks of Linux for speed (docs/speed.md has what it gains); elsewhere these do nothing."""
+"""What a server asks of Linux for speed (docs/speed.md has what it gains); elsewhere these do nothing."""
 
 from __future__ import annotations
 

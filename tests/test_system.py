@@ -9,7 +9,7 @@ import pytest
 ROUNDS = 20
 MEASURE = f"""
 import resource
-from frontend.system import keep_memory
+from collage.system import keep_memory
 keep_memory()
 faults = []
 for _ in range({ROUNDS} + 1):
