@@ -157,8 +157,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("connection age in seconds", "round(1000 * age_s)", "round(age_s)"),
             ("no grace for requests of an old connection", "grace_s = age_s + settings.timeout_s", "grace_s = 0"),
             ("lists of workers are not checked", "check(target)", "pass"),
-            ("the operator's bound of requests ignored", "max_in_flight=settings.max_in_flight,", ""),
-            ("the operator's bound of bytes ignored", "max_bytes=settings.max_bytes_in_flight,", ""),
+            (
+                "the operator's bound of requests ignored",
+                "max_in_flight=settings.max_in_flight,",
+                "max_in_flight=1024,",
+            ),
+            ("the operator's bound of bytes ignored", "max_bytes=settings.max_bytes_in_flight,", "max_bytes=1 << 40,"),
         ],
     ),
     (

@@ -33,8 +33,8 @@ TESTS = {
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/": _POLICY,
     "frontend/coding.py": [*_CODING, *_DISPATCH],
-    "frontend/server.py": [f"{_FRONTEND}server.py"],
-    "frontend/inference.py": [f"{_FRONTEND}inference.py"],
+    "frontend/server.py": [f"{_FRONTEND}server.py", f"{_FRONTEND}caller_limits.py"],
+    "frontend/inference.py": [f"{_FRONTEND}caller_limits.py", f"{_FRONTEND}inference.py"],
     "frontend/timers.py": [f"{_FRONTEND}timers.py"],
     "frontend/metrics.py": ["tests/test_metrics.py", f"{_FRONTEND}recorder.py", f"{_FRONTEND}server.py"],
     "frontend/config.py": [f"{_FRONTEND}{name}.py" for name in ("config", "process")],
@@ -102,7 +102,7 @@ TESTS = {
 
 
 class Mutant(NamedTuple):
-    """One passage of a file that is replaced; nothing in its place means that it is left out."""
+    """One passage of a file that is replaced; nothing in its place means that it, or its lines, are left out."""
 
     what: str
     file: str
@@ -115,6 +115,12 @@ class Mutant(NamedTuple):
     def tests(self) -> Sequence[str]:
         """The test files that run with it, in this order."""
         return next(tests for place, tests in TESTS.items() if self.file.startswith(place))
+
+    def applied(self, source: str) -> str:
+        """The wrong version of its file's source, in which the passage is once."""
+        before, after = source.split(self.old)
+        whole = not before.rpartition("\n")[2].strip() and after.startswith("\n")
+        return before + (self.new or "pass" * whole) + after
 
     @property
     def how(self) -> str:

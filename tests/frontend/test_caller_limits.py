@@ -1,4 +1,4 @@
-"""The operator's time limit holds whatever callers ask for, by every way to ask."""
+"""Limits of the operator and of callers, by every way to ask."""
 
 from __future__ import annotations
 
@@ -55,3 +55,34 @@ async def test_no_caller_gets_longer_than_the_operator_allows(ask: Ask) -> None:
     async with cluster(s_cnn=1, slowness=Slowness(late=50.0), policy="none", timeout_s=0.3) as (stub, _, channel):
         async with asyncio.timeout(20):
             assert await ask(stub, channel) == LATE
+
+
+async def test_an_image_of_a_stream_gets_no_longer_than_it_asks_for() -> None:
+    async with cluster(s_cnn=1, slowness=Slowness(late=50.0), policy="none", timeout_s=60) as (stub, _, _):
+        message = predict_pb2.PredictStreamRequest(request=request(), timeout_s=0.3)
+        async with asyncio.timeout(20):
+            (answer,) = [answer async for answer in stub.PredictStream(iter([message]), timeout=60)]
+    assert answer.error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
+async def test_a_stream_is_read_at_the_pace_of_its_answers() -> None:
+    slowness = Slowness(**{f"r{number}": 0.1 for number in range(6)})
+    async with cluster(slowness=slowness, policy="none", max_in_flight=2) as (stub, _, _):
+        tensor = to_tensor(image(3))
+        messages = [
+            predict_pb2.PredictStreamRequest(request=predict_pb2.PredictRequest(request_id=id, tensor=tensor))
+            for id in slowness.seconds
+        ]
+        answers = [answer async for answer in stub.PredictStream(iter(messages), timeout=20)]
+    assert sorted(answer.request_id for answer in answers) == sorted(slowness.seconds)
+    assert {answer.WhichOneof("result") for answer in answers} == {"response"}, "none is one too many"
+
+
+async def test_an_id_of_a_stream_is_free_again_once_it_is_answered() -> None:
+    async with cluster(policy="none") as (stub, _, _):
+        call = stub.PredictStream(timeout=20)
+        for _ in range(2):
+            await call.write(predict_pb2.PredictStreamRequest(request=request()))
+            assert (await call.read()).WhichOneof("result") == "response"
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
