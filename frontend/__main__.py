@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from collage import startup
+
+    startup.before_imports()
+
 import asyncio
 import functools
 import sys
@@ -31,7 +36,7 @@ SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 @asynccontextmanager
 async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     """A started frontend; SERVING while an s-cnn worker is ready. On exit, requests in flight finish first."""
-    registry = CollectorRegistry()
+    registry = CollectorRegistry(auto_describe=True)  # or single metrics could not be asked for
     metrics = FrontendMetrics(registry, settings.slo_s)
     rules, events = settings.rules(), settings.events_file
     metrics.watch_tasks()
@@ -44,13 +49,17 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         metrics.watch_workers("coded", lambda state: sum(pool.counts[state] for pool in coded))
     base.listeners.append(lambda: server.set_serving(base.ready > 0))
     recorder = Recorder()
-    with ThreadPoolExecutor(settings.image_threads, "image") as executor, ThreadPoolExecutor(1, "coding") as encoder:
+    with (
+        ThreadPoolExecutor(settings.image_threads, "image") as executor,
+        ThreadPoolExecutor(settings.slow_image_threads, "slow-image") as slow,
+        ThreadPoolExecutor(1, "coding") as encoder,
+    ):
         record = recorder.add if events else None
 
         def counts() -> tuple[int, int]:
             return len(base.workers), dispatcher.coded_workers
 
-        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record, slow)
         servicer = PredictServicer(
             dispatcher,
             settings.timeout_s,
@@ -84,6 +93,7 @@ def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMe
         max_message_bytes=settings.max_message_bytes,
         security=settings.worker_security(),
         name=server_name(target),
+        resolve_every_s=settings.resolve_every_s,
     )
     choosing = PoolSettings(settings.resolve_every_s, settings.ejection())
     return Pool(role, target, connect, choosing, ejected=metrics.ejections.labels(role).inc)

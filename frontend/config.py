@@ -114,9 +114,13 @@ class FrontendSettings(ServerSettings):
         MAX_BYTES, ge=1, description="bytes that requests in flight may hold; more are refused"
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest image accepted, width times height")
-    image_threads: int = Field(2, ge=1, le=64, description="threads that decode images")
+    image_threads: int = Field(
+        2, ge=1, le=64, description="threads that decode images; half as many more decode those that take over 0.1 s"
+    )
     default_label: str = Field(
-        "", description="answered, as source DEFAULT, when a request's time runs out; DEADLINE_EXCEEDED if empty"
+        "",
+        description="answered, as source DEFAULT, when a request's time runs out: the first class of this name; "
+        "DEADLINE_EXCEEDED if empty",
     )
     events_file: Path | None = Field(
         None,
@@ -143,6 +147,11 @@ class FrontendSettings(ServerSettings):
         if self.eject_rest_s > self.eject_longest_s:
             raise ValueError("--eject-rest-s must not be longer than --eject-longest-s")
         return self
+
+    @property
+    def slow_image_threads(self) -> int:
+        """Threads that decode images which take long, beside those for all others."""
+        return max(1, self.image_threads // 2)
 
     def worker_security(self) -> ClientSecurity:
         """How to connect to workers."""

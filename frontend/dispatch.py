@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
 from collage.model_info import ModelInfo
 from encoder.code import GroupShape, Source
+from encoder.image import SlowImage
 from encoder.tasks import TASKS, TaskName
 from frontend.coding import Coding, CodingSettings
 from frontend.jobs import Job, Outcome, WorkerAnswer
@@ -26,7 +27,10 @@ from frontend.timers import Timers
 from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
 NONE_READY = "no s-cnn worker is ready: try again later"
+NO_MEMORY = "there is not enough memory for this image now: try again later, or send a smaller one"
 SHORTEST_RETRY_S = 0.01
+AT_ONCE_S = 0.1
+"""Images that take longer to decode wait in a line of their own, so that the others need not wait for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +48,9 @@ class DispatchSettings(CodingSettings):
 class Dispatcher:
     """Serves requests by rules, with a pool of base workers, and one pool for each redundant input.
 
-    Create it before the pools start: it says which models they may use. ``executor`` decodes images; ``encoder``
-    encodes groups, which are not to wait in line with images. ``record`` gets every batch of events that the policy
-    gets.
+    Create it before the pools start: it says which models they may use. ``executor`` decodes images, ``slow`` those
+    that take long (``executor`` if not given), ``encoder`` encodes groups, which are not to wait in line with images.
+    ``record`` gets every batch of events that the policy gets.
     """
 
     def __init__(
@@ -59,10 +63,12 @@ class Dispatcher:
         encoder: Executor,
         settings: DispatchSettings,
         record: Callable[[Sequence[e.Event]], None] | None = None,
+        slow: Executor | None = None,
     ) -> None:
         self.policy, self.base, self.metrics = Policy(rules), base, metrics
         self._loop = asyncio.get_running_loop()
         self._executor, self._settings, self._record = executor, settings, record
+        self._slow = slow or executor
         self._admission = Admission(settings.max_in_flight)
         self._in_flight = self._preparing = self._bytes = 0
         self._ids = itertools.count(1)
@@ -87,9 +93,10 @@ class Dispatcher:
     ) -> Outcome:
         """Serve one request, of which ``size`` bytes are held until it is answered.
 
-        ``prepare`` makes the base model's input for a given size; it may raise ValueError for a bad image. It runs in
-        the executor unless it is ``quick``: takes less time than handing it over (60 us), as for raw pixels. Raises a
-        ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted, Unavailable or DeadlineExceeded.
+        ``prepare`` makes the base model's input for a given size; it may raise ValueError for a bad image, and
+        MemoryError. It runs in the executor unless it is ``quick``: takes less time than handing it over (60 us), as
+        for raw pixels. Raises a ``ServiceError`` when there is no answer: InvalidArgument, ResourceExhausted,
+        Unavailable or DeadlineExceeded.
         """
         admitted_at = self._loop.time()
         self._admit(timeout_s, size, quick)
@@ -160,7 +167,10 @@ class Dispatcher:
             self._fail(job, expired=True)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
-        if not quick:
+        except MemoryError:
+            retry_after_s = max(self._admission.service, SHORTEST_RETRY_S)
+            raise ResourceExhausted(NO_MEMORY, retry_after_s) from None
+        if not quick and not job.slow:
             self._admission.prepared(self._loop.time() - admitted_at, before)
         if self._loop.time() >= latest and not job.future.done():  # no worker could be in time, nor be blamed
             self._fail(job, expired=True)
@@ -179,26 +189,33 @@ class Dispatcher:
                 self._coding.left(job)
 
     async def _prepare(self, job: Job, prepare: Callable[[int], NDArray[np.uint8]], latest: float) -> None:
-        """Make the base model's input in the executor, for the model in use when it is ready.
+        """Make the base model's input in an executor, for the model in use when it is ready.
 
         Raises ValueError for a bad image, and TimeoutError if it is not ready at the ``latest``.
         """
 
-        def make() -> NDArray[np.uint8]:
+        def timed(make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
             with self.metrics.prepare.time():
-                return prepare(job.model.size)
+                return make()
 
+        run = self._loop.run_in_executor
         self._preparing += 1
         try:
             async with asyncio.timeout_at(latest):
                 while True:
-                    job.input = await self._loop.run_in_executor(self._executor, make)
+                    try:
+                        make = functools.partial(prepare, job.model.size)
+                        job.input = await run(self._executor, timed, make)
+                    except SlowImage as image:
+                        self._preparing -= not job.slow
+                        job.slow = True
+                        job.input = await run(self._slow, timed, image.finish)
                     model = self.base.info
                     if model is None or model.size == job.model.size:
                         break
                     job.model = model
         finally:
-            self._preparing -= 1
+            self._preparing -= not job.slow
 
     @property
     def coded_workers(self) -> int:

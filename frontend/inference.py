@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from collage.errors import ServiceError
 from collage.model_info import ModelInfo
 from collage.serving import Server
-from encoder.image import Pixels, decode
-from frontend.dispatch import Dispatcher
+from encoder.image import Pixels, Waiter, decode
+from frontend.dispatch import AT_ONCE_S, Dispatcher
 from inference.service import InferenceServicer, RowAnswer
 from inference.tensors import ImageRows
 
@@ -52,15 +52,17 @@ class FrontendInference(InferenceServicer):
             raise
 
     async def _row(self, images: ImageRows, row: int, id: str, timeout_s: float) -> RowAnswer:
-        def prepare(size: int) -> Pixels:
-            image = images.row(row)
-            if isinstance(image, bytes):
-                return decode(image, size, self._max_pixels)
-            if size != images.size:
-                raise ValueError(f"a new model came into use meanwhile: it takes {size} x {size} pixels")
-            return image
+        with Waiter() as caller:
 
-        outcome = await self._dispatcher.predict(prepare, id, timeout_s, images.quick, images.size_of(row))
+            def prepare(size: int) -> Pixels:
+                image = images.row(row)
+                if isinstance(image, bytes):
+                    return decode(image, size, self._max_pixels, caller.gone, AT_ONCE_S)
+                if size != images.size:
+                    raise ValueError(f"a new model came into use meanwhile: it takes {size} x {size} pixels")
+                return image
+
+            outcome = await self._dispatcher.predict(prepare, id, timeout_s, images.quick, images.size_of(row))
         answered = outcome.answered
         return RowAnswer(
             output=outcome.answer,

@@ -63,6 +63,8 @@ class Job:
     """The base model that the input is prepared for."""
     future: asyncio.Future[Outcome]
     input: NDArray[np.uint8] = field(init=False)
+    slow: bool = False
+    """Its image takes long to decode, and waits for others such only."""
     tried: dict[int, str] = field(default_factory=dict)
     """Addresses by attempt."""
     answers: dict[int, WorkerAnswer] = field(default_factory=dict)

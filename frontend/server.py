@@ -14,9 +14,9 @@ from collage.errors import AlreadyExists, InvalidArgument, ServiceError, Unavail
 from collage.tensors import image_from_tensor, pack
 from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.code import Source
-from encoder.image import Pixels, decode
+from encoder.image import Pixels, Waiter, decode
 from encoder.tasks import TaskName
-from frontend.dispatch import Dispatcher
+from frontend.dispatch import AT_ONCE_S, Dispatcher
 from inference.service import MAX_ID_BYTES
 
 _DRAINING = "this frontend is shutting down: send to another one what was not answered"
@@ -133,12 +133,14 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
 
         pixels = request.WhichOneof("input") == "tensor"
 
-        def prepare(size: int) -> Pixels:
-            if pixels:
-                return image_from_tensor(request.tensor, size)
-            return decode(request.image, size, self._max_pixels)
+        with Waiter() as caller:
 
-        outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, pixels, request.ByteSize())
+            def prepare(size: int) -> Pixels:
+                if pixels:
+                    return image_from_tensor(request.tensor, size)
+                return decode(request.image, size, self._max_pixels, caller.gone, AT_ONCE_S)
+
+            outcome = await self._dispatcher.predict(prepare, request.request_id, timeout_s, pixels, request.ByteSize())
         answered = outcome.answered
         response = predict_pb2.PredictResponse()  # filled in field by field, which takes half the time
         if outcome.task == TaskName.LOCALISATION:

@@ -1,41 +1,52 @@
-"""The options of connections: dead peers are noticed soon, and ports are nobody else's."""
+"""Channels reach their peers directly, unless a proxy for gRPC is named."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 
-import grpc.aio
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from collage.channels import channel_options, server_options
+from collage.channels import channel_options
+from collage.client import Client, SyncClient
+from tests.frontend.fakes import image
+from tests.frontend.grpc_workers import cluster
 
-
-def test_a_dead_server_is_noticed_within_15_seconds_and_tried_every_second() -> None:
-    options = dict(channel_options())
-    assert options["grpc.keepalive_time_ms"] + options["grpc.keepalive_timeout_ms"] <= 15_000
-    assert options["grpc.keepalive_permit_without_calls"] == 1
-    assert options["grpc.http2.max_pings_without_data"] == 0, "no limit"
-    assert options["grpc.max_reconnect_backoff_ms"] <= 1_000
-    assert options["grpc.min_reconnect_backoff_ms"] <= options["grpc.max_reconnect_backoff_ms"]
+NOBODY = "http://127.0.0.1:9"
+SOON_S = 10.0
 
 
-def test_a_dead_client_is_noticed_within_a_minute_and_one_that_pings_is_welcome() -> None:
-    options = dict(server_options())
-    assert options["grpc.keepalive_time_ms"] + options["grpc.keepalive_timeout_ms"] <= 60_000
-    assert options["grpc.keepalive_permit_without_calls"] == 1
-    assert options["grpc.http2.max_ping_strikes"] == 0, "no limit"
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy"])
+async def test_proxies_for_the_web_do_not_stop_a_cluster(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, NOBODY)
+    async with cluster(2) as (_, server, _):  # returns when its workers are ready
+        address = f"127.0.0.1:{server.port}"
+        async with Client(address) as client:
+            assert await client.health() == "SERVING"
+            assert (await client.predict(image(3), timeout_s=SOON_S)).label == "d"
+
+        def ask() -> str:
+            with SyncClient(address) as waiting:
+                return waiting.predict(image(4), timeout_s=SOON_S).label
+
+        assert await asyncio.to_thread(ask) == "e"
 
 
-@pytest.mark.parametrize("options", [channel_options, server_options])
-def test_messages_are_bounded_in_both_directions(options: Callable[[int], list[tuple[str, int]]]) -> None:
-    limits = dict(options(5_000))
-    assert limits["grpc.max_receive_message_length"] == limits["grpc.max_send_message_length"] == 5_000
+async def test_a_proxy_for_grpc_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        if not asked.done():
+            asked.set_result(line)
+        writer.close()
 
-async def test_a_second_server_does_not_share_a_port() -> None:
-    first, second = (grpc.aio.server(options=server_options()) for _ in range(2))
-    port = first.add_insecure_port("127.0.0.1:0")
-    await first.start()
-    with pytest.raises(RuntimeError):
-        second.add_insecure_port(f"127.0.0.1:{port}")
-    await first.stop(None)
+    proxy = await asyncio.start_server(connect, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    monkeypatch.setenv("grpc_proxy", f"http://127.0.0.1:{port}")
+    async with proxy, grpc.aio.insecure_channel("workers.example:50051", channel_options()) as channel:
+        call = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SOON_S)
+        async with asyncio.timeout(SOON_S):
+            assert (await asked).startswith(b"CONNECT workers.example:50051 ")
+        call.cancel()

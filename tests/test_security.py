@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,11 +41,13 @@ def theirs(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def serving(pair: Pair | None = None, client_ca: Path | None = None, **changes: Any) -> AsyncIterator[Server]:
+async def serving(
+    pair: Pair | None = None, client_ca: Path | None = None, service: FakePredictService | None = None, **changes: Any
+) -> AsyncIterator[Server]:
     """A fake frontend behind TLS."""
     tls = {"tls_cert": pair.cert, "tls_key": pair.key, "tls_client_ca": client_ca} if pair else {}
     server = Server(ServerSettings(**{**LOCAL, "drain_s": 0, **tls, **changes}), CollectorRegistry(), [""])
-    predict_pb2_grpc.add_PredictServiceServicer_to_server(FakePredictService(), server.grpc)
+    predict_pb2_grpc.add_PredictServiceServicer_to_server(service or FakePredictService(), server.grpc)
     await server.start()
     server.set_serving(True)
     try:
@@ -138,38 +139,6 @@ async def test_a_synchronous_client_shows_and_checks_the_same(
             (ClientSecurity(), "does it want TLS?"),
         ):
             assert expected in await asyncio.to_thread(ask_without_asyncio, server.port, security)
-
-
-def replace(old: Pair, new: Pair) -> None:
-    """What a rotated secret does, with a new time stamp however coarse the file system's clock."""
-    for source, target in ((new.cert, old.cert), (new.key, old.key)):
-        before = target.stat().st_mtime
-        shutil.copy(source, target)
-        os.utime(target, (before + 1, before + 1))
-
-
-async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(
-    ours: Authority, theirs: Authority, caplog: pytest.LogCaptureFixture
-) -> None:
-    pair = ours.issue("server")
-    async with serving(pair) as server:
-        assert await ask(server, ClientSecurity(ca=ours.ca)) == "Bag"
-        replace(pair, theirs.issue("server"))
-        assert "VERIFY_FAILED" in await ask(server, ClientSecurity(ca=ours.ca))
-        assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
-        pair.key.write_text("half a key")
-        assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
-    assert "keeping the certificate in use" in caplog.text
-    assert "Traceback" not in caplog.text
-
-
-async def test_new_channels_show_a_rotated_client_certificate(ours: Authority, theirs: Authority) -> None:
-    pair = theirs.issue("client", "client")
-    security = shown(pair, ours.ca)
-    async with serving(ours.issue("server"), ours.ca) as server:
-        assert "another client certificate" in await ask(server, security)
-        replace(pair, ours.issue("client", "client"))
-        assert await ask(server, security) == "Bag"
 
 
 async def test_the_frontend_and_its_workers_prove_themselves_to_each_other(ours: Authority, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from collage.model_info import ModelInfo
 from collage.serving import Server
-from encoder.image import decode
+from encoder.image import Waiter, decode
 from encoder.tasks import TASKS
 from inference.service import InferenceServicer, RowAnswer
 from inference.tensors import ImageRows
@@ -20,16 +20,17 @@ from worker.engine import Engine
 
 MAX_ROWS = 1024
 """Images in one request; they take one place in the queue, one at a time."""
+NO_MEMORY = "there is not enough memory for this image now: try again later, or send a smaller one"
 
 
 class WorkerInference(InferenceServicer):
     """``inference.GRPCInferenceService`` on top of an engine that runs an s-cnn."""
 
-    def __init__(self, server: Server, engine: Engine, max_pixels: int) -> None:
-        """Encoded images may have ``max_pixels``; one is decoded at a time, so memory does not grow with callers."""
+    def __init__(self, server: Server, engine: Engine, max_pixels: int, decoder: Executor | None = None) -> None:
+        """Encoded images may have ``max_pixels``. ``decoder`` decodes one at a time, as each takes much memory."""
         super().__init__(server, MAX_ROWS)
         self._engine, self._max_pixels = engine, max_pixels
-        self._decoder = ThreadPoolExecutor(1, "image")
+        self._decoder = decoder or ThreadPoolExecutor(1, "image")
         self._running = 0
 
     @property
@@ -57,16 +58,20 @@ class WorkerInference(InferenceServicer):
 
     async def _row(self, images: ImageRows, row: int, id: str, expires: float | None) -> RowAnswer:
         try:
-            image = await asyncio.get_running_loop().run_in_executor(self._decoder, self._pixels, images, row)
+            with Waiter() as caller:
+                loop = asyncio.get_running_loop()
+                image = await loop.run_in_executor(self._decoder, self._pixels, images, row, caller)
         except ValueError as error:
             raise InvalidArgument(f"row {row}: {error}" if images.count > 1 else str(error)) from None
+        except MemoryError:
+            raise ResourceExhausted(NO_MEMORY) from None
         done = await self._engine.infer(image, id, 0, None if expires is None else expires - _now())
         output = TASKS[self.model.task].answer(done.outputs[0])
         return RowAnswer(output, self.model, "S_CNN", False, None, done.queue_s, done.inference_s)
 
-    def _pixels(self, images: ImageRows, row: int) -> NDArray[np.uint8]:
+    def _pixels(self, images: ImageRows, row: int, caller: Waiter) -> NDArray[np.uint8]:
         image = images.row(row)
-        return decode(image, images.size, self._max_pixels) if isinstance(image, bytes) else image
+        return decode(image, images.size, self._max_pixels, caller.gone) if isinstance(image, bytes) else image
 
 
 def _now() -> float:

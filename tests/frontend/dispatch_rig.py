@@ -62,13 +62,15 @@ async def rig(
     more_collage: dict[str, FakeTransport] | None = None,
     executor: Executor | None = None,
     encoder: Executor | None = None,
+    slow: Executor | None = None,
     max_bytes: int = 1000,
     k: int | None = None,
     collage_model: ModelInfo = COLLAGE,
+    s_cnn_model: ModelInfo = S_CNN,
     **limits: float,
 ) -> AsyncIterator[DispatchRig]:
     registry = CollectorRegistry()
-    workers = [FakeTransport(S_CNN, behaviour) for behaviour in s_cnn]
+    workers = [FakeTransport(s_cnn_model, behaviour) for behaviour in s_cnn]
     redundant = FakeTransport(collage_model, collage or collage_after(0.05))
     base = await pool("s_cnn", {f"s{i}": worker for i, worker in enumerate(workers)})
     redundants = {"c0": redundant, **(more_collage or {})} if collage else {}
@@ -82,6 +84,7 @@ async def rig(
         executor or InlineExecutor(),
         encoder or InlineExecutor(),
         DispatchSettings(max_in_flight=max_in_flight, max_bytes=max_bytes, default_label=default_label, grid=k),
+        slow=slow,
     )
     await base.start()
     await coded.start()

@@ -71,6 +71,17 @@ def test_folders_are_read_as_a_server_would(tmp_path: Path, held_out: str) -> No
             assert name.startswith(f"{held_out if part == 'test' else 'train'}/{data.labels[label]}/")
 
 
+def test_imagenettes_folders_are_told_in_words(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name, value in (("n03425413", 10), ("n03888257", 200), ("zebra", 90)):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / part / name / "a.png")
+    found = load(tmp_path, 8)
+    assert found.labels == ("gas pump", "parachute", "zebra")
+    assert found.test.images[:, 0, 0, 0].tolist() == [10, 200, 90]
+    assert found.test.ids[0] == "val/n03425413/a.png"
+
+
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     path = write_folders(tmp_path / "pets", {"train": 20, "test": 2})
     plain, ids = load(path, 16), training_ids(path)

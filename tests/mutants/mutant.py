@@ -54,7 +54,7 @@ TESTS = {
     "proto/collage/specs.py": ["tests/test_model_info.py", "tests/test_linear.py"],
     "proto/collage/model_info.py": ["tests/test_model_info.py", "tests/test_linear.py"],
     "proto/collage/errors.py": ["tests/test_serving.py", f"{_FRONTEND}server.py"],
-    "proto/collage/channels.py": ["tests/test_channels.py"],
+    "proto/collage/channels.py": ["tests/test_channel_options.py"],
     "proto/collage/health.py": ["tests/test_serving.py"],
     "proto/collage/security.py": ["tests/test_security.py"],
     "proto/collage/serving.py": [
