@@ -64,6 +64,7 @@ TESTS = {
         f"{_WORKER}streams.py",
     ],
     "proto/collage/answers.py": ["tests/test_client.py", "tests/test_sync_client.py", "tests/test_cli.py"],
+    "proto/collage/inputs.py": ["tests/test_inputs.py", "tests/test_client.py"],
     "proto/collage/client.py": ["tests/test_client.py"],
     "proto/collage/sync.py": ["tests/test_sync_client.py"],
     "proto/inference/tensors.py": _INFERENCE,
