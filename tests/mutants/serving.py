@@ -43,6 +43,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("an empty token file opens all", 'raise SecurityError(f"{self._file} holds no token")', 'return [b""]'),
             (
+                "certificates never renewed: a server's",
+                "if not self._files.changed():\n                return None",
+                "if True:\n                return None",
+            ),
+            (
                 "certificates never renewed: a client's",
                 "if self._credentials is not None and self._files.changed():",
                 "if False:",
