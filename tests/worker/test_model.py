@@ -329,6 +329,7 @@ async def test_a_model_that_fails_is_refused_by_the_warm_up(load: Load, tmp_path
         ({**SIDECAR, "extra": {"mean": [0.5]}}, "lists of three numbers"),
         ({**SIDECAR, "extra": {"mean": "grey"}}, "lists of three numbers"),
         ({**SIDECAR, "extra": {"std": [1, 0, 1]}}, "extra.std positive"),
+        ({**SIDECAR, "extra": {"std": [1, -1, 1]}}, "extra.std positive"),
         ({**SIDECAR, "extra": {"std": [1, 1e-320, 1]}}, "extra.std positive"),
         ({**SIDECAR, "extra": {"std": [1, 1e300, 1]}}, "extra.std positive"),
         ({**SIDECAR, "extra": {"std": [1, math.nan, 1]}}, "extra.std positive"),
