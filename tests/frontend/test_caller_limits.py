@@ -13,7 +13,7 @@ from collage.tensors import to_tensor
 from collage.v1 import predict_pb2
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
-from tests.frontend.fakes import image
+from tests.frontend.fakes import LABELS, image
 from tests.frontend.grpc_workers import Slowness, cluster
 
 LATE = "DEADLINE_EXCEEDED"
@@ -86,3 +86,11 @@ async def test_an_id_of_a_stream_is_free_again_once_it_is_answered() -> None:
             assert (await call.read()).WhichOneof("result") == "response"
         await call.done_writing()
         assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_callers_deadline_is_known_before_it_is_over() -> None:
+    settings = {"policy": "none", "timeout_s": 60, "default_label": LABELS[2]}
+    async with cluster(s_cnn=1, slowness=Slowness(late=50.0), **settings) as (stub, _, _):
+        answer = await stub.Predict(request(), timeout=2)
+    assert answer.provenance.source == predict_pb2.SOURCE_DEFAULT
+    assert answer.classes[0].label == LABELS[2]

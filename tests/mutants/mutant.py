@@ -72,7 +72,7 @@ TESTS = {
     "worker/engine.py": [f"{_WORKER}{name}.py" for name in ("engine", "server", "streams")],
     "worker/streams.py": [f"{_WORKER}streams.py"],
     "worker/slowdown.py": [f"{_WORKER}slowdown.py", f"{_WORKER}engine.py"],
-    "worker/model.py": [f"{_WORKER}model.py", f"{_WORKER}engine.py"],
+    "worker/model.py": [f"{_WORKER}{name}.py" for name in ("graph", "model", "engine")],
     "worker/server.py": [f"{_WORKER}{name}.py" for name in ("server", "lifecycle", "streams", "engine", "inference")],
     "worker/inference.py": [f"{_WORKER}inference.py"],
     "bench/measured.py": [f"{_BENCH}measured.py"],
