@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from collage.tensors import to_tensor
@@ -15,6 +16,7 @@ from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
 from tests.frontend.fakes import LABELS, image
 from tests.frontend.grpc_workers import Slowness, cluster
+from tests.triton import png
 
 LATE = "DEADLINE_EXCEEDED"
 Ask = Callable[[Any, grpc.aio.Channel], Awaitable[str]]
@@ -38,11 +40,11 @@ async def stream(stub: Any, channel: grpc.aio.Channel) -> str:
     return next(code.name for code in grpc.StatusCode if code.value[0] == answer.error.code)
 
 
-async def open_inference(stub: Any, channel: grpc.aio.Channel) -> str:
+async def open_inference(stub: Any, channel: grpc.aio.Channel, timeout_us: int = 60_000_000) -> str:
     pixels = image(3)
     tensor = oip.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=(1, *pixels.shape))
     asked = oip.ModelInferRequest(model_name="s", id="late", inputs=[tensor], raw_input_contents=[pixels.tobytes()])
-    asked.parameters["timeout"].int64_param = 60_000_000
+    asked.parameters["timeout"].int64_param = timeout_us
     try:
         await oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(asked, timeout=60)
     except grpc.aio.AioRpcError as error:
@@ -94,3 +96,23 @@ async def test_a_callers_deadline_is_known_before_it_is_over() -> None:
         answer = await stub.Predict(request(), timeout=2)
     assert answer.provenance.source == predict_pb2.SOURCE_DEFAULT
     assert answer.classes[0].label == LABELS[2]
+
+
+async def test_the_parameter_timeout_is_kept_where_the_operator_allows_more() -> None:
+    async with cluster(s_cnn=1, slowness=Slowness(late=50.0), policy="none", timeout_s=60) as (stub, _, channel):
+        async with asyncio.timeout(20):
+            assert await open_inference(stub, channel, 300_000) == LATE
+
+
+async def test_the_largest_image_is_the_operators_by_both_protocols() -> None:
+    picture = bytes.fromhex(png(np.zeros((10, 10, 3), np.uint8)))
+    tensor = oip.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(picture)
+    async with cluster(s_cnn=1, policy="none", max_pixels=99) as (stub, _, channel):
+        protocol: Any = oip_grpc.GRPCInferenceServiceStub(channel)
+        for call in (
+            stub.Predict(predict_pb2.PredictRequest(image=picture), timeout=20),
+            protocol.ModelInfer(oip.ModelInferRequest(model_name="s", inputs=[tensor]), timeout=20),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match="10 x 10 pixels, more than the 99 allowed"):
+                await call

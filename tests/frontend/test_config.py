@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from frontend.__main__ import connection_age
 from frontend.config import FrontendSettings
 from frontend.policy.ejection import Ejection
 from frontend.policy.rules import POLICIES, Rules
@@ -28,6 +30,8 @@ def test_what_is_not_set_is_as_the_policy_has_it(policy: Any) -> None:
 def test_limits_are_passed_on() -> None:
     rules = settings(policy="collage", group_wait_s=0.1, accept_threshold=0.4, deadline_s=0.3, patience=2.0).rules()
     assert (rules.group_wait, rules.accept, rules.deadline) == (0.1, 0.4, 0.3)
+    tracked = settings(policy="hedge", extra_load=0.125, deadline_quantile=0.75, audit_share=0.5).rules()
+    assert (tracked.extra_load, tracked.quantile, tracked.audit) == (0.125, 0.75, 0.5)
     assert rules.patience == math.inf  # adaptive's only
     assert settings(patience=2.0).rules().patience == 2.0
 
@@ -67,3 +71,19 @@ def test_only_policies_that_eject_have_limits_of_ejection() -> None:
 def test_unsafe_limits_are_refused(unsafe: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         settings(**unsafe)
+
+
+def test_workers_get_the_token_and_certificates_come_with_their_keys(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("swordfish\nolder")
+    security = settings(worker_token_file=tmp_path / "tokens").worker_security()
+    assert security.metadata() == (("authorization", "Bearer swordfish"),)
+    with pytest.raises(ValidationError, match="--worker-cert and --worker-key belong together"):
+        settings(worker_ca=tmp_path / "ca.pem", worker_cert=tmp_path / "cert.pem")
+
+
+def test_connections_live_as_long_as_the_operator_says_and_a_request_more() -> None:
+    assert connection_age(settings()) == []
+    assert connection_age(settings(max_connection_age_s=3, timeout_s=2)) == [
+        ("grpc.max_connection_age_ms", 3000),
+        ("grpc.max_connection_age_grace_ms", 5000),
+    ]

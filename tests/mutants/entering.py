@@ -84,7 +84,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "decode(image, size, self._max_pixels,",
                 "decode(image, size, 10**9,",
             ),
-            ("pixels of another size", "if size != images.size:", "if False:"),
             ("which row failed is not told", 'error.args = (f"row {row}: {error}",)', "pass"),
             (
                 "queue and inference time swapped",
@@ -104,11 +103,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("timers of ended requests are due", "if self._wanted(due):", "if True:"),
             ("entries without bound", "if len(self._heap) > self._most:", "if False:"),
-            (
-                "one timer a turn",
-                "while self._heap and self._heap[0][0] <= now:",
-                "if self._heap and self._heap[0][0] <= now:",
-            ),
             ("timers outlive their closing", "self._heap.clear()\n", "pass\n"),
             (
                 "a loop that is early loses a timer",
