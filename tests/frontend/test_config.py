@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from frontend.__main__ import connection_age
+from frontend.__main__ import check_targets, connection_age, dispatching
 from frontend.config import FrontendSettings
 from frontend.policy.ejection import Ejection
 from frontend.policy.rules import POLICIES, Rules
+from frontend.workers import TargetError
 
 
 def settings(**chosen: Any) -> FrontendSettings:
@@ -87,3 +88,11 @@ def test_connections_live_as_long_as_the_operator_says_and_a_request_more() -> N
         ("grpc.max_connection_age_ms", 3000),
         ("grpc.max_connection_age_grace_ms", 5000),
     ]
+
+
+def test_what_the_operator_says_reaches_the_dispatcher_and_lists_are_checked() -> None:
+    told = dispatching(settings(max_in_flight=3, max_bytes_in_flight=7, default_label="bag", grid=3))
+    assert (told.max_in_flight, told.max_bytes, told.default_label, told.grid) == (3, 7, "bag", 3)
+    check_targets(settings(coded_workers="127.0.0.1:1 127.0.0.1:2"))
+    with pytest.raises(TargetError, match=r"--coded-workers: expected host:port, got '127.0.0.1'"):
+        check_targets(settings(coded_workers="127.0.0.1:1 127.0.0.1"))

@@ -41,7 +41,9 @@ TESTS = {
     "frontend/__main__.py": [f"{_FRONTEND}{name}.py" for name in ("config", "server", "process")],
     "frontend/workers/streams.py": [f"{_FRONTEND}{name}.py" for name in ("streams", "workers")],
     "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
-    "frontend/workers/": [f"{_FRONTEND}{name}.py" for name in ("workers", "discovery", "streams", "dispatch_limits")],
+    "frontend/workers/": [
+        f"{_FRONTEND}{name}.py" for name in ("lists", "workers", "discovery", "streams", "dispatch_limits")
+    ],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
