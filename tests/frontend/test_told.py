@@ -11,7 +11,7 @@ from collage.v1 import predict_pb2
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
 from tests.frontend.fakes import image
-from tests.frontend.grpc_workers import INFERENCE_S, QUEUE_S, cluster
+from tests.frontend.grpc_workers import INFERENCE_S, QUEUE_S, Slowness, cluster
 
 
 def request(label: int, id: str, **fields: Any) -> predict_pb2.PredictRequest:
@@ -42,3 +42,10 @@ async def test_classes_come_by_their_probability_as_many_as_asked_for() -> None:
     assert classes[0].index == 3
     probabilities = [each.probability for each in classes]
     assert probabilities == sorted(probabilities, reverse=True)
+
+
+async def test_a_replica_is_told_as_one_and_is_exact() -> None:
+    slow = Slowness(r1=50.0)  # its first attempt
+    async with cluster(slowness=slow, policy="replicate", extra_load=1.0, deadline_s=0.2) as (stub, _, _):
+        told = (await stub.Predict(request(1, "r1"), timeout=20)).provenance
+    assert (told.source, told.degraded) == (predict_pb2.SOURCE_REPLICA, False)

@@ -39,11 +39,14 @@ TESTS = {
     "frontend/metrics.py": ["tests/test_metrics.py", f"{_FRONTEND}recorder.py", f"{_FRONTEND}server.py"],
     "frontend/config.py": [f"{_FRONTEND}{name}.py" for name in ("config", "process")],
     "frontend/__main__.py": [f"{_FRONTEND}{name}.py" for name in ("config", "server", "process")],
-    "frontend/workers/streams.py": [f"{_FRONTEND}{name}.py" for name in ("streams", "workers")],
-    "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
-    "frontend/workers/": [
-        f"{_FRONTEND}{name}.py" for name in ("lists", "workers", "discovery", "streams", "dispatch_limits")
+    "frontend/workers/streams.py": [f"{_FRONTEND}{name}.py" for name in ("streams", "told", "workers")],
+    "frontend/workers/transport.py": [
+        *(f"{_FRONTEND}{name}.py" for name in ("told", "workers", "streams")),
+        "tests/test_security.py",
+        "tests/test_rotation.py",
     ],
+    "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
+    "frontend/workers/": [f"{_FRONTEND}{name}.py" for name in ("lists", "workers", "discovery", "streams", "server")],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
