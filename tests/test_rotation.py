@@ -41,7 +41,9 @@ def rewrite(file: Path, content: bytes, times: tuple[int, int] | None = None) ->
     os.utime(file, ns=times or (before.st_atime_ns, before.st_mtime_ns))
 
 
-async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(ours: Authority, theirs: Authority) -> None:
+async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(
+    ours: Authority, theirs: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
     pair = ours.issue("server")
     async with serving(pair) as server:
         assert await ask(server, ClientSecurity(ca=ours.ca)) == "Bag"
@@ -50,6 +52,8 @@ async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(ours: A
         assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
         pair.key.write_text("half a key")
         assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
+    assert "keeping the certificate in use" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_certificate_rewritten_in_place_is_taken_up(ours: Authority, theirs: Authority) -> None:

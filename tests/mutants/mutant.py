@@ -33,15 +33,20 @@ TESTS = {
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/": _POLICY,
     "frontend/coding.py": [*_CODING, *_DISPATCH],
-    "frontend/server.py": [f"{_FRONTEND}server.py"],
-    "frontend/inference.py": [f"{_FRONTEND}inference.py"],
+    "frontend/server.py": [f"{_FRONTEND}{name}.py" for name in ("told", "caller_limits", "server", "stream_limits")],
+    "frontend/inference.py": [f"{_FRONTEND}{name}.py" for name in ("told", "caller_limits", "inference")],
     "frontend/timers.py": [f"{_FRONTEND}timers.py"],
     "frontend/metrics.py": ["tests/test_metrics.py", f"{_FRONTEND}recorder.py", f"{_FRONTEND}server.py"],
     "frontend/config.py": [f"{_FRONTEND}{name}.py" for name in ("config", "process")],
     "frontend/__main__.py": [f"{_FRONTEND}{name}.py" for name in ("config", "server", "process")],
-    "frontend/workers/streams.py": [f"{_FRONTEND}{name}.py" for name in ("streams", "workers")],
+    "frontend/workers/streams.py": [f"{_FRONTEND}{name}.py" for name in ("streams", "told", "workers")],
+    "frontend/workers/transport.py": [
+        *(f"{_FRONTEND}{name}.py" for name in ("told", "workers", "streams")),
+        "tests/test_security.py",
+        "tests/test_rotation.py",
+    ],
     "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
-    "frontend/workers/": [f"{_FRONTEND}{name}.py" for name in ("workers", "discovery", "streams", "dispatch_limits")],
+    "frontend/workers/": [f"{_FRONTEND}{name}.py" for name in ("lists", "workers", "discovery", "streams", "server")],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
@@ -56,7 +61,7 @@ TESTS = {
     "proto/collage/errors.py": ["tests/test_serving.py", f"{_FRONTEND}server.py"],
     "proto/collage/channels.py": ["tests/test_channel_options.py"],
     "proto/collage/health.py": ["tests/test_serving.py"],
-    "proto/collage/security.py": ["tests/test_security.py"],
+    "proto/collage/security.py": ["tests/test_security.py", "tests/test_rotation.py"],
     "proto/collage/serving.py": [
         "tests/test_serving.py",
         "tests/test_security.py",
@@ -64,14 +69,15 @@ TESTS = {
         f"{_WORKER}streams.py",
     ],
     "proto/collage/answers.py": ["tests/test_client.py", "tests/test_sync_client.py", "tests/test_cli.py"],
-    "proto/collage/client.py": ["tests/test_client.py"],
+    "proto/collage/inputs.py": ["tests/test_inputs.py", "tests/test_client.py"],
+    "proto/collage/client.py": ["tests/test_client.py", "tests/test_security.py"],
     "proto/collage/sync.py": ["tests/test_sync_client.py"],
     "proto/inference/tensors.py": _INFERENCE,
     "proto/inference/service.py": _INFERENCE,
     "worker/engine.py": [f"{_WORKER}{name}.py" for name in ("engine", "server", "streams")],
     "worker/streams.py": [f"{_WORKER}streams.py"],
     "worker/slowdown.py": [f"{_WORKER}slowdown.py", f"{_WORKER}engine.py"],
-    "worker/model.py": [f"{_WORKER}model.py", f"{_WORKER}engine.py"],
+    "worker/model.py": [f"{_WORKER}{name}.py" for name in ("graph", "model", "model_files", "engine")],
     "worker/server.py": [f"{_WORKER}{name}.py" for name in ("server", "lifecycle", "streams", "engine", "inference")],
     "worker/inference.py": [f"{_WORKER}inference.py"],
     "bench/measured.py": [f"{_BENCH}measured.py"],
@@ -102,7 +108,7 @@ TESTS = {
 
 
 class Mutant(NamedTuple):
-    """One passage of a file that is replaced; nothing in its place means that it is left out."""
+    """One passage of a file that is replaced; nothing in its place means that it, or its lines, are left out."""
 
     what: str
     file: str
@@ -115,6 +121,12 @@ class Mutant(NamedTuple):
     def tests(self) -> Sequence[str]:
         """The test files that run with it, in this order."""
         return next(tests for place, tests in TESTS.items() if self.file.startswith(place))
+
+    def applied(self, source: str) -> str:
+        """The wrong version of its file's source, in which the passage is once."""
+        before, after = source.split(self.old)
+        whole = not before.rpartition("\n")[2].strip() and after.startswith("\n")
+        return before + (self.new or "pass" * whole) + after
 
     @property
     def how(self) -> str:

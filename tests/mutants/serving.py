@@ -8,8 +8,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "proto/collage/health.py",
         [
-            ("alive only while it serves", "if request.service == LIVENESS:", "if False:"),
-            ("unknown services are served", "if request.service not in self._services:", "if False:"),
+            ("alive only while it serves", "if service == LIVENESS:", "if False:"),
+            ("unknown services are served", "self._status if service in self._services else _UNKNOWN", "self._status"),
             (
                 "a process that drains serves again",
                 "if not self._closed:\n            self._status",
@@ -38,19 +38,19 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("any scheme", 'return scheme.lower() == "bearer" and any(matches)', "return any(matches)"),
             (
                 "tokens never renewed",
-                "if (seen := _stamp(self._file)) != self._seen:",
-                "if (seen := self._seen) is None:",
+                "if self._files.changed():\n                self._tokens",
+                "if False:\n                self._tokens",
             ),
             ("an empty token file opens all", 'raise SecurityError(f"{self._file} holds no token")', 'return [b""]'),
             (
                 "certificates never renewed: a server's",
-                "if _stamp(self._cert, self._key, self._client_ca) == self._seen:",
-                "if True:",
+                "if not self._files.changed():\n                return None",
+                "if True:\n                return None",
             ),
             (
                 "certificates never renewed: a client's",
-                "if self._credentials is not None and (seen := self.stamp()) != self._seen:",
-                "if False and (seen := self.stamp()):",
+                "if self._credentials is not None and self._files.changed():",
+                "if False:",
             ),
             (
                 "clients without a certificate",
@@ -103,8 +103,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "proto/inference/service.py",
         [
-            ("the caller's timeout in milliseconds", ".int64_param / 1e6)", ".int64_param / 1e3)"),
-            ("the parameter timeout ignored", 'limits.append(request.parameters["timeout"].int64_param / 1e6)', "pass"),
+            ("the caller's timeout in milliseconds", "limits.append(timeout / 1e6)", "limits.append(timeout / 1e3)"),
+            ("the parameter timeout ignored", "limits.append(timeout / 1e6)", "pass"),
             ("the longest of both time limits", "return min(limits, default=None)", "return max(limits, default=None)"),
             (
                 "ready while it drains",

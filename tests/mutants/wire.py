@@ -47,7 +47,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "tensors of any number of dimensions",
-                "if dtype is None or len(shape) > MAX_DIMENSIONS:",
+                "if dtype is None or dimensions > MAX_DIMENSIONS:",
                 "if dtype is None:",
             ),
         ],
@@ -210,13 +210,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 '"retryableStatusCodes": ["RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"]',
             ),
             (
-                "pixels beyond a byte wrap around",
-                "if image.size and not (image.min() >= 0 and image.max() <= 255):",
-                "if False:",
-            ),
-            ("shares as pixels", "if not np.issubdtype(image.dtype, np.integer):", "if False:"),
-            ("a text is an image", "if isinstance(image, str):", "if False:"),
-            (
                 "codes of a stream are unknown",
                 "(code for code in grpc.StatusCode if code.value[0] == message.error.code)",
                 "(code for code in ())",
@@ -224,24 +217,31 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         ],
     ),
     (
+        "proto/collage/inputs.py",
+        [
+            ("shares as pixels", 'if image.dtype.kind == "f":', "if False:"),
+            ("a text is an image", "if isinstance(image, str):", "if False:"),
+        ],
+    ),
+    (
         "proto/collage/client.py",
         [
             (
                 "no time limit",
-                "await service.Predict(request, timeout=timeout_s, metadata",
-                "await service.Predict(request, timeout=None, metadata",
+                "self._stub.Predict(request, timeout=limit_s, metadata",
+                "self._stub.Predict(request, timeout=None, metadata",
             ),
             (
                 "streams without a token",
-                "self._service.PredictStream(metadata=self._security.metadata())",
-                "self._service.PredictStream()",
+                "self._stub.PredictStream(metadata=self._security.metadata())",
+                "self._stub.PredictStream()",
             ),
             (
                 "an image that fails ends the stream",
                 "await results.put((request_id, error))\n                        continue",
                 "raise",
             ),
-            ("images of a stream have no time limit", "timeout_s=timeout_s or 0)", "timeout_s=0)"),
+            ("images of a stream have no time limit", "timeout_s=limit_s or 0)", "timeout_s=0)"),
             (
                 "a broken stream ends as if it were whole",
                 "None if all_sent and not started else answers.ended(self.address)",
@@ -249,7 +249,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "latency of a stream from its start",
-                "time.monotonic() - started.pop(message.request_id, time.monotonic())",
+                "time.monotonic() - started.pop(request_id, time.monotonic())",
                 "0.0",
             ),
             (
@@ -264,8 +264,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         [
             (
                 "no time limit",
-                "service.Predict(request, timeout=timeout_s, metadata",
-                "service.Predict(request, timeout=None, metadata",
+                "self._stub.Predict(request, timeout=limit_s, metadata",
+                "self._stub.Predict(request, timeout=None, metadata",
             ),
             ("images taken without bound", "room.acquire()\n                    if closed", "if closed"),
             (
