@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics
+from frontend.metrics import LATENCY_BUCKETS, FrontendMetrics, Tally
 from tests.reported import families
 from worker.metrics import WorkerMetrics
 
@@ -55,3 +55,12 @@ def test_what_is_counted_rarely_is_born_at_zero() -> None:
     assert registry.get_sample_value("collage_refused_total", {"reason": "deadline"}) == 0
     failures = {"attempt": "replica", "code": "UNAVAILABLE"}
     assert registry.get_sample_value("collage_worker_failures_total", failures) == 0
+
+
+def test_a_tally_counts_every_event_from_0_on() -> None:
+    registry = CollectorRegistry()
+    tally = Tally("collage_x_total", "Of a test", "code", ("OK", "INTERNAL"), registry)
+    for _ in range(3):
+        tally.inc("OK")
+    counts = [registry.get_sample_value("collage_x_total", {"code": code}) for code in ("OK", "INTERNAL")]
+    assert counts == [3, 0]

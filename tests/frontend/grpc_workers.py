@@ -20,6 +20,7 @@ from frontend.config import FrontendSettings
 from tests.frontend.fakes import COLLAGE, S_CNN, classify, detect
 from worker.streams import CallServer
 
+QUEUE_S, INFERENCE_S = 0.0005, 0.002  # as fake workers tell of every call
 LOCAL: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "metrics_port": 0}
 
 
@@ -55,7 +56,8 @@ class _FakeWorker(model_pb2_grpc.ModelServiceServicer):
         await self.slowness.wait(request.request_id, request.attempt)
         answer = classify if self.info.kind is ModelKind.S_CNN else detect
         outputs = answer(image_from_tensor(request.input, self.info.size))
-        return model_pb2.RunResponse(outputs=[to_tensor(output) for output in outputs])
+        told = [to_tensor(output) for output in outputs]
+        return model_pb2.RunResponse(outputs=told, queue_s=QUEUE_S, inference_s=INFERENCE_S)
 
     @boundary
     async def GetModelInfo(self, request: Any, context: Any) -> model_pb2.GetModelInfoResponse:

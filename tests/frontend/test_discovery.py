@@ -135,13 +135,13 @@ def test_a_resolver_that_hangs_does_not_delay_the_exit(tmp_path: Path, hangs: st
 
 
 def test_a_name_of_one_worker_is_resolved_as_often_as_lists_are() -> None:
-    class Recorded(ClientSecurity):
+    class Dialled(ClientSecurity):
         """Keeps the options of the last channel."""
 
         def channel(self, address: str, options: Any, name: str | None = None) -> Any:
             self.options = dict(options)
 
-    security = Recorded()
+    security = Dialled()
     GrpcTransport("worker.example:50051", 1 << 20, security, resolve_every_s=0.5)
     assert security.options["grpc.dns_min_time_between_resolutions_ms"] == 500
 

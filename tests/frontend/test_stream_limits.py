@@ -71,7 +71,7 @@ async def test_a_frozen_worker_does_not_look_idle() -> None:
 
 @pytest.mark.parametrize("how", ["cancelled", "late"])
 async def test_what_waited_for_an_answer_is_let_go_when_that_is_over(how: str) -> None:
-    class Held:
+    class Large:
         """Something large."""
 
         def ended(self, outcome: object) -> None:
@@ -86,7 +86,7 @@ async def test_what_waited_for_an_answer_is_let_go_when_that_is_over(how: str) -
     async with scripted(ignore) as (transport, _):
         gc.disable()
         try:
-            held = Held()
+            held = Large()
             gone = weakref.ref(held)
             call = transport.run(image(1), "r1", 0, 0.2 if how == "late" else BOUND_S, held.ended)
             await asyncio.sleep(0.1)

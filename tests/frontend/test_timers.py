@@ -71,3 +71,18 @@ async def test_nothing_rings_after_the_end() -> None:
     bell.timers.close()
     await asyncio.sleep(1)
     assert bell.rung == []
+
+
+async def test_a_timer_that_another_of_its_moment_has_ended_does_not_ring() -> None:
+    rung: list[str] = []
+    ended: set[str] = set()
+
+    def ring(name: str) -> None:
+        rung.append(name)
+        ended.add("second")
+
+    timers = Timers(ring, lambda name: name not in ended)
+    for name in ("first", "second", "third"):
+        timers.set(0.5, name)
+    await asyncio.sleep(1)
+    assert rung == ["first", "third"]

@@ -128,7 +128,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("another part of the data set", "getattr(data, part)", "data.train"),
             ("rows measured again are kept twice", 'if (row["dataset"], row["model"]) not in measured', "if measured"),
-            ("older rows are told to be of this command", "{**before, **row} for", "{**row, **made} for"),
         ],
     ),
     (

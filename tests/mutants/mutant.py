@@ -46,7 +46,7 @@ TESTS = {
     ],
     "frontend/workers/streams.py": [f"{_FRONTEND}{name}.py" for name in ("streams", "workers")],
     "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
-    "frontend/workers/": [f"{_FRONTEND}{name}.py" for name in ("workers", "discovery", "streams", "dispatch_limits")],
+    "frontend/workers/": [f"{_FRONTEND}{name}.py" for name in ("lists", "workers", "discovery", "streams", "server")],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
@@ -83,7 +83,7 @@ TESTS = {
     "worker/engine.py": [f"{_WORKER}{name}.py" for name in ("engine", "server", "streams")],
     "worker/streams.py": [f"{_WORKER}streams.py"],
     "worker/slowdown.py": [f"{_WORKER}slowdown.py", f"{_WORKER}engine.py"],
-    "worker/model.py": [f"{_WORKER}model.py", f"{_WORKER}engine.py"],
+    "worker/model.py": [f"{_WORKER}{name}.py" for name in ("graph", "model", "model_files", "engine")],
     "worker/server.py": [f"{_WORKER}{name}.py" for name in ("server", "lifecycle", "streams", "engine", "inference")],
     "worker/inference.py": [f"{_WORKER}inference.py"],
     "bench/measured.py": [f"{_BENCH}measured.py"],
@@ -114,7 +114,7 @@ TESTS = {
 
 
 class Mutant(NamedTuple):
-    """One passage of a file that is replaced; nothing in its place means that it is left out."""
+    """One passage of a file that is replaced; nothing in its place means that it, or its lines, are left out."""
 
     what: str
     file: str
@@ -127,6 +127,12 @@ class Mutant(NamedTuple):
     def tests(self) -> Sequence[str]:
         """The test files that run with it, in this order."""
         return next(tests for place, tests in TESTS.items() if self.file.startswith(place))
+
+    def applied(self, source: str) -> str:
+        """The wrong version of its file's source, in which the passage is once."""
+        before, after = source.split(self.old)
+        whole = not before.rpartition("\n")[2].strip() and after.startswith("\n")
+        return before + (self.new or "pass" * whole) + after
 
     @property
     def how(self) -> str:

@@ -117,7 +117,7 @@ class Runner:
             self.errors.append(f"{mutant.what}: its passage is {source.count(mutant.old)} times in {mutant.file}")
             return
         copy = copies.pop()
-        (copy / mutant.file).write_text(source.replace(mutant.old, mutant.new or "pass"))
+        (copy / mutant.file).write_text(mutant.applied(source))
         before = self._before.get(mutant.what, "").removesuffix(LIMIT)
         running.append(self._fork(mutant, copy, mutant.tests, _Watch(self._root, mutant.tests, before), source))
 

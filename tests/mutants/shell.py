@@ -29,7 +29,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "images being prepared are never fewer",
-                "finally:\n            self._preparing -= 1",
+                "finally:\n            self._preparing -= not job.slow",
                 "finally:\n            pass",
             ),
             ("a bad image is an internal error", "raise InvalidArgument(str(error)) from None", "raise"),

@@ -13,13 +13,9 @@ from tests.mutants.runner import LIMIT
 
 @pytest.mark.parametrize("mutant", EVERY, ids=lambda mutant: mutant.what)
 def test_a_mutant_replaces_one_passage_and_has_tests(mutant: Mutant) -> None:
-    assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
     source = (ROOT / mutant.file).read_text()
-    changed = source.replace(mutant.old, mutant.new or "pass")
-    assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
-    before, after = source.split(mutant.old)
-    whole = not before.rpartition("\n")[2].strip() and after.startswith("\n")
-    assert mutant.new or whole, "only whole lines can be left out"
+    assert source.count(mutant.old) == 1
+    assert ast.dump(ast.parse(mutant.applied(source))) != ast.dump(ast.parse(source))
     assert mutant.tests
     assert all((ROOT / test).is_file() for test in mutant.tests)
 

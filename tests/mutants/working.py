@@ -140,7 +140,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if problem := self.info.problem(outputs):",
                 "if problem := None:",
             ),
-            ("any standard deviation", " or (std <= 0).any()", ""),
+            ("any standard deviation", "if not (std > 0).all() or not", "if not"),
             (
                 "more threads than asked for",
                 "options.intra_op_num_threads = threads",
@@ -195,8 +195,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("requests are never fewer", "self._running -= 1", "pass"),
             (
                 "the operator's largest image ignored",
-                "decode(image, images.size, self._max_pixels)",
-                "decode(image, images.size)",
+                "decode(image, images.size, self._max_pixels, caller.gone)",
+                "decode(image, images.size, 10**9, caller.gone)",
             ),
             ("which row failed is not told", 'f"row {row}: {error}" if images.count > 1 else str(error)', "str(error)"),
         ],

@@ -22,6 +22,7 @@ from collage.tensors import to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
 from worker.config import WorkerSettings
+from worker.model import ServedModel
 from worker.server import WorkerProcess
 
 BOUND_S = 20.0
@@ -108,3 +109,20 @@ def s_cnn(tmp_path: Path) -> Path:
 def endless(tmp_path: Path) -> Path:
     """An s-cnn whose inference would take many minutes."""
     return onnx_models.save_s_cnn(tmp_path / "endless.onnx", loops=onnx_models.ENDLESS)
+
+
+Load = Callable[[Path], ServedModel]
+
+
+@pytest.fixture
+async def load() -> AsyncIterator[Load]:
+    models = []
+
+    def loaded(path: Path) -> ServedModel:
+        models.append(ServedModel(path))
+        return models[-1]
+
+    yield loaded
+    for model in models:
+        model.close()
+        model.close()
