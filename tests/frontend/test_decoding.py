@@ -42,13 +42,13 @@ class Caller:
 
 
 def predict(cluster: DispatchRig, data: bytes = PICTURE) -> Any:
-    servicer = PredictServicer(cluster.dispatcher, 5.0, 10**7, 9, asyncio.Event())
+    servicer = PredictServicer(cluster.dispatcher, 5.0, 10**7, asyncio.Event())
     return servicer.Predict(predict_pb2.PredictRequest(image=data), Caller())
 
 
 def infer(cluster: DispatchRig, data: bytes = PICTURE) -> Any:
-    servicer = FrontendInference(None, cluster.dispatcher, 5.0, 10**7, 9)  # type: ignore[arg-type]
-    return servicer.run_rows(ImageRows(8, encoded=[data], count=1), ["id"], 1.0)
+    servicer = FrontendInference(None, cluster.dispatcher, 5.0, 10**7)  # type: ignore[arg-type]
+    return servicer.run_rows(ImageRows(8, encoded=[data], count=1), ["id"], 1.0, "caller")
 
 
 @pytest.mark.parametrize("ask", [predict, infer])
