@@ -136,6 +136,18 @@ def test_tokens_rewritten_in_place_are_noticed_however_soon(tmp_path: Path, capl
     assert tokens.current() == [b"token-0300"]
 
 
+def test_a_rewrite_within_one_tick_of_a_coarse_clock_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("old")
+    seen = file.stat()
+    monkeypatch.setattr(Path, "stat", lambda *_: seen)  # the file system tells nothing of what follows
+    tokens = Tokens(file)
+    file.write_text("new")
+    assert tokens.current() == [b"new"]
+
+
 def test_a_file_left_alone_for_long_is_noticed_by_its_time_of_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

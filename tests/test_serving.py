@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -16,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from collage import errors
 from collage.channels import channel_options, server_options
 from collage.errors import boundary
-from collage.health import LIVENESS
 from collage.serving import Server, ServerSettings, load_settings
 from collage.v1 import model_pb2, model_pb2_grpc
 
@@ -24,7 +24,6 @@ BOUND_S = 20.0
 SERVICE = "collage.v1.ModelService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 Behaviour = Callable[[], Awaitable[None]]
 
@@ -75,8 +74,9 @@ async def instantly() -> None:
     """Succeed."""
 
 
-@pytest.fixture
-async def launch() -> AsyncIterator[Launch]:
+@asynccontextmanager
+async def launching() -> AsyncIterator[Launch]:
+    """Makes clusters, which end with the block."""
     clusters: list[ServingCluster] = []
 
     async def make(behaviour: Behaviour = instantly, **changes: Any) -> ServingCluster:
@@ -90,6 +90,12 @@ async def launch() -> AsyncIterator[Launch]:
     for cluster in clusters:
         await cluster.channel.close()
         await cluster.server.stop()
+
+
+@pytest.fixture
+async def launch() -> AsyncIterator[Launch]:
+    async with launching() as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -200,75 +206,6 @@ async def test_the_callers_cancellation_reaches_the_method(launch: Launch, how: 
         else:
             with pytest.raises(asyncio.CancelledError):
                 await call
-
-
-async def test_health_is_not_serving_until_told_otherwise(launch: Launch) -> None:
-    cluster = await launch()
-    watching = cluster.watch(SERVICE)
-    assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == NOT_SERVING
-    assert await cluster.check(LIVENESS) == SERVING, "it lives, and a restart would not help"
-    cluster.server.set_serving(True)
-    assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == SERVING
-    cluster.server.set_serving(False)
-    assert (await watching.read()).status == NOT_SERVING
-    watching.cancel()
-
-
-async def test_health_of_an_unknown_service(launch: Launch) -> None:
-    cluster = await launch(drain_s=BOUND_S)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await cluster.check("collage.v1.NoService" + 4_000 * "x")
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert "no service 'collage.v1.NoServicexxx" in str(caught.value.details())
-    with pytest.raises(grpc.aio.AioRpcError, match=r"no service 'ü{100}... \(2000 characters\)' here") as caught:
-        await cluster.check("ü" * 2000)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    watching = cluster.watch("collage.v1.NoService")
-    assert (await watching.read()).status == UNKNOWN
-    cluster.server.set_serving(True)
-    await cluster.server.stop()
-    assert await watching.read() is grpc.aio.EOF
-
-
-@pytest.mark.parametrize("serving", [False, True])
-async def test_check_watch_and_list_agree(launch: Launch, serving: bool) -> None:
-    cluster = await launch(health_port=0)
-    cluster.server.set_serving(serving)
-    now = SERVING if serving else NOT_SERVING
-    for port in (cluster.server.port, cluster.server.health_port):
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            health: Any = health_pb2_grpc.HealthStub(channel)
-            listed = (await health.List(health_pb2.HealthListRequest(), timeout=BOUND_S)).statuses
-            assert {name: entry.status for name, entry in listed.items()} == {
-                "": now,
-                SERVICE: now,
-                "liveness": SERVING,
-            }
-            for name, entry in listed.items():
-                request = health_pb2.HealthCheckRequest(service=name)
-                assert (await health.Check(request, timeout=BOUND_S)).status == entry.status
-                watching = health.Watch(request, timeout=BOUND_S)
-                assert (await watching.read()).status == entry.status
-                watching.cancel()
-
-
-async def test_liveness_is_serving_to_the_end(launch: Launch) -> None:
-    cluster = await launch(drain_s=BOUND_S)
-    watching = cluster.watch("liveness")
-    assert (await watching.read()).status == SERVING
-    await cluster.server.stop()
-    assert await watching.read() is grpc.aio.EOF
-
-
-async def test_stopping_ends_watches_instead_of_waiting_for_them(launch: Launch) -> None:
-    cluster = await launch(drain_s=600.0)
-    cluster.server.set_serving(True)
-    watching = cluster.watch()
-    assert (await watching.read()).status == SERVING
-    async with asyncio.timeout(BOUND_S):
-        await cluster.server.stop()
-    assert (await watching.read()).status == NOT_SERVING
-    assert await watching.read() is grpc.aio.EOF
 
 
 async def test_stopping_waits_for_calls_in_flight(launch: Launch) -> None:

@@ -70,7 +70,7 @@ TESTS = {
     "proto/collage/cli.py": ["tests/test_cli.py"],
     "proto/collage/errors.py": ["tests/test_serving.py", f"{_FRONTEND}server.py"],
     "proto/collage/channels.py": ["tests/test_channel_options.py", "tests/test_metrics_port.py"],
-    "proto/collage/health.py": ["tests/test_serving.py"],
+    "proto/collage/health.py": ["tests/test_health.py", "tests/test_serving.py"],
     "proto/collage/security.py": ["tests/test_security.py", "tests/test_rotation.py", "tests/test_inputs.py"],
     "proto/collage/serving.py": [
         "tests/test_serving.py",
