@@ -29,7 +29,8 @@ class OnnxModel:
 
     def __init__(self, source: Path | bytes, *, optimised: bool = True) -> None:
         """``optimised``: made ready to run fast; not so, it is read in a fraction of the time."""
-        self.size_bytes = source.stat().st_size if isinstance(source, Path) else len(source)  # a file that is not there ends here
+        # First, as ONNX Runtime has an exception of its own for a file that is missing.
+        self.size_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         if not optimised:
