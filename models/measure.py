@@ -29,6 +29,8 @@ class OnnxModel:
 
     def __init__(self, source: Path | bytes, *, optimised: bool = True) -> None:
         """``optimised``: made ready to run fast; not so, it is read in a fraction of the time."""
+        # First, as ONNX Runtime has an exception of its own for a file that is missing.
+        self.size_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         if not optimised:
@@ -37,7 +39,6 @@ class OnnxModel:
         self._input = self._session.get_inputs()[0].name
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = description.read(metadata, source if isinstance(source, Path) else None)
-        self.size_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """All outputs for uint8 ``[N, size, size, 3]``."""

@@ -82,7 +82,8 @@ def test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served(
     rows = {row["model"]: row for row in json.loads((figures / "evaluate.json").read_text())["rows"]}
     for name in ("pets-s-cnn", "pets-collage-3x3"):
         assert f"## {name}" in text
-        assert f"{100 * rows[name]['top1']:.2f} % top-1 on 10 test images" in text
+        interval = 196 * (rows[name]["top1"] * (1 - rows[name]["top1"]) / 10) ** 0.5
+        assert f"{100 * rows[name]['top1']:.2f} % ± {interval:.2f} top-1 on 10 test images" in text
     assert "- Training: 2 epochs in 2 runs; its s-cnn: 1 epoch in 1 run. 0.0 minutes in all.\n" in text
     assert "  2. `pets-collage-3x3`: collage-resnet, 1 epoch, from `pets-pretrained`\n" in text
 
