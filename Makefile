@@ -97,7 +97,7 @@ results: $(DEMO)/ready ## Write the tables of README.md and docs/ from docs/resu
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest
 
-mutants: $(DEV)/ready ## Try wrong versions of the code; docs/mutants.md says which test notices each (10 minutes)
+mutants: $(DEV)/ready ## Try wrong versions of the code; docs/mutants.md says which test notices each (half an hour)
 	$(DEV)/bin/python -m tests.mutants
 
 lint: $(DEV)/ready ## Style, format, types, import rules

@@ -60,4 +60,5 @@ def test_images_are_as_good_as_the_model_says() -> None:
     assert np.isnan(images.confidence).mean() == pytest.approx(0.003, abs=0.001)
     assert images.coded_right[sure].mean() == pytest.approx(0.989, abs=0.002)
     assert images.coded_right.mean() == pytest.approx(0.9, abs=0.006)
+    assert not images.coded_right[np.isnan(images.confidence)].any(), "an empty cell is not right"
     assert images.s_cnn_right.mean() == pytest.approx(0.93, abs=0.003)

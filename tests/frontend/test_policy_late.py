@@ -12,6 +12,7 @@ from frontend.policy.events import (
     Timer,
 )
 from frontend.policy.rules import Rules
+from frontend.policy.state import CodedTimes
 from tests.frontend.virtual import (
     COLLAGE,
     QUICK,
@@ -127,3 +128,14 @@ def test_a_collage_that_is_never_seen_to_end_is_late_after_two_medians(known: bo
     cluster.run()
     waits = [cluster.when(Send(4 * group, 1)) - group for group in range(100, frozen)]
     assert max(waits) <= (0.1875 + 0.25 + 0.01 if known else 0.25)
+
+
+def test_runs_that_are_cancelled_count_as_later_than_they_were() -> None:
+    times = CodedTimes(0.95)
+    for _ in range(100):
+        times.finished(1.0)
+    known = times.late_after
+    for _ in range(40):
+        times.cut_off(1.5)
+    assert known == pytest.approx(1.0, rel=0.05)
+    assert times.late_after > 1.4

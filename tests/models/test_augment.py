@@ -11,14 +11,15 @@ from models.train import describe
 def test_augmented_images_are_shifted_and_mirrored_originals() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (40, 8, 8, 3), np.uint8)
-    moved = augment(images, 8, np.random.default_rng(1), shift=2, crop=0, flip=True)[0].numpy()
+    shown, flipped = augment(images, 8, np.random.default_rng(1), shift=2, crop=0, flip=True)
+    moved = shown.numpy()
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     flips = 0
-    for image, found in zip(padded, moved, strict=True):
+    for image, found, told in zip(padded, moved, flipped, strict=True):
         windows = [image[y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
         straight = any((window == found).all() for window in windows)
         mirrored = any((window[:, ::-1] == found).all() for window in windows)
-        assert straight != mirrored
+        assert straight != mirrored == told
         flips += mirrored
     assert 8 < flips < 32
     np.testing.assert_array_equal(augment(images, 8, rng, shift=0, crop=0, flip=False)[0].numpy(), images)

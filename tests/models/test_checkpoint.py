@@ -42,3 +42,17 @@ def test_a_checkpoint_rebuilds_its_model_alone(tmp_path: Path, architecture: str
 def test_labels_that_an_older_file_tells_by_numbers_are_words() -> None:
     spec = ModelSpec("resnet32", "imagenette-224", ("n01440764", "zebra"), 32, 1, (0.5,) * 3, (0.25,) * 3)
     assert spec.labels == ("tench", "zebra")
+
+
+def test_a_crash_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    path.write_bytes(b"whole")
+
+    def crash() -> None:
+        with checkpoint.written(path) as partial:
+            partial.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crash()
+    assert path.read_bytes() == b"whole"

@@ -117,13 +117,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if each.outstanding",
             ),
             ("stopped runs keep their worker", "self.running -= 1", ""),
+            ("cancelled redundant runs do not count as late", "self._late.cut_off(seconds)", "pass"),
             (
                 "a request counts as its own sibling",
                 "flight.live.values() if id != request.id)",
                 "flight.live.values())",
             ),
-            ("stopped redundant runs are awaited", " if flight.running else []", ""),
-            ("cancelled redundant runs do not count as late", "self._late.cut_off(seconds)", "pass"),
         ],
     ),
     (

@@ -53,7 +53,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "rng = np.random.default_rng(seed)\n    rounds",
                 "rng = np.random.default_rng(0)\n    rounds",
             ),
-            ("empty cells are right", " & ~np.isnan(confidence)", ""),
             ("unsure cells as good as sure ones", "np.where(sure, of_sure, of_unsure)", "of_sure"),
             (
                 "labels that are no slugs",
@@ -127,7 +126,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "self._began + outage.at, self._crash",
                 "outage.at, self._crash",
             ),
-            ("requests that failed are right", " & (source != NOBODY)", ""),
             (
                 "coded answers as right as the s-cnn's",
                 "np.where(source == COLLAGE, self._images.coded_right, self._images.s_cnn_right)",
@@ -264,7 +262,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("records keep their shortened times", 'latencies *= row["mean_s"] / latencies.mean()', "latencies *= 1.0"),
             ("slow groups are those that failed", '(sources != "S_CNN").any(axis=1)', "(sources == None).any(axis=1)"),
-            ("recovery of all groups", "100 * usage.right / usage.available", "100 * usage.right / usage.groups"),
         ],
     ),
     (

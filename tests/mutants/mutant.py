@@ -51,7 +51,9 @@ TESTS = {
         "tests/test_rotation.py",
     ],
     "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
-    "frontend/workers/": [f"{_FRONTEND}{name}.py" for name in ("lists", "workers", "discovery", "streams", "server")],
+    "frontend/workers/": [
+        f"{_FRONTEND}{name}.py" for name in ("lists", "workers", "discovery", "streams", "dispatch_limits", "server")
+    ],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],

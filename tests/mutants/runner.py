@@ -72,7 +72,8 @@ class Runner:
         caught: dict[str, list[str]] = {}
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
             self._folder = Path(folder)
-            copies = [self._copy(f"copy-{job}") for job in range(self._jobs)]
+            copies = [self._copy()]  # and compiled once
+            copies += [_copied(copies[0], self._folder / f"copy-{job}") for job in range(1, self._jobs)]
             running: list[Attempt] = []
             try:
                 self._try(copies, running, caught)
@@ -96,17 +97,14 @@ class Runner:
             if not ended:
                 time.sleep(0.02)
 
-    def _copy(self, name: str) -> Path:
+    def _copy(self) -> Path:
         """A copy of the project, in which a file may change; models are links."""
-
-        def copy(source: str, target: str) -> None:
-            Path(target).symlink_to(source) if source.endswith(".onnx") else shutil.copyfile(source, target)
 
         def left_out(folder: str, names: list[str]) -> set[str]:
             made = _NOT_COPIED if Path(folder) == self._root else set()
             return {name for name in names if name.startswith(".") or name == "__pycache__" or name in made}
 
-        path = shutil.copytree(self._root, self._folder / name, ignore=left_out, copy_function=copy)
+        path = _copied(self._root, self._folder / "copy-0", left_out)
         # By its hash: a file that changes may be as long as before, and within the same second.
         compileall.compile_dir(path, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
         return path
@@ -171,6 +169,13 @@ class Runner:
             wrong = [line for line in _lines(attempt) if not line.startswith("start ")]
             told = dict.fromkeys([*wrong, _last(attempt)])
             self.errors.extend(f"without any mutant: {line}" for line in told)
+
+
+def _copied(source: Path, target: Path, ignore: Callable[[str, list[str]], set[str]] | None = None) -> Path:
+    def copy(file: str, to: str) -> None:
+        Path(to).symlink_to(Path(file).resolve()) if file.endswith(".onnx") else shutil.copyfile(file, to)
+
+    return Path(shutil.copytree(source, target, ignore=ignore, copy_function=copy))
 
 
 def _end(pid: int) -> None:
