@@ -34,17 +34,19 @@ ENTRYPOINT ["python", "-m", "frontend"]
 
 FROM runtime AS worker
 COPY --from=worker-env /opt/collage /opt/collage
-ENV COLLAGE_MODEL=/models/model.onnx
 ENTRYPOINT ["python", "-m", "worker"]
 
-# To serve another model: put it into models/zoo and add --build-arg MODEL=models/zoo/NAME.onnx.
+# To serve another model: put it into models/zoo and add --build-arg MODEL=models/zoo/NAME.onnx. Its sidecar and its data
+# go with it, if their names begin with the model's: NAME.onnx.json, NAME.onnx.data.
 FROM worker AS s-cnn
 ARG MODEL=models/zoo/fashion-mnist-s-cnn.onnx
-COPY ${MODEL} /models/model.onnx
+ENV COLLAGE_MODEL=/${MODEL}
+COPY ${MODEL}* /models/zoo/
 
 FROM worker AS collage-cnn
 ARG MODEL=models/zoo/fashion-mnist-collage-3x3.onnx
-COPY ${MODEL} /models/model.onnx
+ENV COLLAGE_MODEL=/${MODEL}
+COPY ${MODEL}* /models/zoo/
 
 # Traffic to try a cluster out: the client sends the sample images without end. Arguments go to it (--ca FILE).
 FROM runtime AS load

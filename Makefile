@@ -8,6 +8,7 @@ GRID ?= 3x3
 RUNS ?= runs
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine))))
 BASE ?= python:3.12-slim
+FIGURES ?=
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 DEMO := .venv
@@ -24,7 +25,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test lint check proto client audit k8s-validate monitoring data zoo evaluate cards images mutants clean
+.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test lint check proto client audit k8s-validate monitoring data zoo evaluate cards results images mutants clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -87,8 +88,11 @@ bench-full-open: $(DEV)/ready
 
 bench-full-report: $(DEV)/ready
 	$(FULL) --collect
-	$(DEV)/bin/python -m bench report out/bench-full/runs out/bench-scale.json --out docs/results/bench-full
-	cp out/bench-full.json out/bench-scale.json docs/results/
+	$(DEV)/bin/python -m bench report out/bench-full.json out/bench-scale.json --out docs/results/bench-full
+	$(MAKE) results FIGURES="out/bench-full.json out/bench-scale.json"
+
+results: $(DEMO)/ready ## Write the tables of README.md and docs/ from docs/results, after taking in FIGURES
+	$(DEMO)/bin/python -m bench tables $(FIGURES)
 
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest

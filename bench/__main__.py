@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "sweep": Command("bench.simulator.sweep", "simulate many settings, regimes and loads for a report"),
     "report": Command("bench.report.comparison", "draw a report from the figures of experiments and sweeps"),
+    "tables": Command("bench.report.pages", "write the tables of the documents from the figures in docs/results"),
     "speed": Command("bench.runs.speed", "measure what the frontend costs"),
     "overload": Command("bench.runs.overload", "offer more requests than a cluster can serve", DEVELOPMENT),
     "soak": Command("bench.runs.soak", "send many requests while workers die and freeze", DEVELOPMENT),

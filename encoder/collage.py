@@ -80,7 +80,8 @@ class CollageCode:
 
         ``coded[0]`` is what ``Detections`` has. Detections below the threshold, outside the collage or not finite are
         ignored; cells without one, and members with an answer of their own, have no entry. The confidence is that of
-        the detection times the largest class probability.
+        the detection times the largest class probability. What models compute a little below 0 or above 1 counts as
+        that.
         """
         if 0 not in coded:
             return {}
@@ -97,8 +98,8 @@ class CollageCode:
         for index in np.argsort(-found.confidences[candidates], kind="stable").tolist():
             cell, row = cells[index], rows[index]
             if shares[index] > 0 and cell in wanted and cell not in decoded:
-                probabilities = found.class_probabilities[row]
-                confidence = float(found.confidences[row] * probabilities.max())
+                probabilities = found.class_probabilities[row].clip(0, 1)
+                confidence = min(1.0, float(found.confidences[row] * probabilities.max()))
                 with np.errstate(divide="ignore"):  # of probability 0: minus infinity, as logits have it
                     decoded[cell] = Decoding(np.log(probabilities), confidence)
         return decoded

@@ -83,17 +83,23 @@ class LinearCode:
     ) -> Mapping[int, Decoding]:
         """Solve for the outputs that are missing; empty if there are more of them than redundant outputs.
 
-        Where more redundant outputs came back than are missing, all are used (least squares).
+        Where more redundant outputs came back than are missing, all are used (least squares). An output that would not
+        be finite, because another one is not, has no entry.
         """
         lost = tuple(place for place in range(self.shape.members) if place not in own)
         used = tuple(sorted(coded))
         if not lost or len(lost) > len(used):
             return {}
         rest = np.stack([np.asarray(coded[row][0], np.float64) for row in used])
-        for place, output in own.items():
-            rest -= self.weights[used, place][:, None] * output
-        outputs = (self._inverse(lost, used) @ rest).astype(np.float32)
-        return {place: Decoding(output) for place, output in zip(lost, outputs, strict=True) if place in filled}
+        with np.errstate(invalid="ignore", over="ignore"):
+            for place, output in own.items():
+                rest -= self.weights[used, place][:, None] * output
+            outputs = (self._inverse(lost, used) @ rest).astype(np.float32)
+        return {
+            place: Decoding(output)
+            for place, output in zip(lost, outputs, strict=True)
+            if place in filled and np.isfinite(output).all()
+        }
 
     def _pseudo_inverse(self, lost: tuple[int, ...], used: tuple[int, ...]) -> NDArray[np.float64]:
         return np.linalg.pinv(self.weights[np.ix_(used, lost)]).astype(np.float64)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from collage import startup
+
+    startup.before_imports()
+
 import asyncio
 import functools
 import sys
@@ -31,7 +36,7 @@ SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 @asynccontextmanager
 async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     """A started frontend; SERVING while an s-cnn worker is ready. On exit, requests in flight finish first."""
-    registry = CollectorRegistry()
+    registry = CollectorRegistry(auto_describe=True)  # or single metrics could not be asked for
     metrics = FrontendMetrics(registry, settings.slo_s)
     rules, events = settings.rules(), settings.events_file
     metrics.watch_tasks()
@@ -85,6 +90,7 @@ def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMe
         max_message_bytes=settings.max_message_bytes,
         security=settings.worker_security(),
         name=server_name(target),
+        resolve_every_s=settings.resolve_every_s,
     )
     choosing = PoolSettings(settings.resolve_every_s, settings.ejection())
     return Pool(role, target, connect, choosing, ejected=metrics.ejections.labels(role).inc)

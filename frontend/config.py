@@ -118,7 +118,9 @@ class FrontendSettings(ServerSettings):
         2, ge=1, le=64, description="threads that decode images; half as many more decode those that take over 0.1 s"
     )
     default_label: str = Field(
-        "", description="answered, as source DEFAULT, when a request's time runs out; DEADLINE_EXCEEDED if empty"
+        "",
+        description="answered, as source DEFAULT, when a request's time runs out: the first class of this name; "
+        "DEADLINE_EXCEEDED if empty",
     )
     events_file: Path | None = Field(
         None,

@@ -6,26 +6,26 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collage.figures import Row
+from collage.figures import MADE, Row, read_figures
 from collage.model_info import ModelInfo, ModelKind
 from models.lineage import Lineage, Stage, epochs, of_description, planned, recorded
-from models.measure import OnnxModel, discover
+from models.measure import describe, discover
 from models.recipes import FAMILIES
 from models.steps import S_CNN, AnyStep, Family
+from models.tables import top1_interval
 
 INTRODUCTION = """# Model zoo
 
-Written by `make cards` from each file's own description and from the measurements in `docs/results/evaluate.json`
-({machine}). Weights are stored as each card says and computed in float32; the description travels in the file's
-metadata. Epochs, widths and thresholds were chosen on validation images cut from the training data. Test images served
-for the figures below and nothing else, with three random placements of each for a collage-cnn. `make zoo` builds these
-files, and the models of the evaluation that are not kept here, by the steps in [models/recipes](../recipes).
+Written by `make cards` from each file's own description and from the measurements in `docs/results/evaluate.json`.
+Weights are stored as each card says and computed in float32; the description travels in the file's metadata. Epochs,
+widths and thresholds were chosen on validation images cut from the training data. Test images served for the figures
+below and nothing else, with three random placements of each for a collage-cnn. `make zoo` builds these files, and the
+models of the evaluation that are not kept here, by the steps in [models/recipes](../recipes).
 
 In the table, epochs and hours are those of all training runs that a model's weights went through, without those of its
 teachers'; durations are those of two cores that had other work. A cell is answered if the collage-cnn finds an image in
@@ -90,7 +90,8 @@ def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn:
         f"- Training: {_total(runs)}{beside}. {_hours(runs)}",
         *(f"  {number}. {_stage(stage)}" for number, stage in enumerate(runs, 1)),
         f"- Settings of the last run, by their names in `models.train`: {settings}.",
-        f"- Accuracy: {_percent(row['top1'])} top-1 on {row['images']:,} test images, "
+        f"- Accuracy: {_percent(row['top1'])} ± {100 * (top1_interval(row) or 0):.2f} top-1 on {row['images']:,} test "
+        f"images (95 % interval over images), "
         f"{_percent(extra['validation_accuracy'])} on validation images; {extra['storage']} weights changed the latter "
         f"by {100 * extra['accuracy_change']:+.2f} points.",
     ]
@@ -113,25 +114,32 @@ def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn:
     return "\n".join(lines) + "\n"
 
 
-def provenance(rows: Sequence[Row], content: Mapping[str, Any]) -> str:
-    """The command and commit that measured each model."""
-    made: dict[tuple[Any, Any], list[str]] = {}
+def provenance(rows: Sequence[Row]) -> str:
+    """The command, commit and machine that measured each model."""
+    made: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
-        key = (row.get("command") or content["command"], row.get("commit") or content["commit"])
-        made.setdefault(key, []).append(str(row["model"]))
-    lines = [f"- `{command}` at commit {commit}: {', '.join(models)}." for (command, commit), models in made.items()]
+        made.setdefault(tuple(row[key] for key in MADE), []).append(str(row["model"]))
+    lines = [
+        f"- `{command}` at commit {commit}, on {machine}: {', '.join(models)}."
+        for (command, commit, machine), models in made.items()
+    ]
     return "\n".join(["## Measurements", "", *lines]) + "\n"
 
 
 def write(zoo: Path, figures: Path) -> Path:
     """Write the cards of all models in a folder that were measured in ``figures``; returns the file."""
-    content = json.loads(figures.read_text())
-    measured: Mapping[str, Row] = {row["model"]: row for row in content["rows"]}
-    machine = content["machine"]
+    out = zoo / "README.md"
+    out.write_text(text(zoo, figures))
+    return out
+
+
+def text(zoo: Path, figures: Path) -> str:
+    """The cards of all models in a folder that were measured in ``figures``, in Markdown."""
+    measured: Mapping[str, Row] = {row["model"]: row for row in read_figures(figures)}
     told, table, cards = [], [], []
     for dataset, roles in discover([zoo]).items():
         family = next((family for family in FAMILIES if dataset in family.data_sets), None)
-        infos = {role: OnnxModel(path).info for role, path in roles.items()}
+        infos = {role: describe(path) for role, path in roles.items()}
         runs = lineages(infos, family)
         s_cnn = runs.get(S_CNN, ())
         for role, info in infos.items():
@@ -139,11 +147,8 @@ def write(zoo: Path, figures: Path) -> Path:
                 told.append(row)
                 table.append(line(info, row, runs[role], s_cnn))
                 cards.append(card(info, row, family, runs[role], s_cnn))
-    introduction = INTRODUCTION.format(machine=f"{machine['cores']} cores of {machine['cpu']}")
     head = [f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
-    out = zoo / "README.md"
-    out.write_text("\n".join([introduction, *head, *table, "", *cards, provenance(told, content)]))
-    return out
+    return "\n".join([INTRODUCTION, *head, *table, "", *cards, provenance(told)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.collage_cnn import CollageResNet, CollageTiny, CollageVGG, CollageYolo
+from models.data import in_words
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
 from models.wide import WideNet
@@ -45,6 +46,9 @@ class ModelSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", in_words(self.labels))  # older files have the folders' names
 
     @property
     def kind(self) -> str:

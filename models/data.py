@@ -24,6 +24,19 @@ from encoder.image import ImageError, decode, fit, shrink
 FASHION_MNIST_LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+IMAGENETTE_WORDS = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+"""Its folders are called by WordNet numbers."""
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 FASHION_MNIST, CIFAR10, CIFAR100, TINY_IMAGENET = "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet"
@@ -65,6 +78,11 @@ class Dataset:
     test: Split
 
 
+def in_words(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes, with words for the WordNet numbers of Imagenette."""
+    return tuple(IMAGENETTE_WORDS.get(name, name) for name in classes)
+
+
 def name_of(path: Path) -> str | None:
     """The name of the data set that a folder holds, or None if it holds none that ``load`` can read."""
     release = _release(path)
@@ -93,7 +111,8 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
       name of the folder, or of a link to it, ends in a number, that many classes are read, the first by WordNet number:
       ``tiny-imagenet-100`` is the first half of ``tiny-imagenet-200``;
     - ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``. A folder with no test part gets one cut like the
-      validation split. Names that begin with a dot are passed over.
+      validation split. Names that begin with a dot are passed over. The WordNet numbers of Imagenette's folders become
+      words.
 
     Raises FileNotFoundError where nothing of that is there, ImageError with its path for a file that cannot be read.
     """
@@ -119,10 +138,11 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
         labels = _words(path)
         train, test = _read(_tiny_train(path), larger), _read(_tiny_held_out(path), size)
     else:
-        labels = _classes(path)
-        train = _folder(path / "train", labels, larger)
+        classes = _classes(path)
+        labels = in_words(classes)
+        train = _folder(path / "train", classes, larger)
         if held_out := _held_out(path):
-            test = _folder(held_out, labels, size)
+            test = _folder(held_out, classes, size)
         else:
             train, test = _cut(train, size, seed=1)
     train, validation = _cut(train, size, seed=0)

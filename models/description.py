@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from collage.model_files import describe as describe_file
 from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
 from encoder.collage import CollageCode
 from encoder.grid import Grid
@@ -21,10 +22,11 @@ def describe(
 
 
 def read(metadata: Mapping[str, str], origin: Path | None) -> ModelInfo:
-    """The description in a file's metadata; ValueError if there is none."""
-    if METADATA_KEY not in metadata:
-        raise ValueError(f"{origin or 'the model'} does not describe itself: export it")
-    return ModelInfo.from_json(metadata[METADATA_KEY])
+    """The description in a file's metadata, and in the sidecar if it is a file; ValueError if there is none."""
+    try:
+        return describe_file(origin, metadata) if origin else ModelInfo.from_json(metadata[METADATA_KEY])
+    except (FileNotFoundError, KeyError):
+        raise ValueError(f"{origin or 'the model'} does not describe itself: export it") from None
 
 
 def entry(info: ModelInfo) -> dict[str, str]:

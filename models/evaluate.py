@@ -8,7 +8,7 @@ model folders whose data set is, or lies in, one of the data folders. Roles:
 * ``rival-*`` classify the cells of a 3 x 3 collage kept apart, nine in a batch.
 
 It prints tables, draws pictures, and writes ``out/evaluate.json``, one row per model; ``out/evaluate.jsonl``, one line
-per answer; and ``out/images/<data set>.txt``, the images used. Every row names the command and the commit that made it.
+per answer; and ``out/images/<data set>.txt``, the images used.
 All runs in ONNX Runtime on one thread; no torch.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from collage.figures import OUT, Row, Scalar, command, commit, write_figures
+from collage.figures import MADE, OUT, Row, Scalar, read_figures, write_figures
 from collage.model_info import ModelKind
 from encoder.collage import CollageCode
 from encoder.grid import Grid
@@ -195,13 +194,10 @@ def differences(rows: Sequence[Row], published: Sequence[Row]) -> list[str]:
     return complaints
 
 
-def completed(rows: Sequence[Row], earlier: Mapping[str, Any]) -> list[Row]:
-    """Rows, and those of an earlier ``evaluate.json`` for other data sets and models; each names what made it."""
-    made: dict[str, Scalar] = {"command": command(), "commit": commit()}
-    found: list[Row] = [{**row, **made} for row in rows]
+def completed(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
+    """Rows, and those of an earlier ``evaluate.json`` for other data sets and models, which name what made them."""
     measured = {(row["dataset"], row["model"]) for row in rows}
-    before: dict[str, Scalar] = {key: earlier.get(key) for key in made}
-    return [*found, *({**before, **row} for row in earlier["rows"] if (row["dataset"], row["model"]) not in measured)]
+    return [*rows, *(row for row in earlier if (row["dataset"], row["model"]) not in measured)]
 
 
 def _progress(text: str) -> None:
@@ -230,8 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--add-to", type=Path, metavar="FILE", help="earlier evaluate.json whose rows of other models are kept"
     )
     args = parser.parse_args(arguments)
-    earlier = json.loads(args.add_to.read_text()) if args.add_to else {"rows": []}
-    published = json.loads(args.compare.read_text())["rows"] if args.compare else None
+    earlier = read_figures(args.add_to) if args.add_to else []
+    published = read_figures(args.compare) if args.compare else None
     rows: list[dict[str, Scalar]] = []
     answers: dict[str, dict[str, list[ImageAnswer]]] = {}
     folders = find(*args.data)
@@ -243,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         models = {role: OnnxModel(path) for role, path in paths.items()}
         splits = _reader(folder, args.split, models)
         found, answers[dataset] = evaluate(dataset, models, splits, args.seeds, args.repeats)
-        rows += found
+        rows += [{**row, "split": args.split} for row in found]
         print(report(dataset, found), end="\n\n", flush=True)
         listed = args.out / "images" / f"{dataset}.txt"
         listed.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not rows:
         raise SystemExit("nothing to evaluate: no models with their data")
     complete = completed(rows, earlier)
-    columns = dict.fromkeys(key for row in complete for key in row)
+    columns = dict.fromkeys(key for row in complete for key in row if key not in MADE)
     records = (
         {"model": f"{dataset}-{role}", **asdict(one)}
         for dataset, roles in answers.items() for role, given in roles.items() for one in given

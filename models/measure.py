@@ -5,18 +5,18 @@ Everything runs in ONNX Runtime on one thread, with the encoder that serves. Nee
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from collage.model_info import ModelKind
+from collage.model_info import ModelInfo, ModelKind
 from encoder.code import Decoding
 from encoder.collage import CollageCode, Detections
 from encoder.image import Pixels, shrink
@@ -27,16 +27,17 @@ from models.data import Split, placements
 class OnnxModel:
     """An exported model in ONNX Runtime on one CPU thread; ``info`` is what it says of itself."""
 
-    def __init__(self, source: Path | bytes) -> None:
-        content = source if isinstance(source, bytes) else source.read_bytes()
+    def __init__(self, source: Path | bytes, *, optimised: bool = True) -> None:
+        """``optimised``: made ready to run fast; not so, it is read in a fraction of the time."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         metadata = self._session.get_modelmeta().custom_metadata_map
-        info = description.read(metadata, source if isinstance(source, Path) else None)
-        self.info = replace(info, version=hashlib.sha256(content).hexdigest()[:12])
-        self.size_bytes = len(content)
+        self.info = description.read(metadata, source if isinstance(source, Path) else None)
+        self.size_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """All outputs for uint8 ``[N, size, size, 3]``."""
@@ -54,6 +55,16 @@ class OnnxModel:
         return description.code_of(self.info)
 
 
+@cache
+def _described(path: Path, modified_ns: int) -> ModelInfo:
+    return OnnxModel(path, optimised=False).info
+
+
+def describe(path: Path) -> ModelInfo:
+    """What a model's file says of itself."""
+    return _described(path.resolve(), path.stat().st_mtime_ns)
+
+
 def discover(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     """Exported models by data set and role, s-cnns first. Of two files of one name the earlier folder's is taken."""
 
@@ -63,7 +74,7 @@ def discover(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     named = {path.name: path for folder in reversed(folders) for path in folder.glob("*.onnx")}
     for path in sorted(named.values(), key=s_cnns_first):
-        info = OnnxModel(path).info
+        info = describe(path)
         dataset = str(info.extra.get("dataset", ""))
         role = path.stem.removeprefix(f"{dataset}-")
         if info.kind is ModelKind.PARITY or not dataset or role == path.stem:

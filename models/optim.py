@@ -84,8 +84,8 @@ def optimisers(
 ) -> list[torch.optim.Optimizer]:
     """SGD, and Muon for convolutions other than the head and depthwise ones unless ``muon_lr`` is 0.
 
-    Parameter groups with a ``gain`` want so many times the rate: what batch norms add, and cell embeddings (Jordan,
-    "94 % on CIFAR-10 in 3.29 seconds on a single GPU", section 3.4).
+    A parameter group with a ``gain`` learns at the rate times its gain: the biases of batch norms, and cell embeddings
+    (Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", section 3.4).
     """
     convolutions = [
         module.weight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from collage.figures import Row
+from collage.figures import Row, read_figures
 from models.measure import ImageAnswer, risk_coverage
 
 COLOURS = {2: "#1f77b4", 3: "#d95f02", 4: "#1b9e77", 5: "#7570b3"}
@@ -27,15 +26,15 @@ def draw(
 ) -> None:
     """Draw all pictures of an evaluation into a folder.
 
-    ``rows`` are those of ``models.evaluate``, ``answers`` are by data set and role. ``learning`` may not exist: a JSON
-    list of {"collages": distinct training collages, 0 for new ones all the time; "validation": top-1 from 0 to 1}.
+    ``rows`` are those of ``models.evaluate``, ``answers`` are by data set and role. ``learning`` may not exist: figures
+    with "collages" (distinct training collages, 0 for new ones all the time) and "validation" (top-1 from 0 to 1).
     """
     folder.mkdir(parents=True, exist_ok=True)
     for dataset in answers:
         accuracy_by_k(folder / f"fig6-{dataset}.png", dataset, [row for row in rows if row["dataset"] == dataset])
     confidence(folder / "risk-coverage.png", rows, answers)
     if learning.exists():
-        learning_curve(folder / "learning-curve.png", json.loads(learning.read_text()))
+        learning_curve(folder / "learning-curve.png", read_figures(learning))
 
 
 def accuracy_by_k(path: Path, dataset: str, rows: Sequence[Row]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from collage.figures import Row
+from collage.figures import Row, interval
 
 Column = tuple[str, str, Callable[[Any], str]]
 _COUNT, _TIMES = "{:,}".format, "{:.2f}".format
@@ -28,6 +28,7 @@ FIGURE_6: list[Column] = [
     *NAME,
     ("images", "images", _COUNT),
     ("top1", "top-1 %", _percent),
+    ("top1_interval", "±", _percent),
     ("top1_spread", "spread", _percent),
     ("answered_share", "cells answered %", _percent),
     ("accept_threshold", "threshold", "{:.3f}".format),
@@ -63,8 +64,15 @@ def table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def top1_interval(row: Row) -> float | None:
+    """Half the 95 % interval of a row's top-1, over images; None if it has none."""
+    share, images = row.get("top1"), row.get("images")
+    return interval(share, images) if isinstance(share, float) and isinstance(images, int) else None
+
+
 def report(dataset: str, rows: Sequence[Row]) -> str:
     """The three tables of one data set."""
+    rows = [{**row, "top1_interval": top1_interval(row)} for row in rows]
     alone = [row for row in rows if not str(row["role"]).startswith("rival")]
     nine = sorted((row for row in rows if row.get("nine_s")), key=lambda row: -float(row["nine_s"] or 0))
     parts = [

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from collage.figures import write_figures
 from models import calibrate, checkpoint, teacher, train
 from models.data import digest, find, training_files, training_ids
 from models.export import export
@@ -128,7 +128,7 @@ def learning_curve(runs: Path) -> None:
         points.append({"collages": content["recipe"]["collages"], "validation": content["log"][-1]["validation"]})
     points.sort(key=lambda point: point["collages"] or float("inf"))
     if points:
-        (runs / "learning-curve.json").write_text(json.dumps(points, indent=2) + "\n")
+        write_figures("learning-curve", points, directory=runs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

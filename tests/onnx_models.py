@@ -122,8 +122,8 @@ def save_plain(path: Path, *, size: int = 8, softmax: bool = False, sidecar: dic
     return path
 
 
-def save_fragile(path: Path, *, size: int = 8) -> Path:
-    """An s-cnn that fails on every image whose first byte is not 0."""
+def save_fragile(path: Path, *, size: int = 8, scores: tuple[tuple[float, ...], ...] = ((0.0,) * 3,)) -> Path:
+    """An s-cnn whose scores an image's first byte chooses; it fails where there are no ``scores`` for it."""
     nodes = [
         helper.make_node("Reshape", ["image", "flat"], ["bytes"]),
         helper.make_node("Gather", ["bytes", "first"], ["byte"], axis=1),
@@ -133,7 +133,7 @@ def save_fragile(path: Path, *, size: int = 8) -> Path:
     constants: dict[str, NDArray[Any]] = {
         "flat": np.array([1, -1]),
         "first": np.array(0),
-        "rows": np.zeros((1, 3), np.float32),
+        "rows": np.array(scores, np.float32),
     }
     model = _model(
         nodes,

@@ -123,6 +123,22 @@ async def test_retries_end(attempts: int, came: int) -> None:
     assert len(service.came) == came
 
 
+async def test_what_the_caller_has_to_mend_is_sent_once() -> None:
+    service = FakePredictService()
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(ClientError, match="the image is empty"):
+            await client.predict(b"")
+    assert len(service.requests) == 1
+
+
+async def test_every_image_of_a_stream_has_its_own_time_limit() -> None:
+    service = FakePredictService()
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        for timeout_s in (2.5, None):
+            assert [id async for id, _ in client.predict_stream([("a", b"\x00")], timeout_s=timeout_s)] == ["a"]
+    assert service.limits_s == [2.5, 0]
+
+
 async def test_retries_never_outlive_the_callers_time() -> None:
     service = Busy(refusals=100, retry_after_s=30.0)
     async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
@@ -257,6 +273,32 @@ async def test_a_stream_that_nobody_reads_on_takes_no_more_images() -> None:
         await asyncio.sleep(0.1)
         assert len(taken) == before
         assert (await client.predict(b"\x01")).label == "Bag"
+
+
+class Waiting(FakePredictService):
+    """Answers the first image of a stream, and waits for nothing until its caller has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = asyncio.Event()
+
+    async def PredictStream(
+        self, request_iterator: AsyncIterator[predict_pb2.PredictStreamRequest], context: Any
+    ) -> AsyncIterator[predict_pb2.PredictStreamResponse]:
+        try:
+            yield await self._stream_answer((await anext(request_iterator)).request)
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
+
+
+async def test_a_stream_that_nobody_reads_on_ends_at_the_server() -> None:
+    service = Waiting()
+    async with serving(service) as server, Client(f"127.0.0.1:{server.port}") as client:
+        stream = client.predict_stream([("a", b"\x01"), ("b", b"\x01")])
+        await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        await asyncio.wait_for(service.left.wait(), 20)
 
 
 class Located(FakePredictService):

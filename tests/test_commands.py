@@ -20,6 +20,7 @@ from tests.documents import PAGES, ROOT, commands, programs, usage
 
 RUN = {
     "make up*": "tests/bench/cluster/test_local.py::test_up_says_how_to_call_it_and_ends_with_a_signal",
+    "make results*": "tests/bench/report/test_pages.py::test_the_command_leaves_documents_that_are_up_to_date_alone",
     "make demo": "tests/bench/runs/test_demo.py::test_the_demo_compares_three_policies",
     "make clean": "tests/test_project.py::test_make_clean_keeps_results_and_trained_models",
     "make proto": "tests/test_stubs.py::test_committed_stubs_are_what_make_proto_generates",

@@ -221,7 +221,7 @@ def test_any_request_of_the_open_inference_protocol_gets_a_status(
 @fuzz
 @given(message=st.one_of(st.binary(max_size=300), inputs.map(lambda request: request.SerializeToString()[:-1])))
 def test_bytes_that_are_no_message_get_a_status(target: Target, message: bytes) -> None:
-    """grpcio itself answers UNKNOWN to what cannot be parsed."""
+    """grpcio itself answers UNKNOWN to a message that cannot be parsed."""
     for channel, method in (
         (target.frontend, "/collage.v1.PredictService/Predict"),
         (target.frontend, "/inference.GRPCInferenceService/ModelInfer"),

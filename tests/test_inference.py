@@ -16,7 +16,7 @@ from collage.errors import InvalidArgument
 from collage.model_info import ModelInfo, ModelKind
 from inference import open_inference_pb2 as oip
 from inference.service import version_number
-from inference.tensors import Wanted, add_output, read_images, read_wanted
+from inference.tensors import ImageRows, Wanted, add_output, read_images, read_wanted, whole_number
 from tests.triton import triton
 
 SIZE = 2
@@ -176,7 +176,7 @@ def wanted(**parameters: Any) -> Wanted:
     asked = oip.ModelInferRequest()
     output = asked.outputs.add(name="probabilities")
     for key, value in parameters.items():
-        field = {bool: "bool_param", int: "int64_param", str: "string_param"}[type(value)]
+        field = {bool: "bool_param", int: "int64_param", str: "string_param", float: "double_param"}[type(value)]
         setattr(output.parameters[key], field, value)
     return read_wanted(asked, "probabilities", len(LABELS))
 
@@ -208,10 +208,33 @@ def test_classes_are_named_the_most_probable_first() -> None:
     assert wanted(classification=99).classes == 3
 
 
-@pytest.mark.parametrize("classes", [0, -1, "many"])
+@pytest.mark.parametrize("classes", [0, -1, "many", "2", True, 2.0])
 def test_a_number_of_classes_that_makes_no_sense_is_refused(classes: Any) -> None:
     with pytest.raises(InvalidArgument, match="at least 1"):
         wanted(classification=classes)
+
+
+@pytest.mark.parametrize("value", [1, "true", 1.0])
+def test_binary_data_that_is_neither_true_nor_false_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match="binary_data must be true or false: send bool_param"):
+        wanted(binary_data=value)
+
+
+def parameter(**value: Any) -> dict[str, oip.InferParameter]:
+    return {"timeout": oip.InferParameter(**value)}
+
+
+def test_a_whole_number_may_be_signed_or_not() -> None:
+    assert whole_number(parameter(int64_param=0), "timeout", 0) == 0
+    assert whole_number(parameter(uint64_param=2**63), "timeout", 0) == 2**63
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"string_param": "5"}, {"double_param": 5.0}, {"bool_param": True}, {"int64_param": -1}]
+)
+def test_what_is_no_whole_number_is_refused(value: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match="timeout must be a whole number of at least 0: send int64_param"):
+        whole_number(parameter(**value), "timeout", 0)
 
 
 def test_a_box_has_no_classes() -> None:
@@ -237,3 +260,14 @@ def test_unknown_outputs_are_refused() -> None:
     asked.outputs.add(name="logits")
     with pytest.raises(InvalidArgument, match="one output, 'probabilities': got 'logits'"):
         read_wanted(asked, "probabilities", 3)
+
+
+def test_rows_have_rounded_pixels_and_the_size_that_they_take() -> None:
+    pixels = np.array([0.4, 254.6, 98.7, 1.2, 2.0, 3.9], "<f4")
+    rows = ImageRows(1, raw=pixels.tobytes(), datatype="FP32", count=2)
+    assert [rows.row(number).tolist() for number in range(2)] == [[[[0, 255, 99]]], [[[1, 2, 4]]]]  # type: ignore[union-attr]
+    assert rows.size_of(0) == 12
+    assert ImageRows(2, raw=bytes(24), datatype="UINT8", count=2).size_of(1) == 12
+    assert ImageRows(2, encoded=[b"", b"four"], count=2).size_of(1) == 4
+    typed = ImageRows(1, values=pixels.tolist(), datatype="FP32", count=2)
+    np.testing.assert_array_equal(typed.row(1), rows.row(1))

@@ -95,8 +95,8 @@ def test_k_makes_the_code_of_a_collage() -> None:
         ({"size": "32"}, "size must be"),
         ({"size": 32.0}, "size must be"),
         ({"size": True}, "size must be"),
-        ({"k": 0}, "k must be a whole number from 1 to 64, not 0"),
-        ({"k": 65}, "k must be"),
+        ({"k": 0}, "k must be a whole number from 1 to 16, not 0"),
+        ({"k": 17}, "k must be"),
         ({"k": "x" * 1000}, "x..."),
         ({"detection_threshold": -0.1}, "detection_threshold must be a number from 0 to 1"),
         ({"detection_threshold": "low"}, "detection_threshold must be"),
@@ -259,6 +259,7 @@ BOXES, CONFIDENCES, CLASSES = np.zeros((2, 4), np.float32), floats(0, 1), np.arr
         ((BOXES, CONFIDENCES, np.array([[1.5, -0.5]] * 2, np.float32)), "a class probability is not from 0 to 1"),
         ((BOXES, CONFIDENCES, CLASSES * math.nan), "a class probability is not"),
         ((BOXES, CONFIDENCES - 0.5, CLASSES), "a confidence is not from 0 to 1"),
+        ((BOXES, CONFIDENCES + 0.5, CLASSES), "a confidence is not from 0 to 1"),
         ((BOXES, CONFIDENCES + math.nan, CLASSES), "a confidence is not"),
         ((BOXES + math.inf, CONFIDENCES, CLASSES), "a side of a box is no finite number"),
         ((BOXES[:1], CONFIDENCES, CLASSES), "there are 1 boxes, 2 confidences and 2 rows of classes"),
@@ -272,3 +273,10 @@ BOXES, CONFIDENCES, CLASSES = np.zeros((2, 4), np.float32), floats(0, 1), np.arr
 def test_what_keeps_detections_from_being_a_collage_cnns(outputs: Any, told: str | None) -> None:
     problem = COLLAGE.problem(outputs)
     assert problem is None if told is None else told in str(problem)
+
+
+@pytest.mark.parametrize("row", [(-0.2, 0.6, 0.6), (-0.3, -0.3, 1.6)])
+def test_class_probabilities_that_sum_to_1_may_still_be_none(row: tuple[float, ...]) -> None:
+    model = ModelInfo.collage("three", ("a", "b", "c"), 8, 2)
+    outputs = (BOXES[:1], CONFIDENCES[:1], np.array([row], np.float32))
+    assert model.problem(outputs) == "a class probability is not from 0 to 1"

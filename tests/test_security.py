@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,11 +41,13 @@ def theirs(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def serving(pair: Pair | None = None, client_ca: Path | None = None, **changes: Any) -> AsyncIterator[Server]:
+async def serving(
+    pair: Pair | None = None, client_ca: Path | None = None, service: FakePredictService | None = None, **changes: Any
+) -> AsyncIterator[Server]:
     """A fake frontend behind TLS."""
     tls = {"tls_cert": pair.cert, "tls_key": pair.key, "tls_client_ca": client_ca} if pair else {}
     server = Server(ServerSettings(**{**LOCAL, "drain_s": 0, **tls, **changes}), CollectorRegistry(), [""])
-    predict_pb2_grpc.add_PredictServiceServicer_to_server(FakePredictService(), server.grpc)
+    predict_pb2_grpc.add_PredictServiceServicer_to_server(service or FakePredictService(), server.grpc)
     await server.start()
     server.set_serving(True)
     try:
@@ -62,6 +63,18 @@ async def ask(server: Server, security: ClientSecurity) -> str:
             return (await client.predict(b"\x01")).label
         except ClientError as error:
             return str(error)
+
+
+async def stream(server: Server, security: ClientSecurity) -> list[str]:
+    """Ids of the answers to a stream of one image."""
+    async with asyncio.timeout(SOON_S), Client(f"127.0.0.1:{server.port}", security=security) as client:
+        return [id async for id, _ in client.predict_stream([("a", b"\x01")])]
+
+
+def stream_without_asyncio(port: int, security: ClientSecurity) -> list[str]:
+    """Ids of the answers to a stream of one image, for a synchronous client."""
+    with SyncClient(f"127.0.0.1:{port}", security=security) as client:
+        return [id for id, _ in client.predict_stream([("a", b"\x01")])]
 
 
 def ask_without_asyncio(port: int, security: ClientSecurity) -> str:
@@ -128,34 +141,6 @@ async def test_a_synchronous_client_shows_and_checks_the_same(
             assert expected in await asyncio.to_thread(ask_without_asyncio, server.port, security)
 
 
-def replace(old: Pair, new: Pair) -> None:
-    """What a rotated secret does, with a new time stamp however coarse the file system's clock."""
-    for source, target in ((new.cert, old.cert), (new.key, old.key)):
-        before = target.stat().st_mtime
-        shutil.copy(source, target)
-        os.utime(target, (before + 1, before + 1))
-
-
-async def test_a_rotated_certificate_is_taken_up_and_a_broken_one_is_not(ours: Authority, theirs: Authority) -> None:
-    pair = ours.issue("server")
-    async with serving(pair) as server:
-        assert await ask(server, ClientSecurity(ca=ours.ca)) == "Bag"
-        replace(pair, theirs.issue("server"))
-        assert "VERIFY_FAILED" in await ask(server, ClientSecurity(ca=ours.ca))
-        assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
-        pair.key.write_text("half a key")
-        assert await ask(server, ClientSecurity(ca=theirs.ca)) == "Bag"
-
-
-async def test_new_channels_show_a_rotated_client_certificate(ours: Authority, theirs: Authority) -> None:
-    pair = theirs.issue("client", "client")
-    security = shown(pair, ours.ca)
-    async with serving(ours.issue("server"), ours.ca) as server:
-        assert "another client certificate" in await ask(server, security)
-        replace(pair, ours.issue("client", "client"))
-        assert await ask(server, security) == "Bag"
-
-
 async def test_the_frontend_and_its_workers_prove_themselves_to_each_other(ours: Authority, tmp_path: Path) -> None:
     worker, frontend = ours.issue("worker"), ours.issue("frontend", "frontend")
     token = tmp_path / "token"
@@ -175,6 +160,8 @@ async def test_calls_need_a_token_and_health_does_not(tmp_path: Path, caplog: py
         for good in ("new-secret", "old-secret"):
             assert await ask(server, ClientSecurity(token=good)) == "Bag"
         assert await ask(server, ClientSecurity(token_file=file)) == "Bag"
+        assert await stream(server, ClientSecurity(token_file=file)) == ["a"]
+        assert await asyncio.to_thread(stream_without_asyncio, server.port, ClientSecurity(token_file=file)) == ["a"]
         for bad in ("", "new-secre", "new-secret2", "new-secret old-secret", "Bearer"):
             assert (await ask(server, ClientSecurity(token=bad))).startswith(
                 "UNAUTHENTICATED: this server wants a valid"
@@ -187,6 +174,10 @@ async def test_calls_need_a_token_and_health_does_not(tmp_path: Path, caplog: py
             with pytest.raises(ClientError, match="UNAUTHENTICATED"):
                 await client.model()
         async with grpc.aio.insecure_channel(address) as channel:
+            listing: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+            call = listing.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+            with pytest.raises(grpc.aio.AioRpcError, match="wants a valid token"):
+                await call.read()
             stub = predict_pb2_grpc.PredictServiceStub(channel)
             for header in ("Basic new-secret", "new-secret"):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:

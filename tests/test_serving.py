@@ -1,8 +1,9 @@
-"""What every server shares: errors become statuses, health tells the truth, stopping drains once."""
+"""Every server: errors become statuses, health tells the truth, stopping drains once."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,8 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from collage import errors
-from collage.channels import channel_options
+from collage.channels import channel_options, server_options
 from collage.errors import boundary
+from collage.health import LIVENESS
 from collage.serving import Server, ServerSettings, load_settings
 from collage.v1 import model_pb2, model_pb2_grpc
 
@@ -133,6 +135,29 @@ async def test_an_unknown_error_is_logged_and_not_told(launch: Launch, caplog: p
     assert "Traceback" in caplog.text
 
 
+@pytest.mark.parametrize("error", [grpc.aio.InternalError(), ExceptionGroup("two", 2 * [grpc.aio.InternalError()])])
+async def test_an_answer_that_cannot_be_written_is_no_error_of_ours(
+    launch: Launch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (await launch(fail)).classify()
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+    assert [record.levelname for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+async def test_a_failed_write_does_not_hide_another_error(launch: Launch, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ExceptionGroup("two", [grpc.aio.InternalError(), RuntimeError("a mistake")])
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (await launch(fail)).classify()
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "a mistake" in caplog.text
+
+
 async def test_an_inner_cancellation_is_a_status_and_not_a_hang(launch: Launch) -> None:
     async def cancelled_inside() -> None:
         inner = asyncio.create_task(asyncio.Event().wait())
@@ -178,6 +203,7 @@ async def test_health_is_not_serving_until_told_otherwise(launch: Launch) -> Non
     cluster = await launch()
     watching = cluster.watch(SERVICE)
     assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == NOT_SERVING
+    assert await cluster.check(LIVENESS) == SERVING, "it lives, and a restart would not help"
     cluster.server.set_serving(True)
     assert (await watching.read()).status == await cluster.check() == await cluster.check(SERVICE) == SERVING
     cluster.server.set_serving(False)
@@ -188,11 +214,42 @@ async def test_health_is_not_serving_until_told_otherwise(launch: Launch) -> Non
 async def test_health_of_an_unknown_service(launch: Launch) -> None:
     cluster = await launch(drain_s=BOUND_S)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await cluster.check("collage.v1.NoService")
+        await cluster.check("collage.v1.NoService" + 100_000 * "x")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "no service 'collage.v1.NoServicexxx" in str(caught.value.details())
     watching = cluster.watch("collage.v1.NoService")
     assert (await watching.read()).status == UNKNOWN
     cluster.server.set_serving(True)
+    await cluster.server.stop()
+    assert await watching.read() is grpc.aio.EOF
+
+
+@pytest.mark.parametrize("serving", [False, True])
+async def test_check_watch_and_list_agree(launch: Launch, serving: bool) -> None:
+    cluster = await launch(health_port=0)
+    cluster.server.set_serving(serving)
+    now = SERVING if serving else NOT_SERVING
+    for port in (cluster.server.port, cluster.server.health_port):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            listed = (await health.List(health_pb2.HealthListRequest(), timeout=BOUND_S)).statuses
+            assert {name: entry.status for name, entry in listed.items()} == {
+                "": now,
+                SERVICE: now,
+                "liveness": SERVING,
+            }
+            for name, entry in listed.items():
+                request = health_pb2.HealthCheckRequest(service=name)
+                assert (await health.Check(request, timeout=BOUND_S)).status == entry.status
+                watching = health.Watch(request, timeout=BOUND_S)
+                assert (await watching.read()).status == entry.status
+                watching.cancel()
+
+
+async def test_liveness_is_serving_to_the_end(launch: Launch) -> None:
+    cluster = await launch(drain_s=BOUND_S)
+    watching = cluster.watch("liveness")
+    assert (await watching.read()).status == SERVING
     await cluster.server.stop()
     assert await watching.read() is grpc.aio.EOF
 
@@ -286,6 +343,23 @@ async def test_a_taken_port_is_named(launch: Launch, port: str) -> None:
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{taken}"):
         await second.start()
     await second.stop()
+
+
+async def test_connections_that_say_nothing_are_closed(launch: Launch) -> None:
+    cluster = await launch(health_port=0)
+    async with asyncio.timeout(BOUND_S):
+        opened = [await asyncio.open_connection("127.0.0.1", port) for port in _grpc_ports(cluster.server)]
+        opened[0][1].write(b"PRI * HTTP/2.0")
+        await asyncio.gather(*(reader.read() for reader, _ in opened))
+    for _, writer in opened:
+        writer.close()
+    assert await cluster.check() == NOT_SERVING
+    assert dict(server_options())["grpc.max_connection_idle_ms"] == 300_000
+
+
+def _grpc_ports(server: Server) -> tuple[int, int, int]:
+    assert server.health_port is not None
+    return server.port, server.port, server.health_port
 
 
 def test_settings_come_from_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:

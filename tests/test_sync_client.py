@@ -15,7 +15,7 @@ import pytest
 from collage.client import Client, ClientError, Prediction, SyncClient
 from collage.sync import AHEAD
 from tests.bench.fakes import FakePredictService, serving
-from tests.test_client import NOBODY, WRONG, Busy, Leaving
+from tests.test_client import NOBODY, WRONG, Busy, Leaving, Waiting
 
 Use = Callable[[SyncClient], Any]
 
@@ -119,6 +119,18 @@ async def test_a_stream_yields_in_completion_order_and_survives_bad_images() -> 
     assert results["late"].label == "Coat"
 
 
+async def test_every_image_of_a_stream_has_its_own_time_limit() -> None:
+    service = FakePredictService()
+
+    def ask(port: int) -> list[str]:
+        with SyncClient(f"127.0.0.1:{port}") as client:
+            return [id for id, _ in client.predict_stream([("a", b"\x00")], timeout_s=2.5)]
+
+    async with serving(service) as server:
+        assert await asyncio.to_thread(ask, server.port) == ["a"]
+    assert service.limits_s == [2.5]
+
+
 async def test_in_a_stream_a_wrong_image_fails_at_once() -> None:
     seen = threading.Event()
 
@@ -179,6 +191,25 @@ async def test_a_stream_takes_few_images_ahead_and_none_once_it_is_closed() -> N
         assert client.predict(b"\x01").label == "Bag"
 
     await using(FakePredictService(), use)
+
+
+async def test_a_stream_that_nobody_reads_on_ends_at_the_server() -> None:
+    service, closed = Waiting(), threading.Event()
+
+    def use(port: int) -> None:
+        with SyncClient(f"127.0.0.1:{port}") as client:
+            stream = client.predict_stream([("a", b"\x01"), ("b", b"\x01")])
+            next(stream)
+            stream.close()  # type: ignore[attr-defined]
+            closed.wait(20)
+
+    async with serving(service) as server:
+        using_it = asyncio.create_task(asyncio.to_thread(use, server.port))
+        try:
+            await asyncio.wait_for(service.left.wait(), 20)
+        finally:
+            closed.set()
+            await using_it
 
 
 async def test_threads_share_a_client() -> None:

@@ -1,4 +1,4 @@
-"""Arrays to the wire and back; whatever is not what was asked for is refused, by name."""
+"""Arrays to the wire and back. A tensor of another type or shape is refused, and the error names both."""
 
 from __future__ import annotations
 

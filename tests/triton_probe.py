@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 
 def describe(client: Any, _: Any) -> Any:
-    """Everything that is told about the server and its only model."""
+    """Everything that the server says of itself and of its only model."""
     models = client.get_model_repository_index(as_json=True)["models"]
     name = models[0]["name"]
     return {

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from collage import startup
+
+    startup.before_imports()
+
 import asyncio
 import sys
 

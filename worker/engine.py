@@ -63,8 +63,9 @@ class Engine:
     ) -> Inference:
         """Wait for the slot and run; ``time_remaining`` is the caller's, in seconds, None for no limit.
 
-        Raises ResourceExhausted at once when the queue is full or, as things are, too long for the time remaining, and
-        DeadlineExceeded when the time is over before the inference could start.
+        Raises ResourceExhausted at once when the queue is full or, as things are, too long for the time remaining,
+        DeadlineExceeded when the time is over before the inference could start, and ServiceError for outputs that make
+        no sense.
         """
         arrived = _now()
         self._admit(time_remaining)
@@ -81,6 +82,9 @@ class Engine:
                 self._metrics.queue.observe(started - arrived)
                 outputs = await self._serve(image, request_id, attempt, started)
                 finished = _now()
+                if problem := self.model.info.problem(outputs):
+                    outcome = "failed"
+                    raise ServiceError(f"the model's answer makes no sense: {problem}")
                 outcome = "ok"
             finally:
                 self._slot.release()

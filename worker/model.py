@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from collage.model_files import describe, sidecar
 from collage.model_info import CLASSIFICATION, METADATA_KEY, ModelInfo, ModelKind, TensorSpec, usual_outputs
+from collage.specs import cut
 
 Floats = NDArray[np.float32]
 
@@ -51,7 +52,7 @@ class ServedModel:
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from None
         self._name = str(path)
-        self.info = replace(_describe(path, self._session), version=_version(path))
+        self.info = _describe(path, self._session)
         self._input, self._plain = self._choose_input()
         try:
             image = replace(self.info.input, name=self._input)
@@ -153,24 +154,18 @@ class ServedModel:
 
 
 def _describe(path: Path, session: Any) -> ModelInfo:
-    """The description in the file's metadata, else in its sidecar."""
-    sidecar = path.with_name(path.name + ".json")
-    metadata = session.get_modelmeta().custom_metadata_map
-    source = f"the metadata of {path}" if METADATA_KEY in metadata else str(sidecar)
+    """The description in the file's metadata and in its sidecar."""
+    metadata, beside = session.get_modelmeta().custom_metadata_map, sidecar(path)
+    sources = [f"the metadata of {path}"] * (METADATA_KEY in metadata) + [str(beside)] * beside.exists()
     try:
-        return ModelInfo.from_json(metadata.get(METADATA_KEY) or sidecar.read_text())
+        return describe(path, metadata)
     except FileNotFoundError:
         raise ModelError(
-            f"{path} does not describe itself: write {sidecar} with name, kind, labels and size, "
+            f"{path} does not describe itself: write {beside} with name, kind, labels and size, "
             f"or export it with metadata {METADATA_KEY!r}"
         ) from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source} cannot be used: {_first_line(error)}") from None
-
-
-def _version(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        raise ModelError(f"{' with '.join(sources)} cannot be used: {_first_line(error)}") from None
 
 
 def _normalisation(path: Path, info: ModelInfo) -> tuple[Floats, Floats]:
@@ -178,17 +173,19 @@ def _normalisation(path: Path, info: ModelInfo) -> tuple[Floats, Floats]:
     try:
         mean = np.array(info.extra.get("mean", [0, 0, 0]), np.float64).reshape(3, 1, 1)
         std = np.array(info.extra.get("std", [1, 1, 1]), np.float64).reshape(3, 1, 1)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ModelError(f"extra.mean and extra.std of {path} must be lists of three numbers") from None
-    if not np.isfinite(mean).all() or not np.isfinite(std).all() or (std <= 0).any():
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        scale, shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+    if not (std > 0).all() or not np.isfinite(scale).all() or not np.isfinite(shift).all() or not scale.all():
         raise ModelError(f"extra.mean of {path} must be finite, and extra.std positive")
-    return (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+    return scale, shift
 
 
 def _takes_log(path: Path, info: ModelInfo) -> bool:
     scores = info.extra.get("scores", "logits")
     if scores not in ("logits", "probabilities"):
-        raise ModelError(f"extra.scores of {path} is {scores!r}: it must be logits or probabilities")
+        raise ModelError(f"extra.scores of {path} is {cut(scores)}: it must be logits or probabilities")
     return info.kind is ModelKind.S_CNN and info.task == CLASSIFICATION and scores == "probabilities"
 
 

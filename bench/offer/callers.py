@@ -16,6 +16,7 @@ import numpy as np
 from google.protobuf.message import Message
 from PIL import Image
 
+from collage.channels import channel_options
 from collage.v1 import predict_pb2, predict_pb2_grpc
 
 SIDE = 224  # of an image, pixels
@@ -92,7 +93,7 @@ def saturating(address: str, method: str, message: Message) -> Load:
     headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
 
     async def load(in_flight: int, seconds: float) -> int:
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with grpc.aio.insecure_channel(address, channel_options()) as channel:
             call: Any = channel.unary_unary(f"/{method}")  # no serialisers: bytes
             await call(data, timeout=10)
         with tempfile.NamedTemporaryFile() as body:

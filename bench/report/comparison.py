@@ -1,7 +1,8 @@
 """The report: the paper's figures and tables beside ours, and curves beyond them; it only draws.
 
-``python -m bench report out/bench-full/runs out/bench-scale.json --out docs/results/bench-full`` writes
-``bench-full.md`` and a folder of pictures; ``python -m bench sweep`` simulates what the curves need.
+``python -m bench report out/bench-full.json out/bench-scale.json --out docs/results/bench-full`` writes
+``bench-full.md``, a folder of pictures, and ``bench-full-usage.json``, the counts of tables 1 and 2 from the records
+beside the figures. ``python -m bench sweep`` simulates what the curves need.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from bench.report.findings import (
     best_rival,
     cluster_table,
     curve,
-    describe,
     grouped,
     latencies,
     less,
@@ -36,6 +36,7 @@ from bench.report.findings import (
     mean,
     ratio,
     read,
+    runs_of,
     select,
     show,
     show_case,
@@ -43,8 +44,7 @@ from bench.report.findings import (
     title,
     usage_table,
 )
-from collage.figures import command, machine
-from frontend.policy.rules import Rules
+from collage.figures import write_figures
 
 PAPER_FIGURE_7 = {9: ("3.9", "2.7", "2", "1.6"), 16: ("2.5", "2.1", "1.6", "1.5"), 25: ("1.36", "1.68", "1.2", "1.4")}
 _MS, _PERCENT = (1000, 0), (100, 1)  # scale, digits
@@ -61,10 +61,13 @@ GENERATOR = Path(__file__).parents[1] / "latency.json"
 class Report:
     """Sections in Markdown; their pictures go to the folder ``pictures``. A section without data is empty."""
 
-    def __init__(self, rows: Sequence[FoundRow], runs: Sequence[Recorded], folder: Path) -> None:
-        self.rows = [row for row in rows if "workers" not in row]
+    def __init__(self, rows: Sequence[FoundRow], runs: Sequence[Recorded], folder: Path, *, drawn: bool = True) -> None:
+        """Without ``drawn`` no picture is made, and the text names those that are there."""
+        self.rows = runs_of(rows)
         self.scaled = [row for row in rows if "workers" in row]
-        self.runs, self.folder = runs, folder
+        self.usage = [row for row in rows if "answers_right" in row]
+        self.usage += [{**run.usage_row(), "made": run.made} for run in runs]
+        self.runs, self.folder, self.drawn = runs, folder, drawn
         self._commands: dict[str, int] = {}  # that made the figures, numbered
 
     def text(self) -> str:
@@ -72,7 +75,7 @@ class Report:
         sections: Mapping[str, Callable[[], str]] = {
             "Latency of the injected slowness (figure 2)": self.injected,
             "Group latency by policy and N (figure 7)": self.densities,
-            "Use of the collage-cnn (tables 1 and 2)": lambda: usage_table(self.runs, self._made),
+            "Use of the collage-cnn (tables 1 and 2)": lambda: usage_table(self.usage, self._made),
             "Policies compared": self.policies,
             "Distribution of latency with its tail": self.tails,
             "Tail against extra load": self.extra_load,
@@ -86,9 +89,9 @@ class Report:
         return "\n\n".join(
             [
                 f"# Results: {self.folder.name}",
-                f"Drawn by `{command()}` on {describe(machine())}. Latencies in milliseconds as if times had not been "
-                "shortened; a group's is that of its slowest member. ± is the 95 % confidence interval over seeds. "
-                "Extra load counts collages and replicas per request.",
+                "Latencies in milliseconds as if times had not been shortened; a group's is that of its slowest "
+                "member. ± is the 95 % confidence interval over seeds. Extra load counts collages and replicas per "
+                "request. The numbers below a table are those of the runs at the end of the page.",
                 *(f"## {heading}\n\n{section}" for heading, section in done.items() if section),
                 *([f"Left out for want of data: {'; '.join(missing)}."] if missing else []),
                 "## Runs",
@@ -99,34 +102,34 @@ class Report:
     def injected(self) -> str:
         """Figure 2, of the committed generator."""
         shares, seconds = _injected()
-        pictures.generator(self.folder / "figure-2.png", shares, seconds)
         p99, p999 = np.interp((0.99, 0.999), shares, seconds)
         values = f"mean {np.trapezoid(seconds, shares):.3f} s, p99 {p99:.2f} s, p99.9 {p999:.2f} s"
-        return (
-            f"{self._image('figure-2')}\n\nOurs: {values}. Paper: mean 0.15 s, p99 0.70 s.\n\n"
-            f"*`bench/latency.json`, drawn by `{command()}` on {describe(machine())}.*"
-        )
+        image = self._image("figure-2", lambda path: pictures.generator(path, shares, seconds))
+        return f"{image}\n\nOurs (`bench/latency.json`): {values}. Paper: mean 0.15 s, p99 0.70 s."
 
     def densities(self) -> str:
         """All policies that were recorded in the first regime, by N and source."""
         runs = [run for run in self.runs if run.regime == REGIME and run.load is None and run.policy in DENSITY]
-        if not runs:
-            return ""
-        pictures.densities(
-            self.folder / "figure-7.png", latencies(sorted(runs, key=lambda run: (run.n, run.source)), "group")
+        image = self._of_records(
+            "figure-7",
+            runs,
+            lambda path: pictures.densities(
+                path, latencies(sorted(runs, key=lambda run: (run.n, run.source)), "group")
+            ),
         )
+        if not image:
+            return ""
         headings = ("", "std: none / collage", "replicate / collage", "p99: none / collage", "replicate / collage")
-        lines = [[f"paper, {n} + 1", *ratios] for n, ratios in PAPER_FIGURE_7.items()]
+        lines, used = [[f"paper, {n} + 1", *ratios] for n, ratios in PAPER_FIGURE_7.items()], list[str]()
         closed = select(self.rows, offered="closed", regime=REGIME, redundant=1)
         for case, rows in sorted(grouped(closed, CASE).items()):
             if ours := select(rows, policy="collage", setting=None):
                 rivals = select(rows, policy="none"), best_rival(rows)
                 found = [ratio(rival, ours, key) for key in ("group_std_s", "group_p99_s") for rival in rivals]
                 lines.append([show_case(case), *(show(value, digits=2) for value in found)])
+                used += [row["made"] for row in (*ours, *rivals[0], *rivals[1])]
         note = "Ours are ratios to the best setting of replicate or hedge, as below.\n\n"
-        return (
-            f"{self._image('figure-7')}\n\n{markdown(headings, lines)}\n\n{note}{self._made(run.made for run in runs)}"
-        )
+        return f"{image}\n\n{markdown(headings, lines)}\n\n{note}{self._made(used)}"
 
     def policies(self) -> str:
         """One table for each case of closed groups."""
@@ -140,7 +143,7 @@ class Report:
             variants = grouped((*select(rows, setting=None), *special), VARIANT)
             lines = []
             for mine in variants.values():
-                loss = [{"points": row["accuracy"] - row["accuracy_available"]} for row in mine]
+                loss = mean(mine, "accuracy") - mean(mine, "accuracy_available")
                 line = {
                     "policy": title(mine[0]) + (" (best rival)" if rival and mine[0] is rival[0] else ""),
                     "extra load %": show_mean(mine, "sent", 100),
@@ -156,7 +159,7 @@ class Report:
                     "group p50 against none %": show(less(ratio(mine, none, "group_p50_s")), 100),
                     "coded %": show_mean(mine, "coded_share", 100),
                     "coded while unsure %": show_mean(mine, "unsure_share", 100, 2),
-                    "A_o - A_a, points": show_mean(loss, "points", 100, 2),
+                    "A_o - A_a, points": f"{100 * loss:.2f}",
                 }
                 lines.append(line)
             table = markdown(list(lines[0]), (line.values() for line in lines))
@@ -168,17 +171,22 @@ class Report:
         rule = (
             "The best rival is the setting of replicate or hedge with the lowest group p99 among those with an extra "
             f"load of at most {RIVAL_LOAD} r / N ({RIVAL_LOAD / 9:.0%} at 9 + 1). Ratios are of means over the seeds "
-            "that both have."
+            "that both have. A_o - A_a has no interval: all seeds of real runs send the same images, and the image, "
+            "not the request, is the unit of accuracy."
         )
         return "\n\n".join([rule, *tables]) if tables else ""
 
     def tails(self) -> str:
         """Distribution of the real latencies, per group and per request."""
         runs = [run for run in self.runs if run.source == "real" and run.load is None and run.regime != "off"]
-        if not runs:
-            return ""
-        pictures.tails(self.folder / "tails.png", latencies(runs, "group") | latencies(runs, "request"))
-        return f"{self._image('tails')}\n\n{self._made(run.made for run in runs)}"
+        real = select(self.rows, source="real", load=None)
+        image = self._of_records(
+            "tails",
+            runs,
+            lambda path: pictures.tails(path, latencies(runs, "group") | latencies(runs, "request")),
+        )
+        made = [run.made for run in runs] or [row["made"] for row in real if row["regime"] != "off"]
+        return f"{image}\n\n{self._made(made)}" if image else ""
 
     def extra_load(self) -> str:
         """All policies and settings at 9 + 1 in closed groups, with the real ones as markers."""
@@ -189,9 +197,9 @@ class Report:
             pictures.Panel(of, "extra load, %", "p99, ms", _curves(rows, "sent", key))
             for of, key in (("per group", "group_p99_s"), ("per request", "p99_s"))
         ]
-        pictures.curves(self.folder / "extra-load.png", panels)
+        image = self._image("extra-load", lambda path: pictures.curves(path, panels))
         return (
-            f"{self._image('extra-load')}\n\nReplicate and collage at several deadlines, hedge at several quantiles, "
+            f"{image}\n\nReplicate and collage at several deadlines, hedge at several quantiles, "
             "adaptive with several budgets, and with several second limits (patience).\n\n"
             f"{self._made(row['made'] for row in rows)}"
         )
@@ -208,10 +216,10 @@ class Report:
         ):
             line = {"adaptive": curve(rows, "value", key, deadline, factor)}
             panels.append(pictures.Panel("", "second limit (patience), ms", label, line))
-        pictures.curves(self.folder / "patience.png", panels)
+        image = self._image("patience", lambda path: pictures.curves(path, panels))
         limits = ", ".join(f"{row['value']:g}" for row in rows[:: len({row["seed"] for row in rows})])
         return (
-            f"{self._image('patience')}\n\nPatience of {limits} deadlines; the deadline is the tracked p95, about "
+            f"{image}\n\nPatience of {limits} deadlines; the deadline is the tracked p95, about "
             f"{deadline:.0f} ms.\n\n"
             f"{self._made(row['made'] for row in rows)}"
         )
@@ -240,16 +248,16 @@ class Report:
                 lines.append([name, source, f"{load:.0%}", *figures, best[0]["policy"], beaten or "-"])
         if not rows:
             return ""
-        pictures.curves(self.folder / "offered-load.png", panels)
+        image = self._image("offered-load", lambda path: pictures.curves(path, panels))
         most = max((row["sent"] for row in select(rows, policy="adaptive")), default=0.0)
         headings = (
             "workers|source|load|adaptive: p99|extra load %|coded while unsure %|"
             "lowest other p99|its extra load %|coded while unsure %|policy|beaten on both by"
         )
         return (
-            f"{self._image('offered-load')}\n\nPoisson arrivals, latency from the intended start. Beaten: lower p99 "
-            f"and less extra load, both beyond the intervals of the ratios seed by seed. The budget is "
-            f"{Rules().extra_load:.0%} of extra load; the most that adaptive sent in a run is {most:.1%}.\n\n"
+            f"{image}\n\nPoisson arrivals, latency from the intended start. Beaten: lower p99 "
+            f"and less extra load, both beyond the intervals of the ratios seed by seed. The most "
+            f"that adaptive sent in a run is {most:.1%}.\n\n"
             f"{markdown(headings.split('|'), lines)}\n\n{self._made(row['made'] for row in rows)}"
         )
 
@@ -282,8 +290,16 @@ class Report:
         numbers = {self._commands.setdefault(made, len(self._commands) + 1) for made in origins}
         return f"*Runs: {', '.join(map(str, sorted(numbers)))}.*"
 
-    def _image(self, name: str) -> str:
+    def _image(self, name: str, draw: Callable[[Path], None]) -> str:
+        if self.drawn:
+            draw(self.folder / f"{name}.png")
         return f"![{name}]({self.folder.name}/{name}.png)"
+
+    def _of_records(self, name: str, runs: Sequence[Recorded], draw: Callable[[Path], None]) -> str:
+        """A picture of records; where these are not at hand the one that was drawn from them, if it is there."""
+        if runs:
+            return self._image(name, draw)
+        return self._image(name, lambda _: None) if (self.folder / f"{name}.png").exists() else ""
 
 
 def _injected() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -315,9 +331,11 @@ def main(argv: Sequence[str]) -> int:
     beside = [file.with_suffix(".jsonl") for file in files]
     try:
         records = [file for file in beside if file.exists()] if args.records is None else args.records
-        report = Report(*read(files, records), args.out)
+        rows, runs = read(files, records)
         args.out.mkdir(parents=True, exist_ok=True)
-        (file := args.out.with_name(args.out.name + ".md")).write_text(report.text() + "\n")
+        (file := args.out.with_name(args.out.name + ".md")).write_text(Report(rows, runs, args.out).text() + "\n")
+        if runs:
+            write_figures(f"{args.out.name}-usage", [run.usage_row() for run in runs], directory=args.out.parent)
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.measured import Interval, extra_load, mean_of
+from collage.figures import MADE, Row, read_figures
 
 FoundRow = dict[str, Any]
 """A row of figures that was read back."""
@@ -46,11 +47,11 @@ Made = Callable[[Iterable[str]], str]
 class Recorded:
     """Latencies of one run in seconds, of groups and of requests, float64 ``[groups]`` and ``[requests]``.
 
-    Requests of simulated runs are not recorded. ``load`` is None for closed groups; ``title`` is the policy with its
-    limit, if that is not a default.
+    Requests of simulated runs are not recorded. ``row`` has the run's figures. ``load`` is None for closed groups;
+    ``title`` is the policy with its limit, if that is not a default.
     """
 
-    made: str
+    row: FoundRow
     source: str
     regime: str
     n: int
@@ -61,6 +62,17 @@ class Recorded:
     requests_s: NDArray[np.float64]
     usage: Usage
 
+    @property
+    def made(self) -> str:
+        """The command, machine and commit of the run."""
+        return str(self.row["made"])
+
+    def usage_row(self) -> Row:
+        """How the collage-cnn was used, as figures."""
+        about = {"source": self.source, "regime": self.regime, "n": self.n, "policy": self.policy}
+        titled = {"title": self.title, "seed": self.row["seed"], "load": self.load}
+        return {**about, **titled, **self.usage._asdict(), **{key: self.row[key] for key in MADE}}
+
 
 def read(files: Iterable[Path], records: Iterable[Path]) -> tuple[list[FoundRow], list[Recorded]]:
     """Rows of these files, and their records.
@@ -70,22 +82,24 @@ def read(files: Iterable[Path], records: Iterable[Path]) -> tuple[list[FoundRow]
     Of equal runs the first counts. Raises OSError, or ValueError for a file that is not of this kind.
     """
     rows: dict[tuple[Any, ...], FoundRow] = {}
-    made = "?"
     for file in files:
-        content = json.loads(file.read_text())
-        if "rows" not in content:
-            raise ValueError(f"{file} holds no rows")
-        ran = re.sub(r"(--seeds) \d+\b(?!,)", r"\1 ...", content["command"])  # seeds that ran side by side
-        made = f"`{ran}` on {describe(content['machine'])}, commit {str(content['commit'])[:7]}"
-        for row in content["rows"]:
-            if "workers" in row:  # of ``scale``
-                rows[made, len(rows)] = {**row, "made": made, "sent": extra_load(row)}
-                continue
-            row = {"setting": None, "value": None, **row, "made": made}
-            row["sent"] = extra_load(row)
-            rows.setdefault(tuple(row[key] for key in (*CASE, *VARIANT, "seed")), row)
-    known = [row for row in rows.values() if "workers" not in row]
+        for row in read_figures(file):
+            ran = re.sub(r"(--seeds) \d+\b(?!,)", r"\1 ...", row["command"])  # seeds that ran side by side
+            row["made"] = f"`{ran}` on {row['machine']}, commit {row['commit'][:7]}"
+            if "collage_load" in row:
+                row["sent"] = extra_load(row)
+            if "offered" in row:
+                row = {"setting": None, "value": None, **row}
+                rows.setdefault(tuple(row[key] for key in (*CASE, *VARIANT, "seed")), row)
+            else:
+                rows[file, len(rows)] = row
+    known = runs_of(rows.values())
     return list(rows.values()), [run for file in records for run in _read_records(file, known)]
+
+
+def runs_of(rows: Iterable[FoundRow]) -> list[FoundRow]:
+    """The rows of runs; others are of larger clusters, or of the use of the collage-cnn."""
+    return [row for row in rows if "offered" in row]
 
 
 def _read_records(file: Path, rows: Sequence[FoundRow]) -> Iterable[Recorded]:
@@ -114,7 +128,7 @@ def _read_records(file: Path, rows: Sequence[FoundRow]) -> Iterable[Recorded]:
             latencies *= row["mean_s"] / latencies.mean()  # to the row's mean, where times had been shortened
             groups_s = latencies.reshape(-1, n).max(axis=1)
             known = (groups_s, latencies, count_usage(others[0].reshape(-1, n), others[1]))
-        yield Recorded(row["made"], source, regime, n, policy, title(row), load, *known)
+        yield Recorded(row, source, regime, n, policy, title(row), load, *known)
 
 
 def _usage_of_groups(slow: NDArray[np.bool_], coded: NDArray[np.int64], right: NDArray[np.int64]) -> Usage:
@@ -195,12 +209,6 @@ def below(rows: Sequence[FoundRow], others: Sequence[FoundRow], key: str) -> boo
     return bool(value + np.nan_to_num(spread) < 1)
 
 
-def describe(machine: Mapping[str, object]) -> str:
-    """A machine in one line."""
-    cpu, cores, system, python = (machine.get(key, "?") for key in ("cpu", "cores", "system", "python"))
-    return f"{cpu}, {cores} cores, {system}, Python {python}"
-
-
 def latencies(runs: Iterable[Recorded], of: str) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Latencies ``of`` each policy's groups or requests, all seeds together, for each regime, N and source."""
     panels: dict[str, dict[str, NDArray[np.float64]]] = {}
@@ -251,18 +259,17 @@ def markdown(headings: Sequence[str], lines: Iterable[Iterable[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
-def usage_table(runs: Iterable[Recorded], made: Made) -> str:
-    """Tables 1 and 2 beside ours, in Markdown; early answers count as well. Empty without runs."""
-    ours = [run for run in runs if run.usage.available and run.load is None and run.regime == REGIME]
+def usage_table(rows: Iterable[FoundRow], made: Made) -> str:
+    """Tables 1 and 2 beside ours, in Markdown; early answers count as well. Empty without rows."""
+    ours = [row for row in rows if row["available"] and row["load"] is None and row["regime"] == REGIME]
     if not ours:
         return ""
     columns: dict[str, Usage] = {}
-    for n in sorted({run.n for run in ours}):
+    for n in sorted({row["n"] for row in ours}):
         if n in PAPER_USAGE:
             columns[f"paper, {n} + 1"] = PAPER_USAGE[n]
-        for policy, source in dict.fromkeys((run.title, run.source) for run in ours if run.n == n):
-            usages = [run.usage for run in ours if (run.n, run.title, run.source) == (n, policy, source)]
-            total = Usage(*(sum(numbers) for numbers in zip(*usages, strict=True)))
+        for (policy, source), same in grouped(select(ours, n=n), ("title", "source")).items():
+            total = Usage(*(sum(row[name] for row in same) for name in Usage._fields))
             columns[f"{policy}, {n} + 1, {source}"] = total
     lines: Mapping[str, Callable[[Usage], object]] = {
         "groups": lambda usage: usage.groups,
@@ -275,7 +282,7 @@ def usage_table(runs: Iterable[Recorded], made: Made) -> str:
     }
     table = [[line, *(value(usage) for usage in columns.values())] for line, value in lines.items()]
     note = "The adaptive policy gives coded answers early: its first lines count these too.\n\n"
-    return f"{markdown(['', *columns], table)}\n\n{note}{made(run.made for run in ours)}"
+    return f"{markdown(['', *columns], table)}\n\n{note}{made(row['made'] for row in ours)}"
 
 
 def cluster_table(rows: Sequence[FoundRow], made: Made) -> str:

@@ -35,7 +35,7 @@ from bench.runs.trial import (
     cases,
     trials,
 )
-from collage.figures import OUT, Scalar, commit, write_figures
+from collage.figures import OUT, Scalar, commit, read_figures, write_figures
 
 FEWEST_OPEN = 0.1  # of capacity; below that an open loop takes too long
 
@@ -90,12 +90,8 @@ async def calibrate(trial: Trial, runs: Path, console: Console) -> Overhead:
 def collect(target: str, runs: Path) -> Path:
     """Put all runs into ``out/<target>.json`` and ``.jsonl``; each row says which command of which commit made it."""
     files = sorted(runs.glob("*.json"))
-    contents = [json.loads(file.read_text()) for file in files]
-    rows = [
-        {**row, "command": content["command"], "commit": content["commit"]}
-        for content in contents for row in content["rows"]
-    ]  # fmt: skip
-    if len(commits := {content["commit"] for content in contents} | {commit()}) > 1:
+    rows = [row for file in files for row in read_figures(file)]
+    if len(commits := {row["commit"] for row in rows} | {commit()}) > 1:
         print(f"these runs are of {len(commits)} commits: remove {runs} to start over", file=sys.stderr)
     lines = (line for file in files for line in file.with_suffix(".jsonl").read_text().splitlines())
     return write_figures(target, rows, map(json.loads, lines))

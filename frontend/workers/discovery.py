@@ -6,10 +6,15 @@ import asyncio
 import logging
 import re
 import socket
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar, cast
 
 logger = logging.getLogger("collage.frontend")
+
+_T = TypeVar("_T")
 
 DNS, FILE = "dns:///", "file://"
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):\d{1,5}")
@@ -45,7 +50,8 @@ async def addresses(target: str, every_s: float) -> AsyncIterator[set[str]]:
 
     ``host:port,...``, ``dns:///name:port`` (a Kubernetes headless Service lists its pods there), or ``file:///path``.
     A name that does not resolve, or a file that is missing, empty or malformed, changes nothing: losing the list is
-    no reason to lose the workers.
+    no reason to lose the workers. Where a name has addresses of both families, those of IPv4 are taken: a worker that
+    has both is one worker.
     """
     if not target.startswith((DNS, FILE)):
         yield parse(target)
@@ -68,12 +74,40 @@ async def addresses(target: str, every_s: float) -> AsyncIterator[set[str]]:
 
 async def _resolve(target: str) -> set[str]:
     host, _, port = target.removeprefix(DNS).rpartition(":")
-    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-    return {_join(entry[4]) for entry in found}
+    found = await _apart(lambda: socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM))
+    families = {entry[0] for entry in found}
+    return {_join(entry[4]) for entry in found if entry[0] == socket.AF_INET or socket.AF_INET not in families}
 
 
 async def _read(target: str) -> set[str]:
-    return parse(check(await asyncio.to_thread(Path(target.removeprefix(FILE)).read_text)))
+    path = Path(target.removeprefix(FILE))
+    return parse(check(await _apart(lambda: path.read_text("utf-8-sig"))))
+
+
+async def _apart(work: Callable[[], _T]) -> _T:
+    """Run what may hang, in a thread that nobody waits for when the process exits."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[_T] = loop.create_future()
+
+    def finish(result: _T | None, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error:
+            done.set_exception(error)
+        else:
+            done.set_result(cast(_T, result))
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(finish, result, failure)
+
+    threading.Thread(target=run, name="discovery", daemon=True).start()
+    return await done
 
 
 def _join(address: tuple[object, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from collage.model_info import ModelInfo
@@ -16,6 +16,9 @@ from frontend.workers.transport import Transport
 from frontend.workers.worker import Worker
 
 logger = logging.getLogger("collage.frontend")
+
+AT_ONCE = 10
+"""Connections that are begun in one turn of the event loop."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Pool:
 
     Only one model is in use at a time, as ``elect`` chooses. So a rolling update moves all traffic at once when most
     workers are new; until then the new ones wait, and from then on the old ones.
+
+    Workers that left the list are used as long as no listed one can be: a list that changes as a whole is no outage.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Pool:
         self.workers: dict[str, Worker] = {}
         self._target, self._connect, self._resolve_every_s = target, connect, settings.resolve_every_s
         self._finding: asyncio.Task[None] | None = None
+        self._listed: set[str] = set()
+        self._turn = asyncio.Lock()
         self._following: dict[str, asyncio.Task[None]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._complaints: set[tuple[str, str]] = set()
@@ -101,51 +108,77 @@ class Pool:
 
     async def _find(self) -> None:
         async for found in addresses(self._target, self._resolve_every_s):
-            self._set_addresses(found)
+            await self._set_addresses(found)
 
-    def _set_addresses(self, found: set[str]) -> None:
-        for address in sorted(found - self.workers.keys()):
+    async def _set_addresses(self, found: set[str]) -> None:
+        self._listed = found
+        for number, address in enumerate(sorted(found - self.workers.keys()), 1):
             worker = self.workers[address] = Worker(address, self._connect(address), self.balancer)
             self._following[address] = asyncio.create_task(worker.follow(self.review))
-        for address in sorted(self.workers.keys() - found):
-            self._following.pop(address).cancel()
-            self.balancer.remove(address)
-            retiring = asyncio.create_task(self.workers.pop(address).retire())
-            self._retiring.add(retiring)
-            retiring.add_done_callback(self._retiring.discard)
-            self.review()
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # requests go on while many connect
+        self.review()
 
     def review(self) -> None:
         """Decide again which workers may be used; for whenever something changed that this depends on."""
+        known = list(self.workers.values())
+        listed = [worker for worker in known if worker.address in self._listed]
+        used = self._choose(listed)
+        if len(listed) < len(known):
+            used = used or self._choose(known)
+        for worker in known:
+            worker.ready = worker in used
+            if worker.ready or worker.address in self._listed:
+                self.balancer.set_ready(worker.address, worker.ready)
+            else:
+                self._let_go(worker)
+        for listener in self.listeners:
+            listener()
+
+    def _choose(self, workers: Sequence[Worker]) -> set[Worker]:
+        """Those of ``workers`` that may be used; makes their model the one in use, if there are any."""
         models: list[tuple[ModelInfo, list[Worker]]] = []
-        for worker in self.workers.values():
+        for worker in workers:
             if worker.serving and worker.info:
-                same = next((workers for info, workers in models if info == worker.info), None)
+                same = next(((info, others) for info, others in models if info == worker.info), None)
                 if same is None:
-                    models.append((worker.info, same := []))
-                same.append(worker)
+                    models.append(same := (worker.info, []))
+                worker.info = same[0]  # one object, which is compared at once
+                same[1].append(worker)
         problems = [self.fits(info) for info, _ in models]
         offers = [
-            Offer(info, len(workers), problem is None)
-            for (info, workers), problem in zip(models, problems, strict=True)
+            Offer(info, len(others), problem is None) for (info, others), problem in zip(models, problems, strict=True)
         ]
         elected = elect(offers, self.info)
-        used = [] if elected is None else models[elected][1]
-        chosen = self.info if elected is None else models[elected][0]
+        chosen, used = (self.info, []) if elected is None else models[elected]
         if used and chosen != self.info:
             self._complaints.clear()
             logger.info("%s workers: using %s of %d", self.name, _title(chosen), len(used))
         self.info, self.ready, self.refused = chosen, len(used), 0
-        for (info, workers), problem in zip(models, problems, strict=True):
-            if workers is not used and problem != "":
-                self.refused += len(workers)
+        for (info, others), problem in zip(models, problems, strict=True):
+            if others is not used and problem != "":
+                self.refused += len(others)
                 self._complain(info, problem or f"more workers serve {_title(chosen)}")
-        ready = set(map(id, used))
-        for worker in self.workers.values():
-            worker.ready = id(worker) in ready
-            self.balancer.set_ready(worker.address, worker.ready)
-        for listener in self.listeners:
-            listener()
+        return set(used)
+
+    def _let_go(self, worker: Worker) -> None:
+        """Forget a worker that left; it may still finish the calls that it has."""
+        del self.workers[worker.address]
+        self.balancer.remove(worker.address)
+        retiring = asyncio.create_task(self._retire(worker, self._following.pop(worker.address)))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, worker: Worker, following: asyncio.Task[None]) -> None:
+        try:
+            async with self._turn:  # requests go on while many leave
+                following.cancel()
+                await asyncio.wait((following,))
+            await worker.finish()
+        finally:
+            following.cancel()
+            await asyncio.wait((following,))
+            await worker.close()
 
     def _standing_changed(self, address: str, reason: str) -> None:
         if reason:

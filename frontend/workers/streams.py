@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Set
 from typing import Any, NamedTuple
 
 import grpc
 from numpy.typing import NDArray
 
+from collage.errors import MAX_TEXT
 from collage.tensors import TensorError, array_from_tensor
 from collage.v1 import model_pb2
 
@@ -30,10 +31,13 @@ class Reply(NamedTuple):
 
 
 class WorkerFailure(Exception):
-    """A call to a worker failed. ``unreachable`` if it never ran, as far as anyone knows."""
+    """A call to a worker failed. ``unreachable`` if it never ran, as far as anyone knows.
+
+    The message is often the worker's own; what is beyond 1 KB of it is cut off.
+    """
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message[:MAX_TEXT])
         self.code = code
         self.unreachable = code == "UNAVAILABLE"
 
@@ -50,6 +54,10 @@ Ended = Callable[[Ending], None]
 
 No future, which would tell it in the next turn of the event loop: that takes longer.
 """
+
+
+def _nobody(outcome: Ending) -> None:
+    """Nobody waits."""
 
 
 class StreamCall:
@@ -74,8 +82,9 @@ class StreamCall:
         if self.done:
             return
         self.done = True
+        ended, self._ended = self._ended, _nobody  # what waited may hold an image, and the worker may never answer
         try:
-            self._ended(outcome)
+            ended(outcome)
         except Exception:  # of this call alone: the stream has others
             logger.exception("what was waiting for a worker's answer failed")
 
@@ -83,8 +92,8 @@ class StreamCall:
 class CallStream:
     """One RunStream, from its opening to its end; it ends when the connection does.
 
-    ``rpc`` is the open call. When the stream ends, all its calls fail at once, as UNAVAILABLE if only the connection is
-    to blame.
+    ``rpc`` is the open call, whose messages are responses, or failures where bytes were none. When the stream ends, all
+    its calls fail at once, as UNAVAILABLE if only the connection is to blame.
     """
 
     def __init__(self, rpc: Any) -> None:
@@ -115,17 +124,31 @@ class CallStream:
             self._set_timer(expires)
         return call
 
-    async def settle(self) -> None:
-        """Wait until the worker has let go of the calls that were cancelled before; WorkerFailure if it cannot say."""
-        waiting = {id for id, call in self._unanswered.items() if call.cancelled}
-        while waiting & self._unanswered.keys():
-            await self._answered.wait()
-        if self.ended and waiting:
-            raise self.ended
+    def unsettled(self) -> frozenset[int]:
+        """The calls that were cancelled, and that the worker has not let go of as far as it says."""
+        return frozenset(id for id, call in self._unanswered.items() if call.cancelled)
+
+    async def settled(self, calls: Set[int], within_s: float) -> bool:
+        """Wait until the worker has let go of these calls; whether it did in time. WorkerFailure if it cannot say."""
+        try:
+            async with asyncio.timeout(within_s):
+                while calls & self._unanswered.keys():
+                    await self._answered.wait()
+        except TimeoutError:
+            return False
+        if self.ended and calls:
+            raise WorkerFailure(self.ended.code, str(self.ended))  # not itself: its traceback would hold the stream
+        return True
+
+    def forget(self, calls: Collection[int]) -> None:
+        """Wait for no answer to these calls any more."""
+        for id in calls:
+            self._forget(id)
 
     async def close(self) -> None:
         """End the stream; calls that it still has fail."""
-        self._rpc.cancel()
+        if not self.ended:
+            self._rpc.cancel()
         await asyncio.wait((self._running,))
 
     def _post(self, id: int, message: model_pb2.RunStreamRequest) -> None:
@@ -145,7 +168,8 @@ class CallStream:
         for id, call in waiting.items():
             if call.expires <= now:
                 call.end(WorkerFailure("DEADLINE_EXCEEDED", _TOO_LATE))
-                self._withdraw(id)
+                self._outbox.pop(id, None)
+                self._forget(id)  # the worker was told the time: its answer comes late, or never
         if left := [call.expires for call in waiting.values() if not call.done]:
             self._set_timer(min(left))
 
@@ -173,8 +197,8 @@ class CallStream:
         failure = WorkerFailure("UNAVAILABLE", "the connection was closed")
         try:
             async for response in self._rpc:
-                if response is None:  # gRPC's way to say that it could not be parsed
-                    failure = WorkerFailure("GARBAGE", "the worker sent what is no answer")
+                if isinstance(response, WorkerFailure):
+                    failure = response
                     break
                 self._take(response)
             else:
@@ -216,6 +240,7 @@ class CallStream:
 
     def _end(self, failure: WorkerFailure) -> None:
         self.ended = failure
+        self._rpc = None  # which holds the connection open
         if self._timer:
             self._timer.cancel()
         self._outbox.clear()

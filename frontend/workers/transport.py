@@ -8,18 +8,24 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
 
 from collage.channels import channel_options
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
 from collage.tensors import pack
-from collage.v1 import model_pb2, model_pb2_grpc
+from collage.v1 import model_pb2
 from encoder.image import Pixels
 from frontend.workers.streams import CallStream, Ended, WorkerFailure
 
 _Response = TypeVar("_Response")
+_Parsed = TypeVar("_Parsed", bound=Message)
 PING_TIMEOUT_S = 1.0
+SETTLE_S = 2.0
+"""A worker that answers anything this long after a call was cancelled, and not that, has forgotten the call."""
+MAX_DESCRIPTION_BYTES = 2 * 1024 * 1024
+MAX_HEALTH_BYTES = 4096
 
 
 class Cancellable(Protocol):
@@ -38,7 +44,7 @@ class Transport(Protocol):
         ...
 
     async def settle(self) -> None:
-        """Wait until the worker has let go of all calls cancelled before, which a frozen one does not."""
+        """Wait until the worker has let go of all calls cancelled before; a frozen one does not."""
         ...
 
     async def ping(self) -> ModelInfo:
@@ -57,34 +63,50 @@ class Transport(Protocol):
 class GrpcTransport:
     """Calls ModelService. All calls go over one stream: opened when the worker serves, and again after it broke.
 
-    The worker's certificate must be for ``name``, or for the address's host if that is None.
+    The worker's certificate must be for ``name``, or for the address's host if that is None. A host that is a name is
+    resolved again after ``resolve_every_s`` seconds at the earliest, when the connection is lost. A message that is
+    larger than the worker's model can need is not looked at, and ends the stream.
     """
 
     def __init__(
-        self, address: str, max_message_bytes: int, security: ClientSecurity = PLAINTEXT, name: str | None = None
+        self,
+        address: str,
+        max_message_bytes: int,
+        security: ClientSecurity = PLAINTEXT,
+        name: str | None = None,
+        resolve_every_s: float = 5.0,
     ) -> None:
-        self._dial = functools.partial(security.channel, address, channel_options(max_message_bytes), name)
-        self._security = security
+        resolving = ("grpc.dns_min_time_between_resolutions_ms", max(1, round(1000 * resolve_every_s)))  # usually 30 s
+        options = [*channel_options(max_message_bytes), resolving]
+        self._dial = functools.partial(security.channel, address, options, name)
+        self._security, self._max_message_bytes = security, max_message_bytes
+        self._max_answer_bytes = max_message_bytes  # until the model is known
         self._connect()
 
     def _connect(self) -> None:
         self._files = self._security.stamp()
         self.channel = self._dial()
         self._stream: CallStream | None = None
-        self._model = model_pb2_grpc.ModelServiceStub(self.channel)
-        self._health = health_pb2_grpc.HealthStub(self.channel)
 
     async def ping(self) -> ModelInfo:
         """Ask for the model; after a failure to connect, the next attempt uses certificates that are new."""
-        call = self._model.GetModelInfo(
-            model_pb2.GetModelInfoRequest(), timeout=PING_TIMEOUT_S, metadata=self._security.metadata()
-        )
         try:
-            return ModelInfo.from_proto(await _answer(call))
+            info = ModelInfo.from_proto(await self._describe())
         except WorkerFailure as failure:
             if failure.unreachable:
                 await self._renew()
             raise
+        self._max_answer_bytes = min(self._max_message_bytes, info.answer_bytes)
+        return info
+
+    async def _describe(self) -> model_pb2.GetModelInfoResponse:
+        ask = self.channel.unary_unary(
+            "/collage.v1.ModelService/GetModelInfo",
+            model_pb2.GetModelInfoRequest.SerializeToString,
+            _reader(model_pb2.GetModelInfoResponse, lambda: MAX_DESCRIPTION_BYTES),
+        )
+        call = ask(model_pb2.GetModelInfoRequest(), timeout=PING_TIMEOUT_S, metadata=self._security.metadata())
+        return _read(await _answer(call))
 
     async def _renew(self) -> None:
         """Connect again if the certificates have changed since: a channel cannot take up others."""
@@ -97,9 +119,14 @@ class GrpcTransport:
 
     async def watch(self, changed: Callable[[bool], None]) -> None:
         """Report SERVING or not until it is not; opens the stream of calls as soon as the worker serves."""
+        watch = self.channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            health_pb2.HealthCheckRequest.SerializeToString,
+            _reader(health_pb2.HealthCheckResponse, lambda: MAX_HEALTH_BYTES),
+        )
         try:
-            async for update in self._health.Watch(health_pb2.HealthCheckRequest()):
-                serving = update.status == health_pb2.HealthCheckResponse.SERVING
+            async for update in watch(health_pb2.HealthCheckRequest()):
+                serving = _read(update).status == health_pb2.HealthCheckResponse.SERVING
                 if serving:
                     self._calls()
                 changed(serving)
@@ -111,7 +138,12 @@ class GrpcTransport:
     def _calls(self) -> CallStream:
         """The stream in use; a new one if there is none."""
         if self._stream is None or self._stream.ended:
-            self._stream = CallStream(self._model.RunStream(metadata=self._security.metadata()))
+            run = self.channel.stream_stream(
+                "/collage.v1.ModelService/RunStream",
+                model_pb2.RunStreamRequest.SerializeToString,
+                _reader(model_pb2.RunStreamResponse, lambda: self._max_answer_bytes),
+            )
+            self._stream = CallStream(run(metadata=self._security.metadata()))
         return self._stream
 
     def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended) -> Cancellable:
@@ -123,15 +155,45 @@ class GrpcTransport:
         return self._calls().call(message, timeout_s, ended)
 
     async def settle(self) -> None:
-        """Wait until the worker has acknowledged all calls cancelled before."""
-        if self._stream:
-            await self._stream.settle()
+        """Wait until the worker has acknowledged all calls cancelled before, or lives and has forgotten them."""
+        if (stream := self._stream) is None:
+            return
+        calls = stream.unsettled()
+        while not await stream.settled(calls, SETTLE_S):
+            try:
+                await self._describe()
+            except WorkerFailure:
+                continue  # frozen, or gone: then the stream ends
+            stream.forget(calls)
 
     async def close(self) -> None:
         """Close the stream and the channel; calls that are under way fail."""
-        if self._stream:
-            await self._stream.close()
+        stream, self._stream = self._stream, None
+        if stream:
+            await stream.close()
         await self.channel.close()
+
+
+def _reader(kind: type[_Parsed], limit: Callable[[], int]) -> Callable[[bytes], _Parsed | WorkerFailure]:
+    """Parses messages from a worker, or says why not: one that is too large would keep the event loop busy."""
+
+    def read(data: bytes) -> _Parsed | WorkerFailure:
+        if len(data) > limit():
+            return WorkerFailure("GARBAGE", f"the worker sent {len(data)} bytes at once: at most {limit()} make sense")
+        message = kind()
+        try:
+            message.ParseFromString(data)
+        except DecodeError:
+            return WorkerFailure("GARBAGE", "the worker sent what is no answer")
+        return message
+
+    return read
+
+
+def _read(message: _Response | WorkerFailure) -> _Response:
+    if isinstance(message, WorkerFailure):
+        raise message
+    return message
 
 
 async def _answer(call: Awaitable[_Response]) -> _Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 
 from collage.model_info import ModelInfo
@@ -14,9 +15,9 @@ from frontend.workers.transport import Cancellable, Transport
 
 logger = logging.getLogger("collage.frontend")
 
-RETRY_S = 0.25
-LONGEST_S = 3600.0
-"""No call takes longer, or waits for longer: an answer that claims so is garbage."""
+RETRY_S, LONGEST_RETRY_S = 0.25, 1.0
+CLOCKS_S, CLOCKS = 0.01, 1.01
+"""A worker's clock may differ from ours by this time, and by this factor."""
 
 
 class Worker:
@@ -45,7 +46,8 @@ class Worker:
             self._running -= 1
             if not self._running:
                 self._idle.set()
-            if isinstance(outcome, Reply) and model and (problem := _problem(outcome, model)):
+            elapsed_s = self._clock() - started_at
+            if isinstance(outcome, Reply) and model and (problem := _problem(outcome, model, elapsed_s)):
                 outcome = WorkerFailure("GARBAGE", f"the answer cannot be that of {model.name}: {problem}")
             self._count(started_at, outcome)
             ended(outcome)
@@ -92,11 +94,13 @@ class Worker:
 
     async def _settle(self) -> None:
         while self._cancelled:
-            covered = self._cancelled
+            covered, broken = self._cancelled, False
             try:
                 await self._transport.settle()
             except WorkerFailure:
-                await asyncio.sleep(RETRY_S)  # the connection broke, and with it the cancelled calls
+                broken = True  # the connection, and with it the cancelled calls
+            if broken:
+                await asyncio.sleep(RETRY_S)
             self._cancelled -= covered
             self._balancer.released(self.address, covered)
         self._settling = None
@@ -104,14 +108,14 @@ class Worker:
     async def follow(self, changed: Callable[[], None]) -> None:
         """Keep ``info`` and ``serving`` true to the worker, until cancelled."""
 
-        told = ""
+        told, wait_s = "", RETRY_S
 
         def update(serving: bool) -> None:
-            nonlocal told
+            nonlocal told, wait_s
             news = serving or self.serving
             self.serving = serving
             if serving:
-                told = ""
+                told, wait_s = "", RETRY_S
             if news:
                 changed()
 
@@ -124,26 +128,26 @@ class Worker:
                     logger.warning("worker %s cannot be used: %s", self.address, failure)
                 told = str(failure)
             update(False)
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311 - or many would all try at once
+            wait_s = min(2 * wait_s, LONGEST_RETRY_S)
 
-    async def retire(self) -> None:
-        """Close when the calls that it has have ended: it is off the list, yet may well finish them."""
-        self.ready = False
-        try:
-            await self._idle.wait()
-        finally:
-            await self.close()
+    async def finish(self) -> None:
+        """Wait until the calls that it has have ended."""
+        await self._idle.wait()
 
     async def close(self) -> None:
         """Stop using the worker; calls that it still has fail."""
         self.ready = False
-        if self._settling:
-            self._settling.cancel()
-            await asyncio.wait([self._settling])
+        if settling := self._settling:
+            settling.cancel()
+            await asyncio.wait([settling])
+            self._settling = None
         await self._transport.close()
 
 
-def _problem(reply: Reply, model: ModelInfo) -> str | None:
-    if not (0 <= reply.queue_s <= LONGEST_S and 0 <= reply.inference_s <= LONGEST_S):  # also catches NaN
-        return f"it took {reply.inference_s} s after {reply.queue_s} s of waiting"
+def _problem(reply: Reply, model: ModelInfo, elapsed_s: float) -> str | None:
+    """What shows that an answer is garbage, if anything: it is checked before anybody counts with it."""
+    queue_s, inference_s = reply.queue_s, reply.inference_s
+    if not (queue_s >= 0 and inference_s >= 0 and queue_s + inference_s <= CLOCKS * elapsed_s + CLOCKS_S):  # or NaN
+        return f"it took {inference_s} s after {queue_s} s of waiting, and was back after {elapsed_s:.3f} s"
     return model.problem(reply.outputs)

@@ -1,29 +1,26 @@
-"""What both clients share: the images they take, the answers they give, and what they say when a call fails."""
+"""What both clients give: answers, and what they say when a call fails."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
-from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from numpy.typing import NDArray
+from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import Int32Value
 
 from collage.channels import channel_options
 from collage.errors import ClientError
-from collage.tensors import floats_from_tensor, to_tensor
-from collage.v1 import predict_pb2
+from collage.model_info import ModelInfo
+from collage.tensors import TensorError, floats_from_tensor
+from collage.texts import cut, printable
+from collage.v1 import model_pb2, predict_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-
-Image = bytes | bytearray | memoryview | Path | NDArray[np.uint8]
-"""An encoded image (JPEG, PNG, WebP, BMP), the path of its file, or its RGB pixels: uint8 ``[size, size, 3]``, where
-size is that of the s-cnn's input."""
-
-_IMAGES = "an image is the bytes or the Path of a JPEG, PNG, WebP or BMP file, or RGB pixels, uint8 [size, size, 3]"
+MAX_DETAILS = 2048
+"""Longest text of a server that an error repeats, in characters."""
+_SOURCES = {number: name.removeprefix("SOURCE_") for name, number in predict_pb2.Source.items()}
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Prediction:
     classes: tuple[ClassProbability, ...]
     """The most probable class first; none if the model's task is localisation."""
     source: str
-    """S_CNN, COLLAGE, REPLICA, PARITY, CODED or DEFAULT."""
+    """S_CNN, COLLAGE, REPLICA, PARITY, CODED or DEFAULT; UNKNOWN_ and a number for one newer than this client."""
     degraded: bool
     """Whether the answer is an approximation."""
     coded_confidence: float | None
@@ -81,57 +78,23 @@ class Prediction:
         return self.classes[0].label if self.classes else ""
 
 
-def content(file: Path) -> bytes:
-    """What is in a file; raises ClientError (INVALID_ARGUMENT) if it cannot be read."""
+def _garbage(reason: object) -> ClientError:
+    return ClientError(grpc.StatusCode.INTERNAL, f"the server's response makes no sense: {reason}")
+
+
+def from_response(response: predict_pb2.PredictResponse | None, latency_s: float) -> Prediction:
+    """The answer in a response, of which grpc.aio makes None if it is none. Raises ClientError (INTERNAL)."""
+    if response is None:
+        raise _garbage("it is no PredictResponse")
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise _invalid(f"cannot read {file}: {error.strerror}") from None
-
-
-def to_request(image: Image, top_k: int, request_id: str, with_output: bool) -> predict_pb2.PredictRequest:
-    """The request for one image; raises ClientError (INVALID_ARGUMENT) for anything that is not one."""
-    try:
-        request = predict_pb2.PredictRequest(top_k=top_k, request_id=request_id, with_output=with_output)
-    except (TypeError, ValueError):
-        raise _invalid(f"top_k is a whole number and request_id a text, got {top_k!r} and {request_id!r}") from None
-    if isinstance(image, Path):
-        request.image = content(image)
-    elif isinstance(image, bytes | bytearray | memoryview):
-        request.image = bytes(image)
-    else:
-        request.tensor.CopyFrom(to_tensor(_pixels(image)))
-    return request
-
-
-def _pixels(image: Any) -> NDArray[np.uint8]:
-    if isinstance(image, str):
-        raise _invalid(f"an image is not a text: for the file {image!r} send Path({image!r})")
-    if not isinstance(image, np.ndarray):
-        raise _invalid(f"{_IMAGES}; got {type(image).__name__}")
-    if image.dtype == np.uint8:
-        return image
-    if not np.issubdtype(image.dtype, np.integer):
-        raise _invalid(
-            f"pixels are uint8, from 0 to 255, got {image.dtype}: for values from 0 to 1 send "
-            "(255 * pixels).round().astype(np.uint8)"
-        )
-    if image.size and not (image.min() >= 0 and image.max() <= 255):
-        raise _invalid(f"pixels are from 0 to 255, these are from {image.min()} to {image.max()}")
-    return image.astype(np.uint8)
-
-
-def _invalid(message: str) -> ClientError:
-    return ClientError(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
-def from_response(response: predict_pb2.PredictResponse, latency_s: float) -> Prediction:
-    """The answer in a response."""
+        output = tuple(floats_from_tensor(response.output, [-1]).tolist()) if response.HasField("output") else None
+    except TensorError as error:
+        raise _garbage(error) from None
     origin, box = response.provenance, response.box
     return Prediction(
         request_id=origin.request_id,
         classes=tuple(ClassProbability(found.label, found.index, found.probability) for found in response.classes),
-        source=predict_pb2.Source.Name(origin.source).removeprefix("SOURCE_"),
+        source=_SOURCES.get(origin.source, f"UNKNOWN_{origin.source}"),
         degraded=origin.degraded,
         coded_confidence=origin.coded_confidence if origin.HasField("coded_confidence") else None,
         group_id=origin.group_id,
@@ -143,16 +106,36 @@ def from_response(response: predict_pb2.PredictResponse, latency_s: float) -> Pr
         total_s=origin.total_s,
         latency_s=latency_s,
         box=Box(box.left, box.top, box.right, box.bottom) if response.HasField("box") else None,
-        output=tuple(floats_from_tensor(response.output, [-1]).tolist()) if response.HasField("output") else None,
+        output=output,
     )
 
 
 def from_stream(message: predict_pb2.PredictStreamResponse, latency_s: float) -> Prediction | ClientError:
     """The answer, or the error, in a message of a stream."""
     if message.WhichOneof("result") == "response":
-        return from_response(message.response, latency_s)
+        try:
+            return from_response(message.response, latency_s)
+        except ClientError as error:
+            return error
     code = next((code for code in grpc.StatusCode if code.value[0] == message.error.code), grpc.StatusCode.UNKNOWN)
     return ClientError(code, message.error.message)
+
+
+def stream_id(message: predict_pb2.PredictStreamResponse | None) -> str:
+    """Which image a message of a stream is about; raises ClientError (INTERNAL) if grpc.aio could not read it."""
+    if message is None:
+        raise _garbage("it is no PredictStreamResponse")
+    return message.request_id
+
+
+def described(response: model_pb2.GetModelInfoResponse | None) -> ModelInfo:
+    """The model in a worker's description; raises ClientError (INTERNAL) if that makes no sense."""
+    if response is None:
+        raise _garbage("it is no GetModelInfoResponse")
+    try:
+        return ModelInfo.from_proto(response)
+    except ValueError as error:
+        raise _garbage(error) from None
 
 
 def client_options(max_message_bytes: int, attempts: int) -> list[tuple[str, Any]]:
@@ -180,16 +163,32 @@ def not_open(entered: str) -> ClientError:
     )
 
 
+def open_already(address: str) -> ClientError:
+    """The error of a client that is entered while it is open."""
+    return ClientError(
+        grpc.StatusCode.FAILED_PRECONDITION, f"the client of {address} is open already: make another one"
+    )
+
+
 def ended(address: str) -> ClientError:
     """The error of a stream that the server ended before it had answered every image."""
     return ClientError(grpc.StatusCode.UNAVAILABLE, f"{address} ended the stream: try again")
 
 
 def failure(error: grpc.RpcError, address: str, encrypted: bool) -> ClientError:
-    """What a failed call to ``address`` means; ``encrypted`` is whether the client connected by TLS."""
-    code, message = error.code(), " ".join((error.details() or "no reason given").split())
+    """What a failed call to ``address`` means; ``encrypted`` is whether the client connected by TLS.
+
+    No caller of ours gets to see a call that it cancelled itself: CANCELLED is a server that went away.
+    """
+    code, message = error.code(), printable(cut(" ".join((error.details() or "no reason given").split()), MAX_DETAILS))
+    if code is grpc.StatusCode.CANCELLED:
+        return ClientError(grpc.StatusCode.UNAVAILABLE, f"{address} ended the call without an answer: try again")
+    if code is grpc.StatusCode.INTERNAL and message == "Exception deserializing response!":
+        return _garbage("it is no message of this service")
     if code is grpc.StatusCode.UNAVAILABLE and message.startswith("failed to connect"):
         message = _unconnected(message, address, encrypted)
+    elif code is grpc.StatusCode.UNAVAILABLE and message.startswith("errors resolving"):
+        message = f"there is no address for {address}: is the name right?"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
         message = f"no answer from {address} in time"
     return ClientError(code, message)
@@ -205,19 +204,14 @@ def _unconnected(details: str, address: str, encrypted: bool) -> str:
     return f"nothing answers at {address}: is the cluster up (make up), and the address right?"
 
 
-# grpc.health.v1, whose stubs are another package. Its request is one text and its response one number, both of them
-# field 1, so protobuf's own wrappers have the same bytes.
-
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
 
-def encode_health(service: str) -> bytes:
-    """The request for the status of a service; "" is the process as a whole."""
-    return StringValue(value=service).SerializeToString()
-
-
-def decode_health(response: bytes) -> str:
+def health_status(response: bytes) -> str:
     """The name of the status: SERVING, NOT_SERVING, SERVICE_UNKNOWN or UNKNOWN."""
     names = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
-    status = Int32Value.FromString(response).value
-    return names[status] if status < len(names) else "UNKNOWN"
+    try:
+        status = Int32Value.FromString(response).value  # see inputs.health_request
+    except DecodeError:
+        raise _garbage("it is no HealthCheckResponse") from None
+    return names[status] if 0 <= status < len(names) else "UNKNOWN"

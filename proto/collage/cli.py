@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import sys
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,25 @@ from typing import Any
 import grpc
 
 from collage.answers import DEFAULT_ADDRESS, Prediction
+from collage.channels import MAX_MESSAGE_BYTES
 from collage.client import Client
 from collage.errors import ClientError
+from collage.inputs import MAX_TIMEOUT_S
 from collage.security import ClientSecurity, SecurityError
+from collage.texts import printable
 
 CLUSTER_FILE = Path("out/cluster.json")
+_PROCESS = "role", "address", "metrics"
 AT_ONCE = 16  # files in flight in `collage predict`
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: by rich on a terminal, if it is installed, else as aligned plain text."""
-    if sys.stdout.isatty():
+    """Print a table: by rich on a terminal, if it is installed, else as aligned plain text.
+
+    Labels, names of files and words of servers are shown so that no terminal obeys them.
+    """
+    rows = [[printable(text) for text in row] for row in rows]
+    if sys.stdout is not None and sys.stdout.isatty():
         try:
             from rich.console import Console
             from rich.table import Table
@@ -44,7 +54,9 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"collage: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # or it would be printed on standard output
+        with suppress(OSError):
+            print(f"collage: {printable(message)}", file=sys.stderr)
 
 
 async def _predict(args: argparse.Namespace) -> int:
@@ -53,7 +65,7 @@ async def _predict(args: argparse.Namespace) -> int:
     async def one(client: Client, file: Path) -> Prediction | ClientError | OSError:
         async with limit:
             try:
-                image = await asyncio.to_thread(file.read_bytes)
+                image = await asyncio.to_thread(_read, file)
                 return await client.predict(image, top_k=args.top_k, timeout_s=args.timeout)
             except (ClientError, OSError) as error:
                 return error
@@ -73,6 +85,11 @@ async def _predict(args: argparse.Namespace) -> int:
         for line in reversed(said.values()):  # the same error of many files once
             _complain(line)
     return 1 if errors else 0
+
+
+def _read(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(MAX_MESSAGE_BYTES + 1)  # more cannot be sent
 
 
 def _reason(error: ClientError | OSError) -> str:
@@ -102,23 +119,36 @@ def _rows(file: Path, prediction: Prediction) -> list[Sequence[str]]:
 def _processes(args: argparse.Namespace) -> list[dict[str, str]]:
     if args.addresses:
         return [{"role": "", "address": address, "metrics": ""} for address in args.addresses]
-    listed: list[dict[str, str]] = json.loads(CLUSTER_FILE.read_text()) if CLUSTER_FILE.exists() else []
+    listed = _listed() if CLUSTER_FILE.exists() else []
     if listed and args.address in (None, *(process["address"] for process in listed)):
         return listed
     return [{"role": "frontend", "address": args.address or DEFAULT_ADDRESS, "metrics": ""}, *listed]
 
 
+def _listed() -> list[dict[str, str]]:
+    """The processes in the cluster's file; raises OSError or ValueError if they cannot be read."""
+    listed = json.loads(CLUSTER_FILE.read_text())
+    for process in listed if isinstance(listed, list) else [None]:
+        if not isinstance(process, dict) or any(type(process.get(key)) is not str for key in _PROCESS):
+            raise ValueError(f"expected a list of processes, each with {', '.join(_PROCESS)}")
+    return list(listed)
+
+
 async def _health(args: argparse.Namespace) -> int:
-    processes = _processes(args)
+    try:
+        processes = _processes(args)
+    except (OSError, ValueError) as error:
+        _complain(f"{CLUSTER_FILE} cannot be used: {error}")
+        return 2
     security = _security(args)
 
     async def one(address: str) -> tuple[str, str]:
-        async with Client(address, security=security) as client:
-            try:
+        try:
+            async with Client(address, security=security) as client:
                 model = await client.model()
                 return await client.health(), f"{model.name} {model.version}" if model else ""
-            except ClientError as error:
-                return ("UNREACHABLE" if error.code is grpc.StatusCode.UNAVAILABLE else str(error)), ""
+        except ClientError as error:
+            return ("UNREACHABLE" if error.code is grpc.StatusCode.UNAVAILABLE else str(error)), ""
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(process["address"])) for process in processes]
@@ -167,19 +197,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     health.add_argument("--address", help=f"the frontend, host:port ({DEFAULT_ADDRESS} without such a file)")
     health.set_defaults(run=_health)
     args = parser.parse_args(arguments)
-    if args.command == "predict" and (args.top_k < 1 or args.timeout <= 0):
-        parser.error("--top-k and --timeout must be positive")
+    if args.command == "predict" and not (0 < args.top_k < 2**32 and 0 < args.timeout <= MAX_TIMEOUT_S):
+        parser.error(f"--top-k must be a positive number, and --timeout one up to {MAX_TIMEOUT_S:,.0f} seconds")
     run: Coroutine[Any, Any, int] = args.run(args)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # whatever letters it can show
     try:
         code = asyncio.run(run)
-        sys.stdout.flush()  # now, where a reader that has left is noticed, and not when the interpreter ends
+        if sys.stdout is not None:
+            sys.stdout.flush()  # now, where a reader that has left is noticed, and not when the interpreter ends
         return code
     except SecurityError as error:
         _complain(str(error))
         return 2
+    except ClientError as error:
+        _complain(str(error))
+        return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output has left, like head
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has left, like head
+            _complain(f"standard output cannot be written to: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

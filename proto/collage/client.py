@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
-from collage import answers
-from collage.answers import DEFAULT_ADDRESS, Box, ClassProbability, Image, Prediction
+from collage import answers, inputs
+from collage.answers import DEFAULT_ADDRESS, Box, ClassProbability, Prediction
 from collage.channels import MAX_MESSAGE_BYTES
 from collage.errors import ClientError
+from collage.inputs import Image
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
 from collage.sync import SyncClient
@@ -49,29 +50,39 @@ class Client:
         security: ClientSecurity = PLAINTEXT,
         attempts: int = 3,
     ) -> None:
+        inputs.check_target(address, max_message_bytes, attempts, security)
         self.address = address
-        self._security = security
+        self._security, self._most = security, max_message_bytes
         self._options = answers.client_options(max_message_bytes, attempts)
-        self._channel: grpc.aio.Channel | None = None
+        self._channels: list[grpc.aio.Channel] = []  # the one in use, and the one before it, whose calls may go on
+        self._certificates = 0
 
     async def __aenter__(self) -> Self:
-        self._channel = self._security.channel(self.address, self._options)
-        self._stub = predict_pb2_grpc.PredictServiceStub(self._channel)
+        if self._channels:
+            raise answers.open_already(self.address)
+        self._connect()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        channel, self._channel = self._open(), None
-        await channel.close()
+        channels, self._channels = self._channels, []
+        for channel in channels:
+            await channel.close()
 
-    def _open(self) -> grpc.aio.Channel:
-        if self._channel is None:
+    def _connect(self) -> None:
+        self._certificates = self._security.stamp()
+        self._channels.insert(0, self._security.channel(self.address, self._options))
+        self._stub = predict_pb2_grpc.PredictServiceStub(self._channels[0])
+
+    async def _open(self) -> grpc.aio.Channel:
+        """The channel in use; another one once the certificates have changed."""
+        if not self._channels:
             raise answers.not_open(f"async with Client({self.address!r})")
-        return self._channel
-
-    @property
-    def _service(self) -> predict_pb2_grpc.PredictServiceAsyncStub:
-        self._open()
-        return self._stub
+        if self._security.stamp() != self._certificates:
+            self._connect()
+            for old in self._channels[2:]:
+                self._channels.remove(old)
+                await old.close()
+        return self._channels[0]
 
     async def predict(
         self,
@@ -87,10 +98,11 @@ class Client:
         ``with_output`` asks for the model's output as well.
         """
         started = time.monotonic()
-        service = self._service
-        request = answers.to_request(await _loaded(image), top_k, request_id, with_output)
+        await self._open()
+        limit_s = inputs.time_limit(timeout_s)
+        request = await self._request(image, top_k, request_id, with_output)
         try:
-            response = await service.Predict(request, timeout=timeout_s, metadata=self._security.metadata())
+            response = await self._stub.Predict(request, timeout=limit_s, metadata=self._security.metadata())
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
         return answers.from_response(response, time.monotonic() - started)
@@ -108,7 +120,10 @@ class Client:
         Yields ``(request_id, answer or error)`` in completion order: an image that fails never ends the stream. Raises
         ClientError when the stream breaks: images without a result by then have none. Raises what ``images`` raises.
         """
-        call = self._service.PredictStream(metadata=self._security.metadata())
+        await self._open()
+        limit_s = inputs.time_limit(timeout_s)
+        inputs.check_source(images, Iterable, AsyncIterable)
+        call = self._stub.PredictStream(metadata=self._security.metadata())
         results: asyncio.Queue[tuple[str, Prediction | ClientError] | Exception | None] = asyncio.Queue(maxsize=1)
         started: dict[str, float] = {}
         all_sent = False
@@ -118,12 +133,12 @@ class Client:
             try:
                 async for request_id, image in _each(images):
                     try:
-                        request = answers.to_request(await _loaded(image), top_k, request_id, with_output)
+                        request = await self._request(image, top_k, request_id, with_output)
                     except ClientError as error:
                         await results.put((request_id, error))
                         continue
                     started[request_id] = time.monotonic()
-                    await call.write(predict_pb2.PredictStreamRequest(request=request, timeout_s=timeout_s or 0))
+                    await call.write(predict_pb2.PredictStreamRequest(request=request, timeout_s=limit_s or 0))
                 all_sent = True
                 await call.done_writing()
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -134,11 +149,14 @@ class Client:
         async def read() -> None:
             try:
                 async for message in call:
-                    latency = time.monotonic() - started.pop(message.request_id, time.monotonic())
-                    await results.put((message.request_id, answers.from_stream(message, latency)))
+                    request_id = answers.stream_id(message)
+                    latency = time.monotonic() - started.pop(request_id, time.monotonic())
+                    await results.put((request_id, answers.from_stream(message, latency)))
                 await results.put(None if all_sent and not started else answers.ended(self.address))
             except grpc.aio.AioRpcError as error:
                 await results.put(self._failure(error))
+            except ClientError as error:
+                await results.put(error)
 
         tasks = asyncio.create_task(send()), asyncio.create_task(read())
         try:
@@ -153,39 +171,41 @@ class Client:
 
     async def health(self, service: str = "", timeout_s: float = 2.0) -> str:
         """``SERVING`` or ``NOT_SERVING``."""
-        check = self._open().unary_unary(answers.HEALTH_CHECK, answers.encode_health, answers.decode_health)
+        check: Any = (await self._open()).unary_unary(answers.HEALTH_CHECK)
+        request = inputs.health_request(service)
         try:
-            return await check(service, timeout=timeout_s)
+            return answers.health_status(await check(request, timeout=inputs.time_limit(timeout_s)))
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from None
 
     async def model(self, timeout_s: float = 2.0) -> ModelInfo | None:
         """The model that a worker serves; None for a process that serves none."""
+        stub, limit_s = model_pb2_grpc.ModelServiceStub(await self._open()), inputs.time_limit(timeout_s)
+        request, metadata = model_pb2.GetModelInfoRequest(), self._security.metadata()
         try:
-            stub = model_pb2_grpc.ModelServiceStub(self._open())
-            request = model_pb2.GetModelInfoRequest()
-            metadata = self._security.metadata()
-            return ModelInfo.from_proto(await stub.GetModelInfo(request, timeout=timeout_s, metadata=metadata))
+            return answers.described(await stub.GetModelInfo(request, timeout=limit_s, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None
             raise self._failure(error) from None
 
+    async def _request(
+        self, image: Image, top_k: int, request_id: str, with_output: bool
+    ) -> predict_pb2.PredictRequest:
+        if isinstance(image, Path):  # is read off the event loop
+            image = await asyncio.to_thread(inputs.content, image, self._most)
+        return inputs.to_request(image, top_k, request_id, with_output, self._most)
+
     def _failure(self, error: grpc.aio.AioRpcError) -> ClientError:
         return answers.failure(error, self.address, self._security.encrypted)
-
-
-async def _loaded(image: Image) -> Image:
-    """Images as they are, but files read, off the event loop."""
-    return await asyncio.to_thread(answers.content, image) if isinstance(image, Path) else image
 
 
 async def _each(
     images: Iterable[tuple[str, Image]] | AsyncIterable[tuple[str, Image]],
 ) -> AsyncIterator[tuple[str, Image]]:
     if isinstance(images, AsyncIterable):
-        async for pair in images:
-            yield pair
+        async for item in images:
+            yield inputs.pair(item)
     else:
-        for pair in images:
-            yield pair
+        for item in images:
+            yield inputs.pair(item)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import grpc
+import grpc.aio
 
 logger = logging.getLogger("collage")
 
@@ -74,8 +75,18 @@ def status_of(error: BaseException, request_id: str = "") -> tuple[grpc.StatusCo
         level = logging.INFO if isinstance(error, Unavailable | DeadlineExceeded) else logging.DEBUG
         logger.log(level, "not answered: %s %s", error.code.name, error, extra={"request_id": request_id})
         return error.code, str(error)[:MAX_TEXT]
+    if _hung_up(error):
+        logger.debug("the caller hung up", extra={"request_id": request_id})
+        return grpc.StatusCode.CANCELLED, "the caller hung up"
     logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
     return grpc.StatusCode.INTERNAL, "internal error: see the server's log"
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Whether gRPC could not write to the caller, and no other error happened."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_hung_up, error.exceptions))
+    return isinstance(error, grpc.aio.InternalError)
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Awaitable[Any]])

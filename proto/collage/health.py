@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from collage.texts import cut
+
 LIVENESS = "liveness"
 """The name to ask whether a process lives. A frontend without workers is not ready, but a restart would not help it."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -38,20 +40,29 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             self._changed.set()
             self._changed = asyncio.Event()
 
+    def _of(self, service: str) -> int:
+        if service == LIVENESS:
+            return int(_SERVING)
+        return int(self._status if service in self._services else _UNKNOWN)
+
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
         """The status of one service; NOT_FOUND for a service that is not here."""
-        if request.service == LIVENESS:
-            return health_pb2.HealthCheckResponse(status=_SERVING)
-        if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} here")
-        return health_pb2.HealthCheckResponse(status=self._status)
+        if (status := self._of(request.service)) == _UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {cut(request.service, 100)!r} here")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(self, request: health_pb2.HealthListRequest, context: Any) -> health_pb2.HealthListResponse:
+        """The status of every service here."""
+        names = (*self._services, LIVENESS)
+        statuses = {name: health_pb2.HealthCheckResponse(status=self._of(name)) for name in names}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """The status of one service now, and after every change, until the process drains."""
         sent, closed = None, False
         while not closed:
             changed, closed = self._changed, self._closed
-            status = self._status if request.service in self._services else _UNKNOWN
+            status = self._of(request.service)
             if status != sent:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 sent = status

@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.specs import DTYPES, check_number, check_text, check_whole, cut, shown, spec_from_proto, spec_to_proto
+from collage.specs import (
+    DTYPES,
+    MAX_K,
+    check_labels,
+    check_number,
+    check_text,
+    check_whole,
+    cut,
+    shown,
+    spec_from_proto,
+    spec_to_proto,
+)
 from collage.specs import CodeInfo as CodeInfo
 from collage.specs import TensorSpec as TensorSpec
 from collage.v1 import model_pb2
@@ -21,6 +32,10 @@ METADATA_KEY = "collage"
 CLASSIFICATION, LOCALISATION = "classification", "localisation"
 MAX_SIZE = 8192
 MAX_LABELS = 65536
+MAX_DETECTIONS, MAX_OVERLAPS = 16384, 1 << 20
+"""Detections in one answer, and overlaps of detections with cells: more would keep a frontend busy."""
+ANSWER_EXTRA_BYTES = 8192
+"""What an answer may have beside its numbers: times, shapes, or the text of an error."""
 _TOLERANCE = 1e-2  # of probabilities, in their sum and at their ends: models compute in float32, some in less
 
 
@@ -88,7 +103,7 @@ class ModelInfo:
         cls, name: str, labels: Sequence[str], size: int, k: int, detection_threshold: float = 0.15, **others: Any
     ) -> ModelInfo:
         """The description of a collage-cnn for ``k`` x ``k`` cells in ``size`` pixels."""
-        check_whole("k", k, 1, 64)
+        check_whole("k", k, 1, MAX_K)
         code = CodeInfo("collage", k * k, k=k, detection_threshold=detection_threshold)
         return cls.make(name, ModelKind.COLLAGE_CNN, labels, size, code=code, **others)
 
@@ -96,6 +111,7 @@ class ModelInfo:
         check_text("name", self.name, 256)
         check_text("version", self.version, 64, least=0)
         check_number("accept_threshold", self.accept_threshold, 0, 1)
+        check_labels(self.labels)
         if not isinstance(self.extra, dict):
             raise ValueError("extra must be a JSON object")  # noqa: TRY004 - every mistake is a ValueError
         if self.task not in list(_WIRE_TASKS):
@@ -118,8 +134,12 @@ class ModelInfo:
                 raise ValueError(f"{shown(spec)} does not go with {len(self.labels)} labels: expected {shown(like)}")
         if len(self.outputs) != len(usual):
             raise ValueError(f"a {self.kind} model has {len(usual)} outputs, not {len(self.outputs)}")
-        if len({spec.shape[0] for spec in self.outputs} - {-1}) > 1:
-            raise ValueError("boxes, confidences and class probabilities differ in their number of detections")
+        if self.kind is ModelKind.COLLAGE_CNN:
+            told = {spec.shape[0] for spec in self.outputs} - {-1}
+            if len(told) > 1:
+                raise ValueError("boxes, confidences and class probabilities differ in their number of detections")
+            if told and max(told) > self.most_detections:
+                raise ValueError(f"{max(told)} detections are too many: at most {self.most_detections} in one collage")
 
     @property
     def size(self) -> int:
@@ -136,6 +156,17 @@ class ModelInfo:
         """Detections of less confidence (0 to 1) are ignored; the usual threshold for a model that detects nothing."""
         return self.code.detection_threshold if self.code else CodeInfo.detection_threshold
 
+    @property
+    def most_detections(self) -> int:
+        """How many detections an answer may have."""
+        return min(MAX_DETECTIONS, MAX_OVERLAPS // self.k**2)
+
+    @property
+    def answer_bytes(self) -> int:
+        """Most bytes that an answer of this model can need on the wire."""
+        extents = ([self.most_detections if extent == -1 else extent for extent in spec.shape] for spec in self.outputs)
+        return ANSWER_EXTRA_BYTES + sum(4 * math.prod(each) for each in extents)
+
     def problem(self, outputs: Sequence[NDArray[Any]]) -> str | None:
         """What keeps a worker's outputs from being this model's; None if nothing does.
 
@@ -148,6 +179,8 @@ class ModelInfo:
             if output.dtype != DTYPES[spec.dtype] or not (output.shape == spec.shape or spec.allows(output.shape)):
                 return f"{spec.name} is {output.dtype} {list(output.shape)} instead of {shown(spec)}"
         if self.kind is ModelKind.COLLAGE_CNN:
+            if len(outputs[0]) > self.most_detections:
+                return f"there are {len(outputs[0])} detections: at most {self.most_detections} make sense"
             return _detections_problem(*outputs)
         if self.task == CLASSIFICATION:
             return None if math.isfinite(outputs[0].max()) else "a score is no number, or all are minus infinity"
@@ -181,15 +214,19 @@ class ModelInfo:
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
         """Parse ``to_json``; raises ValueError that names what is missing, unknown or wrong."""
-        content = json.loads(text)
+        return cls.from_content(parse(text))
+
+    @classmethod
+    def from_content(cls, content: object) -> ModelInfo:
+        """From what ``parse`` gives; raises ValueError that names what is missing, unknown or wrong."""
         if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _KNOWN:
             raise ValueError(
                 "a model description is a JSON object with name, kind, labels, size "
                 f"(known: {', '.join(sorted(_KNOWN))})"
             )
         labels, kind = content["labels"], content["kind"]
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError("labels must be a list of class names in index order")
+        if not isinstance(labels, list):
+            raise ValueError("labels must be a list of class names in index order")  # noqa: TRY004 - as all mistakes
         if kind not in list(ModelKind):
             raise ValueError(f"kind must be {', '.join(ModelKind)}, not {cut(kind)}")
         others = {key: content[key] for key in ("task", "accept_threshold", "version", "extra") if key in content}
@@ -239,6 +276,14 @@ class ModelInfo:
         )
 
 
+def parse(text: str) -> object:
+    """JSON, with or without a byte order mark; raises ValueError."""
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 _REQUIRED = {"name", "kind", "labels", "size"}
 _KNOWN = _REQUIRED | {"k", "detection_threshold", "accept_threshold", "version", "extra", "task", "code"}
 
@@ -282,7 +327,7 @@ def _detections_problem(
 def _code_from_json(content: dict[str, Any]) -> CodeInfo | None:
     """The code of a description: what its key ``code`` says, else the collage that ``k`` and the threshold say."""
     k, threshold = content.get("k", 1), content.get("detection_threshold", CodeInfo.detection_threshold)
-    check_whole("k", k, 1, 64)
+    check_whole("k", k, 1, MAX_K)
     check_number("detection_threshold", threshold, 0, 1)
     collage = content["kind"] == ModelKind.COLLAGE_CNN
     if not collage and k != 1:

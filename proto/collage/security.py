@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,11 @@ _SCHEME = "Bearer "
 _OPEN_TO_ALL = "/grpc.health.v1.Health/"
 
 Metadata = tuple[tuple[str, str], ...]
-_Stamp = tuple[float, ...]
+_SETTLED_S = 2.0  # two changes within the tick of a file system's clock look like one
 
 
 class SecurityError(Exception):
     """Certificates, keys or tokens that cannot be used; the message is one line for the operator."""
-
-
-def _stamp(*files: Path | None) -> _Stamp:
-    """When the files were changed last; any two contents that follow each other have different stamps."""
-    try:
-        return tuple(file.stat().st_mtime for file in files if file)
-    except OSError:
-        return ()
 
 
 def _read(file: Path) -> bytes:
@@ -41,24 +34,52 @@ def _read(file: Path) -> bytes:
         raise SecurityError(f"cannot read {file}: {error.strerror}") from None
 
 
-def _read_ca(file: Path) -> bytes:
-    content = _read(file)
+class _Files:
+    """Files whose contents may change at any time: replaced, or rewritten in place."""
+
+    def __init__(self, *files: Path) -> None:
+        """Read them; raises SecurityError."""
+        self._files = files
+        self._seen: object = None  # what the file system said of them when they were read last; None: read them again
+        self.contents: tuple[bytes, ...] = ()
+        self.changed()
+
+    def changed(self) -> bool:
+        """Whether the contents are others than before. Raises SecurityError if they cannot be read, once."""
+        stamp, settled = self._stamp()
+        if stamp == self._seen:
+            return False
+        self._seen = stamp
+        contents = tuple(map(_read, self._files))
+        if not settled:
+            self._seen = None
+        before, self.contents = self.contents, contents
+        return contents != before
+
+    def _stamp(self) -> tuple[object, bool]:
+        """What changes when the files do, and whether a further change would be seen by it."""
+        try:
+            told = [file.stat() for file in self._files]
+        except OSError:
+            return (), True
+        settled = all(time.time() - each.st_ctime > _SETTLED_S for each in told)
+        return [(each.st_mtime_ns, each.st_ctime_ns, each.st_size, each.st_ino) for each in told], settled
+
+
+def _check_ca(file: Path) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
     except (ssl.SSLError, OSError):
         raise SecurityError(f"{file} holds no CA certificates in PEM form") from None
-    return content
 
 
-def _read_pair(cert: Path, key: Path) -> tuple[bytes, bytes]:
-    """A private key and its certificate chain, PEM; SecurityError if they do not belong together."""
-    pair = _read(key), _read(cert)
+def _check_pair(cert: Path, key: Path) -> None:
+    """Raises SecurityError if a certificate chain and a private key, both PEM, do not belong together."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: b"")
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or "not PEM"
         raise SecurityError(f"{cert} and {key} are not a certificate and its unencrypted key: {reason}") from None
-    return pair
 
 
 class ServerTls:
@@ -68,8 +89,9 @@ class ServerTls:
     """
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
+        """Raises SecurityError."""
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        self._seen: _Stamp = ()
+        self._files = _Files(key, cert, *([client_ca] if client_ca else []))
 
     def credentials(self) -> grpc.ServerCredentials:
         """For ``add_secure_port``; raises SecurityError."""
@@ -80,14 +102,16 @@ class ServerTls:
         )
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        self._seen = _stamp(self._cert, self._key, self._client_ca)
-        ca = _read_ca(self._client_ca) if self._client_ca else None
-        return grpc.ssl_server_certificate_configuration([_read_pair(self._cert, self._key)], ca)
+        key, chain, *ca = self._files.contents
+        if self._client_ca:
+            _check_ca(self._client_ca)
+        _check_pair(self._cert, self._key)
+        return grpc.ssl_server_certificate_configuration([(key, chain)], ca[0] if ca else None)
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        if _stamp(self._cert, self._key, self._client_ca) == self._seen:
-            return None
         try:
+            if not self._files.changed():
+                return None
             configuration = self._configuration()
         except SecurityError as error:
             logger.warning("keeping the certificate in use: %s", error)
@@ -102,26 +126,30 @@ class Tokens:
     def __init__(self, file: Path) -> None:
         """Read the file; raises SecurityError if there is no token in it."""
         self._file = file
-        self._seen = _stamp(file)
-        self._tokens = self._load()
+        self._files = _Files(file)
+        self._tokens = self._parse()
 
     def current(self) -> Sequence[bytes]:
         """All tokens, the one to send first. A file that cannot be read leaves the old ones in use."""
-        if (seen := _stamp(self._file)) != self._seen:
-            self._seen = seen
-            try:
-                self._tokens = self._load()
-            except SecurityError as error:
-                logger.warning("keeping the tokens in use: %s", error)
+        try:
+            if self._files.changed():
+                self._tokens = self._parse()
+        except SecurityError as error:
+            logger.warning("keeping the tokens in use: %s", error)
         return self._tokens
 
-    def _load(self) -> Sequence[bytes]:
-        tokens = _read(self._file).split()
+    def _parse(self) -> Sequence[bytes]:
+        tokens = self._files.contents[0].split()
         if not tokens:
             raise SecurityError(f"{self._file} holds no token")
-        if not all(token.isascii() for token in tokens):
-            raise SecurityError(f"{self._file} holds a token that is not ASCII")
+        if not all(_sendable(token.decode("latin-1")) for token in tokens):
+            raise SecurityError(f"{self._file} holds a token that is not ASCII, or not printable")
         return tokens
+
+
+def _sendable(token: str) -> bool:
+    """Whether gRPC can send it."""
+    return token.isascii() and token.isprintable()
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):
@@ -175,21 +203,35 @@ class ClientSecurity:
         """Read all files; raises SecurityError, which nothing does later."""
         if bool(cert) != bool(key):
             raise SecurityError("a client certificate needs its key, and the key its certificate")
+        if not (isinstance(token, str) and _sendable(token)):
+            raise SecurityError("a token is a text of printable ASCII characters")
+        ca, cert, key = (Path(file) if file else None for file in (ca, cert, key))
         self.encrypted = tls or ca is not None or cert is not None
-        self._files = ca, cert, key
-        self._seen = self.stamp()
+        self._ca, self._pair = ca, (cert, key) if cert and key else None
+        self._files = _Files(*(file for file in (ca, key, cert) if file))
+        self._version = 0
         self._credentials = self._read() if self.encrypted else None
-        self._tokens = Tokens(token_file) if token_file else None
+        self._tokens = Tokens(Path(token_file)) if token_file else None
         self._metadata: Metadata = ((HEADER, _SCHEME + token),) if token else ()
 
-    def stamp(self) -> _Stamp:
-        """Changes when the files do; channels take up new ones only when they are made again."""
-        return _stamp(*self._files)
+    def stamp(self) -> int:
+        """Changes when the certificates do; channels take up new ones only when they are made again."""
+        try:
+            if self._credentials is not None and self._files.changed():
+                self._credentials = self._read()
+                self._version += 1
+        except SecurityError as error:
+            logger.warning("keeping the certificates in use: %s", error)
+        return self._version
 
     def _read(self) -> grpc.ChannelCredentials:
-        ca, cert, key = self._files
-        pair = _read_pair(cert, key) if cert and key else (None, None)
-        return grpc.ssl_channel_credentials(_read_ca(ca) if ca else None, *pair)
+        contents = list(self._files.contents)
+        ca = contents.pop(0) if self._ca else None
+        if self._ca:
+            _check_ca(self._ca)
+        if self._pair:
+            _check_pair(*self._pair)
+        return grpc.ssl_channel_credentials(ca, *contents)
 
     def channel(self, address: str, options: Sequence[tuple[str, Any]], name: str | None = None) -> grpc.aio.Channel:
         """A channel to ``host:port``, whose certificate must be for ``name`` (the host if None)."""
@@ -206,12 +248,7 @@ class ClientSecurity:
 
     def _current(self) -> grpc.ChannelCredentials | None:
         """What a new channel needs: the files as they are now, or the last good ones; None for plaintext."""
-        if self._credentials is not None and (seen := self.stamp()) != self._seen:
-            self._seen = seen
-            try:
-                self._credentials = self._read()
-            except SecurityError as error:
-                logger.warning("keeping the certificates in use: %s", error)
+        self.stamp()
         return self._credentials
 
     def metadata(self) -> Metadata:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
-from wsgiref.simple_server import WSGIServer
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, start_http_server
-from pydantic import Field, ValidationError, model_validator
+from prometheus_client import CollectorRegistry
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from collage.channels import MAX_MESSAGE_BYTES, server_options
+from collage import logs
+from collage.channels import MAX_MESSAGE_BYTES, join, server_options
 from collage.health import Health
-from collage.logs import JsonFormatter, TextFormatter
+from collage.metrics_port import MetricsPort
 from collage.security import ServerTls, TokenCheck, Tokens
+
+logger = logging.getLogger("collage")
 
 
 class ServerSettings(BaseSettings):
@@ -55,6 +58,11 @@ class ServerSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe message logged")
     log_format: Literal["text", "json"] = Field("text", description="text, or json: one object per line")
 
+    @field_validator("host", "metrics_host")
+    @classmethod
+    def _without_brackets(cls, host: str) -> str:
+        return host.removeprefix("[").removesuffix("]")
+
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Self:
         if bool(self.tls_cert) != bool(self.tls_key):
@@ -68,7 +76,7 @@ _Settings = TypeVar("_Settings", bound=ServerSettings)
 
 
 def load_settings(settings: type[_Settings], arguments: Sequence[str] | None = None) -> _Settings:
-    """Settings from the command line (``sys.argv`` by default) and the environment; sets the log level as well.
+    """Settings from the command line (``sys.argv`` by default) and the environment; starts logging as well.
 
     Raises SystemExit with code 2, after one line per mistake on standard error, when a setting is missing or wrong.
     """
@@ -83,9 +91,7 @@ def load_settings(settings: type[_Settings], arguments: Sequence[str] | None = N
             given = f", got {mistake['input']!r}" if mistake["type"] != "missing" else ""
             print(f"{flag}: {mistake['msg']}{given}", file=sys.stderr)
         raise SystemExit(2) from None
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if loaded.log_format == "json" else TextFormatter())
-    logging.basicConfig(level=loaded.log_level, handlers=[handler])
+    logs.start(loaded.log_level, loaded.log_format)
     return loaded
 
 
@@ -133,7 +139,8 @@ class Server:
         if settings.reflection:
             names = (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self.grpc)
-        self._metrics: WSGIServer | None = None
+        registry.register(logs.DroppedLines())
+        self._metrics = MetricsPort(registry)
         self._stopping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -142,10 +149,10 @@ class Server:
         self.port = _listen(self.grpc, settings.host, settings.port, self._credentials)
         metrics_host = settings.metrics_host or settings.host
         try:
-            self._metrics, _ = start_http_server(settings.metrics_port, metrics_host, self.registry)
+            self.metrics_port = await self._metrics.start(metrics_host, settings.metrics_port)
         except OSError as error:
-            raise OSError(f"cannot listen on {metrics_host}:{settings.metrics_port} for metrics: {error}") from None
-        self.metrics_port = self._metrics.server_port
+            address = join(metrics_host, settings.metrics_port)
+            raise OSError(f"cannot listen on {address} for metrics: {error}") from None
         if self._probes and settings.health_port is not None:
             self.health_port = _listen(self._probes, settings.host, settings.health_port, None)
             await self._probes.start()
@@ -173,9 +180,7 @@ class Server:
         await self.grpc.stop(self.settings.drain_s)
         if self._probes:
             await self._probes.stop(None)
-        if self._metrics is not None:
-            await asyncio.to_thread(self._metrics.shutdown)  # waits for its thread, up to half a second
-            self._metrics.server_close()
+        await self._metrics.close()
 
     async def run_until_signal(self) -> None:
         """Announce the ports on standard output, serve until SIGTERM or SIGINT, then drain."""
@@ -183,15 +188,24 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        print(f"ready port={self.port} metrics_port={self.metrics_port}", flush=True)
+        _announce(f"ready port={self.port} metrics_port={self.metrics_port}")
         await asked.wait()
         await self.stop()
 
 
+def _announce(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError as error:  # nobody has to read it
+        logger.warning("standard output cannot be written to: %s", error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the process would fail when it ends
+
+
 def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+    address = join(host, port)
     try:
         if credentials is None:
-            return server.add_insecure_port(f"{host}:{port}")
-        return server.add_secure_port(f"{host}:{port}", credentials)
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
     except RuntimeError:
-        raise OSError(f"cannot listen on {host}:{port}: is the port taken?") from None
+        raise OSError(f"cannot listen on {address}: is the port taken?") from None

@@ -10,6 +10,8 @@ import numpy as np
 from collage.v1 import model_pb2, tensor_pb2
 
 MAX_MEMBERS = 4096
+MAX_K = 16
+MAX_LABEL = 1024
 WIRE_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
 DTYPES = {name: np.dtype(name) for name in WIRE_TYPES}
 
@@ -64,7 +66,7 @@ class CodeInfo:
 
     def __post_init__(self) -> None:
         check_text("the code's name", self.name, 64)
-        check_whole("k", self.k, 0, 64)
+        check_whole("k", self.k, 0, MAX_K)
         check_whole("the code's members", self.members, 1, MAX_MEMBERS)
         check_whole("the code's inputs", self.inputs, 1, 64)
         check_whole("the code's row", self.row, 0, self.inputs - 1)
@@ -100,6 +102,18 @@ def check_text(what: str, value: object, most: int, least: int = 1) -> None:
     """Raise ValueError unless this is one line of text that is neither too short nor too long."""
     if not isinstance(value, str) or not least <= len(value) <= most or not value.isprintable():
         raise ValueError(f"{what} must be one line of {least} to {most} characters, not {cut(value)}")
+
+
+def check_labels(labels: Sequence[object]) -> None:
+    """Raise ValueError unless these are class names that can be sent, none of them too long."""
+    if not all(isinstance(label, str) and len(label) <= MAX_LABEL for label in labels):
+        raise ValueError(f"labels must be a list of class names in index order, of at most {MAX_LABEL} characters each")
+    try:
+        "".join(map(str, labels)).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "labels must be a list of class names, and one of these is no text (half a surrogate)"
+        ) from None
 
 
 def check_whole(what: str, value: object, least: int, most: int) -> None:

@@ -6,14 +6,15 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
-from collage import answers
-from collage.answers import DEFAULT_ADDRESS, Image, Prediction
+from collage import answers, inputs
+from collage.answers import DEFAULT_ADDRESS, Prediction
 from collage.channels import MAX_MESSAGE_BYTES
 from collage.errors import ClientError
+from collage.inputs import Image
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2, predict_pb2_grpc
@@ -36,29 +37,42 @@ class SyncClient:
         security: ClientSecurity = PLAINTEXT,
         attempts: int = 3,
     ) -> None:
+        inputs.check_target(address, max_message_bytes, attempts, security)
         self.address = address
-        self._security = security
+        self._security, self._most = security, max_message_bytes
         self._options = answers.client_options(max_message_bytes, attempts)
-        self._channel: grpc.Channel | None = None
+        self._channels: list[grpc.Channel] = []  # the one in use, and the one before it, whose calls may go on
+        self._certificates = 0
+        self._changing = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._channel = self._security.sync_channel(self.address, self._options)
-        self._stub = predict_pb2_grpc.PredictServiceStub(self._channel)
+        if self._channels:
+            raise answers.open_already(self.address)
+        self._connect()
         return self
 
     def __exit__(self, *_: object) -> None:
-        channel, self._channel = self._open(), None
-        channel.close()
+        channels, self._channels = self._channels, []
+        for channel in channels:
+            channel.close()
+
+    def _connect(self) -> None:
+        self._certificates = self._security.stamp()
+        self._channels.insert(0, self._security.sync_channel(self.address, self._options))
+        self._stub = predict_pb2_grpc.PredictServiceStub(self._channels[0])
 
     def _open(self) -> grpc.Channel:
-        if self._channel is None:
+        """The channel in use; another one once the certificates have changed."""
+        if not self._channels:
             raise answers.not_open(f"with SyncClient({self.address!r})")
-        return self._channel
-
-    @property
-    def _service(self) -> predict_pb2_grpc.PredictServiceStub:
-        self._open()
-        return self._stub
+        if self._security.stamp() != self._certificates:
+            with self._changing:
+                if self._security.stamp() != self._certificates:
+                    self._connect()
+                    for old in self._channels[2:]:
+                        self._channels.remove(old)
+                        old.close()
+        return self._channels[0]
 
     def predict(
         self,
@@ -74,9 +88,11 @@ class SyncClient:
         ``with_output`` asks for the model's output as well.
         """
         started = time.monotonic()
-        service, request = self._service, answers.to_request(image, top_k, request_id, with_output)
+        self._open()
+        limit_s = inputs.time_limit(timeout_s)
+        request = inputs.to_request(image, top_k, request_id, with_output, self._most)
         try:
-            response = service.Predict(request, timeout=timeout_s, metadata=self._security.metadata())
+            response = self._stub.Predict(request, timeout=limit_s, metadata=self._security.metadata())
         except grpc.RpcError as error:
             raise self._failure(error) from None
         return answers.from_response(response, time.monotonic() - started)
@@ -95,7 +111,9 @@ class SyncClient:
         fails never ends the stream. Raises ClientError when the stream breaks: images without a result by then have
         none. Raises what ``images`` raises.
         """
-        service = self._service
+        self._open()
+        limit_s = inputs.time_limit(timeout_s)
+        inputs.check_source(images, Iterable)
         results: queue.SimpleQueue[_Result | Exception | None] = queue.SimpleQueue()
         started: dict[str, float] = {}
         room = threading.Semaphore(AHEAD)
@@ -104,31 +122,34 @@ class SyncClient:
         def requests() -> Iterator[predict_pb2.PredictStreamRequest]:
             nonlocal all_sent
             try:
-                for request_id, image in images:
+                for request_id, image in map(inputs.pair, images):
                     room.acquire()
                     if closed:
                         return
                     try:
-                        request = answers.to_request(image, top_k, request_id, with_output)
+                        request = inputs.to_request(image, top_k, request_id, with_output, self._most)
                     except ClientError as error:
                         results.put((request_id, error))
                         continue
                     started[request_id] = time.monotonic()
-                    yield predict_pb2.PredictStreamRequest(request=request, timeout_s=timeout_s or 0)
+                    yield predict_pb2.PredictStreamRequest(request=request, timeout_s=limit_s or 0)
                 all_sent = True
             except Exception as error:  # raised by the source, for our caller
                 results.put(error)
 
-        call = service.PredictStream(requests(), metadata=self._security.metadata())
+        call = self._stub.PredictStream(requests(), metadata=self._security.metadata())
 
         def read() -> None:
             try:
                 for message in call:
-                    latency = time.monotonic() - started.pop(message.request_id, time.monotonic())
-                    results.put((message.request_id, answers.from_stream(message, latency)))
+                    request_id = answers.stream_id(message)
+                    latency = time.monotonic() - started.pop(request_id, time.monotonic())
+                    results.put((request_id, answers.from_stream(message, latency)))
                 results.put(answers.ended(self.address) if started or not all_sent else None)
             except grpc.RpcError as error:
                 results.put(self._failure(error))
+            except ClientError as error:
+                results.put(error)
 
         threading.Thread(target=read, name="collage stream", daemon=True).start()
         try:
@@ -144,19 +165,19 @@ class SyncClient:
 
     def health(self, service: str = "", timeout_s: float = 2.0) -> str:
         """``SERVING`` or ``NOT_SERVING``."""
-        check = self._open().unary_unary(answers.HEALTH_CHECK, answers.encode_health, answers.decode_health)
+        check: Any = self._open().unary_unary(answers.HEALTH_CHECK)
+        request = inputs.health_request(service)
         try:
-            return check(service, timeout=timeout_s)
+            return answers.health_status(check(request, timeout=inputs.time_limit(timeout_s)))
         except grpc.RpcError as error:
             raise self._failure(error) from None
 
     def model(self, timeout_s: float = 2.0) -> ModelInfo | None:
         """The model that a worker serves; None for a process that serves none."""
+        stub, limit_s = model_pb2_grpc.ModelServiceStub(self._open()), inputs.time_limit(timeout_s)
+        request, metadata = model_pb2.GetModelInfoRequest(), self._security.metadata()
         try:
-            stub = model_pb2_grpc.ModelServiceStub(self._open())
-            request = model_pb2.GetModelInfoRequest()
-            metadata = self._security.metadata()
-            return ModelInfo.from_proto(stub.GetModelInfo(request, timeout=timeout_s, metadata=metadata))
+            return answers.described(stub.GetModelInfo(request, timeout=limit_s, metadata=metadata))
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None

@@ -53,11 +53,11 @@ def floats_from_tensor(tensor: tensor_pb2.Tensor, shape: Sequence[int]) -> NDArr
 def array_from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
     """Unpack an array of whatever type and shape the tensor says, read-only and sharing the message's memory."""
     dtype = _FROM_WIRE.get(tensor.data_type)
-    shape = tuple(tensor.shape)
-    if dtype is None or len(shape) > MAX_DIMENSIONS:
+    dimensions = len(tensor.shape)
+    if dtype is None or dimensions > MAX_DIMENSIONS:  # before the shape is looked at
         found = dtype.name if dtype else "no data type"
-        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {found} of {len(shape)}")
-    return _read(tensor.data, dtype, shape)
+        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {found} of {dimensions}")
+    return _read(tensor.data, dtype, tuple(tensor.shape))
 
 
 def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Sequence[int]) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from collage.serving import Server
 from encoder.tasks import TASKS
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
-from inference.tensors import INPUT, ImageRows, add_output, read_images, read_wanted
+from inference.tensors import INPUT, ImageRows, add_output, read_images, read_wanted, whole_number
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MAX_ID_BYTES = 128
@@ -247,10 +247,13 @@ def _ids(id: str, count: int) -> list[str]:
 
 
 def _timeout_s(request: oip.ModelInferRequest, context: Any) -> float | None:
-    """Seconds that the caller gives: until the gRPC deadline, or the parameter ``timeout`` if that is shorter."""
+    """Seconds that the caller gives: until the gRPC deadline, or the parameter ``timeout`` if that is shorter.
+
+    Raises InvalidArgument.
+    """
     limits = [remaining] if (remaining := context.time_remaining()) is not None else []
-    if "timeout" in request.parameters and request.parameters["timeout"].int64_param > 0:
-        limits.append(request.parameters["timeout"].int64_param / 1e6)
+    if "timeout" in request.parameters and (timeout := whole_number(request.parameters, "timeout", least=0)):
+        limits.append(timeout / 1e6)
     return min(limits, default=None)
 
 

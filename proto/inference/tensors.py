@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from collage.errors import InvalidArgument
 from inference import open_inference_pb2 as oip
 
 INPUT = "image"
+_CHOICE = "parameter_choice"
 _LENGTH_BYTES = 4  # before every element of raw BYTES
 _ITEM_BYTES = {"UINT8": 1, "FP32": 4}
 
@@ -153,12 +154,20 @@ def read_wanted(request: oip.ModelInferRequest, output: str, classes: int) -> Wa
     if "classification" in parameters:
         if not classes:
             raise InvalidArgument(f"the parameter classification is for classifiers: {output!r} has no classes")
-        best = parameters["classification"].int64_param
-        if best < 1:
-            raise InvalidArgument("the parameter classification must be a whole number of at least 1")
+        best = whole_number(parameters, "classification", least=1)
     if "binary_data" in parameters:
+        if parameters["binary_data"].WhichOneof(_CHOICE) != "bool_param":
+            raise InvalidArgument("the parameter binary_data must be true or false: send bool_param")
         raw = parameters["binary_data"].bool_param
     return Wanted(min(best, classes), raw)
+
+
+def whole_number(parameters: Mapping[str, oip.InferParameter], name: str, least: int) -> int:
+    """The value of a parameter that is there; raises InvalidArgument if it is no whole number from ``least`` on."""
+    kind = parameters[name].WhichOneof(_CHOICE)
+    if kind not in ("int64_param", "uint64_param") or (value := int(getattr(parameters[name], kind))) < least:
+        raise InvalidArgument(f"the parameter {name} must be a whole number of at least {least}: send int64_param")
+    return value
 
 
 def _refuse_shared_memory(parameters: object) -> None:

@@ -17,7 +17,7 @@ flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 port = int(flags["--port"]) or 4321
 """
 SERVER = [sys.executable, "-c", _READY + "print(f'ready port={port} metrics_port=1', flush=True)\nsignal.pause()"]
-"""Announces port 4321 at first, later the one it is told, and waits."""
+"""Announces port 4321 at first, later the port in its arguments, and waits."""
 STUBBORN = [*SERVER[:2], _READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SERVER[2][len(_READY) :]]
 """The same, deaf to SIGTERM."""
 BROKEN = [sys.executable, "-c", "import sys; print('fine so far'); sys.exit('there is no model')"]

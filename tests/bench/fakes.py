@@ -24,6 +24,7 @@ class FakePredictService(predict_pb2_grpc.PredictServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[predict_pb2.PredictRequest] = []
+        self.limits_s: list[float] = []  # of images in streams
         self.most_in_flight = self.in_flight = 0
         self.released = asyncio.Event()
 
@@ -36,6 +37,7 @@ class FakePredictService(predict_pb2_grpc.PredictServiceServicer):
     ) -> AsyncIterator[predict_pb2.PredictStreamResponse]:
         waiting = []
         async for message in request_iterator:
+            self.limits_s.append(message.timeout_s)
             if message.request.image[1:] == b"slow":
                 waiting.append(message.request)  # answered last, whenever it came
                 continue

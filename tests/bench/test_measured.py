@@ -67,7 +67,8 @@ def test_without_coded_answers_their_accuracy_is_undefined_and_failures_are_wron
 
 
 def test_a_row_has_what_the_caller_knows_beside_what_was_recorded() -> None:
-    unsure, available = np.array([False] * 6 + [True] * 2), np.array([True] * 7 + [False])
+    unsure = np.array([True] + [False] * 5 + [True] * 2)  # the first was answered by its s-cnn
+    available = np.array([True] * 6 + [False] * 2)
     run = RECORDS.run(Counter(collages=2, replicas=1), busy_s=1.5, scale=0.5, unsure=unsure, available=available)
     assert run.source.tolist() == [S_CNN] * 3 + [REPLICA] + [S_CNN] * 2 + [COLLAGE] * 2
     assert (run.members, run.collages, run.replicas) == (4, 2, 1)
@@ -75,7 +76,7 @@ def test_a_row_has_what_the_caller_knows_beside_what_was_recorded() -> None:
     row = run.row(about)
     assert list(row) == COLUMNS
     assert row["p50_s"] == 0.2, "times had been halved"
-    assert (row["busy_s"], row["unsure_share"], row["accuracy_available"]) == (3.0, 2 / 8, 7 / 8)
+    assert (row["busy_s"], row["unsure_share"], row["accuracy_available"]) == (3.0, 2 / 8, 6 / 8)
     assert row["p999_s"] is None, "too few requests"
     assert extra_load(row) == 3 / 8
 
@@ -90,6 +91,13 @@ def test_groups_are_recorded_one_by_one() -> None:
     first, second = RECORDS.run(Counter()).group_records()
     assert first == {"group": 0, "latency_s": 0.5, "slow": True, "coded": 0, "coded_right": 0}
     assert second == {"group": 1, "latency_s": 0.2, "slow": True, "coded": 2, "coded_right": 1}
+
+
+def test_a_percentile_of_a_thousand_needs_ten_thousand_requests() -> None:
+    few = Records([record(group, 0, 0.1) for group in range(9_999)])
+    assert few.run(Counter()).row({})["p999_s"] is None
+    row = Records([*few, record(9_999, 0, 0.5)]).run(Counter()).row({})
+    assert row["p999_s"] == row["group_p999_s"] == 0.1
 
 
 def test_quantiles_of_nothing_are_undefined() -> None:

@@ -37,6 +37,16 @@ def test_100_sample_images_of_every_class_ship_with_their_licence() -> None:
     assert "Copyright (c) 2017 Zalando SE" in (SAMPLES / "LICENSE").read_text()
 
 
+def test_labels_are_slugs_whatever_their_folders_are_called(tmp_path: Path) -> None:
+    for folder in ("T-shirt top", "bag"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(b"png")
+    assert load_samples(tmp_path) == [
+        Sample("T-shirt top/0", "t-shirt-top", b"png"),
+        Sample("bag/0", "bag", b"png"),
+    ]
+
+
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         load_samples(tmp_path)

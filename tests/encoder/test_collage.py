@@ -121,6 +121,15 @@ def test_confidence_is_detection_times_class() -> None:
     assert decoded[0].confidence == pytest.approx(0.35)
 
 
+def test_probabilities_a_little_beyond_their_ends_count_as_the_ends() -> None:
+    found = detections((G1, 0.9, A))
+    found.confidences[0] = 1.009
+    found.class_probabilities[0] = [1.009, -0.009, 0, 0]
+    (decoded,) = CODE.decode({}, {0: outputs(found)}, range(4)).values()
+    assert decoded.confidence == 1.0
+    np.testing.assert_array_equal(decoded.output, [0, -np.inf, -np.inf, -np.inf])
+
+
 def test_the_output_is_logits_whose_softmax_is_what_the_model_said() -> None:
     found = detections((G1, 0.5, A))
     found.class_probabilities[0] = [1, 0, 0, 0]

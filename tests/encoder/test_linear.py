@@ -141,3 +141,11 @@ def test_small_groups_are_encoded_at_once() -> None:
     assert code.quick([np.zeros((64, 64, 3), np.uint8), None])
     assert not LinearCode(mean_weights(2, 2)).quick([np.zeros((64, 64, 3), np.uint8), None]), "two inputs take twice"
     assert not code.quick([np.zeros((224, 224, 3), np.uint8)] * 2)
+
+
+@pytest.mark.parametrize("lost", [-np.inf, np.inf, np.nan, 3e38])
+def test_an_output_that_would_not_be_finite_is_not_decoded(lost: float) -> None:
+    code = LinearCode([[0.1, 0.9]])
+    own, coded = {1: np.array([1.0, lost], np.float32)}, {0: [np.array([1.0, -3e38], np.float32)]}
+    assert code.decode(own, coded, [0, 1]) == {}
+    assert code.decode({1: np.ones(2, np.float32)}, {0: [np.ones(2, np.float32)]}, [0, 1]).keys() == {0}

@@ -65,10 +65,11 @@ async def rig(
     max_bytes: int = 1000,
     k: int | None = None,
     collage_model: ModelInfo = COLLAGE,
+    s_cnn_model: ModelInfo = S_CNN,
     **limits: float,
 ) -> AsyncIterator[DispatchRig]:
     registry = CollectorRegistry()
-    workers = [FakeTransport(S_CNN, behaviour) for behaviour in s_cnn]
+    workers = [FakeTransport(s_cnn_model, behaviour) for behaviour in s_cnn]
     redundant = FakeTransport(collage_model, collage or collage_after(0.05))
     base = await pool("s_cnn", {f"s{i}": worker for i, worker in enumerate(workers)})
     redundants = {"c0": redundant, **(more_collage or {})} if collage else {}

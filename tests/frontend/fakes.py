@@ -73,10 +73,12 @@ class FakeTransport:
         return task
 
     async def _run(self, image: Pixels, request_id: str, attempt: int) -> Reply:
-        call = FakeCall(asyncio.get_running_loop().time(), request_id, attempt, image)
+        clock = asyncio.get_running_loop().time
+        call = FakeCall(clock(), request_id, attempt, image)
         self.calls.append(call)
         try:
-            return Reply(await self.behave(call), 0.0, 0.1)
+            outputs = await self.behave(call)
+            return Reply(outputs, 0.0, min(0.1, clock() - call.at))
         except asyncio.CancelledError:
             self.cancelled.append(request_id)
             raise
@@ -114,7 +116,7 @@ def classify(pixels: Pixels) -> Outputs:
 
 
 def detect(collage: Pixels, confidence: float = 0.9) -> Outputs:
-    """The detections of the fake collage-cnn sees: one perfect box for every filled cell, in reverse order."""
+    """What the fake collage-cnn detects: one perfect box for every filled cell, in reverse order."""
     grid = Grid(2, len(collage))
     values = [int(collage[box[1] + 1, box[0] + 1, 0]) for box in map(grid.box, range(grid.cells))]
     cells = [cell for cell in reversed(range(grid.cells)) if values[cell]]

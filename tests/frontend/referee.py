@@ -248,7 +248,7 @@ class Referee:
         return request in self.open and attempt in self.open[request].running
 
     def _may_be_decoded(self, request: int, ended: Mapping[int, End]) -> bool:
-        """Whether what is there and what is under way are enough to decode a request's answer."""
+        """Whether the outputs that came and those under way are enough to decode a request's answer."""
         place = self.open[request].place
         if place is None or place[0] in self.back:
             return False

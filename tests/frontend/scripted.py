@@ -15,7 +15,7 @@ from collage.tensors import to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.image import Pixels
 from frontend.workers import Ending, GrpcTransport, Transport, WorkerFailure
-from tests.frontend.fakes import classify, image
+from tests.frontend.fakes import S_CNN, classify, image
 
 BOUND_S = 15.0
 LIMIT = 16 << 20
@@ -30,8 +30,12 @@ def scored(call_id: int, label: int = 1) -> model_pb2.RunStreamResponse:
 
 
 class _ScriptedWorker(model_pb2_grpc.ModelServiceServicer):
-    def __init__(self, behave: Behave) -> None:
-        self._behave = behave
+    def __init__(self, behave: Behave, info: model_pb2.GetModelInfoResponse, pings: asyncio.Event) -> None:
+        self._behave, self._info, self._pings = behave, info, pings
+
+    async def GetModelInfo(self, request: Any, context: Any) -> model_pb2.GetModelInfoResponse:
+        await self._pings.wait()
+        return self._info
 
     async def Run(self, request: Any, context: Any) -> model_pb2.RunResponse:
         raise NotImplementedError
@@ -42,11 +46,18 @@ class _ScriptedWorker(model_pb2_grpc.ModelServiceServicer):
 
 
 @asynccontextmanager
-async def scripted(behave: Behave) -> AsyncIterator[tuple[GrpcTransport, grpc.aio.Server]]:
-    """A worker whose streams do as told, and a transport to it; nothing may be left running."""
+async def scripted(
+    behave: Behave, info: model_pb2.GetModelInfoResponse | None = None, pings: asyncio.Event | None = None
+) -> AsyncIterator[tuple[GrpcTransport, grpc.aio.Server]]:
+    """A worker whose streams do as told, and a transport to it; nothing may be left running.
+
+    It says that it has the model ``info``, as soon as ``pings`` is set.
+    """
+    if pings is None:
+        (pings := asyncio.Event()).set()
     before = asyncio.all_tasks()
     server = grpc.aio.server()
-    model_pb2_grpc.add_ModelServiceServicer_to_server(_ScriptedWorker(behave), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(_ScriptedWorker(behave, info or S_CNN.to_proto(), pings), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     transport = GrpcTransport(f"127.0.0.1:{port}", LIMIT)

@@ -70,7 +70,7 @@ def test_avoided_and_unready_workers_are_not_picked() -> None:
 
 
 def drive(workers: Balancer, seconds: float, slow: dict[str, float], rng: random.Random) -> Counter[str]:
-    """One call after another; workers take 0.1 s, 0.7 s in 2 % of the calls, or what ``slow`` says."""
+    """One call after another. Workers take 0.1 s, in 2 % of the calls 0.7 s, or as long as ``slow`` says."""
     used: Counter[str] = Counter()
     at = drive.at = getattr(drive, "at", 0.0)  # type: ignore[attr-defined]
     end = at + seconds
@@ -187,7 +187,7 @@ def test_where_only_ejected_workers_are_left_one_of_them_is_picked() -> None:
 
 
 def test_first_copies_are_offered_to_a_worker_on_probation_first() -> None:
-    """Among a hundred idle ones it would take for ever until it is sampled twice."""
+    """Among a hundred idle ones it would hardly ever be sampled twice."""
     rules = Ejection()
     workers = balancer(100, rules)
     workers.succeeded("w7", 0.0, 5.0)

@@ -137,7 +137,7 @@ async def test_an_answer_of_another_version_does_not_keep_others_from_being_enou
         answered_by(replace(S_CNN, version="9"), 1)(cluster)
         outcomes = await cluster.group()
         cluster.check(outcomes, [0])
-        assert (outcomes[0].answered.queue_s, outcomes[0].answered.inference_s) == (0.0, 0.1)
+        assert (outcomes[0].answered.queue_s, outcomes[0].answered.inference_s) == pytest.approx((0.0, 0.05))
 
 
 @pytest.mark.parametrize("rows", [2, 3, 4])
@@ -150,7 +150,7 @@ async def test_every_redundant_worker_gets_the_input_of_its_row(rows: int) -> No
 
 
 async def test_members_keep_their_places_whoever_came_first() -> None:
-    """The place of a caller who hung up goes to one who came later."""
+    """A later caller gets the place of one who hung up."""
     async with rig(slow("r2"), [after(0.05)] * 2, 3, policy="collage-only", group_wait=1.0) as cluster:
         first = asyncio.create_task(cluster.dispatcher.predict(lambda size: picture(1, cluster.step), "r1", 5.0))
         second = asyncio.create_task(cluster.dispatcher.predict(lambda size: picture(2, cluster.step), "r2", 5.0))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from collage.security import ClientSecurity
 from frontend.__main__ import check_targets, main
 from frontend.config import FrontendSettings
-from frontend.workers import TargetError, discovery
+from frontend.workers import GrpcTransport, TargetError, discovery
 
 BOUND_S = 10.0
 OFTEN_S = 0.01
@@ -41,7 +44,7 @@ async def test_a_file_is_read_again_and_again(tmp_path: Path) -> None:
     file.write_text("# the first rack\na:1\n\n[::1]:2  # v6\n")
     found = discovery.addresses(f"file://{file}", OFTEN_S)
     await following(found, {"a:1", "[::1]:2"})
-    file.write_text("a:1\nb:3")
+    file.write_text("\ufeffa:1\r\nb:3\r\n", "utf-8")  # as some editors write it
     await following(found, {"a:1", "b:3"})
 
 
@@ -75,21 +78,72 @@ async def test_a_list_that_is_lost_changes_nothing(
     assert caplog.text.count("no list of workers from") == 1
 
 
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
 async def test_a_name_is_resolved_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pods come and go behind a headless Service; while none is ready its name does not resolve."""
-    answers: list[list[str] | None] = [["10.0.0.1"], None, ["10.0.0.1", "fd00::2"]]
+    answers: list[list[str] | None] = [["10.0.0.1"], None, ["10.0.0.1", "10.0.0.2"]]
 
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
         assert (host, port) == ("workers.example", 50051)
         now = answers.pop(0) if len(answers) > 1 else answers[0]
         if now is None:
             raise socket.gaierror("Name or service not known")
-        return [(0, 0, 0, "", (ip, port)) for ip in now]
+        return [(V4, 0, 0, "", (ip, port)) for ip in now]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     found = discovery.addresses("dns:///workers.example:50051", OFTEN_S)
     assert await anext(found) == {"10.0.0.1:50051"}
-    assert await anext(found) == {"10.0.0.1:50051", "[fd00::2]:50051"}
+    assert await anext(found) == {"10.0.0.1:50051", "10.0.0.2:50051"}
+
+
+@pytest.mark.parametrize(
+    ("resolved", "wanted"),
+    [
+        ([(V6, "fd00::1"), (V4, "10.0.0.1")], {"10.0.0.1:5"}),
+        ([(V4, "10.0.0.1"), (V6, "fd00::1"), (V4, "10.0.0.2"), (V6, "fd00::2")], {"10.0.0.1:5", "10.0.0.2:5"}),
+        ([(V6, "fd00::1"), (V6, "fd00::2")], {"[fd00::1]:5", "[fd00::2]:5"}),
+    ],
+)
+async def test_a_worker_with_addresses_of_both_families_is_one_worker(
+    monkeypatch: pytest.MonkeyPatch, resolved: list[tuple[int, str]], wanted: set[str]
+) -> None:
+    entries = [(family, 0, 0, "", (ip, 5, 0, 0)[: 2 if family == V4 else 4]) for family, ip in resolved]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
+    assert await anext(discovery.addresses("dns:///workers.example:5", OFTEN_S)) == wanted
+
+
+@pytest.mark.parametrize("hangs", ["name", "file"])
+def test_a_resolver_that_hangs_does_not_delay_the_exit(tmp_path: Path, hangs: str) -> None:
+    target = "dns:///workers.example:5" if hangs == "name" else f"file://{tmp_path / 'pipe'}"
+    os.mkfifo(tmp_path / "pipe")  # which nobody writes into
+    program = (
+        "import asyncio, socket, threading\n"
+        "from frontend.workers import Pool, PoolSettings\n"
+        "def hang(*_, **__): begun.set(); threading.Event().wait()\n"
+        "begun = threading.Event()\n"
+        "socket.getaddrinfo = hang\n"
+        "async def main():\n"
+        f"    pool = Pool('s_cnn', {target!r}, None, PoolSettings())\n"
+        "    await pool.start()\n"
+        f"    await asyncio.to_thread(begun.wait, {BOUND_S if hangs == 'name' else 0.2})\n"
+        "    await pool.close()\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_name_of_one_worker_is_resolved_as_often_as_lists_are() -> None:
+    class Recorded(ClientSecurity):
+        """Keeps the options of the last channel."""
+
+        def channel(self, address: str, options: Any, name: str | None = None) -> Any:
+            self.options = dict(options)
+
+    security = Recorded()
+    GrpcTransport("worker.example:50051", 1 << 20, security, resolve_every_s=0.5)
+    assert security.options["grpc.dns_min_time_between_resolutions_ms"] == 500
 
 
 def test_certificates_are_for_the_name_that_was_given() -> None:

@@ -83,6 +83,14 @@ async def test_the_default_answers_when_time_runs_out() -> None:
             await cluster.ask(1, timeout_s=1.0)
 
 
+async def test_the_default_is_the_first_of_two_classes_of_one_name() -> None:
+    twice = dataclasses.replace(S_CNN, labels=("a", "b", "c", "crane", "e", "crane", "g", "h", "i", "j"))
+    async with rig("none", [s_cnn_after(9.0)], default_label="crane", s_cnn_model=twice) as cluster:
+        outcome = await cluster.ask(1, timeout_s=1.0)
+        assert (outcome.answered.source, int(outcome.answer.argmax())) == (Source.DEFAULT, 3)
+        assert outcome.answer.tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+
+
 async def test_a_bad_image_is_the_callers_fault() -> None:
     def bad(size: int) -> Any:
         raise ValueError("not an image")

@@ -40,7 +40,7 @@ def four_a_second(rules: Rules, replies: Replies, collages: Collages) -> Virtual
 def test_a_group_closes_so_early_that_its_collage_can_be_back_by_the_deadline(
     usual: Seen | Broken, wait: float
 ) -> None:
-    """Three in four collages take as usual: what failed tells nothing, what was cancelled at 0.125 s took longer."""
+    """Three in four collages take the usual time. A failure tells nothing; one cancelled at 0.125 s took longer."""
     rules = replace(COLLAGE, group_wait=0.234375)
     collages = {group: Seen(0.03125) if group % 4 == 0 else usual for group in range(1, GROUPS + 1)}
     cluster = four_a_second(rules, {}, collages)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.looptime
 
 
 class Bell:
-    """Remembers what was due, and when."""
+    """Remembers each timer that was due, and when."""
 
     def __init__(self) -> None:
         self.rung: list[tuple[float, int]] = []

@@ -223,18 +223,25 @@ async def test_a_worker_that_is_full_is_not_ejected_and_one_that_fails_is(caplog
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        (Reply((np.zeros(10, np.float32),), 0.0, 3600.0), None),
+        (Reply((np.zeros(10, np.float32),), 0.5, 0.5), None),
+        (Reply((np.zeros(10, np.float32),), 0.51, 0.51), None),  # by a clock that is a little faster
         (Reply((np.zeros(9, np.float32),), 0.0, 0.1), r"cannot be that of s: scores is float32 \[9\]"),
         (Reply((np.zeros(10, np.float32),) * 2, 0.0, 0.1), "there are 2 outputs instead of 1"),
         (Reply((np.zeros(10, np.float32),), -0.1, 0.1), r"it took 0.1 s after -0.1 s of waiting"),
         (Reply((np.zeros(10, np.float32),), 0.0, math.nan), "it took nan s"),
         (Reply((np.zeros(10, np.float32),), math.inf, 0.1), "after inf s of waiting"),
-        (Reply((np.zeros(10, np.float32),), 0.0, 3600.1), r"it took 3600.1 s"),
+        (Reply((np.zeros(10, np.float32),), math.nan, 0.1), "after nan s of waiting"),
+        (Reply((np.zeros(10, np.float32),), 0.0, 1e200), r"it took 1e\+200 s"),
+        (Reply((np.zeros(10, np.float32),), 0.0, 1.03), r"it took 1.03 s .*, and was back after 1.000 s"),
+        (Reply((np.zeros(10, np.float32),), 1.03, 0.0), r"it took 0.0 s after 1.03 s of waiting"),
+        (Reply((np.zeros(10, np.float32),), 0.6, 0.6), r"it took 0.6 s after 0.6 s of waiting"),
+        (Reply((np.full(10, math.nan, np.float32),), 0.0, 0.1), "a score is no number"),
     ],
 )
 async def test_an_answer_that_cannot_be_its_models_is_garbage(reply: Reply, told: str | None) -> None:
     class Said(FakeTransport):
         async def _run(self, image: Pixels, request_id: str, attempt: int) -> Reply:
+            await asyncio.sleep(1.0)
             return reply
 
     async with started({"w0": Said(S_CNN, s_cnn_after(0.1))}) as pool:

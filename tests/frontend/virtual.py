@@ -58,14 +58,14 @@ def ended(at: float, end: End) -> tuple[float, str, End]:
 
 @dataclass(frozen=True)
 class After:
-    """An s-cnn answer after so many seconds."""
+    """An s-cnn answer after ``after`` seconds."""
 
     after: float
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A failure, of an attempt or of a collage, after so many seconds."""
+    """A failure, of an attempt or of a collage, after ``after`` seconds."""
 
     after: float
     unreachable: bool = True
@@ -73,7 +73,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Seen:
-    """A redundant run that comes back after so many seconds, and the confidences by place that it makes decodable.
+    """A redundant run that comes back after ``after`` seconds, and the confidences by place that it makes decodable.
 
     None stands for a sure answer in every place.
     """

@@ -3,7 +3,7 @@
 import math
 import re
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
@@ -31,7 +31,7 @@ CUSTOM = {
 DNS_TTL_S = 30
 """How long a cluster's DNS may give an old answer (CoreDNS' cache, as kubeadm sets it up)."""
 BYTES_PER_PIXEL = 17
-"""What decoding takes at the most: a WebP, by measurement; the other formats take up to 11."""
+"""The most that decoding took in a measurement: a WebP. The other formats take up to 11."""
 MIB = 1024 * 1024
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -250,7 +250,7 @@ def test_images_get_what_the_build_context_has() -> None:
     context = {line.removeprefix("!") for line in kept if line.startswith("!")}
     copies = [line.split() for line in re.findall(r"^COPY (.+)$", DOCKERFILE.text, re.M) if "--from" not in line]
     sources = {source for copy in copies for source in copy[:-1]}
-    assert sources - {"${MODEL}"} == context - {"models/zoo"}
+    assert sources - {"${MODEL}*"} == context - {"models/zoo"}
     assert [source for source in context if not (ROOT / source).exists()] == []
 
 
@@ -258,10 +258,28 @@ def test_worker_images_hold_the_models_they_serve(base: Rendered) -> None:
     models: dict[str, Path] = {}
     for name, parsed in settings_of("base").items():
         if isinstance(parsed, WorkerSettings):
-            (model,) = DOCKERFILE.instructions(name, "ARG")
-            assert DOCKERFILE.instructions(name, "COPY")[-1] == f"${{MODEL}} {parsed.model}"
-            models[name] = ROOT / model.removeprefix("MODEL=")
+            (argument,) = DOCKERFILE.instructions(name, "ARG")
+            model = argument.removeprefix("MODEL=")
+            assert str(parsed.model) == "/${MODEL}"  # which a build fills in
+            source, folder = DOCKERFILE.instructions(name, "COPY")[-1].split()
+            assert (source, folder) == ("${MODEL}*", f"/{PurePosixPath(model).parent}/")
+            models[name] = ROOT / model
             assert models[name].is_file()
+
+
+def test_worker_images_hold_what_is_beside_the_model(tmp_path: Path) -> None:
+    (pattern,) = {DOCKERFILE.instructions(name, "COPY")[-1].split()[0] for name in ("s-cnn", "collage-cnn")}
+    names = ["m.onnx", "m.onnx.data", "m.onnx.json", "other.onnx"]
+    for name in names:
+        (tmp_path / name).touch()
+    found = tmp_path.glob(pattern.replace("${MODEL}", "m.onnx"))
+    assert sorted(path.name for path in found) == names[:3]
+
+
+def test_the_collage_worker_has_a_grid_of_the_s_cnn_workers(base: Rendered) -> None:
+    models = {
+        name: Path(DOCKERFILE.instructions(name, "ARG")[0].removeprefix("MODEL=")) for name in ("s-cnn", "collage-cnn")
+    }
     grid = re.search(r"collage-(\d)x\1", models["collage-cnn"].name)
     assert grid is not None
     assert base.of("HorizontalPodAutoscaler")["s-cnn"]["spec"]["minReplicas"] == int(grid[1]) ** 2

@@ -12,15 +12,16 @@ from bench.cluster.local import Child
 from bench.report import panels
 from bench.runs import monitoring
 from tests.k8s.conftest import ROOT, Document, Rendered, render
+from tests.needed import needs
 
 FOLDER = ROOT / "k8s/components/monitoring"
 PROMTOOL = shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: Debian's package prometheus has it")
+needs_promtool = needs("promtool", "prometheus")
 RULES = [rule for group in yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"] for rule in group["rules"]]
 
 
 def _promtool(*arguments: str | Path) -> None:
-    assert PROMTOOL
+    assert PROMTOOL, "promtool is missing"
     done = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def write_folders(path: Path, parts: dict[str, int], classes: tuple[str, ...] = ("cat", "dog")) -> Path:
-    """``<part>/<class>/*.jpg``, so many images of every class in each part, of different shapes and modes."""
+    """``<part>/<class>/*.jpg``: as many images of every class as ``parts`` says, in several shapes and modes."""
     rng = np.random.default_rng(0)
     for part, count in parts.items():
         for name in classes:

@@ -52,7 +52,7 @@ def graph(name: str) -> tuple[Served, onnx.ModelProto]:
 
 
 def write(name: str, file: Path, storage: str = "fp32") -> Path:
-    """Write what ``export`` writes of one of ``SPECS``, but for its proof."""
+    """Write the files that ``export`` writes for one of ``SPECS``, without its proof."""
     content = {"spec": {"architecture": SPECS[name].architecture}, "recipe": RECIPE, "log": LOG}
     info = describe(SPECS[name], content, of_checkpoint(file.stem, content), file.stem, storage, 1.0)
     file.write_bytes(pack(store(graph(name)[1], storage), info))

@@ -35,7 +35,7 @@ def test_windows_are_parts_of_the_image_at_its_own_scale() -> None:
 
 
 def test_a_box_of_another_image_is_pasted_and_counts_by_its_area() -> None:
-    """Images of one colour each, which tells what a pixel is of."""
+    """Images of one colour each, so that a pixel tells which image it is from."""
     batch = 300
     images = torch.arange(batch).to(torch.int16)[:, None, None, None].expand(-1, 10, 10, 3)
     mixed, targets = cut_mix(images, torch.eye(batch), 0.5, np.random.default_rng(0))

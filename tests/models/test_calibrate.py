@@ -27,13 +27,14 @@ def test_a_hopeless_model_is_never_sure() -> None:
 
 
 def test_a_threshold_is_written_into_a_new_file(tmp_path: Path) -> None:
-    path, before = save_collage_cnn(tmp_path / "collage.onnx"), tmp_path / "before"
+    path, before = save_collage_cnn(tmp_path / "collage.onnx", extra={"dataset": "pets"}), tmp_path / "before"
     before.hardlink_to(path)
     content = before.read_bytes()
     write_threshold(path, Calibration(0.75, 0.9, 0.96, 0.95))
     info = OnnxModel(path).info
     assert info.accept_threshold == 0.75
-    assert info.extra["calibration"] == {"coverage": 0.9, "agreement": 0.96, "target": 0.95}
+    calibration = {"coverage": 0.9, "agreement": 0.96, "target": 0.95}
+    assert info.extra == {"dataset": "pets", "calibration": calibration}
     assert before.read_bytes() == content, "others may be reading it"
 
 

@@ -114,24 +114,24 @@ def test_every_measurement_names_its_own_command_and_commit(tmp_path: Path) -> N
     extra = {**EXTRA, "dataset": "pets"}
     save_s_cnn(tmp_path / "pets-s-cnn.onnx", name="pets-s-cnn", extra=extra)
     save_collage_cnn(tmp_path / "pets-collage-2x2.onnx", name="pets-collage-2x2", extra=extra)
-    versions = {path.stem: cards.OnnxModel(path).info.version for path in tmp_path.glob("*.onnx")}
+    versions = {path.stem: cards.describe(path).version for path in tmp_path.glob("*.onnx")}
     rows: list[dict[str, Any]] = [{**ROW, "model": name, "version": version} for name, version in versions.items()]
     for row in rows:
         row |= {"command": "measure again", "commit": "abc"} if "collage" in row["model"] else {}
     rows.append({**ROW, "model": "pets-collage-9x9", "version": "of no file here"})
-    content = {"command": "measure", "commit": "012", "machine": {"cores": 2, "cpu": "some"}, "rows": rows}
+    content = {"command": "measure", "commit": "012", "machine": {"cpu": "some", "cores": 2}, "rows": rows}
     (tmp_path / "figures.json").write_text(json.dumps(content))
     text = cards.write(tmp_path, tmp_path / "figures.json").read_text()
     assert text.endswith(
         "## Measurements\n\n"
-        "- `measure` at commit 012: pets-s-cnn.\n"
-        "- `measure again` at commit abc: pets-collage-2x2.\n"
+        "- `measure` at commit 012, on some, 2 cores: pets-s-cnn.\n"
+        "- `measure again` at commit abc, on some, 2 cores: pets-collage-2x2.\n"
     )
-    assert "(2 cores of some)" in text
+    assert "- Accuracy: 50.00 % ± 30.99 top-1 on 10 test images (95 % interval over images), " in text
 
 
 def test_the_shipped_cards_are_those_of_the_shipped_files(tmp_path: Path) -> None:
-    for path in ZOO.glob("*.onnx"):
+    for path in ZOO.glob("*.onnx*"):  # sidecars as well
         (tmp_path / path.name).symlink_to(path)
     figures = ZOO.parent.parent / "docs/results/evaluate.json"
     assert cards.write(tmp_path, figures).read_text() == (ZOO / "README.md").read_text()

@@ -37,3 +37,8 @@ def test_a_checkpoint_rebuilds_its_model_alone(tmp_path: Path, architecture: str
     assert not rebuilt.training
     with torch.inference_mode():
         torch.testing.assert_close(rebuilt(images), model.eval()(images), rtol=0, atol=0)
+
+
+def test_labels_that_an_older_file_tells_by_numbers_are_words() -> None:
+    spec = ModelSpec("resnet32", "imagenette-224", ("n01440764", "zebra"), 32, 1, (0.5,) * 3, (0.25,) * 3)
+    assert spec.labels == ("tench", "zebra")

@@ -15,6 +15,7 @@ from models.data import (
     FASHION_MNIST_LABELS,
     Dataset,
     Split,
+    _cut,
     digest,
     find,
     load,
@@ -68,6 +69,17 @@ def test_folders_are_read_as_a_server_would(tmp_path: Path, held_out: str) -> No
         for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
             np.testing.assert_array_equal(image, decode((path / name).read_bytes(), 16))
             assert name.startswith(f"{held_out if part == 'test' else 'train'}/{data.labels[label]}/")
+
+
+def test_imagenettes_folders_are_told_in_words(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name, value in (("n03425413", 10), ("n03888257", 200), ("zebra", 90)):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / part / name / "a.png")
+    found = load(tmp_path, 8)
+    assert found.labels == ("gas pump", "parachute", "zebra")
+    assert found.test.images[:, 0, 0, 0].tolist() == [10, 200, 90]
+    assert found.test.ids[0] == "val/n03425413/a.png"
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
@@ -224,4 +236,19 @@ def test_placements_show_every_image_once_and_fill_up_the_last_group() -> None:
     order = np.concatenate(groups)
     assert sorted(order[:20]) == list(range(20))
     np.testing.assert_array_equal(order, np.concatenate(list(placements(split, 9, seed=1))))
-    assert (order != np.concatenate(list(placements(split, 9, seed=2)))).any()
+    other = np.concatenate(list(placements(split, 9, seed=2)))
+    assert order[:20].tolist() != other[:20].tolist() != list(range(20))
+
+
+def test_validation_images_are_random_and_bounded_and_of_the_served_size(tmp_path: Path) -> None:
+    path = write_folders(tmp_path / "pets", {"train": 40, "test": 2})
+    ids = [f"{name}/{number:03d}.jpg" for name in ("cat", "dog") for number in range(40)]
+    data = load(path, 16, train_size=24)
+    chosen = [ids.index(name.removeprefix("train/")) for name in data.validation.ids]
+    assert len(chosen) == 8
+    assert chosen == sorted(chosen)
+    assert max(chosen) - min(chosen) > 40, "of all classes"
+    assert (data.train.images.shape[1], data.validation.images.shape[1], data.test.images.shape[1]) == (24, 16, 16)
+    many = Split(np.zeros((60_000, 1, 1, 3), np.uint8), np.zeros(60_000, np.int64), ("",) * 60_000)
+    rest, part = _cut(many, 1, seed=0)
+    assert (len(rest), len(part)) == (55_000, 5_000)

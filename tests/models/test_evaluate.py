@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from collage.figures import write_figures
 from collage.model_info import CodeInfo, ModelKind
 from models.data import load
 from models.evaluate import differences, list_images, main
@@ -64,7 +65,8 @@ def run(data: Path, *models: Path, extra: tuple[str, ...] = ()) -> tuple[dict[st
 
 def test_rows(data: Path, zoo: Path) -> None:
     figures, records = run(data.parent, zoo, extra=("--seeds", "2"))
-    assert {"command", "machine", "commit", "rows"} == figures.keys()
+    assert figures.keys() == {"rows"}
+    assert all(row["command"] and row["commit"] and row["machine"] for row in figures["rows"])
     *_, code = figures["rows"]
     rows = {row["role"]: row for row in figures["rows"]}
     assert list(rows) == [
@@ -80,6 +82,7 @@ def test_rows(data: Path, zoo: Path) -> None:
             assert (row["size_bytes"], row["version"]) == (file.stat().st_size, OnnxModel(file).info.version)
             assert row["latency_s"] > 0
             assert row["latency_ratio"] == row["latency_s"] / one["latency_s"]
+    assert {row["split"] for row in rows.values()} == {"test"}
     for row in (one, rows["s-cnn-small"], rival):
         assert (row["answers"], row["top1"], row["empty_share"]) == (27, pytest.approx(23 / 27), None)
         assert row["nine_to_collage"] == row["nine_s"] / threes["latency_s"]
@@ -134,14 +137,16 @@ def test_records_and_images(data: Path, zoo: Path) -> None:
 
 def test_tables_and_pictures(data: Path, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     curve, pictures = zoo.parent / "curve.json", zoo.parent / "pictures"
-    curve.write_text(json.dumps([{"collages": 1000, "validation": 0.8}, {"collages": 0, "validation": 0.9}]))
+    write_figures(
+        "curve", [{"collages": 1000, "validation": 0.8}, {"collages": 0, "validation": 0.9}], None, curve.parent
+    )
     run(data, zoo, extra=("--seeds", "2", "--learning-curve", str(curve), "--pictures", str(pictures)))
     fig6, alone, nine = capsys.readouterr().out.split("## ")[1:]
     assert [line.split("|")[1].strip() for line in fig6.splitlines() if "colours-" in line] == [
         f"colours-{role}" for role in ("s-cnn", "s-cnn-small", "collage-2x2", "collage-3x3", "collage-3x3-paper")
     ]
-    assert "85.19" in fig6
-    assert "77.78" in fig6
+    assert "| 27 | 85.19 | 13.40 |" in fig6, "the interval is that of 27 images"
+    assert "| 27 | 77.78 | 15.68 | 0.00 |" in fig6, "two placements do not shrink it"
     assert "9 images of 224 px into 416 px" in alone
     assert "rival" not in alone
     assert "colours-rival-lowres | 1 | 4 |" in nine
@@ -202,6 +207,9 @@ def test_models_are_found_by_data_set_and_role(data: Path, zoo: Path, capsys: py
 def test_models_that_do_not_fit_are_refused(data: Path, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_s_cnn(zoo / "colours-s-cnn.onnx", extra={"dataset": "colours"}, name="other")
     with pytest.raises(SystemExit, match=r"other knows other classes than colours: red, green, blue"):
+        run(data, zoo)
+    save_s_cnn(zoo / "colours-s-cnn.onnx", labels=LABELS[::-1], extra={"dataset": "colours"}, name="turned")
+    with pytest.raises(SystemExit, match="turned knows other classes than colours: 2-blue, 1-green, 0-red"):
         run(data, zoo)
     (zoo / "colours-s-cnn.onnx").unlink()
     with pytest.raises(SystemExit, match="nothing to evaluate"):

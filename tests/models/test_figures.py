@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
+from collage.figures import Row
 from models import calibrate, evaluate
 from models.data import Dataset, Split, load
 from models.evaluate import accuracy, completed, timed
@@ -210,20 +210,11 @@ def test_encoding_and_decoding_are_timed_on_whole_groups(world: World) -> None:
 
 
 def test_rows_of_other_models_are_kept_with_what_made_them() -> None:
-    earlier: dict[str, Any] = {
-        "command": "measure",
-        "commit": "old",
-        "rows": [
-            {"dataset": "pets", "model": "pets-s-cnn", "top1": 0.5},
-            {"dataset": "pets", "model": "pets-collage-2x2", "top1": 0.25},
-            {"dataset": "birds", "model": "birds-s-cnn", "top1": 0.75, "command": "other", "commit": "older"},
-        ],
-    }
-    new, *kept = completed([{"dataset": "pets", "model": "pets-s-cnn", "top1": 0.625}], earlier)
-    assert (new["model"], new["top1"]) == ("pets-s-cnn", 0.625)
-    assert new["command"] not in (None, "measure")
-    assert new["commit"]
-    assert kept == [
-        {"dataset": "pets", "model": "pets-collage-2x2", "top1": 0.25, "command": "measure", "commit": "old"},
-        {"dataset": "birds", "model": "birds-s-cnn", "top1": 0.75, "command": "other", "commit": "older"},
+    old = {"command": "measure", "commit": "old", "machine": "Abacus"}
+    earlier: list[Row] = [
+        {"dataset": "pets", "model": "pets-s-cnn", "top1": 0.5, **old},
+        {"dataset": "pets", "model": "pets-collage-2x2", "top1": 0.25, **old},
+        {"dataset": "birds", "model": "birds-s-cnn", "top1": 0.75, **old, "command": "other"},
     ]
+    measured: Row = {"dataset": "pets", "model": "pets-s-cnn", "top1": 0.625}
+    assert completed([measured], earlier) == [measured, *earlier[1:]]

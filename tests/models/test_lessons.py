@@ -28,6 +28,9 @@ def test_a_teacher_is_part_of_the_target(data: Dataset) -> None:
     targets = taught.targets(np.array([5, 6]), np.array([False, True])).numpy()
     expected = 0.75 * np.eye(10)[data.train.labels[[5, 6]]] + 0.25 * np.eye(10)[[3, 4]]
     np.testing.assert_allclose(targets, expected, atol=1e-6)
+    smooth = Trainer(spec, data, Recipe(batch=24, smoothing=0.2), "cpu", "fp32").lessons
+    targets = smooth.targets(np.array([5, 6]), np.array([False, True])).numpy()
+    np.testing.assert_allclose(targets, 0.8 * np.eye(10)[data.train.labels[[5, 6]]] + 0.02, atol=1e-6)
 
 
 def test_live_teachers_are_asked_about_what_is_seen(data: Dataset) -> None:
@@ -56,11 +59,16 @@ def test_live_teachers_must_be_able_to_look(data: Dataset, changes: dict[str, in
 
 def test_a_teachers_answers_are_kept_until_it_learns_more(tmp_path: Path, folder: Path, data: Dataset) -> None:
     source = trainer(data, "resnet32")
+    source.run_epoch()
     source.save(tmp_path / "teacher.pt")
     kept = tmp_path / "kept.npy"
     answers = teach(tmp_path / "teacher.pt", folder, "cpu", data, kept)
     assert answers.shape == (2, len(data.train), 10)
     np.testing.assert_allclose(answers.sum(-1), 1, rtol=1e-3)
+    images = torch.from_numpy(data.train.images)
+    for given, shown in zip(answers, (images, images.flip(2)), strict=True):
+        wanted = source.spec.ask(source.model.eval(), shown, bfloat16=False).softmax(-1)
+        np.testing.assert_allclose(given, wanted.numpy(), atol=1e-5)
     np.save(kept, answers + 1)
     np.testing.assert_array_equal(
         teach(tmp_path / "teacher.pt", folder, "cpu", data, kept), answers + 1

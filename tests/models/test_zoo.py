@@ -161,3 +161,11 @@ def test_a_folder_without_images_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "pets" / "train" / "cat").mkdir(parents=True)
     with pytest.raises(SystemExit, match="holds no images"):
         zoo.family_of("pets", tmp_path / "pets")
+
+
+def test_the_shipped_models_of_imagenette_answer_in_words() -> None:
+    files = sorted(zoo.ZOO.glob("imagenette-224-*.onnx"))
+    assert len(files) >= 5
+    for file in files:
+        labels = OnnxModel(file).info.labels
+        assert (labels[0], labels[7], labels[9]) == ("tench", "gas pump", "parachute")

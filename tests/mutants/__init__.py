@@ -5,18 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.mutants import codes, coding, deciding, policy, shell
+from tests.mutants import (
+    codes,
+    coding,
+    deciding,
+    entering,
+    judging,
+    learning,
+    measuring,
+    policy,
+    serving,
+    shell,
+    wire,
+    working,
+)
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "mutants.md"
 NOTHING = "nothing"
-EVERY: list[Mutant] = [*policy.MUTANTS, *deciding.MUTANTS, *codes.MUTANTS, *coding.MUTANTS, *shell.MUTANTS]
+EVERY: list[Mutant] = [
+    *policy.MUTANTS,
+    *deciding.MUTANTS,
+    *codes.MUTANTS,
+    *coding.MUTANTS,
+    *shell.MUTANTS,
+    *judging.MUTANTS,
+    *learning.MUTANTS,
+    *measuring.MUTANTS,
+    *wire.MUTANTS,
+    *serving.MUTANTS,
+    *working.MUTANTS,
+    *entering.MUTANTS,
+]
 
 _HEAD = """# Mutants
 
 Each line is one wrong version of a file, and the first test that fails with it. Made by `make mutants`, which runs
-the tests of that file in a process whose functions are the wrong ones. {count}
+the tests of that file in a copy of the project that has the wrong version. A test that hangs with a mutant, and passes
+without it, has caught it as well: by the time limit. {count}
+
+The mutants are written by hand: each breaks a promise that somebody relies on. Kept libraries generate theirs, and take
+none that is written. mutmut 3 changes functions only, in forks of a process that has run the tests, where async tests
+hang. cosmic-ray starts the whole command for each. mutatest changes operators only, and has no releases any more.
 
 """
 

@@ -1,13 +1,14 @@
 """Try wrong versions of the code, and say which test notices each: ``make mutants``, or ``python -m tests.mutants``.
 
-Every mutant replaces one passage of a function, in a process where the tests of that file run until one fails. Writes
-``docs/mutants.md``, again after every mutant. The exit code is 1 if one survives.
+Every mutant replaces one passage of a file, in a copy of the project where the tests of that file run until one fails.
+Writes ``docs/mutants.md``, again after every mutant. The exit code is 1 if one survives.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from tests.mutants import DOCUMENT, EVERY, NOTHING, ROOT, read, write
@@ -40,6 +41,7 @@ def main() -> int:
         write({**read(), mutant.what: test or NOTHING})
 
     runner = Runner(ROOT, asked, found, options.jobs, told)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the processes of the runner
     if asked:
         runner.run()
     for error in runner.errors:

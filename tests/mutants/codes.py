@@ -44,7 +44,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if not lost or len(lost) > len(used):",
                 "if not lost or not used:",
             ),
-            ("linear: places without a member decoded", " if place in filled}", "}"),
+            ("linear: places without a member decoded", "if place in filled and", "if"),
             ("linear: means rounded down", "np.rint(total, out=total)", "np.floor(total, out=total)"),
             (
                 "linear: means rounded where they exceed a byte",

@@ -188,6 +188,12 @@ _MADE: list[tuple[str, ...]] = [
         "source = run.code.source",
         'source = run.code.source.__class__("s_cnn")',
     ),
+    ("a code that cannot decode raises", 'logger.exception("a group could not be decoded")', "raise"),
+    (
+        "a code that cannot encode raises",
+        'logger.exception("a group could not be encoded")\n                self._give_up(group, run)',
+        "raise",
+    ),
     (
         "queue and inference time swapped: of redundant runs",
         "run.queue_s, run.inference_s = outcome.queue_s, outcome.inference_s",

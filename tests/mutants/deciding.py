@@ -117,6 +117,13 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if each.outstanding",
             ),
             ("stopped runs keep their worker", "self.running -= 1", ""),
+            (
+                "a request counts as its own sibling",
+                "flight.live.values() if id != request.id)",
+                "flight.live.values())",
+            ),
+            ("stopped redundant runs are awaited", " if flight.running else []", ""),
+            ("cancelled redundant runs do not count as late", "self._late.cut_off(seconds)", "pass"),
         ],
     ),
     (

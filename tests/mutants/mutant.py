@@ -12,6 +12,17 @@ _POLICY = [
     *(f"{_FRONTEND}policy_{part}.py" for part in _PARTS),
 ]
 _DISPATCH = [f"{_FRONTEND}dispatch{part}.py" for part in ("", "_limits", "_meanwhile")]
+_BENCH, _BENCH_OFFER = "tests/bench/test_", "tests/bench/offer/test_"
+_SIMULATOR = "tests/bench/simulator/test_"
+_WORKER = "tests/worker/test_"
+_INFERENCE = [
+    "tests/test_inference_service.py",
+    "tests/test_inference.py",
+    "tests/worker/test_inference.py",
+    f"{_FRONTEND}inference.py",
+]
+_MODELS = "tests/models/test_"
+_TRAINING = [f"{_MODELS}{name}.py" for name in ("loop", "train", "lessons", "tasks")]
 _CODING = [f"{_FRONTEND}{name}.py" for name in ("coding", "coding_limits", "new_code")]
 TESTS = {
     "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY],
@@ -22,6 +33,15 @@ TESTS = {
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/": _POLICY,
     "frontend/coding.py": [*_CODING, *_DISPATCH],
+    "frontend/server.py": [f"{_FRONTEND}server.py"],
+    "frontend/inference.py": [f"{_FRONTEND}inference.py"],
+    "frontend/timers.py": [f"{_FRONTEND}timers.py"],
+    "frontend/metrics.py": ["tests/test_metrics.py", f"{_FRONTEND}recorder.py", f"{_FRONTEND}server.py"],
+    "frontend/config.py": [f"{_FRONTEND}{name}.py" for name in ("config", "process")],
+    "frontend/__main__.py": [f"{_FRONTEND}{name}.py" for name in ("config", "server", "process")],
+    "frontend/workers/streams.py": [f"{_FRONTEND}{name}.py" for name in ("streams", "workers")],
+    "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
+    "frontend/workers/": [f"{_FRONTEND}{name}.py" for name in ("workers", "discovery", "streams", "dispatch_limits")],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
@@ -29,6 +49,54 @@ TESTS = {
     "encoder/collage.py": ["tests/encoder/test_collage.py"],
     "encoder/tasks.py": ["tests/encoder/test_tasks.py"],
     "encoder/codes.py": ["tests/encoder/test_codes.py"],
+    "encoder/grid.py": ["tests/encoder/test_grid.py", "tests/encoder/test_collage.py"],
+    "proto/collage/tensors.py": ["tests/test_tensors.py"],
+    "proto/collage/specs.py": ["tests/test_model_info.py", "tests/test_linear.py"],
+    "proto/collage/model_info.py": ["tests/test_model_info.py", "tests/test_linear.py"],
+    "proto/collage/errors.py": ["tests/test_serving.py", f"{_FRONTEND}server.py"],
+    "proto/collage/channels.py": ["tests/test_channel_options.py"],
+    "proto/collage/health.py": ["tests/test_serving.py"],
+    "proto/collage/security.py": ["tests/test_security.py"],
+    "proto/collage/serving.py": [
+        "tests/test_serving.py",
+        "tests/test_security.py",
+        f"{_WORKER}lifecycle.py",
+        f"{_WORKER}streams.py",
+    ],
+    "proto/collage/answers.py": ["tests/test_client.py", "tests/test_sync_client.py", "tests/test_cli.py"],
+    "proto/collage/client.py": ["tests/test_client.py"],
+    "proto/collage/sync.py": ["tests/test_sync_client.py"],
+    "proto/inference/tensors.py": _INFERENCE,
+    "proto/inference/service.py": _INFERENCE,
+    "worker/engine.py": [f"{_WORKER}{name}.py" for name in ("engine", "server", "streams")],
+    "worker/streams.py": [f"{_WORKER}streams.py"],
+    "worker/slowdown.py": [f"{_WORKER}slowdown.py", f"{_WORKER}engine.py"],
+    "worker/model.py": [f"{_WORKER}model.py", f"{_WORKER}engine.py"],
+    "worker/server.py": [f"{_WORKER}{name}.py" for name in ("server", "lifecycle", "streams", "engine", "inference")],
+    "worker/inference.py": [f"{_WORKER}inference.py"],
+    "bench/measured.py": [f"{_BENCH}measured.py"],
+    "bench/samples.py": [f"{_BENCH}samples.py", f"{_BENCH_OFFER}load.py"],
+    "bench/offer/load.py": [f"{_BENCH_OFFER}load.py"],
+    "bench/offer/workload.py": [f"{_BENCH_OFFER}workload.py", f"{_BENCH_OFFER}latency.py", f"{_SIMULATOR}replay.py"],
+    "bench/simulator/replay.py": [f"{_SIMULATOR}stations.py", f"{_SIMULATOR}replay.py"],
+    "bench/simulator/": [f"{_SIMULATOR}stations.py", f"{_SIMULATOR}simulate.py"],
+    "bench/report/": ["tests/bench/report/test_comparison.py"],
+    "bench/runs/soak.py": ["tests/bench/runs/test_verdicts.py"],
+    "bench/runs/speed.py": ["tests/bench/runs/test_verdicts.py", "tests/bench/runs/test_speed.py"],
+    "models/calibrate.py": [f"{_MODELS}{name}.py" for name in ("calibrate", "figures", "measure")],
+    "models/measure.py": [f"{_MODELS}{name}.py" for name in ("calibrate", "measure", "figures", "evaluate")],
+    "models/evaluate.py": [f"{_MODELS}{name}.py" for name in ("measure", "figures", "evaluate")],
+    "models/tables.py": [f"{_MODELS}measure.py"],
+    "models/data.py": [f"{_MODELS}data.py"],
+    "models/lineage.py": [f"{_MODELS}lineage.py"],
+    "models/lessons.py": [f"{_MODELS}lessons.py"],
+    "models/tasks/": [f"{_MODELS}tasks.py"],
+    "models/trainer.py": _TRAINING,
+    "models/export.py": [f"{_MODELS}export.py"],
+    "models/transfer.py": [f"{_MODELS}transfer.py", f"{_MODELS}restore.py"],
+    "models/augment.py": [f"{_MODELS}augment.py", f"{_MODELS}tasks.py"],
+    "models/optim.py": [f"{_MODELS}optim.py", f"{_MODELS}train.py"],
+    "models/checkpoint.py": [f"{_MODELS}checkpoint.py"],
 }
 """Tests by the file or folder that they are of, quick ones first."""
 

@@ -151,6 +151,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "self._feed(e.Failed(self._loop.time(), job.id, attempt))",
             ),
             ("a full worker told as unavailable", 'full = failure.code == "RESOURCE_EXHAUSTED"', "full = False"),
+            (
+                "preparation time not learnt",
+                "self._admission.prepared(self._loop.time() - admitted_at, before)",
+                "pass",
+            ),
+            ("preparation outlives the caller", "asyncio.timeout_at(latest)", "asyncio.timeout_at(None)"),
             ("calls outlive their request", "max(0.0, job.expires - at), ended)", "60.0, ended)"),
             (
                 "calls run on after closing",

@@ -1,5 +1,6 @@
 """The mutants can be made of the code as it is, and are those of the document; to run them takes minutes."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from tests import mutants
 from tests.mutants import EVERY, ROOT
 from tests.mutants.mutant import Mutant
-from tests.mutants.swap import functions
+from tests.mutants.runner import LIMIT
 
 
 @pytest.mark.parametrize("mutant", EVERY, ids=lambda mutant: mutant.what)
@@ -15,8 +16,7 @@ def test_a_mutant_replaces_one_passage_and_has_tests(mutant: Mutant) -> None:
     assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
     source = (ROOT / mutant.file).read_text()
     changed = source.replace(mutant.old, mutant.new or "pass")
-    assert changed != source
-    assert functions(mutant.file, source, changed), "it is in a function"
+    assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
     before, after = source.split(mutant.old)
     whole = not before.rpartition("\n")[2].strip() and after.startswith("\n")
     assert mutant.new or whole, "only whole lines can be left out"
@@ -35,7 +35,7 @@ def test_the_document_has_every_mutant_and_the_test_that_catches_it() -> None:
     for mutant in EVERY:
         caught = found[mutant.what]
         assert bool(mutant.harmless) == (caught == mutants.NOTHING), mutant.what
-        known = any(f"def {caught}(" in (ROOT / test).read_text() for test in mutant.tests)
+        known = any(f"def {caught.removesuffix(LIMIT)}(" in (ROOT / test).read_text() for test in mutant.tests)
         assert known or mutant.harmless, f"{caught} is no test of {mutant.file}"
 
 

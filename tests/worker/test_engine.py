@@ -92,6 +92,7 @@ async def test_injected_slowness_is_a_lower_bound_of_the_service_time(launch: La
     response = await quick.ask()
     assert 0.2 <= response.inference_s < 0.4
     assert quick.metric("slowdown_seconds_sum") == pytest.approx(0.2)
+    assert quick.metric("inference_seconds_sum") == pytest.approx(response.inference_s)
 
 
 async def test_real_inference_counts_towards_injected_slowness(launch: Launch, tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ async def test_no_more_requests_than_may_queue_are_taken_in(launch: Launch, s_cn
     refused = [error for error in ended if isinstance(error, grpc.aio.AioRpcError)]
     assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert len(refused) == 5  # one runs, two wait
+    assert all("3 requests are here already" in (error.details() or "") for error in refused), "before any is decoded"
+
+
+async def test_a_timeout_of_the_wrong_type_is_refused(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn)
+    request = images(1)
+    request.parameters["timeout"].string_param = "500000"
+    with pytest.raises(grpc.aio.AioRpcError, match="timeout must be a whole number") as caught:
+        await oip_grpc.GRPCInferenceServiceStub(client.channel).ModelInfer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("given", ["gRPC deadline", "parameter"])
@@ -149,3 +159,21 @@ async def test_an_image_with_too_many_pixels_is_refused(launch: Launch, s_cnn: P
     )
     assert "values" in told[0]
     assert "10 x 10 pixels, more than the 99 allowed" in told[1]["message"]
+
+
+@pytest.mark.parametrize("scores", [(np.nan, 0, 0), (0, np.inf, 0), (-np.inf,) * 3])
+async def test_scores_that_make_no_sense_are_no_answer_by_either_protocol(
+    launch: Launch, tmp_path: Path, scores: tuple[float, ...]
+) -> None:
+    client = await launch(onnx_models.save_fragile(tmp_path / "m.onnx", scores=((0, 1, 2), scores)))
+    pixels = solid("blue", 8)
+    pixels[0, 0, 0] = 1
+    shape = oip.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=[1, *pixels.shape])
+    asked = oip.ModelInferRequest(model_name="fragile", inputs=[shape], raw_input_contents=[pixels.tobytes()])
+    for call in (client.ask(pixels), oip_grpc.GRPCInferenceServiceStub(client.channel).ModelInfer(asked)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "makes no sense: a score is no number, or all are minus infinity" in str(caught.value.details())
+    assert (client.count("failed"), client.count("ok")) == (2, 0)
+    await client.ask(solid("blue", 8))

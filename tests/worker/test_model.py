@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from collage.model_files import version
 from collage.model_info import LOCALISATION, CodeInfo, ModelKind, TensorSpec
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
@@ -78,6 +81,34 @@ async def test_a_plain_classifier_is_normalised_as_its_sidecar_says(load: Load, 
     np.testing.assert_allclose(scores, ((IMAGE / 255 - mean) / std).mean((0, 1)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_inference_has_the_threads_that_it_was_given(tmp_path: Path, threads: int) -> None:
+    model = ServedModel(onnx_models.save_s_cnn(tmp_path / "m.onnx"), threads)
+    options = model._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
+    model.close()
+
+
+async def test_a_plain_classifier_sees_rows_as_rows(load: Load, tmp_path: Path) -> None:
+    model = load(onnx_models.save_plain(tmp_path / "plain.onnx", sidecar=SIDECAR))
+    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    np.testing.assert_allclose(model._plain_input(image)[0, 1], image[:, :, 1] / 255, atol=1e-6)
+
+
+async def test_outputs_are_told_by_their_names_whatever_their_order_in_the_graph(load: Load, tmp_path: Path) -> None:
+    path = onnx_models.save_collage_cnn(tmp_path / "collage.onnx")
+    graph = onnx.load(path)
+    turned = list(graph.graph.output)[::-1]
+    del graph.graph.output[:]
+    graph.graph.output.extend(turned)
+    onnx.save(graph, path)
+    model = load(path)
+    await model.warm_up()
+    assert [spec.name for spec in model.info.outputs] == ["boxes", "confidences", "class_probabilities"]
+    outputs = await model.run(solid("red", 8))
+    assert [output.shape for output in outputs] == [(4, 4), (4,), (4, 3)]
+
+
 async def test_probabilities_become_scores_by_their_logarithm(load: Load, tmp_path: Path) -> None:
     sidecar = {**SIDECAR, "extra": {"scores": "probabilities"}}
     model = load(onnx_models.save_plain(tmp_path / "m.onnx", softmax=True, sidecar=sidecar))
@@ -87,10 +118,67 @@ async def test_probabilities_become_scores_by_their_logarithm(load: Load, tmp_pa
     np.testing.assert_allclose(np.exp(scores), np.exp(logits) / np.exp(logits).sum(), rtol=1e-5)
 
 
-async def test_metadata_wins_over_a_sidecar(load: Load, tmp_path: Path) -> None:
-    file = onnx_models.save_s_cnn(tmp_path / "m.onnx")
-    (tmp_path / "m.onnx.json").write_text("not even JSON")
-    assert load(file).info.name == "colours"
+async def test_a_sidecar_corrects_what_the_metadata_say(load: Load, tmp_path: Path) -> None:
+    file = onnx_models.save_s_cnn(tmp_path / "m.onnx", extra={"dataset": "colours", "seed": 3})
+    beside = tmp_path / "m.onnx.json"
+    beside.write_text('\ufeff{"labels": ["rouge", "vert", "bleu"], "extra": {"seed": 4}}', "utf-8")
+    info = load(file).info
+    assert (info.name, info.labels, info.extra) == (
+        "colours",
+        ("rouge", "vert", "bleu"),
+        {"dataset": "colours", "seed": 4},
+    )
+    for text, told in (
+        ("not even JSON", "Expecting value"),
+        ("[]", "name, kind, labels, size"),
+        ('{"size": 9}', "has inputs"),
+    ):
+        beside.write_text(text)
+        with pytest.raises(ModelError, match=told):
+            load(file)
+
+
+def external(folder: Path, value: float, location: str = "m.onnx.data") -> Path:
+    """A plain classifier whose scores are scaled by data in a file beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = onnx_models.save_plain(folder / "m.onnx", sidecar=SIDECAR)
+    model = onnx.load(file)
+    model.graph.node[-1].output[0] = "unscaled"
+    model.graph.node.append(helper.make_node("Mul", ["unscaled", "scale"], ["y"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full(300, value, np.float32)[:3].copy(), "scale"))
+    (folder / location).unlink(missing_ok=True)
+    onnx.save(model, file, save_as_external_data=True, location=location, size_threshold=0)
+    return file
+
+
+@pytest.mark.parametrize("location", ["m.onnx.data", "weights.bin", "w" * 200])
+async def test_the_version_covers_what_is_beside_the_file(load: Load, tmp_path: Path, location: str) -> None:
+    one, other = (external(tmp_path / name, value, location) for name, value in (("a", 1.0), ("b", 2.0)))
+    assert one.read_bytes() == other.read_bytes()
+    versions = [load(file).info.version for file in (one, other, one)]
+    assert versions[0] == versions[2] != versions[1]
+    assert versions[0] != hashlib.sha256(one.read_bytes()).hexdigest()[:12]
+    beside = tmp_path / "a" / "m.onnx.json"
+    beside.write_text(json.dumps({**SIDECAR, "extra": {"mean": [0.5, 0.5, 0.5]}}))
+    assert load(one).info.version not in versions
+    (tmp_path / "a" / "readme.txt").write_text("no part of the model")
+    (tmp_path / "c").mkdir()
+    moved = [path.rename(tmp_path / "c" / path.name) for path in (one, beside, one.parent / location)]
+    assert re.fullmatch("[0-9a-f]{12}", load(moved[0]).info.version)
+
+
+async def test_a_file_that_is_alone_has_the_version_of_its_content(load: Load, tmp_path: Path) -> None:
+    file = onnx_models.save_s_cnn(tmp_path / "m.onnx", name=b"\n\x08location\x12\x06m.json".hex())
+    assert load(file).info.version == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b"\x05", b"\xff", b"\xff\x01" + b"x" * 255, b"\x01\x00", b"\x02\xff\xff", b"\x02.."]
+)
+def test_bytes_that_only_look_like_the_name_of_a_file_do_no_harm(tmp_path: Path, tail: bytes) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"\n\x08location\x12" + tail)
+    assert version(file) == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 async def test_cancelling_stops_the_session(load: Load, endless: Path) -> None:
@@ -241,6 +329,30 @@ async def test_a_model_that_fails_is_refused_by_the_warm_up(load: Load, tmp_path
         ({**SIDECAR, "extra": {"mean": [0.5]}}, "lists of three numbers"),
         ({**SIDECAR, "extra": {"mean": "grey"}}, "lists of three numbers"),
         ({**SIDECAR, "extra": {"std": [1, 0, 1]}}, "extra.std positive"),
+        ({**SIDECAR, "extra": {"std": [1, 1e-320, 1]}}, "extra.std positive"),
+        ({**SIDECAR, "extra": {"std": [1, 1e300, 1]}}, "extra.std positive"),
+        ({**SIDECAR, "extra": {"std": [1, math.nan, 1]}}, "extra.std positive"),
+        ({**SIDECAR, "extra": {"mean": [1, math.nan, 1]}}, "must be finite"),
+        ({**SIDECAR, "extra": {"mean": [1, 1e39, 1]}}, "must be finite"),
+        ({**SIDECAR, "extra": {"mean": [10**400, 0, 0]}}, "lists of three numbers"),
+        ({**SIDECAR, "extra": {"mean": {"r": 0}}}, "lists of three numbers"),
+        ({**SIDECAR, "extra": {"mean": [[1], 2, 3]}}, "lists of three numbers"),
+        ({**SIDECAR, "extra": {"scores": "x" * 5000}}, "xxx..."),
+        ({**SIDECAR, "size": 2**32}, "size must be"),
+        ({**SIDECAR, "labels": ["a", "b", "\ud800"]}, "half a surrogate"),
+        ({**SIDECAR, "labels": ["a", "b", "c" * 1025]}, "of at most 1024 characters"),
+        ({**SIDECAR, "labels": ["a", "b", ["c"]]}, "labels must be"),
+        ({**SIDECAR, "labels": {"a": 1}}, "labels must be"),
+        ({**SIDECAR, "name": "\ud800"}, "name must be"),
+        ({**SIDECAR, "kind": {}}, "kind must be"),
+        ({**SIDECAR, "task": {}}, "task must be"),
+        ({**SIDECAR, "extra": [[]]}, "extra must be"),
+        ({**SIDECAR, "accept_threshold": math.nan}, "accept_threshold must be"),
+        ({**SIDECAR, "accept_threshold": [1]}, "accept_threshold must be"),
+        ({**SIDECAR, "detection_threshold": math.nan}, "detection_threshold must be"),
+        ({**SIDECAR, "k": 2**32}, "k must be"),
+        ({**SIDECAR, "code": {"name": "linear", "members": 2**32}}, "the code's members must be"),
+        ({**SIDECAR, "code": {"name": "linear", "members": 2, "weights": [[], []]}}, "a weight of the code must be"),
         ({**SIDECAR, "extra": {"scores": "odds"}}, "logits or probabilities"),
     ],
 )
@@ -250,6 +362,25 @@ def test_an_unusable_sidecar_is_refused(tmp_path: Path, sidecar: dict[str, Any] 
     assert told in str(caught.value)
     assert str(tmp_path / "m.onnx") in str(caught.value)
     assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"extra": ' * 50_000, "nested too deeply"),
+        (b"\xff\xfe", "can't decode"),
+        (b'{"size": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+        (b"", "Expecting value"),
+        (b"null", "name, kind, labels, size"),
+    ],
+)
+def test_a_sidecar_that_is_no_description_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    file = onnx_models.save_plain(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx.json").write_bytes(content)
+    with pytest.raises(ModelError, match=told):
+        ServedModel(file)
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

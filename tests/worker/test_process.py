@@ -122,3 +122,31 @@ async def test_a_taken_port_is_named(s_cnn: Path) -> None:
     assert running.returncode == 2
     assert f"cannot listen on 127.0.0.1:{taken} for metrics" in errors.decode()
     assert "Traceback" not in errors.decode()
+
+
+async def test_a_worker_whose_log_nobody_reads_answers_and_ends(s_cnn: Path) -> None:
+    ours, theirs = os.pipe()
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker", *FREE_PORTS, "--model", str(s_cnn), "--log-level", "DEBUG"),
+        stdout=subprocess.PIPE, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        port = await ports(running)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port['port']}") as channel, asyncio.timeout(BOUND_S * 3):
+            stub = model_pb2_grpc.ModelServiceStub(channel)
+            for _ in range(3000):  # each is logged; a pipe has room for 400 of them, and 1,024 may wait
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.Run(model_pb2.RunRequest(request_id=100 * "r"), timeout=BOUND_S)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert (await metrics(port["metrics_port"]))["collage_log_lines_dropped_total"] > 1000
+            request = model_pb2.RunRequest(input=to_tensor(onnx_models.solid("red", 8)))
+            assert (await stub.Run(request, timeout=BOUND_S)).outputs
+        running.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(BOUND_S):
+            assert await running.wait() == 0
+    finally:
+        os.close(ours)
+        if running.returncode is None:
+            running.kill()
+            await running.wait()

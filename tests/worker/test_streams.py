@@ -20,6 +20,7 @@ from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
 from tests.worker.conftest import BOUND_S, Launch, WorkerClient, until
+from worker.streams import UNREAD, CallServer
 
 LONG = "fixed:600"
 Response = model_pb2.RunStreamResponse
@@ -252,3 +253,42 @@ async def test_a_drain_cuts_off_what_outlasts_it(launch: Launch, endless: Path) 
             await stream.answer()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert client.count("cancelled") == 1
+
+
+class Unread:
+    """The context of a caller that takes no answer until it is released."""
+
+    def __init__(self) -> None:
+        self.released = asyncio.Event()
+        self.written = 0
+
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        """Nobody looks at it."""
+
+    async def write(self, answer: Response) -> None:
+        await self.released.wait()
+        self.written += 1
+
+
+async def test_a_caller_that_reads_nothing_is_read_no_further() -> None:
+    taken = 0
+
+    async def calls() -> AsyncIterator[model_pb2.RunStreamRequest]:
+        nonlocal taken
+        while taken < 3 * UNREAD:
+            taken += 1
+            yield model_pb2.RunStreamRequest(call_id=taken)  # no action: answered at once with an error
+            await asyncio.sleep(0)
+
+    async def run(request: model_pb2.RunRequest, timeout_s: float | None) -> model_pb2.RunResponse:
+        raise AssertionError("there is nothing to run")
+
+    context = Unread()
+    serving = asyncio.create_task(CallServer(run, asyncio.Event()).serve(calls(), context))
+    for _ in range(4 * UNREAD):
+        await asyncio.sleep(0)
+    assert UNREAD <= 1024
+    assert UNREAD < taken <= UNREAD + 3
+    context.released.set()
+    await serving
+    assert taken == context.written == 3 * UNREAD

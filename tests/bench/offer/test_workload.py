@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.offer.workload import REGIMES, Regime, poisson, read_numbers
+from bench.offer.workload import REGIMES, Regime, load_of, poisson, read_arrivals, read_numbers
 from worker.slowdown import Slowdown
 
 
@@ -74,6 +74,18 @@ def test_latencies_are_read_from_a_column(tmp_path: Path) -> None:
     assert read_numbers(file).tolist() == [0.5, 1.5]
     file.write_text("name,seconds\na,0.5\n")
     assert read_numbers(file).tolist() == [0.5]
+
+
+def test_arrivals_count_from_the_first_and_must_rise(tmp_path: Path) -> None:
+    file = tmp_path / "arrivals.csv"
+    file.write_text("at\n5000\n5250\n6000\n")
+    arrivals = read_arrivals(file, 0.001)
+    assert arrivals.tolist() == [0.0, 0.25, 1.0]
+    assert load_of(arrivals, 6.0) == 0.5
+    for text in ("1\n3\n2\n", "1\n1\n"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="do not rise"):
+            read_arrivals(file)
 
 
 @pytest.mark.parametrize(

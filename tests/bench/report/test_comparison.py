@@ -11,8 +11,18 @@ import pytest
 from PIL import Image
 
 from bench.report import pictures
-from bench.report.comparison import main
-from bench.report.findings import DENSITY, FoundRow, Usage, below, best_rival, count_usage, ratio, read
+from bench.report.comparison import Report, main
+from bench.report.findings import (
+    DENSITY,
+    FoundRow,
+    Usage,
+    _usage_of_groups,
+    below,
+    best_rival,
+    count_usage,
+    ratio,
+    read,
+)
 from bench.simulator import sweep
 from bench.simulator.replay import COMPARED
 
@@ -104,6 +114,7 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
         assert f"({out.name}/{name}.png)" in text
         assert len(np.unique(np.asarray(Image.open(out / f"{name}.png")))) > 20
     assert "|  | paper, 9 + 1 | collage, 9 + 1, real | paper, 16 + 1 | collage, 16 + 1, sim |" in text
+    assert "| groups | 8310 | 6 | 4680 | 50 |" in text, "of all seeds together"
     assert "| of these all coded answers right | 1119 | 0 | 563 | 5 |" in text
     assert "| accuracy of coded answers one by one | 87.4 % | 50.0 % | 81.7 % | 50.0 % |" in text
     assert "9 + 1: p50 140.0 ms, p99 700.0 ms" in text  # the calibration
@@ -114,6 +125,31 @@ def test_the_report_has_every_section_with_its_origin(experiment: Path, simulate
         "| 9 + 1 | sim | 30% | 600 ± 0 | 10.0 ± 0.0 | 1.0 ± 0.0 | 700 ± 0 | 10.0 ± 0.0 | 1.0 ± 0.0 | hedge | - |"
         in text
     )
+
+
+def test_the_report_is_written_again_without_its_records(experiment: Path, simulated: Path, tmp_path: Path) -> None:
+    out = tmp_path / "docs" / "full"
+    assert main([str(experiment), str(simulated), "--out", str(out)]) == 0
+    text = (tmp_path / "docs" / "full.md").read_text()
+    drawn = {file: file.stat().st_mtime_ns for file in out.iterdir()}
+    rows, runs = read([experiment, simulated, tmp_path / "docs" / "full-usage.json"], [])
+    assert runs == []
+    assert Report(rows, [], out, drawn=False).text() + "\n" == text
+    assert {file: file.stat().st_mtime_ns for file in out.iterdir()} == drawn
+    (used,) = (row for row in rows if row.get("answers_right") == 1 and row["policy"] == "collage" and row["seed"] == 2)
+    assert {key: used[key] for key in ("groups", "slow", "available", "right", "answers")} == {
+        "groups": 2, "slow": 1, "available": 1, "right": 0, "answers": 2,
+    }  # fmt: skip
+    assert (used["command"], used["commit"], used["machine"]) == ("make full", "0123456789", "Abacus, 2 cores")
+
+
+def test_rows_keep_their_own_origin_within_one_file(tmp_path: Path) -> None:
+    rows = [row("none", 0), row("none", 1, command="make again", commit="fedcba9876", machine="Slide rule, 1 core")]
+    found, _ = read([write(tmp_path / "full.json", rows, [])], [])
+    assert [entry["made"] for entry in found] == [
+        "`make full` on Abacus, 2 cores, commit 0123456",
+        "`make again` on Slide rule, 1 core, commit fedcba9",
+    ]
 
 
 def test_sections_without_data_are_left_out_and_told(experiment: Path, tmp_path: Path) -> None:
@@ -153,6 +189,12 @@ def test_usage_counts_groups_and_answers() -> None:
     )
     rights = np.array([False, True, True, False, True, False, True, False, False, True])
     assert count_usage(sources, rights) == Usage(groups=5, slow=4, available=3, right=2, answers=4, answers_right=3)
+
+
+def test_a_group_is_right_if_all_its_coded_answers_are() -> None:
+    slow, coded, right = np.array([True, True, False]), np.array([2, 2, 0]), np.array([1, 2, 0])
+    counted = Usage(groups=3, slow=2, available=2, right=1, answers=4, answers_right=3)
+    assert _usage_of_groups(slow, coded, right) == counted
 
 
 def test_a_ratio_is_of_means_with_a_paired_interval() -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench.measured import Records
 from bench.runs import demo
+from collage.figures import MADE, read_figures
 from tests.bench.test_measured import RECORDS
 from tests.bench.tiny import cluster, samples
 
@@ -29,7 +30,8 @@ async def test_the_demo_compares_three_policies(tmp_path: Path) -> None:
         out=tmp_path / "out",
         console=console,
     )
-    assert json.loads((tmp_path / "out/demo.json").read_text())["rows"] == rows
+    written = read_figures(tmp_path / "out/demo.json")
+    assert [{key: value for key, value in row.items() if key not in MADE} for row in written] == rows
     none, replicate, collage = rows
     assert [row["policy"] for row in rows] == ["none", "replicate", "collage"]
     assert all((row["requests"], row["groups"], row["failed"], row["accuracy"]) == (80, 20, 0, 1.0) for row in rows)

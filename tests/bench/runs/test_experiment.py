@@ -19,6 +19,7 @@ from bench.offer import LATENCY_TABLE, REGIMES, Regime, TypicalModels, read_arri
 from bench.runs import experiment
 from bench.runs.experiment import calibrate, collect, compare, main
 from bench.runs.trial import Case, Overhead, Trial, cases
+from collage.figures import MADE
 from tests.bench.columns import COLUMNS
 
 FAST = 0.02  # time scale
@@ -100,7 +101,7 @@ async def test_a_comparison_keeps_every_run_and_goes_on_where_it_was(tmp_path: P
     for case in chosen:
         content = json.loads((runs / f"{trial.name(case)}.json").read_text())
         real, simulated = content["rows"]
-        assert [list(row) for row in (real, simulated)] == [[*COLUMNS, *case.varied]] * 2
+        assert [list(row) for row in (real, simulated)] == [[*COLUMNS, *case.varied, *MADE]] * 2
         assert (real["source"], simulated["source"]) == ("real", "sim")
         assert all(real[key] == simulated[key] for key in COLUMNS[1:9])
         assert (real["groups"], real["n"], real["load"]) == (5, 4, case.load)

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from bench.cluster.processes import Child
-from bench.offer.callers import H2LOAD, jpeg
+from bench.offer.callers import jpeg
 from bench.runs.speed import Contender, Round, main, rows
+from tests.needed import needs
 
 
 async def _nothing(in_flight: int, seconds: float) -> int:
@@ -47,7 +48,7 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.startswith("case")
 
 
-@pytest.mark.skipif(H2LOAD is None, reason="h2load is missing: Debian's package nghttp2-client has it")
+@needs("h2load", "nghttp2-client")
 def test_a_short_run_that_saturates(tmp_path: Path) -> None:
     assert main(["--rounds", "1", "--seconds", "0.2", "--parts", "coding", "--out", str(tmp_path)]) == 0
     found = {row["case"]: row for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}

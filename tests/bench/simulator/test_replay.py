@@ -11,6 +11,7 @@ import pytest
 from bench.__main__ import main
 from bench.measured import mean_of
 from bench.simulator.replay import COMPARED, REGIMES, Setup, simulate
+from collage.figures import MADE
 from tests.bench.columns import COLUMNS
 
 
@@ -29,7 +30,7 @@ def test_a_users_latencies_become_figures(latencies: Path, tmp_path: Path, capsy
     printed = capsys.readouterr().out
     assert all(policy in printed for policy in COMPARED)
     content = json.loads((tmp_path / "out" / "replay.json").read_text())
-    assert [list(row) for row in content["rows"]] == [COLUMNS] * 2 * len(COMPARED)
+    assert [list(row) for row in content["rows"]] == [[*COLUMNS, *MADE]] * 2 * len(COMPARED)
     rows = {row["policy"]: row for row in content["rows"] if row["seed"] == 1}
     assert {row["regime"] for row in rows.values()} == {"mine.csv"}
     assert rows["none"]["group_p99_s"] == pytest.approx(0.09, rel=0.05)

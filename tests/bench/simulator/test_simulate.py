@@ -101,6 +101,12 @@ def test_cancelling_frees_the_slot_at_once_and_the_place_when_acknowledged() -> 
         assert sum(balancer.outstanding(name) for name in "01") == outstanding
 
 
+def test_an_inference_takes_no_less_than_it_can() -> None:
+    done = Simulation(Setup(1, 1, inference_s=1.5), Rules.named("none"), ONE_SECOND).open(np.array([0.0, 5.0]), 0)
+    np.testing.assert_allclose(done.latency_s, [1.5, 1.5])
+    assert done.busy_s == pytest.approx(3.0)
+
+
 def test_the_answer_travels_without_holding_the_worker() -> None:
     setup = Setup(1, 1, overhead_s=0.5)
     done = Simulation(setup, Rules.named("none"), ONE_SECOND).open(np.array([0.0, 0.25]), warm_up=0)
@@ -128,13 +134,22 @@ def test_a_crashed_worker_loses_its_calls_and_comes_back() -> None:
     assert done.latency_s[0] == pytest.approx(0.05 + 0.06 + 0.1)  # it queues behind the other one
 
 
-def test_outages_begin_when_the_warm_up_is_over() -> None:
+@pytest.mark.parametrize(("at", "first"), [(0.05, NOBODY), (0.15, S_CNN)])
+def test_outages_begin_when_the_warm_up_is_over(at: float, first: int) -> None:
     class CrashingOnce(Script):
         def outages(self, count: int, seed: int):  # type: ignore[no-untyped-def]
-            yield Outage(0.05, 0.3, 0)
+            yield Outage(at, 0.3, 0)
 
-    done = Simulation(Setup(1, 1), Rules.named("none"), CrashingOnce({})).open(np.array([0.0, 0.5, 1.0, 1.1, 1.35]), 2)
-    assert done.source.tolist() == [NOBODY, NOBODY, S_CNN]
+    done = Simulation(Setup(1, 1), Rules.named("none"), CrashingOnce({})).open(np.array([0.0, 0.5, 1.0, 1.2, 1.35]), 2)
+    assert done.source.tolist() == [first, NOBODY, S_CNN]
+
+
+def test_what_the_warm_up_sends_does_not_count() -> None:
+    rules = Rules.named("collage", deadline=0.25, extra_load=1.0)
+    late = {("w0001-2", 0): 9.0, ("collage:w0001-0", 0): 0.4, ("g0000-1", 0): 9.0}
+    done = Simulation(Setup(4, 1), rules, Script(late), model=SURE).closed(1, warm_up=1)
+    assert done.source.tolist() == [S_CNN, COLLAGE, S_CNN, S_CNN]
+    assert (done.collages, done.replicas) == (1, 0)
 
 
 def test_a_frozen_worker_answers_when_it_goes_on_and_looks_busy_until_then() -> None:
@@ -168,6 +183,18 @@ def test_what_the_warm_up_kept_busy_does_not_count() -> None:
     assert Simulation(setup, rules, ONE_SECOND).closed(2, warm_up=3).busy_s == pytest.approx(2.0)
     times = 2.0 * np.arange(5)
     assert Simulation(setup, rules, ONE_SECOND).open(times, warm_up=3).busy_s == pytest.approx(2.0)
+
+
+def test_collage_workers_are_a_tenth_faster() -> None:
+    scales: dict[int, float] = {}
+
+    class Scaled(Script):
+        def slowdown(self, index: int, count: int, seed: int, scale: float = 1.0) -> Slowdown:
+            scales[index] = scale
+            return super().slowdown(index, count, seed, scale)
+
+    Simulation(Setup(4, 1), Rules.named("collage", deadline=0.25), Scaled({}), model=SURE).closed(1, warm_up=0)
+    assert scales == {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0, 4: 0.9}
 
 
 # Distributions

@@ -12,6 +12,7 @@ from bench.offer import load_table
 from bench.report.findings import read
 from bench.simulator.replay import REGIMES, Setup
 from bench.simulator.sweep import RECORDED, SweptCase, budget_cases, cases, long_cases, main, scale, sweep
+from collage.figures import MADE
 from frontend.policy.rules import Rules
 from tests.bench.columns import COLUMNS
 
@@ -48,7 +49,7 @@ def test_a_sweep_writes_rows_with_settings_and_group_latencies(tmp_path: Path) -
         ("collage", None, None, None),
     ]
     assert [row["groups"] for row in rows] == [10] * 3
-    assert [list(row) for row in rows] == [[*COLUMNS, "setting", "value"], COLUMNS, COLUMNS]
+    assert [list(row) for row in rows] == [[*COLUMNS, *set_here, *MADE] for set_here in (("setting", "value"), (), ())]
     lines = [json.loads(line) for line in file.with_suffix(".jsonl").read_text().splitlines()]
     assert [(line["n"], line["policy"], line["group"]) for line in lines] == [(9, "collage", i) for i in range(10)]
     assert np.quantile([line["latency_s"] for line in lines], 0.5) == pytest.approx(rows[2]["group_p50_s"])

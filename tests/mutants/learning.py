@@ -1,0 +1,220 @@
+"""Wrong versions of what trains and exports models."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_MADE: list[tuple[str, list[tuple[str, ...]]]] = [
+    (
+        "models/data.py",
+        [
+            ("validation split not random", "np.random.default_rng(seed).permutation(count)", "np.arange(count)"),
+            ("validation images are trained on", "np.sort(order[part:])", "np.sort(order)"),
+            (
+                "validation split without bound",
+                "min(VALIDATION_MOST, int(count * VALIDATION_SHARE))",
+                "int(count * VALIDATION_SHARE)",
+            ),
+            (
+                "validation share",
+                "VALIDATION_SHARE, VALIDATION_MOST = 0.1,",
+                "VALIDATION_SHARE, VALIDATION_MOST = 0.2,",
+            ),
+            (
+                "validation images at the training size",
+                "shrink(image, size, size) for image in part.images",
+                "image for image in part.images",
+            ),
+            ("training images at the test size", "larger = train_size or size", "larger = size"),
+            ("a test part cut by the validation's seed", "_cut(train, size, seed=1)", "_cut(train, size, seed=0)"),
+            ("placements not random", "order = rng.permutation(len(split))", "order = np.arange(len(split))"),
+            (
+                "placements leave the last group out",
+                "short = -len(order) % cells",
+                "order = order[: len(order) // cells * cells]; short = 0",
+            ),
+            ("coarse labels of CIFAR-100", 'content[b"fine_labels"]', 'content[b"coarse_labels"]'),
+            ("channels of CIFAR last", ".reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)", ".reshape(-1, 32, 32, 3)"),
+            ("hidden files are images", 'if not entry.name.startswith(".")', "if True"),
+            ("all words of a class are its name", 'names.split(",")[0].strip()', "names.strip()"),
+        ],
+    ),
+    (
+        "models/lineage.py",
+        [
+            (
+                "shared runs count twice",
+                "return tuple(dict.fromkeys(stage for lineage in lineages for stage in lineage))",
+                "return tuple(stage for lineage in lineages for stage in lineage)",
+            ),
+            (
+                "teachers' runs count",
+                "for parent in step.parents), own)",
+                "for parent in (*step.parents, *step.teachers)), own)",
+            ),
+            (
+                "an interrupted run has all its epochs",
+                'min(float(recipe.get("epochs") or done), float(done))',
+                'float(recipe.get("epochs") or done)',
+            ),
+            (
+                "a last part of an epoch counts as one",
+                'min(float(recipe.get("epochs") or done), float(done))',
+                "float(done)",
+            ),
+            ("unrecorded runs are not told", "len(lineage) - len(known)", "0"),
+        ],
+    ),
+    (
+        "models/lessons.py",
+        [
+            ("no smoothing of labels", "smoothing / classes, np.float32", "0, np.float32"),
+            (
+                "mirrored images are taught as if they were not",
+                "self.teachers.answers[flipped.astype(int), index]",
+                "self.teachers.answers[0, index]",
+            ),
+            ("stored answers replace labels", "self.recipe.distil * (self.teachers.answers", "(self.teachers.answers"),
+            ("live answers replace labels", "self.recipe.distil * (torch.stack", "(torch.stack"),
+            ("live teachers add up", "torch.stack(answers).mean(0)", "torch.stack(answers).sum(0)"),
+            (
+                "teachers of the same classes in any order",
+                "if teacher.labels != data.labels:",
+                "if set(teacher.labels) != set(data.labels):",
+            ),
+            (
+                "outdated answers are kept",
+                "kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime",
+                "kept.exists()",
+            ),
+            ("answers to images upside down", "images.flip(2)", "images.flip(1)"),
+            (
+                "scores are stored in place of probabilities",
+                "task.classes(ask, batch).softmax(-1).cpu()",
+                "task.classes(ask, batch).cpu()",
+            ),
+            (
+                "live teachers of any size",
+                "% task_of(spec).members or spec.image_size != self.size:",
+                "% task_of(spec).members:",
+            ),
+        ],
+    ),
+    (
+        "models/trainer.py",
+        [
+            ("scored in training mode", "self.model.eval()", ""),
+            ("trained in evaluation mode", "self.model.train()", "self.model.eval()"),
+            ("validated on training images", "self.score(self.data.validation)", "self.score(self.data.train)"),
+            ("optimisers begin afresh when a run goes on", "optimiser.load_state_dict(state)", "pass"),
+            ("weights begin afresh when a run goes on", 'self.model.load_state_dict(content["model"])', ""),
+            (
+                "every epoch the same",
+                "np.random.default_rng([self.recipe.seed, number])",
+                "np.random.default_rng(self.recipe.seed)",
+            ),
+            ("no warm-up of the rate", "* min(warm, decay)", "* decay"),
+            ("no decay of the rate", "* min(warm, decay)", "* warm"),
+            ("small images to the end", "if done < self.recipe.small_share:", "if self.recipe.small_share:"),
+            ("a run of other settings goes on", 'or Recipe(**content["recipe"]) != self.recipe:', ":"),
+            ("a run over other images goes on", 'if content.get("images", images) != images:', "if False:"),
+            ("the last epoch is a whole one", "min(self.steps_per_epoch, self.steps - first)", "self.steps_per_epoch"),
+            ("gradients add up", "optimiser.zero_grad(set_to_none=True)", "pass"),
+        ],
+    ),
+    (
+        "models/tasks/collage.py",
+        [
+            (
+                "empty cells count as filled in the loss",
+                "collage_loss(out, wanted, filled,",
+                "collage_loss(out, wanted, torch.ones_like(filled),",
+            ),
+            ("no empty cells in training", "rng.random(len(images)) >= self.blank", "rng.random(len(images)) >= 0"),
+        ],
+    ),
+    (
+        "models/export.py",
+        [
+            (
+                "accuracy on test images",
+                'found["validation_accuracy"] = accuracy(exported, dataset.validation)',
+                'found["validation_accuracy"] = accuracy(exported, dataset.test)',
+            ),
+            (
+                "accuracy of the float32 model",
+                'found["validation_accuracy"] = accuracy(exported, dataset.validation)',
+                'found["validation_accuracy"] = accuracy(float32, dataset.validation)',
+            ),
+            ("what is not a number equals torch", "if np.isfinite(found).all() else np.inf", ""),
+            (
+                "one input alone is not compared",
+                "max(difference(served, exported, pixels), difference(served, exported, pixels[-1:]))",
+                "difference(served, exported, pixels)",
+            ),
+            ("exports that differ are written", "if not worst <= TOLERANCE[storage]:", "if False:"),
+            ("tolerance of float32", '{"fp32": 1e-4,', '{"fp32": 1e-1,'),
+            ("one scale for all channels", "if axis != _output_axis(node))", ")"),
+            ("int8 weights cut off in place of rounded", "np.rint(weight / scale)", "np.trunc(weight / scale)"),
+            (
+                "source paths in the file",
+                "del entry.metadata_props[:]  # the exporter's source paths and stack traces",
+                "pass",
+            ),
+            ("other classes are exported", "if dataset and dataset.labels != spec.labels:", "if False:"),
+        ],
+    ),
+    (
+        "models/transfer.py",
+        [
+            ("the mean of several runs is the first", "for state in states]).mean(0)", "for state in states])[0]"),
+            (
+                "parents of other shapes",
+                "if any(other != shapes[0] for other in shapes) or len(exported) > 1:",
+                "if False:",
+            ),
+            ("new channels look at old ones", "fitting[name][: len(value)] = 0", "pass"),
+            ("a last layer of other classes is taken", "or (name in answers and len(value) != len(mine))", ""),
+            ("an exported file gets no statistics", "anchor(model, sample())", "pass"),
+        ],
+    ),
+    (
+        "models/augment.py",
+        [
+            (
+                "mirrored images are told as they were",
+                "return cut_out(torch.from_numpy(moved), cutout, rng), flipped",
+                "return cut_out(torch.from_numpy(moved), cutout, rng), ~flipped",
+            ),
+            (
+                "no shifts",
+                "rows = rng.integers(0, 2 * shift + height - size + 1, (batch, 1))",
+                "rows = np.full((batch, 1), shift)",
+            ),
+            ("mixed targets by half", "portion * (targets[other] - targets)", "0.5 * (targets[other] - targets)"),
+            ("crops of any area", "rng.uniform(least, 1.0, batch)", "rng.uniform(0.01, 1.0, batch)"),
+            (
+                "cells of a collage column by column",
+                "left, top, right, bottom = grid.box(cell)",
+                "top, left, bottom, right = grid.box(cell)",
+            ),
+        ],
+    ),
+    (
+        "models/optim.py",
+        [
+            ("weights keep no scale", "weight.mul_(len(weight) ** 0.5 / weight.norm())", "pass"),
+            ("the head is orthogonalised", 'and name != "head" and', "and"),
+            ("depthwise filters are orthogonalised", "and module.groups == 1 and", "and"),
+            ("momentum forgets", 'buffer.mul_(group["momentum"])', "buffer.mul_(0)"),
+        ],
+    ),
+    (
+        "models/checkpoint.py",
+        [
+            ("a model is loaded in training mode", "model.eval(), content", "model, content"),
+            ("half a checkpoint after a crash", 'partial = path.with_name(f"{path.name}.partial")', "partial = path"),
+        ],
+    ),
+]
+MUTANTS = [Mutant(f"models: {what}", file, *made) for file, mutants in _MADE for what, *made in mutants]
