@@ -91,6 +91,8 @@ _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 def _jpeg(data: bytes) -> ImageFile:
     whole, kept, exif, xmp, frame, first, end = memoryview(data), [], b"", b"", b"", 0, 2
     for code, start, end in _segments(data):
+        if first < 0:
+            first = start
         if code in _SOF:
             if frame:
                 raise ValueError("it has two frames")
@@ -102,10 +104,11 @@ def _jpeg(data: bytes) -> ImageFile:
                 xmp = xmp or (payload if payload.startswith(_XMP) else b"")
             if not _tells_colours(code, payload):
                 kept.append(whole[first:start])
-                first = end
+                first = -1  # where the next one begins
     height, width = struct.unpack_from(">HH", frame, 5)
+    begin = first if first >= 0 else end
     end, close, scans = _scans(data, end, frame[1], frame[10::3])
-    pixels, count = b"".join((*kept, whole[first:end], close)), width * height
+    pixels, count = b"".join((*kept, whole[begin:end], close)), width * height
     nanoseconds = 2 * count + 10 * len(pixels) if scans == 1 else (2 + scans) * count + 25 * len(pixels)
     return ImageFile("JPEG", (width, height), pixels, nanoseconds, _orientation(exif, xmp))
 
