@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
 from collage.model_info import ModelInfo
 from encoder.code import GroupShape, Source
-from encoder.image import SlowImage
 from encoder.tasks import TASKS, TaskName
 from frontend.coding import Coding, CodingSettings
+from frontend.decoding import Decoding
 from frontend.jobs import Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import MAX_BYTES, Admission, Policy, Rules
@@ -29,8 +29,6 @@ from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 NONE_READY = "no s-cnn worker is ready: try again later"
 NO_MEMORY = "there is not enough memory for this image now: try again later, or send a smaller one"
 SHORTEST_RETRY_S = 0.01
-AT_ONCE_S = 0.1
-"""Images that take longer to decode wait in a line of their own, so that the others need not wait for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +66,10 @@ class Dispatcher:
     ) -> None:
         self.policy, self.base, self.metrics = Policy(rules), base, metrics
         self._loop = asyncio.get_running_loop()
-        self._executor, self._settings, self._record = executor, settings, record
-        self._slow = asyncio.Semaphore(settings.slow_images)
+        self._settings, self._record = settings, record
+        self._decoding = Decoding(executor, settings.slow_images, metrics.prepare)
         self._admission = Admission(settings.max_in_flight)
-        self._in_flight = self._preparing = self._bytes = 0
+        self._in_flight = self._bytes = 0
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, Job] = {}
@@ -124,8 +122,8 @@ class Dispatcher:
 
     def _admit(self, timeout_s: float, size: int, quick: bool) -> None:
         """Refuse what would only wait in vain: now, while the caller can still do something else."""
-        preparing = 0 if quick else self._preparing
-        queue = self.base.balancer.shortest_queue + self._preparing / max(1, self.base.ready)
+        preparing = 0 if quick else self._decoding.waiting
+        queue = self.base.balancer.shortest_queue + self._decoding.waiting / max(1, self.base.ready)
         retry_after_s = queue * self._admission.service
         if self._in_flight >= self._admission.most:
             reason, told = "count", f"{self._in_flight} requests are in flight already"
@@ -158,7 +156,7 @@ class Dispatcher:
         name = request_id or f"{self._prefix}-{id}"
         job = Job(id, name, admitted_at, expires, model, self._loop.create_future())
         latest = admitted_at + self.policy.rules.time_to_answer(expires - admitted_at)
-        before = self._preparing
+        before = self._decoding.waiting
         try:
             if quick:
                 job.input = prepare(model.size)
@@ -194,38 +192,13 @@ class Dispatcher:
 
         Raises ValueError for a bad image, and TimeoutError if it is not ready at the ``latest``.
         """
-
-        def timed(make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-            with self.metrics.prepare.time():
-                return make()
-
-        self._preparing += 1
-        try:
-            async with asyncio.timeout_at(latest):
-                while True:
-                    finish = None
-                    try:
-                        make = functools.partial(prepare, job.model.size)
-                        job.input = await self._loop.run_in_executor(self._executor, timed, make)
-                    except SlowImage as image:
-                        finish = image.finish
-                    if finish:
-                        self._preparing -= not job.slow
-                        job.slow = True
-                        job.input = await self._run_slow(functools.partial(timed, finish))
-                    model = self.base.info
-                    if model is None or model.size == job.model.size:
-                        break
-                    job.model = model
-        finally:
-            self._preparing -= not job.slow
-
-    async def _run_slow(self, finish: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Run in the executor when fewer than ``slow_images`` such threads run; those are counted until they end."""
-        await self._slow.acquire()
-        running = self._executor.submit(finish)
-        running.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._slow.release))
-        return await asyncio.wrap_future(running)
+        async with asyncio.timeout_at(latest):
+            while True:
+                await self._decoding.run(job, functools.partial(prepare, job.model.size))
+                model = self.base.info
+                if model is None or model.size == job.model.size:
+                    break
+                job.model = model
 
     @property
     def coded_workers(self) -> int:

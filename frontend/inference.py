@@ -9,7 +9,8 @@ from collage.errors import ServiceError
 from collage.model_info import ModelInfo
 from collage.serving import Server
 from encoder.image import Pixels, Waiter, decode
-from frontend.dispatch import AT_ONCE_S, Dispatcher
+from frontend.decoding import AT_ONCE_S
+from frontend.dispatch import Dispatcher
 from inference.service import InferenceServicer, RowAnswer
 from inference.tensors import ImageRows
 

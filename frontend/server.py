@@ -16,7 +16,8 @@ from collage.v1 import predict_pb2, predict_pb2_grpc
 from encoder.code import Source
 from encoder.image import Pixels, Waiter, decode
 from encoder.tasks import TaskName
-from frontend.dispatch import AT_ONCE_S, Dispatcher
+from frontend.decoding import AT_ONCE_S
+from frontend.dispatch import Dispatcher
 from inference.service import MAX_ID_BYTES
 
 _DRAINING = "this frontend is shutting down: send to another one what was not answered"

@@ -190,9 +190,9 @@ async def test_pixels_that_are_ready_do_not_wait_for_images_that_are_not() -> No
 
             images = [asyncio.create_task(cluster.dispatcher.predict(slow, "", 5.0)) for _ in range(5)]
             await asyncio.sleep(0.01)
-            assert cluster.dispatcher._preparing == 5
+            assert cluster.dispatcher._decoding.waiting == 5
             await cluster.dispatcher.predict(lambda size: image(2), "", 5.0, quick=True)
-            assert cluster.dispatcher._preparing == 5
+            assert cluster.dispatcher._decoding.waiting == 5
             release.set()
             await asyncio.gather(*images)
 

@@ -42,8 +42,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("streams live for ever", "timeout=self._max_stream_s, return_when", "timeout=None, return_when"),
             (
                 "the largest image of the operator ignored",
-                "decode(request.image, size, self._max_pixels)",
-                "decode(request.image, size)",
+                "decode(request.image, size, self._max_pixels,",
+                "decode(request.image, size, 10**9,",
             ),
             ("ids without bound", "if len(request.request_id.encode()) > MAX_ID_BYTES:", "if False:"),
             ("refusals of a stream without pushback", "retry_after_s=retry_after_s)", ")"),
@@ -81,8 +81,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "the largest image of the operator ignored",
-                "decode(image, size, self._max_pixels)",
-                "decode(image, size)",
+                "decode(image, size, self._max_pixels,",
+                "decode(image, size, 10**9,",
             ),
             ("pixels of another size", "if size != images.size:", "if False:"),
             ("which row failed is not told", 'error.args = (f"row {row}: {error}",)', "pass"),

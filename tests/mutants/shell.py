@@ -6,6 +6,16 @@ from tests.mutants.mutant import Mutant
 
 _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
+        "frontend/decoding.py",
+        [
+            (
+                "images being prepared are never fewer",
+                "finally:\n            self.waiting -= 1",
+                "finally:\n            pass",
+            )
+        ],
+    ),
+    (
         "frontend/dispatch.py",
         [
             ("own answers not told to the group", "if job.group:\n                self._coding.answered(job, own)", ""),
@@ -45,11 +55,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "an input of the wrong size is sent: the model changed while it was made",
                 "if model is None or model.size == job.model.size:",
                 "if True:",
-            ),
-            (
-                "images being prepared are never fewer",
-                "finally:\n            self._preparing -= 1",
-                "finally:\n            pass",
             ),
             ("a bad image is an internal error", "raise InvalidArgument(str(error)) from None", "raise"),
             (

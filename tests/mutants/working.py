@@ -195,8 +195,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("requests are never fewer", "self._running -= 1", "pass"),
             (
                 "the operator's largest image ignored",
-                "decode(image, images.size, self._max_pixels)",
-                "decode(image, images.size)",
+                "images.size, self._max_pixels, caller.gone)",
+                "images.size, 10**9, caller.gone)",
             ),
             ("which row failed is not told", 'f"row {row}: {error}" if images.count > 1 else str(error)', "str(error)"),
         ],
