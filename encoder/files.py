@@ -77,7 +77,7 @@ _BLOCK = 1 << 20
 # JPEG
 
 _EOI, _PADDING = b"\xff\xd9", b"\xff\x00" * 9
-_SOS, _APP0, _APP1, _APP14, _APP15, _COM = 0xDA, 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
+_SOS, _APP0, _APP1, _APP14 = 0xDA, 0xE0, 0xE1, 0xEE
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BASELINE, _PROGRESSIVE = frozenset({0xC0, 0xC1}), frozenset({0xC2, 0xCA})
 _ALL = (1 << 64) - 1
@@ -89,26 +89,34 @@ _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def _jpeg(data: bytes) -> ImageFile:
-    whole = memoryview(data)
-    kept, exif, xmp, frame, end = [whole[:2]], b"", b"", b"", 2
+    whole, kept, exif, xmp, frame, first, end = memoryview(data), [], b"", b"", b"", 0, 2
     for code, start, end in _segments(data):
-        if _APP0 <= code <= _APP15 or code == _COM:
+        if first < 0:
+            first = start
+        if code in _SOF:
+            if frame:
+                raise ValueError("it has two frames")
+            frame = data[start:end]
+        elif code >= _APP0:
             payload = data[start + 4 : end]
             if code == _APP1:
                 exif = exif or (payload if payload.startswith(_EXIF) else b"")
                 xmp = xmp or (payload if payload.startswith(_XMP) else b"")
             if not _tells_colours(code, payload):
-                continue
-        elif code in _SOF:
-            if frame:
-                raise ValueError("it has two frames")
-            frame = data[start:end]
-        kept.append(whole[start:end])
+                kept.append(whole[first:start])
+                first = -1  # where the next one begins
     height, width = struct.unpack_from(">HH", frame, 5)
-    first, (end, close, scans) = end, _scans(data, end, frame[1], frame[10::3])
-    pixels, count = b"".join((*kept, whole[first:end], close)), width * height
+    begin = first if first >= 0 else end
+    end, close, scans = _scans(data, end, frame[1], frame[10::3])
+    pixels, count = b"".join((*kept, whole[begin:end], close)), width * height
     nanoseconds = 2 * count + 10 * len(pixels) if scans == 1 else (2 + scans) * count + 25 * len(pixels)
     return ImageFile("JPEG", (width, height), pixels, nanoseconds, _orientation(exif, xmp))
+
+
+def _tells_colours(code: int, payload: bytes) -> bool:
+    """Whether a segment from APP0 on says how colours are stored, and is long enough to be read."""
+    jfif = code == _APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14
+    return jfif or (code == _APP14 and payload.startswith(b"Adobe") and len(payload) >= 12)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -130,12 +138,6 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     else:
         raise ImageError(f"the image has more than {MAX_PARTS:,} segments: save it without metadata")
     raise ValueError("it ends before its pixels")
-
-
-def _tells_colours(code: int, payload: bytes) -> bool:
-    """Whether an application's segment says how colours are stored, and is long enough to be read."""
-    jfif = code == _APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14
-    return jfif or (code == _APP14 and payload.startswith(b"Adobe") and len(payload) >= 12)
 
 
 def _scans(data: bytes, start: int, kind: int, components: bytes) -> tuple[int, bytes, int]:
@@ -304,6 +306,8 @@ _IN_XMP = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
     """The orientation in EXIF or else in XMP data, 1 to 8; 1 if it cannot be read."""
+    if not exif and not xmp:
+        return 1
     exif = exif.removeprefix(_EXIF)
     with suppress(struct.error, KeyError):
         order = _BYTE_ORDERS[exif[:4]]

@@ -29,8 +29,7 @@ from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 NONE_READY = "no s-cnn worker is ready: try again later"
 NO_MEMORY = "there is not enough memory for this image now: try again later, or send a smaller one"
 SHORTEST_RETRY_S = 0.01
-AT_ONCE_S = 0.1
-"""Images that take longer to decode wait in a line of their own, so that the others need not wait for them."""
+AT_ONCE_S = 0.1  # images that take longer to decode wait for a place of their own, so that others need not wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +203,7 @@ class Dispatcher:
         """
         async with asyncio.timeout_at(latest):
             while True:
-                await self._images.prepare(job, prepare)
+                await self._images.run(job, functools.partial(prepare, job.model.size))
                 model = self.base.info
                 if model is None or model.size == job.model.size:
                     break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -94,42 +93,35 @@ class Job:
 
 
 class ImageLine:
-    """Images that wait for a thread of the ``executor``, which decodes them; ``timer`` measures how long that takes.
+    """Images on the threads of an ``executor``, which decode at most ``slow_images`` at once that take long.
 
-    ``most_slow`` of those that take long are decoded at once, so that there are threads for the others.
+    The executor has more threads than that. ``seconds`` counts how long decoding takes.
     """
 
-    def __init__(self, executor: Executor, most_slow: int, timer: Histogram) -> None:
+    def __init__(self, executor: Executor, slow_images: int, seconds: Histogram) -> None:
         self.waiting = 0
-        """Images that are being prepared, but for those that take long."""
-        self._executor, self._timer = executor, timer
-        self._slow = asyncio.Semaphore(most_slow)
-        self._loop = asyncio.get_running_loop()
+        """Images that are not decoded yet, without those that take long."""
+        self._executor, self._seconds = executor, seconds
+        self._places = asyncio.Semaphore(slow_images)
 
-    async def prepare(self, job: Job, make: Callable[[int], NDArray[np.uint8]]) -> None:
-        """Make the input of a job's model; raises what ``make`` raises, ValueError for a bad image."""
-        self.waiting += not job.slow
+    async def run(self, job: Job, prepare: Callable[[], NDArray[np.uint8]]) -> None:
+        """Make the job's input by ``prepare``, in a thread; raises what it raises, except for SlowImage."""
+        loop = asyncio.get_running_loop()
+        self.waiting += 1
         try:
-            finish = None
-            try:
-                run = functools.partial(make, job.model.size)
-                job.input = await self._loop.run_in_executor(self._executor, self._timed, run)
-            except SlowImage as image:
-                finish = image.finish
-            if finish:
-                self.waiting -= not job.slow
-                job.slow = True
-                job.input = await self._run_slow(functools.partial(self._timed, finish))
+            job.input = await loop.run_in_executor(self._executor, self._timed, prepare)
+            return
+        except SlowImage as image:
+            finish = image.finish
         finally:
-            self.waiting -= not job.slow
-
-    async def _run_slow(self, finish: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Run in the executor when there is room for one that takes long; it is counted until its thread ends."""
-        await self._slow.acquire()
-        running = self._executor.submit(finish)
-        running.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._slow.release))
-        return await asyncio.wrap_future(running)
+            self.waiting -= 1
+        job.slow = True
+        await self._places.acquire()
+        running = self._executor.submit(self._timed, finish)
+        # Not when the caller has gone: the thread goes on for a while.
+        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._places.release))
+        job.input = await asyncio.wrap_future(running)
 
     def _timed(self, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        with self._timer.time():
+        with self._seconds.time():
             return make()

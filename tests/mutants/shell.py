@@ -6,12 +6,26 @@ from tests.mutants.mutant import Mutant
 
 _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
+        "frontend/jobs.py",
+        [
+            (
+                "images being prepared are never fewer",
+                "finally:\n            self.waiting -= 1",
+                "finally:\n            pass",
+            )
+        ],
+    ),
+    (
         "frontend/dispatch.py",
         [
             ("own answers not told to the group", "if job.group:\n                self._coding.answered(job, own)", ""),
             ("members that ended not told to the group", "if job.group:\n                self._coding.left(job)", ""),
             ("a hang-up not told to the policy", "self._feed(e.Gone(self._loop.time(), id))", ""),
-            ("nobody is refused whose time is too short", "if excess > 0:", "if False:"),
+            (
+                "nobody is refused whose time is too short",
+                "time_to_answer(timeout_s))) > 0:",
+                "time_to_answer(timeout_s))) > 1e9:",
+            ),
             (
                 "refusals name no time to come again",
                 "max(retry_after_s, self._admission.service, SHORTEST_RETRY_S)",
@@ -26,11 +40,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "an input of the wrong size is sent: the model changed while it was made",
                 "if model is None or model.size == job.model.size:",
                 "if True:",
-            ),
-            (
-                "images being prepared are never fewer",
-                "finally:\n            self._preparing -= not job.slow",
-                "finally:\n            pass",
             ),
             ("a bad image is an internal error", "raise InvalidArgument(str(error)) from None", "raise"),
             (
