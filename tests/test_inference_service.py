@@ -27,12 +27,14 @@ class AnsweredByTest(InferenceServicer):
     model = MODEL
 
     def __init__(self) -> None:
-        super().__init__(Server(ServerSettings(**LOCAL), CollectorRegistry(), []), 4)
+        super().__init__(Server(ServerSettings(**LOCAL), CollectorRegistry(), []))
         self.asked: list[tuple[list[str], float | None]] = []
         self.degraded = [False]
         self.failure: Exception | None = None
 
-    async def run_rows(self, images: ImageRows, ids: Sequence[str], timeout_s: float | None) -> list[RowAnswer]:
+    async def run_rows(
+        self, images: ImageRows, ids: Sequence[str], timeout_s: float | None, caller: str
+    ) -> list[RowAnswer]:
         self.asked.append((list(ids), timeout_s))
         if self.failure:
             raise self.failure
@@ -48,6 +50,9 @@ class Called:
 
     def time_remaining(self) -> float | None:
         return self.remaining_s
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
 
     async def abort(self, code: grpc.StatusCode, text: str, trailing: object) -> None:
         raise LookupError(code.name, text)

@@ -191,7 +191,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "proto/collage/startup.py",
         [
-            ("SIGTERM before serving is ignored in a container", "signal.signal(number, lambda *_: os._exit(0))", ""),
+            (
+                "SIGTERM before serving is ignored in a container",
+                "signal.signal(number, lambda *_: os._exit(0))",
+                "pass",
+            ),
             ("gRPC writes into the log", 'os.environ.setdefault("GRPC_VERBOSITY", "NONE")', ""),
         ],
     ),

@@ -35,7 +35,9 @@ TESTS = {
     "frontend/policy/": _POLICY,
     "frontend/coding.py": [*_CODING, *_DISPATCH],
     "frontend/server.py": [f"{_FRONTEND}{name}.py" for name in ("told", "caller_limits", "server", "stream_limits")],
-    "frontend/stream.py": [f"{_FRONTEND}stream.py", f"{_FRONTEND}server.py"],
+    "frontend/stream.py": [
+        f"{_FRONTEND}{name}.py" for name in ("stream", "told", "caller_limits", "stream_limits", "server")
+    ],
     "frontend/inference.py": [f"{_FRONTEND}{name}.py" for name in ("told", "caller_limits", "inference")],
     "frontend/timers.py": [f"{_FRONTEND}timers.py"],
     "frontend/metrics.py": ["tests/test_metrics.py", f"{_FRONTEND}recorder.py", f"{_FRONTEND}server.py"],
