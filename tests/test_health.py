@@ -38,7 +38,7 @@ async def test_health_is_not_serving_until_told_otherwise(launch: Launch) -> Non
 async def test_health_of_an_unknown_service(launch: Launch) -> None:
     cluster = await launch(drain_s=BOUND_S)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await cluster.check("collage.v1.NoService" + 100_000 * "x")
+        await cluster.check("collage.v1.NoService" + 4_000 * "x")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert "no service 'collage.v1.NoServicexxx" in str(caught.value.details())
     watching = cluster.watch("collage.v1.NoService")

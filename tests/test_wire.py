@@ -28,6 +28,7 @@ def request(**fields: object) -> bytes:
         b"\x0b\x0c" * (MAX_PARTS // 2 + 1),  # empty groups
         request(inputs=[oip.ModelInferRequest.InferInputTensor()] * MAX_PARTS, id="x"),
         b"\x2a\xa2\x9c\x01" + b"\x22\x00" * (MAX_PARTS + 1),  # parameters of an input
+        (b"\x2a\xc8\x01" + b"\x22\x00" * 100) * 100,  # parameters of many inputs
     ],
 )
 def test_messages_of_too_many_fields_are_refused(raw: bytes) -> None:
@@ -51,6 +52,7 @@ def test_what_many_good_images_need_is_taken() -> None:
 
 def test_numbers_end() -> None:
     check(b"\x80" * 1_000_000, INFER)
+    check(b"\x80" * 11 + b"\x01" + b"\x2a\x00" * (MAX_PARTS + 1), INFER)  # no message: parsing will say so
 
 
 def test_a_tensor_has_few_dimensions() -> None:

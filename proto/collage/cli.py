@@ -9,10 +9,9 @@ import json
 import os
 import sys
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import grpc
 
@@ -55,8 +54,15 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _complain(message: str) -> None:
     if sys.stderr is not None:  # or it would be printed on standard output
-        with suppress(OSError):
-            print(f"collage: {printable(message)}", file=sys.stderr)
+        try:
+            print(f"collage: {printable(message)}", file=sys.stderr, flush=True)
+        except OSError:
+            _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere, or the process would fail when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 async def _predict(args: argparse.Namespace) -> int:
@@ -218,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # whoever read our output has left, like head
             _complain(f"standard output cannot be written to: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return 1
 
 

@@ -22,7 +22,7 @@ async def test_an_image_is_given_up_when_its_callers_time_is_over(launch: Launch
     client, held = await launch(s_cnn), Held()
     servicer = WorkerInference(client.worker.server, client.worker.engine, 10**6, held)
     with pytest.raises(DeadlineExceeded):
-        await servicer.run_rows(PICTURE, ["id"], 0.01)
+        await servicer.run_rows(PICTURE, ["id"], 0.01, "caller")
     (work,) = held.work
     with pytest.raises(GivenUp):
         work()
@@ -32,4 +32,4 @@ async def test_too_little_memory_means_try_again_later(launch: Launch, s_cnn: Pa
     client = await launch(s_cnn)
     servicer = WorkerInference(client.worker.server, client.worker.engine, 10**6, Full())
     with pytest.raises(ResourceExhausted, match="not enough memory for this image now: try again later"):
-        await servicer.run_rows(PICTURE, ["id"], 5.0)
+        await servicer.run_rows(PICTURE, ["id"], 5.0, "caller")

@@ -88,4 +88,4 @@ async def test_stopping_cuts_off_what_outlasts_the_drain(launch: Launch, endless
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert client.count("cancelled") == 1
+    await until(lambda: client.count("cancelled") == 1)
