@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from bench.cluster.processes import HOST, LOGS, Child, Metrics, ProcessError, ProcessGroup
+from bench.cluster.processes import HOST, LOGS, Child, Metrics, ProcessError, ProcessGroup, free_port
 from collage.cli import CLUSTER_FILE
 from collage.client import DEFAULT_ADDRESS, Client, ClientError
 
@@ -29,6 +29,7 @@ __all__ = [
     "ProcessError",
     "ProcessGroup",
     "busy_s",
+    "free_port",
     "until_serving",
 ]
 

@@ -8,6 +8,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,12 @@ class ProcessError(Exception):
     """A child did not start or does not do what it should; the message may end with the last lines of its log."""
 
     exit_code = 1
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.create_server((HOST, 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 class Metrics(dict[str, float]):

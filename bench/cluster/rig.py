@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,17 @@ MLSERVER = Path(__file__).with_name("instant_mlserver.py")
 CORES = sorted(os.sched_getaffinity(0))
 
 
+def spread(pid: int, cores: Iterable[int]) -> None:
+    """Let a process with all its threads run on these cores only."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cores)
+
+
 def pin(pid: int, core: int) -> None:
     """Keep a process with all its threads on one core, where there are two."""
     if len(CORES) > 1:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), {CORES[core]})
+        spread(pid, {CORES[core]})
 
 
 @dataclass(frozen=True)

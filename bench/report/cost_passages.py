@@ -30,18 +30,17 @@ PEERS = {
 
 def speed(found: Stored) -> str:
     """The frontend against bare proxies, each ratio beside its two rates."""
-    rows = {str(row["case"]): row for row in found.rows(SPEED)}
-    return _ratios(found, {case: RATIOS[case] for case in RATIOS if case in rows})
+    return _ratios(found, RATIOS)
 
 
 def peers(found: Stored) -> str:
     """The frontend against MLServer: by one protocol on both sides first."""
-    rows = {str(row["case"]): row for row in found.rows(SPEED)}
-    return _ratios(found, {case: PEERS[case] for case in PEERS if case in rows})
+    return _ratios(found, PEERS)
 
 
-def _ratios(found: Stored, named: dict[str, str]) -> str:
+def _ratios(found: Stored, names: dict[str, str]) -> str:
     rows = {str(row["case"]): row for row in found.rows(SPEED)}
+    named = {case: name for case, name in names.items() if case in rows}
     lines = [
         [
             name,

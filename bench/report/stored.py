@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench.report.findings import FoundRow, read
@@ -23,17 +23,11 @@ class Stored:
 
     def rows(self, name: str, **wanted: object) -> list[FoundRow]:
         """The rows of a file with these values, at least one; ValueError if there is none."""
-        rows = [row for row in _rows(self.folder / f"{name}.json") if all(row.get(k) == v for k, v in wanted.items())]
-        if not rows:
-            raise ValueError(f"{self.folder / name}.json has no row of {wanted}")
-        return rows
+        return _found(_rows(self.folder / f"{name}.json"), f"{self.folder / name}.json", wanted)
 
     def runs(self, **wanted: object) -> list[FoundRow]:
         """The rows of ``bench-full.json`` with these values, at least one, in a report's form."""
-        rows = [row for row in _runs(self.folder) if all(row.get(key) == value for key, value in wanted.items())]
-        if not rows:
-            raise ValueError(f"{self.folder}/bench-full.json has no row of {wanted}")
-        return rows
+        return _found(_runs(self.folder), f"{self.folder}/bench-full.json", wanted)
 
     def origin(self, name: str, rows: Iterable[FoundRow], *, latencies: bool = False) -> str:
         """Where figures are from, in a line: file, commits, machines, and those of ``latencies`` if they are others."""
@@ -41,6 +35,13 @@ class Stored:
         timed = [{key: row[f"latency_{key}"] for key in MADE} for row in rows if "latency_commit" in row]
         others = f"; latencies of {_made(timed)}" if latencies and timed else ""
         return paragraph(f"*[{name}.json]({self.at}{name}.json), {_made(rows)}{others}.*")
+
+
+def _found(rows: Sequence[FoundRow], file: str, wanted: Mapping[str, object]) -> list[FoundRow]:
+    found = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+    if not found:
+        raise ValueError(f"{file} has no row of {wanted}")
+    return found
 
 
 @functools.cache

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -25,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cluster.local import Child
-from bench.cluster.rig import CORES, Bench
+from bench.cluster.local import Child, free_port
+from bench.cluster.rig import CORES, Bench, spread
 from bench.measured import quantile
 from bench.offer.attacks import ATTACKS, Victim
 from collage.cli import show
@@ -105,7 +104,7 @@ def peak(pid: int) -> int:
 
 
 def forget(pid: int) -> None:
-    """Begin anew with the peak."""
+    """Let the peak begin at what the process has now."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 
@@ -181,7 +180,7 @@ async def run(args: argparse.Namespace) -> list[dict[str, Scalar]]:
             for name in args.attacks:
                 health_port = free_port()
                 frontend = await bench.frontend("hostile", addresses, "--health-port", str(health_port))
-                release(frontend.pid)
+                spread(frontend.pid, CORES)  # its own threads may be what an attack keeps busy
                 victim = Victim(frontend.port, health_port, frontend.metrics_port, "instant", SIZE)
                 try:
                     rows.append(await measure(name, frontend, victim, args.share))
@@ -223,20 +222,6 @@ def main(argv: Sequence[str]) -> int:
         list(map(_text, rows)),
     )
     return 0 if all(line["good"] for line in rows) else 1
-
-
-def release(pid: int) -> None:
-    """Let a process run on every core: its own threads may be what an attack keeps busy."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(thread.name), CORES)
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _attack(name: str, victim: str, share: str) -> None:

@@ -14,7 +14,6 @@ import functools
 import json
 import re
 import shutil
-import socket
 import tempfile
 import time
 import urllib.error
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bench.cluster.local import HOST, LOGS, Child, Cluster, ProcessError
+from bench.cluster.local import HOST, LOGS, Child, Cluster, ProcessError, free_port
 from bench.offer import LATENCY_TABLE, ROOT, closed_groups, load_samples, random_groups
 from bench.report import panels
 from bench.report.panels import Found, PanelQuery
@@ -141,9 +140,7 @@ async def prometheus(children: Sequence[Child], folder: Path) -> AsyncIterator[P
     said, _ = await check.communicate()
     if check.returncode:
         raise ProcessError(said.decode())
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     LOGS.mkdir(parents=True, exist_ok=True)
     flags = (f"--config.file={file}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={HOST}:{port}")
     with (LOGS / "prometheus.log").open("wb") as log:

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
+from collage.channels import join
+
 logger = logging.getLogger("collage.frontend")
 
 _T = TypeVar("_T")
@@ -76,7 +78,11 @@ async def _resolve(target: str) -> set[str]:
     host, _, port = target.removeprefix(DNS).rpartition(":")
     found = await _apart(lambda: socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM))
     families = {entry[0] for entry in found}
-    return {_join(entry[4]) for entry in found if entry[0] == socket.AF_INET or socket.AF_INET not in families}
+    return {
+        join(str(entry[4][0]), int(entry[4][1]))
+        for entry in found
+        if entry[0] == socket.AF_INET or socket.AF_INET not in families
+    }
 
 
 async def _read(target: str) -> set[str]:
@@ -108,8 +114,3 @@ async def _apart(work: Callable[[], _T]) -> _T:
 
     threading.Thread(target=run, name="discovery", daemon=True).start()
     return await done
-
-
-def _join(address: tuple[object, ...]) -> str:
-    host, port = str(address[0]), address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import grpc
 
@@ -19,9 +19,9 @@ from collage.answers import DEFAULT_ADDRESS, Prediction
 from collage.channels import MAX_MESSAGE_BYTES
 from collage.client import Client
 from collage.errors import ClientError
-from collage.inputs import MAX_TIMEOUT_S
+from collage.inputs import MAX_TIMEOUT_S, beginning
 from collage.security import ClientSecurity, SecurityError
-from collage.texts import printable
+from collage.texts import discard, printable
 
 CLUSTER_FILE = Path("out/cluster.json")
 _PROCESS = "role", "address", "metrics"
@@ -57,12 +57,7 @@ def _complain(message: str) -> None:
         try:
             print(f"collage: {printable(message)}", file=sys.stderr, flush=True)
         except OSError:
-            _discard(sys.stderr)
-
-
-def _discard(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere, or the process would fail when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            discard(sys.stderr)
 
 
 async def _predict(args: argparse.Namespace) -> int:
@@ -71,7 +66,7 @@ async def _predict(args: argparse.Namespace) -> int:
     async def one(client: Client, file: Path) -> Prediction | ClientError | OSError:
         async with limit:
             try:
-                image = await asyncio.to_thread(_read, file)
+                image = await asyncio.to_thread(beginning, file, MAX_MESSAGE_BYTES)
                 return await client.predict(image, top_k=args.top_k, timeout_s=args.timeout)
             except (ClientError, OSError) as error:
                 return error
@@ -91,11 +86,6 @@ async def _predict(args: argparse.Namespace) -> int:
         for line in reversed(said.values()):  # the same error of many files once
             _complain(line)
     return 1 if errors else 0
-
-
-def _read(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(MAX_MESSAGE_BYTES + 1)  # more cannot be sent
 
 
 def _reason(error: ClientError | OSError) -> str:
@@ -224,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # whoever read our output has left, like head
             _complain(f"standard output cannot be written to: {error.strerror}")
-        _discard(sys.stdout)
+        discard(sys.stdout)
         return 1
 
 

@@ -74,11 +74,16 @@ def pair(item: Any) -> tuple[str, Image]:
     return request_id, image
 
 
+def beginning(file: Path, most: int) -> bytes:
+    """What is in a file, but no more than one byte more than ``most``, as more cannot be sent; -1 is no limit."""
+    with file.open("rb") as opened:
+        return opened.read(most + 1 if most >= 0 else -1)
+
+
 def content(file: Path, most: int) -> bytes:
-    """What is in a file, but no more than one byte more than ``most``; ClientError (INVALID_ARGUMENT) if unreadable."""
+    """The ``beginning`` of a file; raises ClientError (INVALID_ARGUMENT) if it cannot be read."""
     try:
-        with file.open("rb") as opened:
-            return opened.read(most + 1 if most >= 0 else -1)
+        return beginning(file, most)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _invalid(f"cannot read {printable(str(file))}: {reason}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import resource
 import signal
 import sys
@@ -26,6 +25,7 @@ from collage.health import Health
 from collage.intake import MAX_HELD_BYTES, REASONS, SMALL_BYTES, Intake
 from collage.metrics_port import MetricsPort
 from collage.security import ServerTls, TokenCheck, Tokens
+from collage.texts import discard
 
 logger = logging.getLogger("collage")
 
@@ -226,7 +226,7 @@ def _announce(line: str) -> None:
         print(line, flush=True)
     except OSError as error:  # nobody has to read it
         logger.warning("standard output cannot be written to: %s", error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the process would fail when it ends
+        discard(sys.stdout)
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:

@@ -1,6 +1,9 @@
-"""Texts of others, made fit to be shown: in logs, on terminals, in errors."""
+"""Texts of others, made fit to be shown in logs, on terminals, in errors; and streams that nobody reads."""
 
 from __future__ import annotations
+
+import os
+from typing import TextIO
 
 
 def cut(text: str, most: int) -> str:
@@ -18,3 +21,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def discard(stream: TextIO) -> None:
+    """Let what a standard stream still holds go nowhere, or the process would fail when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -240,7 +240,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             (
                 "both addresses of a dual-stack name",
                 "if entry[0] == socket.AF_INET or socket.AF_INET not in families",
-                "",
+                "if True",
             ),
             ("a byte order mark is part of an address", '"utf-8-sig"', '"utf-8"'),
         ],

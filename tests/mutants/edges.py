@@ -172,8 +172,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "a file without end is read to its end",
-                "            return opened.read(most + 1 if most >= 0 else -1)",
-                "            return opened.read(10**10 if most >= 0 else -1)[: 10**9]",
+                "return opened.read(most + 1 if most >= 0 else -1)",
+                "return opened.read(10**10 if most >= 0 else -1)[: 10**9]",
             ),
         ],
     ),
