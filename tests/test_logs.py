@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -85,18 +86,33 @@ def counted(handler: LineHandler) -> float | None:
         logging.getLogger().removeHandler(handler)
 
 
+def fill(pipe: int) -> None:
+    """Write empty lines until a pipe takes no more."""
+    os.set_blocking(pipe, False)
+    for size in (4096, 1):
+        with suppress(BlockingIOError):
+            while True:
+                os.write(pipe, b"\n" * size)
+    os.set_blocking(pipe, True)
+
+
 def test_lines_that_nobody_reads_are_dropped_and_counted_and_told_of_later(pipe: tuple[int, int]) -> None:
     ours, theirs = pipe
+    fill(theirs)
     handler = LineHandler(theirs)
     handler.setFormatter(TextFormatter())
     sent = MAX_WAITING + 500
-    for number in range(sent):
-        handler.handle(record(f"{number} " + "x" * 1000))  # a pipe takes some 60 of them
+    handler.handle(record("0 " + "x" * 1000))
+    while not handler._waiting.empty():  # the thread takes it, and waits for a reader
+        time.sleep(0)
+    for number in range(1, sent):
+        handler.handle(record(f"{number} " + "x" * 1000))
     dropped = handler.dropped
     assert 400 <= dropped < 500
     assert counted(handler) == dropped
     with os.fdopen(os.dup(ours)) as reader:
-        read = [reader.readline() for _ in range(sent - dropped + 1)]
+        lines = (line for line in iter(reader.readline, "") if line != "\n")
+        read = [next(lines) for _ in range(sent - dropped + 1)]
     told = [line for line in read if "dropped" in line]
     assert len(told) == 1
     assert told[0].endswith(
