@@ -17,16 +17,6 @@ from tests.certificates import Authority, Pair
 from tests.test_security import SOON_S, ask, serving, shown
 
 
-@pytest.fixture
-def ours(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ours")
-
-
-@pytest.fixture
-def theirs(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "theirs")
-
-
 def replace(old: Pair, new: Pair) -> None:
     """What a rotated secret does, with a new time stamp however coarse the file system's clock."""
     for source, target in ((new.cert, old.cert), (new.key, old.key)):

@@ -31,16 +31,6 @@ SOON_S = 5.0
 """No refusal may take longer."""
 
 
-@pytest.fixture
-def ours(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ours")
-
-
-@pytest.fixture
-def theirs(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "theirs")
-
-
 @asynccontextmanager
 async def serving(
     pair: Pair | None = None, client_ca: Path | None = None, service: FakePredictService | None = None, **changes: Any

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from collage.model_files import describe, sidecar
 from collage.model_info import CLASSIFICATION, METADATA_KEY, ModelInfo, ModelKind, TensorSpec, usual_outputs
-from collage.specs import cut
+from collage.specs import brief
 
 Floats = NDArray[np.float32]
 
@@ -185,7 +185,7 @@ def _normalisation(path: Path, info: ModelInfo) -> tuple[Floats, Floats]:
 def _takes_log(path: Path, info: ModelInfo) -> bool:
     scores = info.extra.get("scores", "logits")
     if scores not in ("logits", "probabilities"):
-        raise ModelError(f"extra.scores of {path} is {cut(scores)}: it must be logits or probabilities")
+        raise ModelError(f"extra.scores of {path} is {brief(scores)}: it must be logits or probabilities")
     return info.kind is ModelKind.S_CNN and info.task == CLASSIFICATION and scores == "probabilities"
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from collage.specs import (
     DTYPES,
     MAX_K,
+    brief,
     check_labels,
     check_number,
     check_text,
     check_whole,
-    cut,
     shown,
     spec_from_proto,
     spec_to_proto,
@@ -115,7 +115,7 @@ class ModelInfo:
         if not isinstance(self.extra, dict):
             raise ValueError("extra must be a JSON object")  # noqa: TRY004 - every mistake is a ValueError
         if self.task not in list(_WIRE_TASKS):
-            raise ValueError(f"task must be {CLASSIFICATION} or {LOCALISATION}, not {cut(self.task)}")
+            raise ValueError(f"task must be {CLASSIFICATION} or {LOCALISATION}, not {brief(self.task)}")
         if self.task == LOCALISATION and (self.labels or self.kind is ModelKind.COLLAGE_CNN):
             raise ValueError("a localiser has no labels, and a collage-cnn is none")
         if self.kind is not ModelKind.S_CNN and self.code is None:
@@ -228,7 +228,7 @@ class ModelInfo:
         if not isinstance(labels, list):
             raise ValueError("labels must be a list of class names in index order")  # noqa: TRY004 - as all mistakes
         if kind not in list(ModelKind):
-            raise ValueError(f"kind must be {', '.join(ModelKind)}, not {cut(kind)}")
+            raise ValueError(f"kind must be {', '.join(ModelKind)}, not {brief(kind)}")
         others = {key: content[key] for key in ("task", "accept_threshold", "version", "extra") if key in content}
         return cls.make(
             content["name"], ModelKind(kind), labels, content["size"], code=_code_from_json(content), **others
@@ -256,9 +256,9 @@ class ModelInfo:
         kinds = {wire: kind for kind, wire in _WIRE_KINDS.items()}
         tasks = {wire: task for task, wire in _WIRE_TASKS.items()}
         if message.kind not in kinds:
-            raise ValueError(f"model {cut(message.name)} has an unknown kind ({message.kind})")
+            raise ValueError(f"model {brief(message.name)} has an unknown kind ({message.kind})")
         if message.task not in tasks:
-            raise ValueError(f"model {cut(message.name)} has an unknown task ({message.task})")
+            raise ValueError(f"model {brief(message.name)} has an unknown task ({message.task})")
         code = None
         if message.HasField("code"):
             told = {entry.name: getattr(message.code, entry.name) for entry in fields(CodeInfo)}

@@ -89,7 +89,7 @@ def spec_from_proto(message: model_pb2.TensorSpec) -> TensorSpec:
     """Read the wire's form; raises ValueError that names what is wrong."""
     dtypes = {wire: dtype for dtype, wire in WIRE_TYPES.items()}
     if message.data_type not in dtypes:
-        raise ValueError(f"tensor {cut(message.name)} has an unknown data type ({message.data_type})")
+        raise ValueError(f"tensor {brief(message.name)} has an unknown data type ({message.data_type})")
     return TensorSpec(message.name, dtypes[message.data_type], tuple(message.shape))
 
 
@@ -101,7 +101,7 @@ def shown(spec: TensorSpec) -> str:
 def check_text(what: str, value: object, most: int, least: int = 1) -> None:
     """Raise ValueError unless this is one line of text that is neither too short nor too long."""
     if not isinstance(value, str) or not least <= len(value) <= most or not value.isprintable():
-        raise ValueError(f"{what} must be one line of {least} to {most} characters, not {cut(value)}")
+        raise ValueError(f"{what} must be one line of {least} to {most} characters, not {brief(value)}")
 
 
 def check_labels(labels: Sequence[object]) -> None:
@@ -119,16 +119,16 @@ def check_labels(labels: Sequence[object]) -> None:
 def check_whole(what: str, value: object, least: int, most: int) -> None:
     """Raise ValueError unless this is a whole number from ``least`` to ``most``."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{what} must be a whole number from {least} to {most}, not {cut(value)}")
+        raise ValueError(f"{what} must be a whole number from {least} to {most}, not {brief(value)}")
 
 
 def check_number(what: str, value: object, least: float, most: float) -> None:
     """Raise ValueError unless this is a finite number from ``least`` to ``most``."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:  # refuses NaN
-        raise ValueError(f"{what} must be a number from {least:g} to {most:g}, not {cut(value)}")
+        raise ValueError(f"{what} must be a number from {least:g} to {most:g}, not {brief(value)}")
 
 
-def cut(value: object) -> str:
+def brief(value: object) -> str:
     """A value for a message of one line, at most 80 characters of it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

@@ -22,6 +22,12 @@ from tests.frontend.scripted import BOUND_S, Requests, ask, best, scored, script
 MUTE = grpc.StatusCode.CANCELLED.value[0]
 
 
+async def ignore(requests: Requests, context: Any) -> None:
+    """Read all requests and answer none."""
+    async for _ in requests:
+        pass
+
+
 async def test_calls_that_a_worker_forgot_are_settled_when_it_answers_something_else() -> None:
     cancelled = asyncio.Event()
 
@@ -79,10 +85,6 @@ async def test_what_waited_for_an_answer_is_let_go_when_that_is_over(how: str) -
 
     over = asyncio.Event()
 
-    async def ignore(requests: Requests, context: Any) -> None:
-        async for _ in requests:
-            pass
-
     async with scripted(ignore) as (transport, _):
         gc.disable()
         try:
@@ -103,10 +105,6 @@ async def test_what_waited_for_an_answer_is_let_go_when_that_is_over(how: str) -
 
 
 async def test_a_worker_that_is_closed_leaves_nothing_to_the_garbage_collector() -> None:
-    async def ignore(requests: Requests, context: Any) -> None:
-        async for _ in requests:
-            pass
-
     async with scripted(ignore) as (transport, _):
         gc.disable()
         try:
@@ -207,11 +205,11 @@ async def test_the_longest_texts_and_most_detections_are_read() -> None:
 
 
 async def test_a_description_that_is_too_large_is_not_read() -> None:
-    async def ignore(requests: Requests, context: Any) -> None:
+    async def read_one(requests: Requests, context: Any) -> None:
         await anext(requests)
 
     large = model_pb2.GetModelInfoResponse(name="s", labels=["a"] * 1_000_000)
-    async with scripted(ignore, large) as (transport, _):
+    async with scripted(read_one, large) as (transport, _):
         with pytest.raises(WorkerFailure, match="sent 3000003 bytes at once: at most 2097152 make sense") as caught:
             await transport.ping()
         assert caught.value.code == "GARBAGE"

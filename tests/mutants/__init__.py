@@ -16,6 +16,7 @@ from tests.mutants import (
     learning,
     measuring,
     policy,
+    publishing,
     serving,
     shell,
     wire,
@@ -41,6 +42,7 @@ EVERY: list[Mutant] = [
     *entering.MUTANTS,
     *edges.MUTANTS,
     *attacks.MUTANTS,
+    *publishing.MUTANTS,
 ]
 
 _HEAD = """# Mutants
