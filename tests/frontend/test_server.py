@@ -17,7 +17,6 @@ from PIL import Image
 from collage.model_info import ModelInfo
 from collage.tensors import to_tensor
 from collage.v1 import predict_pb2
-from frontend.dispatch import SHORTEST_RETRY_S
 from tests.encoder.test_image import bomb
 from tests.frontend.fakes import COLLAGE, LABELS, S_CNN, SIZE, image
 from tests.frontend.grpc_workers import Slowness, cluster, worker
@@ -341,22 +340,3 @@ async def test_no_message_ends_a_stream_and_none_is_repeated_at_length() -> None
     assert long.error.message == "request_id is longer than 128 bytes: send a shorter one"
     assert garbage.error.code == long.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert (answer.request_id, answer.response.classes[0].label) == ("good", "d")
-
-
-async def test_a_refusal_carries_when_to_come_again() -> None:
-    slowness = Slowness(slow=60.0)
-    async with cluster(slowness=slowness, policy="none", max_in_flight=1) as (stub, _, _):
-        slow = stub.Predict(PredictRequest(request_id="slow", tensor=to_tensor(image(3))), timeout=60)
-        async with asyncio.timeout(10):
-            while not slowness.running:
-                await asyncio.sleep(0.01)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.Predict(PredictRequest(tensor=to_tensor(image(3))), timeout=5)
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        # Nothing has been answered yet, so nobody knows how long that takes: the shortest time is named.
-        assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == f"{1000 * SHORTEST_RETRY_S:.0f}"
-        request = predict_pb2.PredictStreamRequest(request=PredictRequest(request_id="a", tensor=to_tensor(image(3))))
-        (refused,) = [response async for response in stub.PredictStream(iter([request]), timeout=5)]
-        assert refused.error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
-        assert refused.error.retry_after_s == SHORTEST_RETRY_S
-        slow.cancel()

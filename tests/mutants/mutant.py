@@ -24,6 +24,7 @@ _INFERENCE = [
 _MODELS = "tests/models/test_"
 _TRAINING = [f"{_MODELS}{name}.py" for name in ("loop", "train", "lessons", "tasks")]
 _CODING = [f"{_FRONTEND}{name}.py" for name in ("coding", "coding_limits", "new_code")]
+_INTAKE = [f"tests/test_intake{part}.py" for part in ("_rules", "")]
 TESTS = {
     "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY],
     "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY],
@@ -72,8 +73,12 @@ TESTS = {
     "encoder/files.py": [f"tests/encoder/test_{name}.py" for name in ("files", "damage", "bounds")],
     "encoder/image.py": [f"tests/encoder/test_{name}.py" for name in ("image", "bounds", "damage")],
     "proto/collage/figures.py": ["tests/test_figures.py"],
-    "proto/collage/intake.py": ["tests/test_intake.py", "tests/test_serving.py", f"{_FRONTEND}server.py"],
-    "proto/collage/wire.py": ["tests/test_wire.py", "tests/test_intake.py"],
+    "proto/collage/intake.py": [
+        *_INTAKE,
+        "tests/test_serving.py",
+        f"{_FRONTEND}server.py",
+    ],
+    "proto/collage/wire.py": ["tests/test_wire.py", *_INTAKE],
     "proto/collage/model_files.py": [f"{_WORKER}model_files.py"],
     "proto/collage/tensors.py": ["tests/test_tensors.py"],
     "proto/collage/specs.py": ["tests/test_model_info.py", f"{_WORKER}model_files.py", "tests/test_linear.py"],
@@ -83,7 +88,12 @@ TESTS = {
     "proto/collage/metrics_port.py": ["tests/test_metrics_port.py"],
     "proto/collage/startup.py": ["tests/test_startup.py"],
     "proto/collage/cli.py": ["tests/test_cli.py"],
-    "proto/collage/errors.py": ["tests/test_intake.py", "tests/test_serving.py", f"{_FRONTEND}server.py"],
+    "proto/collage/errors.py": [
+        *_INTAKE,
+        "tests/test_serving.py",
+        f"{_FRONTEND}told.py",
+        f"{_FRONTEND}server.py",
+    ],
     "proto/collage/channels.py": [
         "tests/test_channel_options.py",
         "tests/test_metrics_port.py",
@@ -93,7 +103,7 @@ TESTS = {
     "proto/collage/security.py": ["tests/test_security.py", "tests/test_rotation.py", "tests/test_inputs.py"],
     "proto/collage/serving.py": [
         "tests/test_serving.py",
-        "tests/test_intake.py",
+        *_INTAKE,
         "tests/test_health.py",
         "tests/test_startup.py",
         "tests/test_security.py",
