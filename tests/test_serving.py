@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from collage import errors
 from collage.channels import channel_options, server_options
-from collage.errors import boundary
+from collage.errors import ResourceExhausted, boundary, pushback
 from collage.serving import Server, ServerSettings, load_settings
 from collage.v1 import model_pb2, model_pb2_grpc
 
@@ -129,6 +129,11 @@ async def test_a_long_error_text_is_cut_and_keeps_its_status(launch: Launch, tex
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await (await launch(fail)).classify()
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, told)
+
+
+def test_pushback_is_never_of_nothing_nor_sooner_than_said() -> None:
+    told = {seconds: dict(pushback(ResourceExhausted("full", seconds))) for seconds in (0.0, 0.0101)}
+    assert told == {0.0: {"grpc-retry-pushback-ms": "1"}, 0.0101: {"grpc-retry-pushback-ms": "11"}}
 
 
 async def test_an_unknown_error_is_logged_and_not_told(launch: Launch, caplog: pytest.LogCaptureFixture) -> None:
