@@ -41,6 +41,7 @@ class RunningQuantile:
         self._finished = np.zeros(_BINS)
         self._cut_off = np.zeros(_BINS)
         self._every, self._count = every, 0
+        self._survival = np.ones(_BINS)
 
     def finished(self, latency: float) -> None:
         """A first copy came back after ``latency`` seconds."""
@@ -50,9 +51,12 @@ class RunningQuantile:
         """A first copy was cancelled after ``elapsed`` seconds: it would have taken longer."""
         self._record(self._cut_off, elapsed)
 
+    def beyond(self, seconds: float) -> float:
+        """The share of latencies that are longer than ``seconds``, within 2 % of these; 1 until enough is known."""
+        return float(self._survival[_bin(seconds)])
+
     def _record(self, histogram: np.ndarray[tuple[int], np.dtype[np.float64]], seconds: float) -> None:
-        bin = int(math.log(max(seconds, LOWEST_S) / LOWEST_S) / _LOG_RATIO)
-        histogram[min(bin, _BINS - 1)] += self._weight
+        histogram[_bin(seconds)] += self._weight
         self._weight *= self._growth
         self._count += 1
         if self._count > self._every and self._count % self._every == 0:
@@ -67,7 +71,7 @@ class RunningQuantile:
         at_risk = ended[::-1].cumsum()[::-1]
         # Those cut off in a bin count as half at risk in it.
         hazard = self._finished / np.maximum(at_risk - self._cut_off / 2, 1e-9)
-        survival = np.cumprod(1 - np.minimum(hazard, 1.0))
+        survival = self._survival = np.cumprod(1 - np.minimum(hazard, 1.0))
         below = np.flatnonzero(survival <= 1 - self.share)
         # If too many were cut off, the quantile lies beyond all that was seen: look further.
         found = _EDGES[below[0]] if len(below) else 1.25 * _EDGES[np.flatnonzero(ended)[-1]]
@@ -76,3 +80,7 @@ class RunningQuantile:
             self.median = float(_EDGES[middle[0]])
             found = min(found, self.stretch * self.median)
         self.value = min(self._highest, max(self._lowest, float(found)))
+
+
+def _bin(seconds: float) -> int:
+    return min(int(math.log(max(seconds, LOWEST_S) / LOWEST_S) / _LOG_RATIO), _BINS - 1)
