@@ -88,8 +88,12 @@ class FrontendSettings(ServerSettings):
     eject_factor: float = Field(
         1.5, gt=1, le=100, description="ejection, adaptive: a call is slow if it takes longer than this many medians"
     )
-    eject_slow_share: float = Field(
-        0.5, gt=0, lt=1, description="a worker of whose last calls more than this share were slow is left out"
+    eject_evidence: float = Field(
+        18.0,
+        gt=0,
+        le=700,
+        description="evidence that leaves a slow worker out, the log of a likelihood ratio: by chance that happens to "
+        "workers that are well at most once in exp(this) calls",
     )
     eject_failures: int = Field(3, ge=1, le=1000, description="so is a worker after this number of failures in a row")
     eject_most: float = Field(
@@ -188,7 +192,7 @@ class FrontendSettings(ServerSettings):
             return None
         return Ejection(
             factor=self.eject_factor,
-            slow_share=self.eject_slow_share,
+            evidence=self.eject_evidence,
             failures=self.eject_failures,
             share=self.eject_most,
             rest=self.eject_rest_s,

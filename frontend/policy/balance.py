@@ -134,10 +134,9 @@ class Balancer:
             self._count(worker, max(0, worker.outstanding - count))
 
     def succeeded(self, name: str, at: float, latency: float) -> None:
-        """A call was answered after ``latency`` seconds, and released."""
-        self.judge.finished(latency)
+        """A call was answered after ``latency`` seconds."""
         if worker := self._workers.get(name):
-            self.judge.succeeded(worker, at, latency, worker.outstanding + 1)
+            self.judge.succeeded(worker, at, latency)
 
     def cancelled(self, name: str, at: float, elapsed: float) -> None:
         """A call was cancelled after ``elapsed`` seconds; if that was slow already it counts, else nobody knows."""

@@ -64,6 +64,10 @@ class RunningQuantile:
         """A first copy was cancelled after ``elapsed`` seconds: it would have taken longer."""
         self._record(self._cut_off, elapsed)
 
+    def beyond(self, seconds: float) -> float:
+        """The share of latencies that are longer than ``seconds``, within 2 % of these; 1 until enough is known."""
+        return 1.0 if self.survival is None else float(self.survival[bin_of(seconds)])
+
     def _record(self, histogram: Histogram, seconds: float) -> None:
         histogram[bin_of(seconds)] += self._weight
         self._weight *= self._growth

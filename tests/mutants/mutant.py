@@ -28,8 +28,8 @@ _INTAKE = [f"tests/test_intake{part}.py" for part in ("_rules", "")]
 TESTS = {
     "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY],
     "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY],
-    "frontend/policy/balance.py": [f"{_FRONTEND}balance.py"],
-    "frontend/policy/ejection.py": [f"{_FRONTEND}balance.py"],
+    "frontend/policy/balance.py": [f"{_FRONTEND}balance.py", f"{_FRONTEND}ejection.py"],
+    "frontend/policy/ejection.py": [f"{_FRONTEND}ejection.py", f"{_SIMULATOR}ejection.py"],
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
