@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from frontend.policy.accuracy import ErrorStep
+
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples" / "fashion-mnist"
 
@@ -55,11 +57,19 @@ class ImageAnswers:
 
 
 class Models(Protocol):
-    """The models of a simulated cluster; from confidence ``accept`` on (0 to 1) a cell is sure."""
+    """The models of a simulated cluster; from confidence ``accept`` on (0 to 1) a cell is sure.
+
+    ``errors`` is the table of what coded answers cost, empty if there is none.
+    """
 
     @property
     def accept(self) -> float:
         """The collage-cnn's threshold."""
+        ...
+
+    @property
+    def errors(self) -> Sequence[ErrorStep]:
+        """The collage-cnn's table."""
         ...
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
@@ -73,6 +83,7 @@ class KnownModels:
 
     images: ImageAnswers
     accept: float
+    errors: Sequence[ErrorStep] = ()
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
         """Answers to the first ``count`` images, whatever the seed; ValueError if fewer are known."""
@@ -97,6 +108,7 @@ class TypicalModels:
     s_cnn_sure_accuracy: float = 0.99
     s_cnn_accuracy: float = 0.93
     accept: float = 0.5
+    errors: Sequence[ErrorStep] = ()
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
         """Answers to ``count`` random images."""
