@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,15 @@ from rich.console import Console
 from rich.progress import track
 
 from bench.measured import COLLAGE
-from bench.offer import REGIMES, ROOT, ImageAnswers
+from bench.offer import FAMILIES, REGIMES, ROOT
+from bench.samples import MeasuredModels
 from bench.simulator.replay import Setup, run
 from collage.figures import Row, read_figures, write_figures
 from frontend.coding import error_steps
-from frontend.policy.accuracy import Accuracy, ErrorStep
+from frontend.policy.accuracy import Accuracy
 from models.measure import describe
+from worker.slowdown import COLLAGE_FACTOR
 
-FAMILIES = tuple(REGIMES)
 ANSWERS = ROOT / "docs" / "results" / "coded-answers.json"
 """Counts of answers to test images."""
 CURVE = ROOT / "docs" / "results" / "accuracy-budget.json"
@@ -38,34 +38,15 @@ BUDGETS = (None, 0.005, 0.002, 0.001, 0.0005, 0.0)
 WORKERS, REDUNDANT, LOAD = 100, 4, 0.5
 STEPS = 60
 """Ranges of confidence, of equal numbers of answers."""
-KINDS = ("both", "collage_cnn", "s_cnn", "neither")
+KINDS = ("both_right", "coded_right", "s_cnn_right", "both_wrong")
 """Which of the two models is right."""
 
 
-@dataclass(frozen=True)
-class CountedAnswers:
-    """A shipped collage-cnn and its s-cnn, as they answered images.
-
-    ``confidences`` float64 ``[S]`` are those of S ranges, ``counts`` ``[S, 4]`` how many answers each has of ``KINDS``.
-    """
-
-    confidences: NDArray[np.float64]
-    counts: NDArray[np.float64]
-    accept: float
-    errors: Sequence[ErrorStep]
-
-    def draw(self, count: int, seed: int) -> ImageAnswers:
-        """Answers to ``count`` random images, as common as they were."""
-        shares = self.counts.ravel() / self.counts.sum()
-        cells = np.random.default_rng((seed, 2)).choice(len(shares), count, p=shares)
-        step, kind = np.divmod(cells, len(KINDS))
-        return ImageAnswers(self.confidences[step].astype(np.float32), kind <= 1, kind % 2 == 0)
-
-    def lost(self, confidences: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Errors beyond the s-cnn's own, on average, of answers of these confidences, ``[N]``."""
-        steps = np.searchsorted(self.confidences.astype(np.float32), confidences)
-        mean: NDArray[np.float64] = (self.counts[:, 2] - self.counts[:, 1]) / self.counts.sum(1)
-        return mean[steps]
+def lost(answers: MeasuredModels, confidences: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Errors beyond the s-cnn's own, on average, of answers of these confidences, ``[N]``."""
+    known, counts = answers.steps[:, 0].astype(np.float32), answers.steps[:, 1:]
+    mean: NDArray[np.float64] = (counts[:, 2] - counts[:, 1]) / counts.sum(1)
+    return mean[np.searchsorted(known, confidences)]
 
 
 def collect(lines: Iterator[str]) -> Iterator[Row]:
@@ -89,18 +70,17 @@ def collect(lines: Iterator[str]) -> Iterator[Row]:
             yield {"model": model, "confidence": float(part[:, 0].mean()), **dict(zip(KINDS, counts, strict=True))}
 
 
-def answers_of(model: str, rows: Sequence[Row], zoo: Path) -> CountedAnswers:
+def answers_of(model: str, rows: Sequence[Row], zoo: Path) -> MeasuredModels:
     """The counted answers of a model in ``zoo``, which says its threshold and its table; ValueError if it has none."""
     info, mine = describe(zoo / f"{model}.onnx"), [row for row in rows if row["model"] == model]
     if not mine or not info.errors:
         raise ValueError(f"{model} has no {'table of errors' if mine else 'counted answers'}")
-    confidences = np.array([row["confidence"] for row in mine], float)
-    counts = np.array([[row[kind] for kind in KINDS] for row in mine], float)
-    return CountedAnswers(confidences, counts, info.accept_threshold, error_steps(info))
+    steps = np.array([[row[column] for column in ("confidence", *KINDS)] for row in mine], float)
+    return MeasuredModels(steps, info.accept_threshold, COLLAGE_FACTOR, error_steps(info))
 
 
 def simulated(
-    model: str, answers: CountedAnswers, regime: str, budget: float | None, seed: int, requests: int, warm_up: int = 20
+    model: str, answers: MeasuredModels, regime: str, budget: float | None, seed: int, requests: int, warm_up: int = 20
 ) -> Row:
     """One row: ``loss`` is the share of answers that were wrong beyond the s-cnn's own, ``spent`` what the table says.
 
@@ -121,7 +101,7 @@ def simulated(
         **{"load": LOAD, "policy": "adaptive", "budget": budget, "seed": seed, "requests": len(done.latency_s)},
         **{key: figures[key] for key in kept},
         "extra_load": float(figures["collage_load"] or 0) + float(figures["replica_load"] or 0),
-        "loss": float(answers.lost(coded).sum()) / len(done.latency_s),
+        "loss": float(lost(answers, coded).sum()) / len(done.latency_s),
         "spent": sum(map(bound.cost, coded.tolist())) / len(done.latency_s),
     }
 
