@@ -82,8 +82,18 @@ class FrontendSettings(ServerSettings):
     extra_load: float = Field(
         0.25, ge=0, le=2, description="budget: redundant requests sent per ordinary one, collages and replicas together"
     )
+    accuracy_budget: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="budget: errors of coded answers, beyond the s-cnn's own, per ordinary request (0.001 is 0.1 "
+        "points); early answers stop first, then the less sure ones of stragglers; if not given, no bound",
+    )
     audit_share: float = Field(
-        0.0, ge=0, le=1, description="share of coded answers whose late s-cnn is let finish, to compare"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of coded answers whose late s-cnn is let finish, to compare; --accuracy-budget learns of it",
     )
     eject_factor: float = Field(
         1.5, gt=1, le=100, description="ejection, adaptive: a call is slow if it takes longer than this many medians"
@@ -183,6 +193,7 @@ class FrontendSettings(ServerSettings):
             longest=self.longest_deadline_s,
             extra_load=self.extra_load,
             audit=self.audit_share,
+            accuracy=self.accuracy_budget,
             **own,
         )
 

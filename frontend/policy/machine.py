@@ -77,6 +77,8 @@ class Policy:
                         self._end(gone, at)
                 case e.CodedWorkers():
                     self._coded_workers_changed(event)
+                case e.Audited(_, confidence, agrees):
+                    self._flights.accuracy.audited(confidence, agrees=agrees)
                 case e.Due(at, timer, id):
                     self._due(at, timer, id)
         actions = self._actions.copy()
@@ -89,6 +91,7 @@ class Policy:
         deadline = event.at + self._deadline.value
         request = self._requests[event.request] = Request(event.request, event.at, deadline, event.expires)
         self._deferral.earn(event.at)
+        self._flights.accuracy.earn()
         self._send(request)
         self._actions.append(e.SetTimer(event.expires, e.Timer.EXPIRY, request.id))
         if self.rules.coded or self.rules.replica:
@@ -153,6 +156,7 @@ class Policy:
     def _coded_workers_changed(self, event: e.CodedWorkers) -> None:
         if self.rules.accept is None:
             self._flights.accept = event.accept
+        self._flights.accuracy.use(event.errors)
         self._forming.workers_changed(event.workers, event.shape)
 
     def _due(self, at: float, timer: e.Timer, id: int) -> None:
@@ -175,9 +179,11 @@ class Policy:
         elif timer is e.Timer.JOIN:
             self._forming.join(request, at)
             self._look_into(request.group, at)
+        elif timer is e.Timer.UNSURE:
+            self._rescue(request, at)
         elif self._flights.confidence(request) is not None:
             self._answer_coded(request, at)
-        elif timer is e.Timer.EXPIRY:
+        else:
             self._actions.append(e.Fail(id, expired=True))
             self._end(request, at)
 
@@ -199,14 +205,14 @@ class Policy:
             self._replicate(request, at)
 
     def _take_coded(self, request: Request, at: float) -> bool:
-        """Answer from the code if that is sure, or the request was patient; true if that ends it."""
+        """Answer from the code if that is sure, or the request was patient, and it is paid; true if that ends it."""
         if self._flights.confidence(request) is None:
             return False
         unsure_from = request.patient_until(self.rules.patience)
-        if self._flights.sure(request) or at >= unsure_from:
+        if (self._flights.sure(request) or at >= unsure_from) and self._flights.paid(request):
             self._answer_coded(request, at)
             return True
-        if unsure_from < request.expires:
+        if at < unsure_from < request.expires:
             self._actions.append(e.SetTimer(unsure_from, e.Timer.UNSURE, request.id))
         return False
 
@@ -225,7 +231,7 @@ class Policy:
     def _replicate(self, request: Request, at: float) -> None:
         """Send a straggler again, if it may be; twice where a coded answer that is under way would come after that."""
         nothing_left = not request.outstanding
-        coded = self._flights.confidence(request) is not None
+        coded = self._flights.paid(request)
         too_late = coded and at + self._deadline.median > request.patient_until(self.rules.patience)
         wanted = nothing_left or (request.sent == 1 and not too_late)
         if wanted and self._send_again(request, at, force=nothing_left) and self._replica_is_sooner(request, at):
@@ -264,8 +270,8 @@ class Policy:
             if request.straggles:
                 self._rescue(request, at)
                 self._give_up_if_hopeless(request, at)
-            elif self.rules.early and self._flights.sure(request):
-                self._answer_coded(request, at)
+            elif self.rules.early and self._flights.sure(request) and self._flights.paid(request, early=True):
+                self._answer_coded(request, at, early=True)
 
     def _look_after_siblings(self, request: Request, at: float) -> None:
         """A member will have no own answer: without it the others may not be decodable any more."""
@@ -294,9 +300,11 @@ class Policy:
         request.outstanding.add(attempt)
         self._actions.append(e.Send(request.id, attempt))
 
-    def _answer_coded(self, request: Request, at: float) -> None:
-        assert request.group is not None  # noqa: S101 - only members of a group have a confidence
-        self._actions.append(e.AnswerCoded(request.id, request.group.id, request.place, self._flights.sure(request)))
+    def _answer_coded(self, request: Request, at: float, *, early: bool = False) -> None:
+        group, confidence = request.group, self._flights.confidence(request)
+        assert group is not None and confidence is not None  # noqa: S101, PT018 - a decoded member
+        cost, sure = self._flights.accuracy.spend(confidence), self._flights.sure(request)
+        self._actions.append(e.AnswerCoded(request.id, group.id, request.place, sure, early, cost))
         self._audits += self.rules.audit
         if self._audits >= 1 and e.PRIMARY in request.outstanding:
             self._audits -= 1

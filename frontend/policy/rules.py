@@ -63,6 +63,8 @@ class Rules:
     """Deadlines after which a straggler gets an unsure coded answer; it also does when its time runs out."""
     extra_load: float = 0.25
     """Budget: redundant executions for each ordinary request, coded ones and replicas together."""
+    accuracy: float | None = None
+    """Budget: errors of coded answers, beyond the base model's own, for each ordinary request; None: no bound."""
     attempts: int = 3
     """Most often that one request is sent, in all."""
     margin: float = 0.02

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from frontend.policy.accuracy import Accuracy
 from frontend.policy.groups import Group, Progress
 from frontend.policy.quantile import RunningQuantile
 from frontend.policy.rules import Rules
@@ -89,6 +90,8 @@ class Flights:
         self.times = CodedTimes(rules.quantile)
         self.accept = 1.0 if rules.accept is None else rules.accept
         """Confidence from which on a coded answer is sure."""
+        self.accuracy = Accuracy(rules.accuracy)
+        """What coded answers may cost."""
         self.running = 0
         """Groups of which redundant runs are under way."""
         self.requests = requests
@@ -136,6 +139,11 @@ class Flights:
         """Whether a request has a coded answer of which the code is sure."""
         confidence = self.confidence(request)
         return confidence is not None and confidence >= self.accept
+
+    def paid(self, request: Request, *, early: bool = False) -> bool:
+        """Whether a request has a coded answer, and the budget of accuracy pays for that."""
+        confidence = self.confidence(request)
+        return confidence is not None and self.accuracy.pays(confidence, early=early)
 
     def pending(self, request: Request) -> bool:
         """Whether the request may still be decoded: what is there and what is under way would be enough."""

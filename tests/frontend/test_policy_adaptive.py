@@ -156,10 +156,10 @@ def test_a_fixed_deadline_stays_where_it_is(policy: str) -> None:
 
 def test_a_sure_coded_answer_may_be_given_early() -> None:
     cluster = four(EARLY, {}, Seen(0.0625, {0: 0.75, 1: 0.25, 3: 0.5}))
-    assert cluster.ends[1] == ended(0.0625, AnswerCoded(1, 1, 0, True))
+    assert cluster.ends[1] == ended(0.0625, AnswerCoded(1, 1, 0, True, early=True))
     assert cluster.ends[2] == ended(0.125, Answer(2, 0))
     assert cluster.ends[3] == ended(0.125, Answer(3, 0))
-    assert cluster.ends[4] == ended(0.0625, AnswerCoded(4, 1, 3, True))
+    assert cluster.ends[4] == ended(0.0625, AnswerCoded(4, 1, 3, True, early=True))
     assert cluster.ordered(Straggles) == []
     assert cluster.ordered(Cancel) == [Cancel(1, 0), Cancel(4, 0)]
 
