@@ -21,7 +21,7 @@ AIM = 0.99
 """The quantile of latency that SingleR makes as short as it can."""
 PREQUAL_HOT = 0.0
 """Prequal's best setting here, where a worker runs one request at a time: idle workers first, by latency."""
-_STEPS = 400  # of the search for its delay
+_STEPS, _CLOSE_S = 400, 1e-5  # of the search for its delay, and for the quantile
 
 
 class IdleOnly(FewestCalls):
@@ -74,21 +74,28 @@ def reissue_delay(latencies: Seconds, budget: float, aim: float = AIM) -> float:
     """The delay in seconds of the best SingleR policy for a ``budget`` of extra requests for each request.
 
     SingleR sends a request again, once, if it has no answer after a delay d, with a probability q (Kaler, He and
-    Elnikety, SPAA 2017). All that a budget pays are sent: q = budget / P(X > d). Then the latency is above t with
-    probability P(X > t) (1 - q P(Y <= t - d)), where copies X and Y are independent, and the best d has the smallest t
-    at which this is 1 - ``aim``. ``latencies`` in seconds are those of single copies, float ``[n]``.
+    Elnikety, SPAA 2017). All that a budget pays are sent: q = budget / P(X > d). The best d has the smallest ``aim``
+    quantile. ``latencies`` in seconds are those of single copies, float ``[n]``.
     """
     known = np.sort(latencies)
     first = float(np.quantile(known, max(0.0, 1 - budget)))  # from here on the budget pays for all, q = 1
-    delays = np.unique(np.concatenate((np.linspace(0.0, first, _STEPS), [first])))
-    return float(min(delays, key=lambda delay: reissued_quantile(known, float(delay), budget, aim)))
+    return float(min(np.linspace(0.0, first, _STEPS), key=lambda delay: reissued_quantile(known, delay, budget, aim)))
 
 
 def reissued_quantile(known: Seconds, delay: float, budget: float, aim: float = AIM) -> float:
-    """The ``aim`` quantile of latency in seconds under SingleR; ``known`` are sorted latencies of single copies."""
-    later = 1 - np.searchsorted(known, delay, side="right") / len(known)
+    """The ``aim`` quantile of latency in seconds under SingleR; ``known`` are sorted latencies of single copies.
+
+    A request takes longer than t with probability P(X > t) (1 - q P(Y <= t - d)): its copies X and Y are independent.
+    """
+
+    def within(seconds: float) -> float:
+        return float(np.searchsorted(known, seconds, side="right")) / len(known)
+
+    later = 1 - within(delay)
     share = min(1.0, budget / later) if later > 0 else 1.0
-    above = 1 - np.arange(1, len(known) + 1) / len(known)
-    second = np.searchsorted(known, known - delay, side="right") / len(known)
-    late = above * (1 - share * second) <= 1 - aim + 1e-12
-    return float(known[int(np.argmax(late))])
+    low, high = 0.0, float(known[-1])
+    while high - low > _CLOSE_S:
+        middle = (low + high) / 2
+        late = (1 - within(middle)) * (1 - share * within(middle - delay))
+        low, high = (low, middle) if late <= 1 - aim + 1e-12 else (middle, high)
+    return high
