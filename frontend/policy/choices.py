@@ -55,6 +55,15 @@ class FewestCalls:
         """See ``Choice``. The pool keeps the mean latency of its workers itself."""
 
 
+class IdleOnly(FewestCalls):
+    """First copies go to the worker of fewest calls, other copies to idle workers only (NetClone, SIGCOMM 2023)."""
+
+    def choose(self, workers: Shelves, at: float, avoid: Collection[str]) -> Peer | None:
+        """See ``Choice``."""
+        chosen = super().choose(workers, at, avoid)
+        return None if avoid and chosen and chosen.outstanding else chosen
+
+
 class PowerOfTwo:
     """Two of all workers are sampled, and the one with fewer calls is taken (Mitzenmacher, 2001)."""
 
@@ -99,4 +108,5 @@ CHOICES: Mapping[str, Callable[[], Choice]] = {
     "fewest-calls": FewestCalls,
     "power-of-two": PowerOfTwo,
     "peak-ewma": PeakEwma,
+    "idle-only": IdleOnly,
 }
