@@ -24,6 +24,7 @@ from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
+from frontend.policy.choices import CHOICES
 from frontend.recorder import Recorder, recording
 from frontend.server import PredictServicer
 from frontend.workers import GrpcTransport, Pool, PoolSettings, TargetError, check, server_name
@@ -90,7 +91,8 @@ def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMe
         name=server_name(target),
         resolve_every_s=settings.resolve_every_s,
     )
-    choosing = PoolSettings(settings.resolve_every_s, settings.ejection())
+    choice = CHOICES[settings.worker_choice]
+    choosing = PoolSettings(settings.resolve_every_s, settings.ejection(), choice=choice)
     return Pool(role, target, connect, choosing, ejected=metrics.ejections.labels(role).inc)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic_settings import CliSuppress
 
 from collage.security import ClientSecurity
 from collage.serving import ServerSettings
@@ -94,6 +95,9 @@ class FrontendSettings(ServerSettings):
         ge=0,
         le=1,
         description="share of coded answers whose late s-cnn is let finish, to compare; --accuracy-budget learns of it",
+    )
+    worker_choice: CliSuppress[Literal["fewest-calls", "power-of-two", "peak-ewma", "idle-only"]] = Field(
+        "fewest-calls", description="who gets a call; the others are rivals, for benchmarks"
     )
     eject_factor: float = Field(
         1.5, gt=1, le=100, description="ejection, adaptive: a call is slow if it takes longer than this many medians"
