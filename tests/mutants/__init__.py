@@ -10,6 +10,7 @@ from tests.mutants import (
     codes,
     coding,
     deciding,
+    deferring,
     edges,
     entering,
     judging,
@@ -31,6 +32,7 @@ NOTHING = "nothing"
 EVERY: list[Mutant] = [
     *policy.MUTANTS,
     *deciding.MUTANTS,
+    *deferring.MUTANTS,
     *codes.MUTANTS,
     *coding.MUTANTS,
     *shell.MUTANTS,
