@@ -1,6 +1,8 @@
 """The asyncio side of workers: where they are, how to talk to them, which are ready."""
 
 from frontend.workers.discovery import TargetError, check, server_name
+from frontend.workers.fleet import Description
+from frontend.workers.open_inference import OpenInferenceTransport
 from frontend.workers.pool import Fits, Pool, PoolSettings
 from frontend.workers.streams import Ended, Ending, Reply, WorkerFailure
 from frontend.workers.transport import Cancellable, GrpcTransport, Transport
@@ -8,10 +10,12 @@ from frontend.workers.worker import Worker
 
 __all__ = [
     "Cancellable",
+    "Description",
     "Ended",
     "Ending",
     "Fits",
     "GrpcTransport",
+    "OpenInferenceTransport",
     "Pool",
     "PoolSettings",
     "Reply",
