@@ -103,7 +103,7 @@ def test_metadata_that_contradict_the_description_are_refused(
 
 def test_metadata_without_tensors_say_what_to_do() -> None:
     with pytest.raises(
-        ValueError, match=r"the metadata of 's' has no inputs, .* name the tensors in its configuration"
+        ValueError, match=r"of 's' has no inputs, .* name the tensors in its configuration"
     ):
         form(oip.ModelMetadataResponse(name="s"))
     two = oip.ModelMetadataResponse(inputs=[tensor("a", "FP32", -1), tensor("b", "FP32", -1)])
