@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collage.plain import FORMAT_KEYS, PlainFormat
 from collage.specs import (
     DTYPES,
     MAX_K,
@@ -20,6 +21,7 @@ from collage.specs import (
     check_number,
     check_text,
     check_whole,
+    parse,
     shown,
     spec_from_proto,
     spec_to_proto,
@@ -65,8 +67,8 @@ class ModelInfo:
     ``input`` and ``outputs`` describe one call, without a batch dimension: uint8 RGB ``[size, size, 3]`` in; out come
     what model.proto lists for the model's kind and task. ``labels`` are empty for a localiser. ``code`` says how a
     redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1. ``version`` is made
-    from the file's content when a worker loads it. ``extra`` is for people (data, recipe, accuracy) and stays off the
-    wire.
+    from the file's content when a worker loads it. ``plain`` is what the graph takes and gives where that differs;
+    it and ``extra``, which is for people (data, recipe, accuracy), stay off the wire.
     """
 
     name: str
@@ -78,6 +80,7 @@ class ModelInfo:
     code: CodeInfo | None = None
     accept_threshold: float = 1.0
     version: str = ""
+    plain: PlainFormat = field(default_factory=PlainFormat)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -157,6 +160,11 @@ class ModelInfo:
         return self.code.detection_threshold if self.code else CodeInfo.detection_threshold
 
     @property
+    def gives_probabilities(self) -> bool:
+        """Whether the graph's scores are probabilities, of which the logarithm is to be taken."""
+        return (self.kind, self.task, self.plain.scores) == (ModelKind.S_CNN, CLASSIFICATION, "probabilities")
+
+    @property
     def most_detections(self) -> int:
         """How many detections an answer may have."""
         return min(MAX_DETECTIONS, MAX_OVERLAPS // self.k**2)
@@ -209,6 +217,7 @@ class ModelInfo:
             content["code"] = asdict(code)
         if self.task != CLASSIFICATION:
             content["task"] = self.task
+        content |= self.plain.told
         return json.dumps(content, sort_keys=True)
 
     @classmethod
@@ -230,12 +239,13 @@ class ModelInfo:
         if kind not in list(ModelKind):
             raise ValueError(f"kind must be {', '.join(ModelKind)}, not {brief(kind)}")
         others = {key: content[key] for key in ("task", "accept_threshold", "version", "extra") if key in content}
+        others["plain"] = PlainFormat.of(content)
         return cls.make(
             content["name"], ModelKind(kind), labels, content["size"], code=_code_from_json(content), **others
         )
 
     def to_proto(self) -> model_pb2.GetModelInfoResponse:
-        """The wire's form; ``extra`` stays behind."""
+        """The wire's form; ``plain`` and ``extra`` stay behind."""
         message = model_pb2.GetModelInfoResponse(
             name=self.name,
             version=self.version,
@@ -276,16 +286,8 @@ class ModelInfo:
         )
 
 
-def parse(text: str) -> object:
-    """JSON, with or without a byte order mark; raises ValueError."""
-    try:
-        return json.loads(text.removeprefix("\ufeff"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
 _REQUIRED = {"name", "kind", "labels", "size"}
-_KNOWN = _REQUIRED | {"k", "detection_threshold", "accept_threshold", "version", "extra", "task", "code"}
+_KNOWN = _REQUIRED | FORMAT_KEYS | {"k", "detection_threshold", "accept_threshold", "version", "extra", "task", "code"}
 
 
 def usual_outputs(kind: ModelKind, task: str, labels: int) -> tuple[TensorSpec, ...]:
