@@ -29,13 +29,13 @@ from frontend.metrics import FrontendMetrics
 from frontend.recorder import Recorder, recording
 from frontend.server import PredictServicer
 from frontend.workers import (
-    Description,
     GrpcTransport,
     OpenInferenceTransport,
     Pool,
     PoolSettings,
     TargetError,
     check,
+    read_description,
     server_name,
 )
 from inference import open_inference_pb2_grpc
@@ -102,7 +102,7 @@ def pool(
 
     Raises TargetError if that cannot be used.
     """
-    other = Description.read(description) if description else None
+    other = read_description(description) if description else None
     transport = functools.partial(OpenInferenceTransport, description=other) if other else GrpcTransport
     connect = functools.partial(
         transport,

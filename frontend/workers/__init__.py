@@ -1,7 +1,7 @@
 """The asyncio side of workers: where they are, how to talk to them, which are ready."""
 
 from frontend.workers.discovery import TargetError, check, server_name
-from frontend.workers.fleet import Description
+from frontend.workers.fleet import read_description
 from frontend.workers.open_inference import OpenInferenceTransport
 from frontend.workers.pool import Fits, Pool, PoolSettings
 from frontend.workers.streams import Ended, Ending, Reply, WorkerFailure
@@ -10,7 +10,6 @@ from frontend.workers.worker import Worker
 
 __all__ = [
     "Cancellable",
-    "Description",
     "Ended",
     "Ending",
     "Fits",
@@ -24,5 +23,6 @@ __all__ = [
     "Worker",
     "WorkerFailure",
     "check",
+    "read_description",
     "server_name",
 ]

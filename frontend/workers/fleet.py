@@ -4,103 +4,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.model_info import ModelInfo, ModelKind, TensorSpec, parse
-from collage.specs import brief, check_number
+from collage.model_info import ModelInfo, TensorSpec
+from collage.plain import PlainInput, logarithm
+from collage.specs import brief, parse
 from encoder.image import Pixels
 from frontend.workers.discovery import TargetError
 from frontend.workers.streams import Reply, WorkerFailure
 from inference import open_inference_pb2 as oip
 
-LEAST_PROBABILITY = 1e-12
-_INPUT_TYPES = {"UINT8": "u1", "FP16": "<f2", "FP32": "<f4"}
+_INPUT_TYPES = {"UINT8": "tensor(uint8)", "FP16": "tensor(float16)", "FP32": "tensor(float)", "FP64": "tensor(double)"}
+"""Types of inputs, and ONNX Runtime's names for them."""
 _OUTPUT_TYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _TYPED = {"FP32": "fp32_contents", "FP64": "fp64_contents"}
-_CHOICES = {"scores": ("logits", "probabilities"), "layout": ("NHWC", "NCHW"), "colors": ("RGB", "BGR")}
 
 _Tensor = oip.ModelMetadataResponse.TensorMetadata
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a file says of a model whose server does not know Collage.
+def read_description(path: Path) -> ModelInfo:
+    """What a file of JSON says of a model, as beside an ONNX file; its ``name`` is the model's on its server.
 
-    ``info.name`` is the model's name on its server. A float input gets (pixel / 255 - ``mean``) / ``std``, by channel.
-    ``scores`` are logits or probabilities. ``layout`` is NHWC or NCHW; None if the shape of the input tells. ``colors``
-    are RGB or BGR.
+    Raises TargetError, one line that names the file.
     """
-
-    info: ModelInfo
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    scores: str = "logits"
-    layout: str | None = None
-    colors: str = "RGB"
-
-    @classmethod
-    def read(cls, path: Path) -> Description:
-        """From a file of JSON, as beside an ONNX file; raises TargetError, one line that names the file."""
-        try:
-            return cls.from_content(parse(path.read_text("utf-8")))
-        except (OSError, ValueError) as error:
-            raise TargetError(f"the description {path} cannot be used: {error}") from None
-
-    @classmethod
-    def from_content(cls, content: object) -> Description:
-        """From parsed JSON; raises ValueError that names what is wrong."""
-        if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")  # noqa: TRY004 - every mistake is a ValueError
-        content = dict(content)
-        told: dict[str, Any] = {name: content.pop(name) for name in ("mean", "std", *_CHOICES) if name in content}
-        for name, choices in _CHOICES.items():
-            if name in told and told[name] not in choices:
-                raise ValueError(f"{name} must be {' or '.join(choices)}, not {brief(told[name])}")
-        for name, least in (("mean", -1e6), ("std", 1e-6)):
-            if name in told:
-                told[name] = _three(name, told[name], least)
-        return cls(ModelInfo.from_content(content), **told)
+    try:
+        return ModelInfo.from_content(parse(path.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise TargetError(f"the description {path} cannot be used: {error}") from None
 
 
 class Form:
     """How a model of a fleet is asked, and how its answers are read, as its metadata and its description say together.
 
-    Tensors are sent as raw contents. The input is uint8, float16 or float32, with or without a batch dimension in
-    front.
+    Tensors are sent as raw contents, with or without a batch dimension in front. ``assumed`` lists, in words for the
+    operator, what neither of the two says.
     """
 
-    def __init__(self, description: Description, metadata: oip.ModelMetadataResponse) -> None:
+    def __init__(self, description: ModelInfo, metadata: oip.ModelMetadataResponse) -> None:
         """Raises ValueError where the two contradict each other, or say too little."""
-        self._description = description
         version = max(metadata.versions, key=lambda told: (len(told), told), default="")
-        self.info = info = replace(description.info, version=version)
+        self.info = info = replace(description, version=version)
         if len(metadata.inputs) != 1:
             raise ValueError(
                 f"the metadata of {info.name!r} has {len(metadata.inputs) or 'no'} inputs, and it needs one: "
                 "name the tensors in its configuration"
             )
         (image,) = metadata.inputs
-        shape, self._transposed = self._read_input(image)
+        self._batch = [1] * (len(image.shape) - 3)
+        self._feed = self._choose_input(image)
+        self.assumed = self._feed.assumed
         self._outputs = self._choose_outputs(metadata.outputs)
-        self._dtype = np.dtype(_INPUT_TYPES[image.datatype])
-        self._scale, self._shift = _normalisation(description)
-        self._takes_log = info.kind is ModelKind.S_CNN and description.scores == "probabilities"
         self._asked = oip.ModelInferRequest(model_name=info.name, model_version=version)
-        self._asked.inputs.add(name=image.name, datatype=image.datatype, shape=shape)
+        self._asked.inputs.add(name=image.name, datatype=image.datatype)
         for name in self._outputs:
             self._asked.outputs.add(name=name)
-
-    @property
-    def assumed(self) -> str | None:
-        """What nobody said, and so may be wrong, if anything."""
-        if self._dtype.kind == "f" and self._description.mean is None and self._description.std is None:
-            return "pixels are divided by 255 and not normalised, as the description has no mean and std"
-        return None
 
     @property
     def answer_bytes(self) -> int:
@@ -112,12 +73,9 @@ class Form:
         request = oip.ModelInferRequest()
         request.CopyFrom(self._asked)
         request.id = request_id
-        pixels: NDArray[Any] = image if self._description.colors == "RGB" else image[:, :, ::-1]
-        if self._dtype.kind == "f":
-            pixels = pixels * self._scale - self._shift
-        if self._transposed:
-            pixels = pixels.transpose(2, 0, 1)
-        request.raw_input_contents.append(pixels.astype(self._dtype, copy=False).tobytes())
+        values = self._feed(image[np.newaxis])
+        request.inputs[0].shape.extend([*self._batch, *values.shape[1:]])
+        request.raw_input_contents.append(values.tobytes())
         return request
 
     def reply(self, response: oip.ModelInferResponse, took_s: float) -> Reply | WorkerFailure:
@@ -164,33 +122,15 @@ class Form:
         if len(shape) > len(spec.shape) and shape[0] == 1:
             shape = shape[1:]
         floats = values.reshape(shape).astype(np.float32, copy=False)
-        if not self._takes_log:
-            return floats
-        return np.log(np.maximum(floats, np.float32(LEAST_PROBABILITY)))
+        return logarithm(floats) if self.info.gives_probabilities else floats
 
-    def _read_input(self, tensor: _Tensor) -> tuple[list[int], bool]:
-        """The shape to send, and whether channels come first."""
-        size, shape = self.info.size, list(tensor.shape)
-        forms = {"NHWC": [size, size, 3], "NCHW": [3, size, size]}
-        batch = [1] * (len(shape) - 3)
-        fitting = [
-            layout
-            for layout, row in forms.items()
-            if layout == (self._description.layout or layout) and len(batch) <= 1 and _fits(shape, [*batch, *row])
-        ]
-        if not fitting or tensor.datatype not in _INPUT_TYPES:
-            wanted = " or ".join(
-                str(forms[layout]) for layout in forms if layout == (self._description.layout or layout)
-            )
-            raise ValueError(
-                f"its input is {_told(tensor)}, and the description asks for {', '.join(_INPUT_TYPES)} of shape "
-                f"{wanted}, with or without a batch dimension"
-            )
-        if len(fitting) > 1:
-            raise ValueError(
-                f"its input is {_told(tensor)}, which fits NHWC and NCHW: add the layout to the description"
-            )
-        return [*batch, *forms[fitting[0]]], fitting[0] == "NCHW"
+    def _choose_input(self, tensor: _Tensor) -> PlainInput:
+        shape = [None if extent == -1 else extent for extent in tensor.shape]
+        whole = shape if self._batch else [1, *shape]
+        try:
+            return PlainInput(self.info.plain, _INPUT_TYPES.get(tensor.datatype, ""), whole, self.info.size)
+        except ValueError as error:
+            raise ValueError(f"its input is {_told(tensor)}: {error}") from None
 
     def _choose_outputs(self, tensors: Sequence[_Tensor]) -> list[str]:
         """The names, on the server, of ``info.outputs``; where one is needed, the only one may have any name."""
@@ -211,24 +151,6 @@ class Form:
                     f"{list(spec.shape)}, with or without a batch dimension"
                 )
         return names
-
-
-def _normalisation(description: Description) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scale and shift by channel, float32 ``[3]``: pixel * scale - shift = (pixel / 255 - mean) / std."""
-    mean, std = np.array(description.mean or (0, 0, 0)), np.array(description.std or (1, 1, 1))
-    return (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
-
-
-def _three(name: str, values: object, least: float) -> tuple[float, ...]:
-    if not isinstance(values, list) or len(values) != 3:
-        raise ValueError(f"{name} must be a list of three numbers, not {brief(values)}")
-    for value in values:
-        check_number(name, value, least, 1e6)
-    return tuple(map(float, values))
-
-
-def _fits(declared: Sequence[int], shape: Sequence[int]) -> bool:
-    return len(declared) == len(shape) and all(have in (-1, want) for have, want in zip(declared, shape, strict=True))
 
 
 def _told(tensor: _Tensor) -> str:

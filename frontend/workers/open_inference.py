@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
 from encoder.image import Pixels
-from frontend.workers.fleet import Description, Form
+from frontend.workers.fleet import Form
 from frontend.workers.streams import Ended, Ending, Reply, WorkerFailure
 from frontend.workers.transport import MAX_DESCRIPTION_BYTES, MAX_HEALTH_BYTES, Connection, failure_of, reader
 from inference import open_inference_pb2 as oip
@@ -25,8 +25,8 @@ _Answer = TypeVar("_Answer", bound=Message)
 SERVICE = "/inference.GRPCInferenceService"
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 1.0, 3.0
 """The protocol has no stream of health, so it is asked for. A server may be too busy to answer at once."""
-EARLY_S = 0.005
-"""gRPC's clock may differ from ours by this time."""
+LATER_S = 0.1
+"""gRPC ends a call itself this long after its time, in case that we do not."""
 
 
 class InferCall:
@@ -38,25 +38,35 @@ class InferCall:
 
     def __init__(self, rpc: Any, form: Form, request: oip.ModelInferRequest, timeout_s: float, ended: Ended) -> None:
         self._rpc, self._form, self._ended, self._done = rpc, form, ended, False
-        self._clock = asyncio.get_running_loop().time
-        self._started = self._clock()
-        self._expires = self._started + timeout_s
+        loop = asyncio.get_running_loop()
+        self._clock, self._started = loop.time, loop.time()
+        # gRPC's own deadline would sometimes be told as an INTERNAL error, of the message that was on its way.
+        self._timer = loop.call_later(timeout_s, self._expire)
         self.running = asyncio.create_task(self._run(request))
 
     def cancel(self) -> None:
         """Stop it, on the wire as well, unless it has ended."""
-        self.end(None)
+        self.stop(None)
 
-    def end(self, outcome: Ending) -> None:
-        """Tell how it ended, unless that is done; what it was waiting for is called off."""
+    def stop(self, outcome: Ending) -> None:
+        """Stop it and tell this as its end, unless it has ended."""
+        if not self._done:
+            self._end(outcome)
+            self.running.cancel()  # or it would wait endlessly where the connection is not there yet
+
+    def _end(self, outcome: Ending) -> None:
         if self._done:
             return
         self._done = True
+        self._timer.cancel()
         self._rpc.cancel()
         try:
             self._ended(outcome)
         except Exception:  # of this call alone
             logger.exception("what was waiting for a worker's answer failed")
+
+    def _expire(self) -> None:
+        self.stop(WorkerFailure("DEADLINE_EXCEEDED", "no answer came in time"))
 
     async def _run(self, request: oip.ModelInferRequest) -> None:
         try:
@@ -71,7 +81,7 @@ class InferCall:
         except Exception as error:  # or nobody would be told how the call ended
             logger.exception("a call to a worker failed")
             outcome = WorkerFailure("INTERNAL", type(error).__name__)
-        self.end(outcome)
+        self._end(outcome)
 
     async def _send(self, request: oip.ModelInferRequest) -> WorkerFailure | None:
         try:
@@ -79,13 +89,10 @@ class InferCall:
             await self._rpc.done_writing()
         except asyncio.InvalidStateError:
             return None  # it has failed already, as the reader will say
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INTERNAL:
-                raise
-            # What gRPC says of a message that it could not send, whatever the reason.
-            if self._clock() >= self._expires - EARLY_S:
-                return WorkerFailure("DEADLINE_EXCEEDED", "the call's time was over before it was sent")
-            return WorkerFailure("UNAVAILABLE", "the connection broke before the call was sent")
+        except Exception as error:  # of gRPC, some of them without a public name
+            if isinstance(error, grpc.aio.AioRpcError) and error.code() is not grpc.StatusCode.INTERNAL:
+                return failure_of(error)
+            return WorkerFailure("UNAVAILABLE", "the call could not be sent")
         return None
 
     async def _receive(self) -> Reply | WorkerFailure:
@@ -110,7 +117,7 @@ class OpenInferenceTransport(Connection):
     def __init__(
         self,
         address: str,
-        description: Description,
+        description: ModelInfo,
         max_message_bytes: int,
         security: ClientSecurity = PLAINTEXT,
         name: str | None = None,
@@ -119,7 +126,7 @@ class OpenInferenceTransport(Connection):
         self._description = description
         self._form: Form | None = None
         self._calls: set[InferCall] = set()
-        self._assumed = ""
+        self._told: set[str] = set()
         super().__init__(address, max_message_bytes, security, name, resolve_every_s)
 
     def _connect(self) -> None:
@@ -129,13 +136,13 @@ class OpenInferenceTransport(Connection):
 
     async def ping(self) -> ModelInfo:
         """Ask for the model's metadata; raises ValueError if it is not the model that the description describes."""
-        ask = oip.ModelMetadataRequest(name=self._description.info.name)
+        ask = oip.ModelMetadataRequest(name=self._description.name)
         metadata = await self.ask(f"{SERVICE}/ModelMetadata", ask, oip.ModelMetadataResponse, MAX_DESCRIPTION_BYTES)
         self._form = form = Form(self._description, metadata)
         self._max_answer_bytes = min(self._max_message_bytes, form.answer_bytes)
-        if form.assumed and form.assumed != self._assumed:
-            self._assumed = form.assumed
-            logger.warning("model %s: %s", form.info.name, form.assumed)
+        for assumed in set(form.assumed) - self._told:
+            logger.warning("%s: %s", form.info.name, assumed)
+        self._told.update(form.assumed)
         return form.info
 
     async def watch(self, changed: Callable[[bool], None]) -> None:
@@ -159,8 +166,8 @@ class OpenInferenceTransport(Connection):
     def run(self, image: Pixels, request_id: str, attempt: int, timeout_s: float, ended: Ended) -> InferCall:
         """Send one input, uint8 ``[size, size, 3]``, as the model wants it."""
         assert self._form  # noqa: S101 - a worker gets calls when its model is known
-        rpc = self._infer(timeout=max(0.0, timeout_s), metadata=self._security.metadata())
-        call = InferCall(rpc, self._form, self._form.request(image, request_id), timeout_s, ended)
+        rpc = self._infer(timeout=max(0.0, timeout_s) + LATER_S, metadata=self._security.metadata())
+        call = InferCall(rpc, self._form, self._form.request(image, request_id), max(0.0, timeout_s), ended)
         self._calls.add(call)
         call.running.add_done_callback(lambda _: self._calls.discard(call))
         return call
@@ -179,6 +186,6 @@ class OpenInferenceTransport(Connection):
     async def _hang_up(self) -> None:
         calls = list(self._calls)
         for call in calls:
-            call.end(WorkerFailure("UNAVAILABLE", "the connection was closed"))
+            call.stop(WorkerFailure("UNAVAILABLE", "the connection was closed"))
         if calls:
             await asyncio.wait([call.running for call in calls])
