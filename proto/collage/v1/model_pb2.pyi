@@ -33,7 +33,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("name", "version", "kind", "task", "labels", "input", "outputs", "code", "accept_threshold")
+    __slots__ = ("name", "version", "kind", "task", "labels", "input", "outputs", "code", "accept_threshold", "provider")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class GetModelInfoResponse(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: ModelKind
@@ -52,7 +53,8 @@ class GetModelInfoResponse(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     code: Code
     accept_threshold: float
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., task: _Optional[_Union[ModelTask, str]] = ..., labels: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., accept_threshold: _Optional[float] = ...) -> None: ...
+    provider: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., task: _Optional[_Union[ModelTask, str]] = ..., labels: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., accept_threshold: _Optional[float] = ..., provider: _Optional[str] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
     __slots__ = ("name", "data_type", "shape")
