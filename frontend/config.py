@@ -27,6 +27,16 @@ class FrontendSettings(ServerSettings):
         description="workers of redundant models: one list, in the same form, for each redundant input of the code, "
         "with spaces between them (a collage has one); empty for none",
     )
+    s_cnn_description: Path | None = Field(
+        None,
+        description="JSON file that describes the s-cnn; given if its workers speak the Open Inference Protocol "
+        "(Triton, KServe, MLServer)",
+    )
+    coded_descriptions: str = Field(
+        "",
+        description="such a file for each redundant input, with spaces between them; given if the workers of redundant "
+        "models speak the Open Inference Protocol",
+    )
     resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and files are read")
     worker_ca: Path | None = Field(
         None, description="CA certificates of the workers, PEM; turns on TLS towards them (to DNS names as given)"
@@ -161,6 +171,13 @@ class FrontendSettings(ServerSettings):
             raise ValueError("--worker-cert and --worker-key belong together: give both or neither")
         if self.worker_cert and not self.worker_ca:
             raise ValueError("--worker-cert needs --worker-ca as well")
+        return self
+
+    @model_validator(mode="after")
+    def _every_coded_worker_is_described(self) -> Self:
+        described, listed = len(self.coded_descriptions.split()), len(self.coded_workers.split())
+        if described not in (0, listed):
+            raise ValueError(f"--coded-descriptions names {described} files for {listed} lists of --coded-workers")
         return self
 
     @model_validator(mode="after")

@@ -88,11 +88,13 @@ class WorkerProcess:
 
     def __init__(self, settings: WorkerSettings, registry: CollectorRegistry) -> None:
         """Load the model; raises ModelError or SlowdownError."""
-        model = ServedModel(settings.model, settings.threads)
+        model = ServedModel(settings.model, settings.threads, settings.providers)
         collage = model.info.kind is ModelKind.COLLAGE_CNN
         scale = settings.slowdown_scale * (COLLAGE_FACTOR if collage else 1.0)
         slowdown = Slowdown(settings.slowdown, settings.slowdown_seed, scale)
-        self.engine = Engine(model, slowdown, settings.queue_size, WorkerMetrics(registry))
+        metrics = WorkerMetrics(registry)
+        metrics.provider.labels(model.info.provider).set(1)
+        self.engine = Engine(model, slowdown, settings.queue_size, metrics)
         alone = model.info.kind is ModelKind.S_CNN
         self.server = Server(settings, registry, [SERVICE, OPEN_INFERENCE] if alone else [SERVICE])
         servicer = ModelServicer(self.engine, model.info, self.server.draining)
