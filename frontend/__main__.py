@@ -69,6 +69,10 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         open_inference = FrontendInference(server, dispatcher, settings.timeout_s, settings.max_pixels)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server.grpc)
         await server.start()
+        if settings.http_port is not None:
+            from frontend.http.site import open_port
+
+            await open_port(server, servicer, open_inference, settings.http_port)
         for each in (base, *coded):
             await each.start()
         try:

@@ -27,6 +27,9 @@ class FrontendSettings(ServerSettings):
         "with spaces between them (a collage has one); empty for none",
     )
     resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and files are read")
+    http_port: int | None = Field(
+        None, ge=0, le=65535, description="port for HTTP/1.1, with what gRPC has of TLS and tokens; 0 takes a free one"
+    )
     worker_ca: Path | None = Field(
         None, description="CA certificates of the workers, PEM; turns on TLS towards them (to DNS names as given)"
     )
