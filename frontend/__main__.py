@@ -24,6 +24,7 @@ from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
+from frontend.policy import Rules
 from frontend.recorder import Recorder, recording
 from frontend.server import PredictServicer
 from frontend.workers import GrpcTransport, Pool, PoolSettings, TargetError, check, server_name
@@ -58,6 +59,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             return len(base.workers), dispatcher.coded_workers
 
         dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        dispatchers = [dispatcher]
         servicer = PredictServicer(
             dispatcher,
             settings.timeout_s,
@@ -69,18 +71,26 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         open_inference = FrontendInference(server, dispatcher, settings.timeout_s, settings.max_pixels)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server.grpc)
         await server.start()
-        if settings.http_port is not None:
-            from frontend.http.site import open_port
-
-            await open_port(server, servicer, open_inference, settings.http_port)
         for each in (base, *coded):
             await each.start()
         try:
+            if settings.http_port is not None:
+                from frontend.http.site import open_port
+
+                def unprotected() -> Dispatcher:
+                    separate = FrontendMetrics(CollectorRegistry())
+                    dispatchers.append(
+                        Dispatcher(Rules.named("none"), base, [], separate, executor, encoder, dispatching(settings))
+                    )
+                    return dispatchers[-1]
+
+                await open_port(server, settings, servicer, open_inference, dispatcher, coded, unprotected)
             async with recording(recorder, events, rules, counts) if events else nullcontext():
                 yield server
         finally:
             await server.stop()
-            await dispatcher.close()
+            for started in dispatchers:
+                await started.close()
             for each in (base, *coded):
                 await each.close()
 

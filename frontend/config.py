@@ -30,6 +30,9 @@ class FrontendSettings(ServerSettings):
     http_port: int | None = Field(
         None, ge=0, le=65535, description="port for HTTP/1.1, with what gRPC has of TLS and tokens; 0 takes a free one"
     )
+    playground: Path | None = Field(
+        None, description="file by which `make up` offers its page: samples, and switches that make workers straggle"
+    )
     worker_ca: Path | None = Field(
         None, description="CA certificates of the workers, PEM; turns on TLS towards them (to DNS names as given)"
     )
@@ -146,6 +149,12 @@ class FrontendSettings(ServerSettings):
             raise ValueError("--worker-cert and --worker-key belong together: give both or neither")
         if self.worker_cert and not self.worker_ca:
             raise ValueError("--worker-cert needs --worker-ca as well")
+        return self
+
+    @model_validator(mode="after")
+    def _playground_is_local(self) -> Self:
+        if self.playground and (self.http_port is None or self.token_file):
+            raise ValueError("--playground is for one person on one machine: it needs --http-port, and no --token-file")
         return self
 
     @model_validator(mode="after")

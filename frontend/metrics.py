@@ -126,6 +126,7 @@ class FrontendMetrics:
         self.tasks = Gauge(
             "collage_tasks", "Tasks of the event loop; what does not return was leaked", registry=registry
         )
+        self.watchers: list[Callable[[Source, float], object]] = []
         ProcessCollector(registry=registry)
         # To look the child up would take longer than to observe.
         self.latency.labels = functools.cache(self.latency.labels)  # type: ignore[method-assign]
@@ -137,6 +138,13 @@ class FrontendMetrics:
         ):
             for labels in itertools.product(*values):
                 metric.labels(*labels)
+
+    def answered(self, source: Source, seconds: float) -> None:
+        """Count an answer, and tell the ``watchers``."""
+        self.answers.inc(source)
+        self.latency.labels(source).observe(seconds)
+        for watcher in self.watchers:
+            watcher(source, seconds)
 
     def watch_tasks(self) -> None:
         """Report the number of the running loop's tasks whenever the metrics are read."""

@@ -47,7 +47,7 @@ class Rest:
 
     def __init__(self, server: Server, predictions: PredictServicer, inference: FrontendInference) -> None:
         self._server, self._predictions, self._inference = server, predictions, inference
-        self._gate = Gate(server)
+        self.gate = Gate(server)
 
     def app(self, extra: list[BaseRoute]) -> Starlette:
         """The application, with ``extra`` routes behind these."""
@@ -74,7 +74,7 @@ class Rest:
 
     async def predict(self, request: Request) -> Response:
         """Classify the image in the body."""
-        return await self._gate.enter(request, PREDICT, functools.partial(self._predict, request))
+        return await self.gate.enter(request, PREDICT, functools.partial(self._predict, request))
 
     async def _predict(self, request: Request, call: HttpCall, body: bytes) -> Response:
         if request.headers.get("content-type", "").startswith("multipart/"):
@@ -95,7 +95,7 @@ class Rest:
 
     async def infer(self, request: Request) -> Response:
         """Classify a batch of images by the Open Inference Protocol."""
-        return await self._gate.enter(request, f"{OPEN_INFERENCE}ModelInfer", functools.partial(self._infer, request))
+        return await self.gate.enter(request, f"{OPEN_INFERENCE}ModelInfer", functools.partial(self._infer, request))
 
     async def _infer(self, request: Request, call: HttpCall, body: bytes) -> Response:
         path = request.path_params
@@ -122,7 +122,7 @@ class Rest:
             listed = await self._inference.RepositoryIndex(oip.RepositoryIndexRequest(), call)
             return JSONResponse([plain(model) for model in listed.models])
 
-        return await self._gate.enter(request, f"{OPEN_INFERENCE}RepositoryIndex", serve, most=4096)
+        return await self.gate.enter(request, f"{OPEN_INFERENCE}RepositoryIndex", serve, most=4096)
 
     def _asking(self, method: str, message: Callable[..., Any]) -> Callable[[Request], Awaitable[Response]]:
         """Answers GET with what a method of the protocol says of the model in the path."""
@@ -136,7 +136,7 @@ class Rest:
                 response = plain(await ask(message(**named), call))
                 return JSONResponse(response.get("config", response), 503 if response.get("ready") is False else 200)
 
-            return await self._gate.enter(request, f"{OPEN_INFERENCE}{method}", serve)
+            return await self.gate.enter(request, f"{OPEN_INFERENCE}{method}", serve)
 
         return answer
 
