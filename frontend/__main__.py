@@ -27,6 +27,7 @@ from frontend.metrics import FrontendMetrics
 from frontend.policy import Rules
 from frontend.recorder import Recorder, recording
 from frontend.server import PredictServicer
+from frontend.tracing import TracedDispatcher
 from frontend.workers import GrpcTransport, Pool, PoolSettings, TargetError, check, server_name
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
@@ -58,7 +59,8 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         def counts() -> tuple[int, int]:
             return len(base.workers), dispatcher.coded_workers
 
-        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        make = functools.partial(TracedDispatcher, server.traces) if server.traces else Dispatcher
+        dispatcher = make(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
         dispatchers = [dispatcher]
         servicer = PredictServicer(
             dispatcher,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from collage.errors import DeadlineExceeded, ServiceError, pushback, status_of
 from collage.security import WANTS_TOKEN
 from collage.serving import Server
+from collage.traces import HEADER, incoming
 from frontend.http.statuses import HTTP_STATUS, Refusal
 
 _GONE = HTTP_STATUS[StatusCode.CANCELLED]  # nobody reads it
@@ -102,6 +103,7 @@ class Gate:
         """The response to a request in the place of a call of ``method``, with ``most`` bytes of body."""
         call = HttpCall(request, self.server.settings.max_message_bytes if most is None else most)
         intake = self.server.intake
+        incoming.set(request.headers.get(HEADER, ""))
         try:
             self._check_token(request)
             body = b""

@@ -38,8 +38,8 @@ OTHERS = 8
 """Samples that come with a person's photo: together they fill a collage of 3 x 3."""
 KEPT_GROUPS = 32
 KEPT_ANSWERS = 4096
-STRAGGLING = "bimodal:0.002,2.0,0.4"
-"""What a straggling worker does: two of five calls take two seconds. Few enough that ejection does not leave it out."""
+STRAGGLING = "bimodal:0.002,2.0,0.05"
+"""What a straggling worker does: one of 20 calls takes two seconds, too few for its ejection."""
 _METHOD = "/playground"
 
 

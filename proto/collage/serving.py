@@ -26,6 +26,7 @@ from collage.intake import MAX_HELD_BYTES, REASONS, SMALL_BYTES, Intake
 from collage.metrics_port import MetricsPort
 from collage.security import ServerTls, TokenCheck, Tokens
 from collage.texts import discard
+from collage.traces import CallerTraces, Traces
 
 logger = logging.getLogger("collage")
 
@@ -58,6 +59,9 @@ class ServerSettings(BaseSettings):
     )
     reflection: bool = Field(True, description="serve gRPC reflection, which lists the services and their messages")
     max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=1024, description="largest gRPC message, either direction")
+    traces: str = Field(
+        "", description="where OpenTelemetry traces go, by OTLP/HTTP: http://HOST:4318/v1/traces; none if empty"
+    )
     drain_delay_s: float = Field(0.0, ge=0, description="seconds from NOT_SERVING until new calls are refused")
     drain_s: float = Field(10.0, ge=0, description="seconds that calls in flight may take to finish on shutdown")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe message logged")
@@ -152,7 +156,10 @@ class Server:
         self.registry = registry
         self.draining = asyncio.Event()  # set when new calls are refused; open streams must end then
         self.tokens = Tokens(settings.token_file) if settings.token_file else None
-        interceptors = [TokenCheck(self.tokens)] if self.tokens else []
+        interceptors: list[Any] = [TokenCheck(self.tokens)] if self.tokens else []
+        self.traces = Traces(services[0], settings.traces) if settings.traces else None
+        if self.traces:
+            interceptors.append(CallerTraces())
         refused = Counter(
             "collage_calls_refused_total", "Calls and messages refused unread, by reason", ["reason"], registry=registry
         )
@@ -222,6 +229,8 @@ class Server:
         if self._probes:
             await self._probes.stop(None)
         await self._metrics.close()
+        if self.traces:
+            await asyncio.to_thread(self.traces.close)
 
     async def run_until_signal(self) -> None:
         """Announce the ports on standard output, serve until SIGTERM or SIGINT, then drain."""

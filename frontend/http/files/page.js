@@ -147,7 +147,7 @@ function draw() {
     scales: { x: { time: false, range: [-SHOWN_S, 0] }, y: { distr: 3, range: (_, low, high) => [Math.min(1, low || 1), Math.max(2000, high || 1)] } },
     axes: [
       { ...axis, label: "seconds ago", labelSize: 24, values: (_, ticks) => ticks.map((tick) => String(-tick)) },
-      { ...axis, label: "milliseconds", labelSize: 24, size: 60, splits: () => TICKS, values: (_, ticks) => ticks.map(String) },
+      { ...axis, label: "milliseconds", labelSize: 24, size: 60, splits: () => TICKS, filter: (_, ticks) => ticks, values: (_, ticks) => ticks.map(String) },
     ],
     series: [{}, line("p99 with", "--with"), line("p99 without", "--without"), line("p50 with", "--with", true), line("p50 without", "--without", true)],
   }, data(), $("chart"));
@@ -193,7 +193,7 @@ function tell(live) {
 const rows = new Map(); // of the workers' table: a switch that was just drawn again could not be pressed
 
 function rowOf(worker) {
-  const cells = { state: document.createElement("span"), calls: document.createElement("span"), cell: document.createElement("span") };
+  const cells = { role: worker.role, state: document.createElement("span"), calls: document.createElement("span"), cell: document.createElement("span") };
   if (worker.straggles !== null) {
     cells.box = add(cells.cell, "input");
     cells.box.type = "checkbox";
@@ -219,6 +219,8 @@ function showWorkers(workers) {
     calls.textContent = String(worker.outstanding);
     if (box) box.checked = worker.straggles;
   }
+  const switched = workers.filter((worker) => worker.role === "s_cnn" && worker.straggles !== null);
+  $("all").checked = switched.length > 0 && switched.every((worker) => worker.straggles);
 }
 
 function complain(error) {
@@ -270,6 +272,9 @@ async function begin() {
   for (const control of ["rate", "load"]) $(control).addEventListener("change", offerLoad);
   const legend = [["with", "p99 with the policy"], ["without", "p99 without"], ["with dashed", "p50 with the policy"], ["without dashed", "p50 without"]];
   for (const [kind, text] of legend) add($("legend"), "span", text, kind);
+  $("all").addEventListener("change", () => {
+    for (const [address, { box, role }] of rows) if (box && role === "s_cnn") put(`/playground/workers/${address}`, { straggles: $("all").checked });
+  });
   draw();
   window.addEventListener("resize", draw);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
