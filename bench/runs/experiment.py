@@ -22,13 +22,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from bench.cluster.standins import answer_source
 from bench.runs.trial import (
     CALIBRATION_GROUPS,
     LIMITS,
     OFF,
     POLICY_NAMES,
     REGIME_NAMES,
-    WARM_UP_GROUPS,
     Case,
     Overhead,
     Trial,
@@ -48,7 +48,7 @@ async def compare(trial: Trial, chosen: Sequence[Case], runs: Path, console: Con
         bar = progress.add_task("", total=sum(map(trial.seconds, missing)))
         for (equal, seed), shared in groupby(missing, lambda case: (case.equal_resources, case.seed)):
             progress.update(bar, description=f"{trial.regime.name}: preparing seed {seed}")
-            prepared = await asyncio.to_thread(trial.answers.prepare, WARM_UP_GROUPS + trial.groups, seed)
+            prepared = await asyncio.to_thread(trial.prepare, seed)
             async with trial.cluster(seed, equal) as cluster:
                 for case in shared:
                     progress.update(bar, description=f"{trial.regime.name}: {case.title}")
@@ -65,15 +65,16 @@ async def compare(trial: Trial, chosen: Sequence[Case], runs: Path, console: Con
 async def calibrate(trial: Trial, runs: Path, console: Console) -> Overhead:
     """The parts of a request's latency without injected slowness, measured once per target and cluster.
 
-    The real row (regime ``off``, policy none) is kept with the others.
+    That cluster has one collage worker, and as many s-cnn workers as a collage has cells. The real row (regime ``off``,
+    policy none) is kept with the others.
     """
     still = Trial(OFF, trial.answers, CALIBRATION_GROUPS, 1.0, (), runs.parent)
-    name, file = still.name(Case("none", 0)), runs.parent / f"overhead-{trial.members}.json"
+    name, file = still.name(Case("none", 0)), runs.parent / f"overhead-{still.members}.json"
     if not (file.exists() and (runs / f"{name}.json").exists()):
-        prepared = await asyncio.to_thread(still.answers.prepare, WARM_UP_GROUPS + CALIBRATION_GROUPS, 0)
+        prepared = await asyncio.to_thread(still.prepare, 0)
         async with still.cluster(0, equal_resources=False) as cluster:
             row, records = await still.run(cluster, Case("none", 0), prepared)
-        about: dict[str, Scalar] = {"regime": OFF.name, "n": trial.members, "load": None, "policy": "none", "seed": 0}
+        about: dict[str, Scalar] = {"regime": OFF.name, "n": still.members, "load": None, "policy": "none", "seed": 0}
         write_figures(name, [row], ({**about, **asdict(record)} for record in records), runs)
         file.write_text(json.dumps(asdict(Overhead.of(records))) + "\n")
     overhead = Overhead(**json.loads(file.read_text()))
@@ -114,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         "--arrivals", type=Path, help="open loop: CSV file of arrival times in seconds, the first 100 groups to warm up"
     )
     parser.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
+    parser.add_argument("--workers", type=int, help="s-cnn workers, if other than a collage has cells")
+    parser.add_argument("--collage-workers", type=int, default=1, help="collage workers (%(default)s)")
     parser.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
     parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
     parser.add_argument("--target", default="bench", help="name of the files in out/ (%(default)s)")
@@ -142,9 +145,17 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"groups and scale must be above 0, seeds not below, loads at least {FEWEST_OPEN}")
         if args.drawn is not None and (args.drawn < 4 or round(args.drawn**0.5) ** 2 != args.drawn):
             raise ValueError("--drawn takes a square: 4, 9, 16, 25")
+        cells = args.drawn or 9
+        if args.collage_workers < 1 or (args.workers is not None and (args.workers < cells or args.workers % cells)):
+            raise ValueError(
+                f"workers must be a multiple of {cells}, the cells of a collage; at least 1 collage worker"
+            )
         if args.arrivals and (args.loads or len(regimes) > 1):
             raise ValueError("--arrivals are the load, of one regime")
-        planned = trials(regimes, args.drawn, args.data, args.groups, args.scale, flags, folder, args.arrivals)
+        planned = trials(
+            regimes, answer_source(args.drawn, args.data), args.groups, args.scale, flags, folder, args.arrivals,
+            args.workers, args.collage_workers,
+        )  # fmt: skip
         chosen = list(cases(policies, seeds, [planned[0].load] if args.arrivals else loads))
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
