@@ -98,37 +98,37 @@ def collect(target: str, runs: Path) -> Path:
     return write_figures(target, rows, map(json.loads, lines))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command's own flags."""
+    flags = argparse.ArgumentParser(
         prog="python -m bench experiment", description=(__doc__ or "").partition("\n")[0],
         epilog="Further flags go to the frontends.",
     )  # fmt: skip
-    parser.add_argument("--regimes", default="transient", help=f"of {', '.join(REGIME_NAMES)} (%(default)s)")
-    parser.add_argument(
+    flags.add_argument("--regimes", default="transient", help=f"of {', '.join(REGIME_NAMES)} (%(default)s)")
+    flags.add_argument(
         "--policies", default="none,hedge,collage,adaptive",
         help=f"of {', '.join(POLICY_NAMES)}; one limit may be set, as in hedge:quantile=0.9 ({', '.join(LIMITS)})",
     )  # fmt: skip
-    parser.add_argument("--groups", type=int, default=500, help="groups per policy and seed (%(default)s)")
-    parser.add_argument("--seeds", default="0,1,2", help="which draws (%(default)s)")
-    parser.add_argument("--loads", default="", help="open loop: shares of capacity, as 0.1,0.5,0.8 (closed groups)")
-    parser.add_argument(
+    flags.add_argument("--groups", type=int, default=500, help="groups per policy and seed (%(default)s)")
+    flags.add_argument("--seeds", default="0,1,2", help="which draws (%(default)s)")
+    flags.add_argument("--loads", default="", help="open loop: shares of capacity, as 0.1,0.5,0.8 (closed groups)")
+    flags.add_argument(
         "--arrivals", type=Path, help="open loop: CSV file of arrival times in seconds, the first 100 groups to warm up"
     )
-    parser.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
-    parser.add_argument("--workers", type=int, help="s-cnn workers, if other than a collage has cells")
-    parser.add_argument("--collage-workers", type=int, default=1, help="collage workers (%(default)s)")
-    parser.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
-    parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
-    parser.add_argument("--target", default="bench", help="name of the files in out/ (%(default)s)")
-    parser.add_argument("--collect", action="store_true", help="only put existing runs together")
-    parser.add_argument("--plan", action="store_true", help="only say which runs are left and how long they take")
-    return parser
+    flags.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
+    flags.add_argument("--workers", type=int, help="s-cnn workers, if other than a collage has cells")
+    flags.add_argument("--collage-workers", type=int, default=1, help="collage workers (%(default)s)")
+    flags.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
+    flags.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
+    flags.add_argument("--target", default="bench", help="name of the files in out/ (%(default)s)")
+    flags.add_argument("--collect", action="store_true", help="only put existing runs together")
+    flags.add_argument("--plan", action="store_true", help="only say which runs are left and how long they take")
+    return flags
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the comparison: 0 if it went well, 2 for an argument, 130 after Ctrl-C; ProcessError if a process failed."""
-    parser = _parser()
-    args, flags = parser.parse_known_args(argv)
+    args, flags = parser().parse_known_args(argv)
     console = Console()
     policies, regimes = args.policies.split(","), args.regimes.split(",")
     folder = OUT / args.target
@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> int:
         )  # fmt: skip
         chosen = list(cases(policies, seeds, [planned[0].load] if args.arrivals else loads))
     except (OSError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"python -m bench experiment: {error}", file=sys.stderr)
         return 2
     if args.collect:
         print(f"figures: {collect(args.target, runs)}")

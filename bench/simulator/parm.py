@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
 
-from bench.measured import extra_load
+from bench.measured import FOR_P999, extra_load
 from bench.offer import Models, TypicalModels, measured_models, poisson, transfers
 from bench.simulator.replay import EQUAL_RESOURCES, Setup, run
 from collage.figures import OUT, Row, write_figures
@@ -72,14 +73,16 @@ def cases(seeds: int) -> Iterator[ParmCase]:
                 yield ParmCase(k, pairs, "adaptive", code, seed)
 
 
-def simulate(case: ParmCase, queries: int) -> Row:
-    """One row: which run, latencies in seconds, extra load and the share of coded answers."""
+def simulate(task: tuple[ParmCase, int]) -> Row:
+    """One row, of a case and a number of queries: which run, latencies in seconds, extra load and the share of coded answers."""
+    case, queries = task
     regime = transfers(2 * case.pairs / case.machines)
     setup = Setup(BASE, BASE // case.k, code=case.shape)
     warm_up, groups = (-(-requests // BASE) for requests in (WARM_UP, queries))
     arrivals = poisson(RATE, (warm_up + groups) * BASE, case.seed)
     limits = case.limits if case.code else {}
-    done = run(setup, case.policy, regime, case.seed, groups, None, arrivals, case.models, warm_up, limits)
+    known = (setup, case.policy, regime, case.seed, groups)
+    done = run(*known, arrivals=arrivals, models=case.models, warm_up=warm_up, limits=limits)
     row = done.row({})
     return {
         **{"source": "sim", "k": case.k, "workers": BASE, "redundant": BASE // case.k, "pairs": case.pairs},
@@ -90,10 +93,12 @@ def simulate(case: ParmCase, queries: int) -> Row:
     }
 
 
-def parm(chosen: Iterable[ParmCase], queries: int) -> list[Row]:
-    """The rows of all runs."""
-    console = Console(stderr=True)
-    return [simulate(case, queries) for case in track(list(chosen), "simulating", console=console, transient=True)]
+def parm(chosen: Iterable[ParmCase], queries: int, processes: int = 1) -> list[Row]:
+    """The rows of all runs, made in ``processes`` side by side."""
+    tasks = [(case, queries) for case in chosen]
+    with ProcessPoolExecutor(processes) as pool:
+        found = pool.map(simulate, tasks) if processes > 1 else map(simulate, tasks)
+        return list(track(found, "simulating", len(tasks), console=Console(stderr=True), transient=True))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -101,9 +106,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench parm", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--queries", type=int, default=QUERIES, help="for each run (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="runs to average (%(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time (%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT / "parm.json", help="the figures (%(default)s)")
     args = parser.parse_args(argv)
-    if args.queries < 10_000 or args.seeds < 1:
-        parser.error("at least 10,000 queries, for a 99.9th percentile, and one seed")
-    print(f"figures: {write_figures(args.out.stem, parm(cases(args.seeds), args.queries), directory=args.out.parent)}")
+    if args.queries < FOR_P999 or args.seeds < 1 or args.processes < 1:
+        parser.error(f"at least {FOR_P999:,} queries, for a 99.9th percentile, one seed, and one process")
+    rows = parm(cases(args.seeds), args.queries, args.processes)
+    print(f"figures: {write_figures(args.out.stem, rows, directory=args.out.parent)}")
     return 0

@@ -78,7 +78,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     console = Console(stderr=True)
-    new = [again(row, typical=args.typical_models) for row in track(stored, "simulating again", console=console, transient=True)]
+    todo = track(stored, "simulating again", console=console, transient=True)
+    new = [again(row, typical=args.typical_models) for row in todo]
     write_figures(args.out.stem, new, directory=args.out.parent)
     lines = changes(stored, new)
     print(markdown(["case", "policy", "figure", "before", "now", "now / before", ""], lines))
