@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc.aio
@@ -25,6 +25,8 @@ from worker.slowdown import COLLAGE_FACTOR, Slowdown
 from worker.streams import CallServer
 
 SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+ATTEMPT_HEADER = "x-envoy-attempt-count"
+_COUNTS = tuple(map(str, range(1, 101)))  # anything else a caller has made up
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
@@ -50,6 +52,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         context: grpc.aio.ServicerContext[model_pb2.RunRequest, model_pb2.RunResponse],
     ) -> model_pb2.RunResponse:
         """See model.proto."""
+        request.attempt += proxied_attempt(context.invocation_metadata())
         return await self._run(request, context.time_remaining())
 
     @boundary
@@ -66,6 +69,12 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         for output in done.outputs:
             pack(output, response.outputs.add())
         return response
+
+
+def proxied_attempt(metadata: Iterable[tuple[str, str | bytes]] | None) -> int:
+    """How many copies of a call a proxy (Envoy, include_request_attempt_count) has sent before this one; else 0."""
+    count = next((value for name, value in metadata or () if name == ATTEMPT_HEADER), "1")
+    return int(count) - 1 if count in _COUNTS else 0
 
 
 class WorkerProcess:
