@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from bench.report.findings import FoundRow, grouped, markdown, mean, select, show_mean
+from bench.report.findings import FoundRow, grouped, less, markdown, mean, ratio, select, show, show_mean
 from bench.report.frontier import OURS, PLACE, TAILS, VARIANT, Loss, best, compared, losses
 from bench.report.stored import Stored, paragraph
 
@@ -109,7 +109,40 @@ def _runs(rows: Sequence[FoundRow]) -> str:
     return f"{many} requests for each of {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds."
 
 
-PASSAGES = {
+def parm(found: Stored) -> str:
+    """ParM's experiment: every code beside equal resources."""
+    rows = found.rows("parm")
+    lines = []
+    for (k, pairs), here in grouped(rows, ("k", "pairs")).items():
+        (equal,) = (same for (policy,), same in grouped(here, ("policy",)).items() if policy == "equal-resources")
+        for (code, policy), same in grouped(here, ("code", "policy")).items():
+            lines.append(
+                [
+                    f"k = {k}, {pairs} {'pair' if pairs == 1 else 'pairs'}: {PARM[policy, code]}",
+                    *(show_mean(same, key, 1000, 0) for key in ("p50_s", *TAILS)),
+                    "" if code is None else show(less(ratio(same, equal, "p999_s")), 100, 0),
+                    show_mean(same, "coded_share", 100, 1),
+                    show_mean(same, "extra_load", 100, 0),
+                ]
+            )
+    headings = "|p50, ms|p99|p99.9|p99.9 against equal resources, %|coded answers, %|extra load, %".split("|")
+    note = paragraph(
+        f"{rows[0]['requests']:,} queries for each of {len({row['seed'] for row in rows})} seeds; ± is the 95 % "
+        "interval over seeds."
+    )
+    return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin('parm', rows)}"
+
+
+PARM = {
+    ("equal-resources", None): "equal resources",
+    ("collage-only", "linear"): "ParM's code, answers as soon as they can be decoded",
+    ("adaptive", "linear"): "ParM's code, adaptive",
+    ("collage-only", "collage"): "2 x 2 collages, answers as soon as they are back",
+    ("adaptive", "collage"): "2 x 2 collages, adaptive",
+}
+
+
+PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     "frontier-curve": curve, "frontier-families": families,
-    "frontier-families-p999": partial(families, tail="p999_s"), "frontier-losses": beaten,
+    "parm": parm, "frontier-families-p999": partial(families, tail="p999_s"), "frontier-losses": beaten,
 }  # fmt: skip

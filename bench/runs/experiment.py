@@ -22,7 +22,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from bench.cluster.standins import answer_source
 from bench.runs.trial import (
     CALIBRATION_GROUPS,
     LIMITS,
@@ -153,7 +152,7 @@ def main(argv: Sequence[str]) -> int:
         if args.arrivals and (args.loads or len(regimes) > 1):
             raise ValueError("--arrivals are the load, of one regime")
         planned = trials(
-            regimes, answer_source(args.drawn, args.data), args.groups, args.scale, flags, folder, args.arrivals,
+            regimes, args.drawn, args.data, args.groups, args.scale, flags, folder, args.arrivals,
             args.workers, args.collage_workers,
         )  # fmt: skip
         chosen = list(cases(policies, seeds, [planned[0].load] if args.arrivals else loads))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from bench.cluster.standins import AnswerSource, Prepared, StandIns, failing, save_models
+from bench.cluster.standins import AnswerSource, Prepared, StandIns, answer_source, failing, save_models
 from bench.offer import (
     LATENCY_TABLE,
     REGIMES,
@@ -287,7 +287,8 @@ class Trial:
 
 def trials(
     regimes: Sequence[str],
-    answers: AnswerSource,
+    drawn: int | None,
+    data: Path | None,
     groups: int,
     scale: float,
     flags: Sequence[str],
@@ -298,10 +299,12 @@ def trials(
 ) -> list[Trial]:
     """A trial for each regime; with a file of ``arrivals``, of as many groups as it has requests for.
 
-    Raises OSError, or ValueError for an unknown regime and for arrivals that cannot be used.
+    Answers are ``drawn`` for groups of that many members, or those of the shipped models to the images of a data set or
+    of samples/. Raises OSError, or ValueError for an unknown regime and for arrivals that cannot be used.
     """
     if unknown := set(regimes) - set(REGIMES):
         raise ValueError(f"there is no regime {min(unknown)!r}")
+    answers = answer_source(drawn, data)
     times, members = None, workers or answers.collage.k**2
     if arrivals:
         times = read_arrivals(arrivals)

@@ -39,7 +39,7 @@ KEYS = (
 """Columns of a row; those up to ``seed`` say which run it is of. A group is as many requests in a row as the grid has
 cells. Loads of the cluster and extra loads are shares, of the s-cnn workers' capacity and of the requests."""
 WHICH = KEYS[: KEYS.index("requests")]
-WARM_UP = 6000  # requests that do not count
+WARM_UP = 4000  # requests that do not count
 SAY_EVERY_S = 15.0
 SAMPLE = 4000  # requests that tell how fast this machine is
 
@@ -131,6 +131,25 @@ class Table:
 
     def _outdated(self, row: Found) -> bool:
         return bool(row["source"] == "sim" and row["commit"] != self.commit)
+
+
+def taken(row: Found, k: int) -> Found:
+    """A row of an experiment on real processes as one of the table; collages have ``k`` x ``k`` cells.
+
+    None for what such rows do not tell: ejections, and groups if as many requests as workers were one group.
+    """
+    setting = f"{row['setting']}={row['value']:g}" if row.get("setting") else ""
+    about = {key: row[key] for key in ("source", "load", "policy", "seed", "commit")}
+    return {
+        **dict.fromkeys(KEYS),
+        **about,
+        **{"family": row["regime"], "workers": row["n"], "redundant": row["redundant"], "grid": f"{k}x{k}"},
+        **{"offered": "poisson" if row["offered"] == "open" else "closed", "setting": setting},
+        **{"requests": row["groups"] * row["n"], "extra_load": extra_load(row)},
+        **{key: row[key] for key in ("p50_s", "p99_s", "p999_s", "coded_share", "accuracy", "accuracy_available")},
+        "group_p99_s": row["group_p99_s"] if row["n"] == k * k else None,
+        "ejections": row.get("ejections"),
+    }
 
 
 def chosen(plan: Plan, table: Table) -> dict[tuple[Any, ...], str]:
@@ -233,6 +252,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time (%(default)s)")
     parser.add_argument("--minutes", type=float, default=np.inf, help="start no run after that; go on another time")
     parser.add_argument("--plan", action="store_true", help="only say which runs are left and how long they take")
+    parser.add_argument("--take", type=Path, help="only take the real rows of this file in, as of an experiment")
+    parser.add_argument("--grid", type=int, default=3, help="cells in a row of their collages (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS / "frontier.json", help="the table (%(default)s)")
     return parser
 
@@ -248,6 +269,12 @@ def main(argv: Sequence[str]) -> int:
         if args.processes < 1 or not args.minutes > 0:
             raise ValueError("processes must be at least 1, minutes above 0")
         table = Table(args.out, OUT / f"{args.out.stem}.jsonl", commit())
+        if args.take:
+            real = [taken(row, args.grid) for row in read_figures(args.take) if row["source"] == "real"]
+            table.rows |= {key(row): row for row in real if row["family"] in FAMILIES}
+            table.write(complete=False)
+            print(f"{len(real)} rows taken: {args.out}")
+            return 0
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

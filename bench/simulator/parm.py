@@ -74,7 +74,7 @@ def cases(seeds: int) -> Iterator[ParmCase]:
 
 
 def simulate(task: tuple[ParmCase, int]) -> Row:
-    """One row, of a case and a number of queries: which run, latencies in seconds, extra load and the share of coded answers."""
+    """One row, of a case and a number of queries: which run, latencies in seconds, extra load, coded answers."""
     case, queries = task
     regime = transfers(2 * case.pairs / case.machines)
     setup = Setup(BASE, BASE // case.k, code=case.shape)

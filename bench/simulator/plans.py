@@ -74,12 +74,18 @@ def _budget_alone(budget: float) -> list[str]:
     return [f"extra_load={budget:g}"]
 
 
+def _clones(budget: float) -> list[str]:
+    """Copies from the start, and of requests that are still unanswered after the usual times."""
+    return [f"deadline={delay:g},extra_load={budget:g}" for delay in (0, 0.15, 0.2)]
+
+
 TUNED: Mapping[str, Callable[[float], list[str]]] = {
-    "hedge": _hedges,
+    **{"hedge": _hedges, "adaptive-hedge": _hedges, "prequal-hedge": _hedges},
+    **{"single-r": _budget_alone, "idle-cloning": _clones},
 }
 """Rivals that spend a budget, and the settings that are tried for it."""
-FIXED = ("none", "equal-resources", "ejection", "collage")
-"""Rivals without a budget: a code that is used for all requests, and what spends nothing."""
+FIXED = ("none", "equal-resources", "power-of-two", "peak-ewma", "prequal", "ejection", "collage")
+"""Rivals without a budget: what spends nothing, and a code that is used for all requests."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,9 @@ class Plan:
 
     full: Sequence[Place]
     short: Sequence[Place]
-    requests: int = 20_000
+    requests: int = 12_000
     few_requests: int = 10_000
+    trial_requests: int = 5_000
     seeds: int = 5
     few_seeds: int = 3
     alike: bool = False
@@ -115,7 +122,9 @@ class Plan:
                     tried = settings(budget)
                     for seed in TRIAL_SEEDS if len(tried) > 1 else ():
                         for setting in tried:
-                            run = FrontierCase(self._tried_at(place), policy, setting, seed, self.few_requests, budget)
+                            run = FrontierCase(
+                                self._tried_at(place), policy, setting, seed, self.trial_requests, budget
+                            )
                             if run not in seen:
                                 seen.add(run)
                                 yield run
@@ -163,7 +172,10 @@ _ALL = [
 ]
 _BURSTS = [Place(family, cluster, 0.5, BURST) for family in FAMILIES for cluster in (SMALL, MIDDLE, LARGE)]
 _TRANSIENT = [place for place in _ALL if place.family == USUAL]
-_OTHERS = [place for place in (*_ALL, *_BURSTS) if place.load == 0.5 and place.cluster in (SMALL, LARGE)]
+_OTHERS = [place for place in (*_ALL, *_BURSTS) if place.load == 0.5 and place.cluster == SMALL]
 _OTHERS = [place for place in _OTHERS if (place.family == USUAL) == (place.together > 1)]
-PLANS = {False: Plan([*_ALL, *_BURSTS], [], requests=50_000), True: Plan(_TRANSIENT, _OTHERS, alike=True)}
-"""The whole plan, and by True the reduced one: transient slowness, and half load on two clusters in other families."""
+PLANS = {
+    False: Plan([*_ALL, *_BURSTS], [], requests=50_000, trial_requests=10_000),
+    True: Plan(_TRANSIENT, _OTHERS, alike=True),
+}
+"""The whole plan; by True the reduced one: transient slowness, and half load on the small cluster in other families."""

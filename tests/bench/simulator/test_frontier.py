@@ -10,7 +10,20 @@ import pytest
 
 from bench.measured import FOR_P999
 from bench.offer import FAMILIES, REGIMES
-from bench.simulator.frontier import KEYS, WARM_UP, Found, Pace, Table, chosen, fill, key, main, simulate, which
+from bench.simulator.frontier import (
+    KEYS,
+    WARM_UP,
+    Found,
+    Pace,
+    Table,
+    chosen,
+    fill,
+    key,
+    main,
+    simulate,
+    taken,
+    which,
+)
 from bench.simulator.plans import (
     BUDGETS,
     LARGE,
@@ -25,9 +38,10 @@ from bench.simulator.plans import (
     Plan,
     limits,
 )
-from bench.simulator.replay import COMPARED
-from collage.figures import read_figures
+from bench.simulator.replay import KNOWN
+from collage.figures import read_figures, write_figures
 from frontend.policy.rules import Rules
+from tests.bench.columns import COLUMNS
 
 TINY = Place("transient", Grid(4, 1, 2), 0.5)
 
@@ -47,7 +61,7 @@ def test_every_planned_run_can_be_simulated_and_is_planned_once(reduced: bool) -
     cases, trials = list(plan.cases({})), list(plan.trials())
     for case in (*cases, *trials):
         assert case.place.family in REGIMES
-        assert case.policy in COMPARED
+        assert case.policy in KNOWN
         assert all(hasattr(Rules, name) for name in limits(case.setting))
         assert case.place.cluster.setup.n % case.place.cluster.setup.redundant == 0
     assert len({key(which(case)) for case in cases}) == len(cases)
@@ -92,7 +106,7 @@ def test_ejections_are_counted() -> None:
 
 
 def test_the_setting_of_lowest_p99_within_the_budget_is_chosen(tmp_path: Path) -> None:
-    table, plan = table_in(tmp_path), Plan([TINY], [], few_requests=100)
+    table, plan = table_in(tmp_path), Plan([TINY], [], trial_requests=100)
     (policy, *_), budget = TUNED, BUDGETS[3]
     tried = [case for case in plan.trials() if (case.policy, case.budget) == (policy, budget)]
     settings = list(dict.fromkeys(case.setting for case in tried))
@@ -178,3 +192,17 @@ def test_a_plan_says_how_long_it_takes_and_bad_arguments_are_told(
         assert main([*flags, "--out", out]) == 2
         assert text in capsys.readouterr().err
     assert WARM_UP > 0
+
+
+def test_rows_of_real_processes_are_taken_in(tmp_path: Path) -> None:
+    columns = {**dict.fromkeys(COLUMNS, 0.25), "source": "real", "regime": "transient", "offered": "open", "load": 0.5}
+    columns |= {"n": 36, "redundant": 4, "policy": "adaptive", "seed": 2, "groups": 10, "group_p99_s": 0.4}
+    rows = [{**columns, "setting": "extra_load", "value": 0.05}, {**columns, "source": "sim"}]
+    file, out = write_figures("real", rows, directory=tmp_path), tmp_path / "frontier.json"
+    assert main(["--take", str(file), "--grid", "2", "--out", str(out)]) == 0
+    (found,) = json.loads(out.read_text())["rows"]
+    assert tuple(found) == KEYS
+    assert key(found) == ("real", "transient", 36, 4, "2x2", "poisson", 0.5, "adaptive", "extra_load=0.05", 2)
+    assert (found["requests"], found["extra_load"], found["group_p99_s"]) == (360, 0.5, None)
+    assert taken({**columns, "n": 4, "commit": "c"}, 2)["group_p99_s"] == 0.4
+    assert taken({**columns, "n": 4, "offered": "closed", "commit": "c"}, 2)["offered"] == "closed"
