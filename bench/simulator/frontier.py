@@ -39,7 +39,6 @@ KEYS = (
 """Columns of a row; those up to ``seed`` say which run it is of. A group is as many requests in a row as the grid has
 cells. Loads of the cluster and extra loads are shares, of the s-cnn workers' capacity and of the requests."""
 WHICH = KEYS[: KEYS.index("requests")]
-WARM_UP = 4000  # requests that do not count
 SAY_EVERY_S = 15.0
 SAMPLE = 4000  # requests that tell how fast this machine is
 
@@ -48,7 +47,7 @@ def simulate(case: FrontierCase) -> Found:
     """One run: the figures of ``KEYS`` but for the commit."""
     place, regime = case.place, REGIMES[case.place.family]
     n, cells = place.cluster.workers, place.cluster.k**2
-    warm_up, groups = (-(-requests // n) for requests in (WARM_UP, case.requests))
+    warm_up, groups = (-(-requests // n) for requests in (case.warm_up, case.requests))
     rate = place.load * capacity(n, regime)
     arrivals = poisson(rate, (warm_up + groups) * n, case.seed, place.together)
     models = measured_models(place.cluster.k)
@@ -193,7 +192,7 @@ class Pace:
 
 def cost(cases: Iterable[FrontierCase]) -> int:
     """Requests that runs take."""
-    return sum(case.requests + WARM_UP for case in cases)
+    return sum(case.requests + case.warm_up for case in cases)
 
 
 def make(cases: Sequence[FrontierCase], table: Table, processes: int, until: float, pace: Pace) -> bool:

@@ -42,7 +42,8 @@ def test_the_shipped_models_are_measured_for_every_grid(k: int) -> None:
     assert 0.85 < drawn.coded_right.mean() <= drawn.s_cnn_right.mean() + 0.01
     sure = drawn.confidence >= models.accept
     assert sure.mean() > 0.9
-    assert drawn.coded_right[sure].mean() > drawn.coded_right[~sure & ~np.isnan(drawn.confidence)].mean()
+    highest = drawn.confidence >= np.quantile(drawn.confidence, 0.5)
+    assert drawn.coded_right[highest].mean() > drawn.coded_right[~highest].mean() + 0.05
 
 
 def test_larger_grids_are_less_accurate() -> None:
