@@ -44,6 +44,7 @@ COMMANDS = {
     "hostile": Command("bench.runs.hostile", "attack a frontend in every way that callers can"),
     "overload": Command("bench.runs.overload", "offer more requests than a cluster can serve", DEVELOPMENT),
     "soak": Command("bench.runs.soak", "send many requests while workers die and freeze", DEVELOPMENT),
+    "fleet": Command("bench.runs.fleet", "put a frontend in front of real Triton and MLServer fleets"),
     "monitoring": Command("bench.runs.monitoring", "try every dashboard and alert on a real Prometheus", DEVELOPMENT),
     "fit": Command("bench.offer.workload", "fit the table of injected latencies to a measured trace"),
     "instant": Command("bench.cluster.instant", "run instant workers or a bare proxy, as speed does"),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collage.figures import read_figures
+from frontend.policy.accuracy import ErrorStep
 from worker.slowdown import COLLAGE_FACTOR
 
 ROOT = Path(__file__).parents[1]
@@ -63,12 +64,18 @@ class ImageAnswers:
 class Models(Protocol):
     """The models of a simulated cluster; from confidence ``accept`` on (0 to 1) a cell is sure.
 
-    A redundant model takes ``factor`` times as long as the s-cnn.
+    ``errors`` is the table of what coded answers cost, empty if there is none. A redundant model takes ``factor`` times
+    as long as the s-cnn.
     """
 
     @property
     def accept(self) -> float:
         """The collage-cnn's threshold."""
+        ...
+
+    @property
+    def errors(self) -> Sequence[ErrorStep]:
+        """The collage-cnn's table."""
         ...
 
     @property
@@ -87,6 +94,7 @@ class KnownModels:
 
     images: ImageAnswers
     accept: float
+    errors: Sequence[ErrorStep] = ()
     factor: float = COLLAGE_FACTOR
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
@@ -112,6 +120,7 @@ class TypicalModels:
     s_cnn_sure_accuracy: float = 0.99
     s_cnn_accuracy: float = 0.93
     accept: float = 0.5
+    errors: Sequence[ErrorStep] = ()
     factor: float = COLLAGE_FACTOR
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
@@ -143,6 +152,7 @@ class MeasuredModels:
     steps: NDArray[np.float64]
     accept: float
     factor: float
+    errors: Sequence[ErrorStep] = ()
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
         """Answers to ``count`` random images, as common as among the validation images."""

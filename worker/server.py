@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ from worker.metrics import WorkerMetrics
 from worker.model import ServedModel
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 from worker.streams import CallServer
+
+logger = logging.getLogger("collage.worker")
 
 SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 ATTEMPT_HEADER = "x-envoy-attempt-count"
@@ -85,11 +88,13 @@ class WorkerProcess:
 
     def __init__(self, settings: WorkerSettings, registry: CollectorRegistry) -> None:
         """Load the model; raises ModelError or SlowdownError."""
-        model = ServedModel(settings.model, settings.threads)
+        model = ServedModel(settings.model, settings.threads, settings.providers)
         collage = model.info.kind is ModelKind.COLLAGE_CNN
         scale = settings.slowdown_scale * (COLLAGE_FACTOR if collage else 1.0)
         slowdown = Slowdown(settings.slowdown, settings.slowdown_seed, scale)
-        self.engine = Engine(model, slowdown, settings.queue_size, WorkerMetrics(registry))
+        metrics = WorkerMetrics(registry)
+        metrics.provider.labels(model.info.provider).set(1)
+        self.engine = Engine(model, slowdown, settings.queue_size, metrics)
         alone = model.info.kind is ModelKind.S_CNN
         self.server = Server(settings, registry, [SERVICE, OPEN_INFERENCE] if alone else [SERVICE])
         servicer = ModelServicer(self.engine, model.info, self.server.draining)
@@ -102,6 +107,8 @@ class WorkerProcess:
         """Listen, warm up, and report SERVING; raises ModelError, or OSError if a port is taken."""
         await self.server.start()
         await self.engine.warm_up()
+        for assumed in self.engine.model.assumed:
+            logger.warning("%s: %s", self.engine.model.info.name, assumed)
         self.server.set_serving(True)
 
     async def stop(self) -> None:

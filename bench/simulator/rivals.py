@@ -6,15 +6,14 @@ where each comes from.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bench.offer import Seconds
 from bench.simulator.prequal import Prequal, Probe
-from frontend.policy.choices import CHOICES, Choice, FewestCalls
-from frontend.policy.shelves import Peer, Shelves
+from frontend.policy.choices import CHOICES, Choice
 
 EQUAL_RESOURCES = "equal-resources"
 AIM = 0.99
@@ -24,20 +23,9 @@ PREQUAL_HOT = 0.0
 _STEPS, _CLOSE_S = 400, 1e-5  # of the search for its delay, and for the quantile
 
 
-class IdleOnly(FewestCalls):
-    """First copies go to the worker of fewest calls, other copies to idle workers only (NetClone, SIGCOMM 2023)."""
-
-    def choose(self, workers: Shelves, at: float, avoid: Collection[str]) -> Peer | None:
-        """See ``Choice``."""
-        chosen = super().choose(workers, at, avoid)
-        return None if avoid and chosen and chosen.outstanding else chosen
-
-
 def choice_named(name: str, probe: Probe) -> Choice:
-    """A new choice: one of the frontend's, or ``prequal``, which asks workers by ``probe``, or ``idle-only``."""
-    if name == "prequal":
-        return Prequal(probe, PREQUAL_HOT)
-    return IdleOnly() if name == "idle-only" else CHOICES[name]()
+    """A new choice: one of the frontend's, or ``prequal``, which asks workers by ``probe``."""
+    return Prequal(probe, PREQUAL_HOT) if name == "prequal" else CHOICES[name]()
 
 
 @dataclass(frozen=True)

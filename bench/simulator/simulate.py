@@ -81,7 +81,8 @@ class Simulation:
             for index in range(setup.workers):
                 self._balancer(frontend, index).set_ready(str(index), True)
             if rules.coded and at_once:
-                frontend.policy.handle([e.CodedWorkers(0.0, at_once, setup.shape, self.model.accept)])
+                model = self.model
+                frontend.policy.handle([e.CodedWorkers(0.0, at_once, setup.shape, model.accept, model.errors)])
         self._outages = regime.outages(setup.workers, seed)
 
     def closed(self, groups: int, warm_up: int = 20) -> Run:

@@ -28,6 +28,7 @@ class Choice(Protocol):
 
 
 Cost = Callable[[Peer], float]
+SAMPLED = 8
 
 
 def mean_latency(worker: Peer) -> float:
@@ -36,7 +37,10 @@ def mean_latency(worker: Peer) -> float:
 
 
 class FewestCalls:
-    """The fewest calls come first; of these, two are sampled and the one of lower ``cost`` is taken."""
+    """The fewest calls come first; of these, ``SAMPLED`` are sampled and the one of lowest ``cost`` is taken.
+
+    Where machines differ, eight find faster ones than two do; where all are alike it makes no difference.
+    """
 
     def __init__(self, cost: Cost = mean_latency) -> None:
         self._cost = cost
@@ -44,15 +48,24 @@ class FewestCalls:
     def choose(self, workers: Shelves, at: float, avoid: Collection[str]) -> Peer | None:
         """See ``Choice``."""
         for shelf in workers.rising():
-            candidates = [worker for worker in workers.two_of(shelf) if worker.name not in avoid]
+            candidates = [worker for worker in workers.sample(shelf, SAMPLED) if worker.name not in avoid]
             if not candidates and avoid:
-                candidates = [worker for worker in shelf if worker.name not in avoid][:2]
+                candidates = [worker for worker in shelf if worker.name not in avoid][:SAMPLED]
             if candidates:
                 return min(candidates, key=self._cost)
         return None
 
     def ended(self, worker: Peer, at: float, seconds: float) -> None:
         """See ``Choice``. The pool keeps the mean latency of its workers itself."""
+
+
+class IdleOnly(FewestCalls):
+    """First copies go to the worker of fewest calls, other copies to idle workers only (NetClone, SIGCOMM 2023)."""
+
+    def choose(self, workers: Shelves, at: float, avoid: Collection[str]) -> Peer | None:
+        """See ``Choice``."""
+        chosen = super().choose(workers, at, avoid)
+        return None if avoid and chosen and chosen.outstanding else chosen
 
 
 class PowerOfTwo:
@@ -99,4 +112,5 @@ CHOICES: Mapping[str, Callable[[], Choice]] = {
     "fewest-calls": FewestCalls,
     "power-of-two": PowerOfTwo,
     "peak-ewma": PeakEwma,
+    "idle-only": IdleOnly,
 }

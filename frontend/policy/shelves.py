@@ -65,12 +65,11 @@ class Shelves:
             self._lowest += 1
         return iter(self._shelves[self._lowest :])
 
-    def two_of(self, shelf: list[Peer]) -> list[Peer]:
-        """Two workers of a shelf at random, perhaps twice the same; all if there are no more than two."""
-        if len(shelf) <= 2:
+    def sample(self, shelf: list[Peer], count: int) -> list[Peer]:
+        """``count`` workers of a shelf at random, some perhaps several times; all if there are no more than that."""
+        if len(shelf) <= count:
             return shelf
-        first, second = int(self.random.random() * len(shelf)), int(self.random.random() * len(shelf))
-        return [shelf[first], shelf[second]]
+        return [shelf[int(self.random.random() * len(shelf))] for _ in range(count)]
 
     def some(self, count: int) -> list[Peer]:
         """``count`` different workers at random, whatever calls they have; all if there are fewer."""

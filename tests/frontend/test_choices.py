@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from frontend.policy.balance import Balancer
-from frontend.policy.choices import CHOICES, Choice, FewestCalls, PeakEwma, PowerOfTwo
+from frontend.policy.choices import CHOICES, SAMPLED, Choice, FewestCalls, PeakEwma, PowerOfTwo
 from frontend.policy.shelves import Peer, Shelves
 
 
@@ -46,7 +46,7 @@ def test_some_are_different_workers_with_equal_chances() -> None:
 
 @pytest.mark.parametrize("choice", [made() for made in CHOICES.values()], ids=list(CHOICES))
 def test_every_choice_avoids_workers_and_says_when_there_is_no_other(choice: Choice) -> None:
-    workers = shelves(0, 1, 4)
+    workers = shelves(0, 1, 0)
     assert {name(choice.choose(workers, 0.0, ["w0", "w1"])) for _ in range(20)} == {"w2"}
     assert choice.choose(workers, 0.0, ["w0", "w1", "w2"]) is None
     assert choice.choose(shelves(), 0.0, []) is None
@@ -118,3 +118,17 @@ def test_a_pool_tells_its_choice_of_answers_and_of_cancelled_calls() -> None:
     workers.cancelled("w", 4.0, 0.25)
     workers.failed("w", 5.0)
     assert choice.heard == [("w", 3.0, 0.5), ("w", 4.0, 0.25)]
+
+
+def test_the_fastest_of_eight_that_have_fewest_calls() -> None:
+    assert SAMPLED == 8
+    few, many = shelves(*[1] * 8), shelves(*[1] * 16)
+    for workers in (few, many):
+        for number, worker in enumerate(next(workers.rising())):
+            worker.latency = 0.2 + number
+    assert {name(FewestCalls().choose(few, 0.0, [])) for _ in range(20)} == {"w0"}
+    found = Counter(name(FewestCalls().choose(many, 0.0, [])) for _ in range(3000))
+    assert found["w0"] / 3000 == pytest.approx(1 - (15 / 16) ** 8, abs=0.03)
+    idle = Peer("idle", ready=True, latency=99.0)
+    few.put(idle)
+    assert name(FewestCalls().choose(few, 0.0, [])) == "idle"

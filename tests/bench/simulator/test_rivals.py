@@ -11,8 +11,9 @@ import pytest
 from bench.offer import REGIMES
 from bench.simulator.prequal import LONGEST_S, Answer, Load, LoadHistory, Prequal, Told, uses
 from bench.simulator.replay import KNOWN, Setup, run
-from bench.simulator.rivals import RIVALS, IdleOnly, choice_named, reissue_delay, reissued_quantile
+from bench.simulator.rivals import RIVALS, choice_named, reissue_delay, reissued_quantile
 from bench.simulator.stations import Agenda, StationCall, Stations
+from frontend.policy.choices import IdleOnly
 from frontend.policy.shelves import Peer, Shelves
 from worker.slowdown import Slowdown
 
