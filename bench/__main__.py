@@ -32,6 +32,10 @@ COMMANDS = {
     "simulate": Command(
         "bench.simulator.replay", "simulate the policies in a regime of slowness", main="simulate_command"
     ),
+    "frontier": Command("bench.simulator.frontier", "simulate the tail of every policy against its extra load"),
+    "parm": Command("bench.simulator.parm", "simulate ParM's experiment, with its code and with collages"),
+    "published": Command("bench.simulator.published", "simulate the published closed groups again and compare"),
+    "confidences": Command("bench.runs.confidences", "measure how sure and how right the shipped models are"),
     "sweep": Command("bench.simulator.sweep", "simulate many settings, regimes and loads for a report"),
     "report": Command("bench.report.comparison", "draw a report from the figures of experiments and sweeps"),
     "tables": Command("bench.report.pages", "write the tables of the documents from the figures in docs/results"),
