@@ -289,7 +289,7 @@ class Shipped:
             [replace(sample, data=png(picture)) for sample, picture in zip(group, answer.pictures(), strict=True)]
             for group, answer in zip(chosen, said, strict=True)
         ]
-        return Prepared(painted, KnownModels(images, self.collage.accept_threshold, self.factor))
+        return Prepared(painted, KnownModels(images, self.collage.accept_threshold, factor=self.factor))
 
     def _answers(self, groups: Sequence[Sequence[Sample]]) -> Iterator[GroupAnswers]:
         """Run the models over groups as large as the collage's grid; the s-cnn once per image."""
@@ -339,7 +339,7 @@ class Drawn:
             for i, (label, picture) in enumerate(zip(truth.tolist(), said.pictures(), strict=True))
         ]
         split = [samples[first : first + members] for first in range(0, len(samples), members)]
-        return Prepared(split, KnownModels(images, self._model.accept, self.factor))
+        return Prepared(split, KnownModels(images, self._model.accept, factor=self.factor))
 
 
 def measured_factor(name: str) -> float:
