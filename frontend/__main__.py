@@ -26,9 +26,11 @@ from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
+from frontend.policy import Rules
 from frontend.policy.choices import CHOICES
 from frontend.recorder import Recorder, recording
 from frontend.server import PredictServicer
+from frontend.tracing import TracedDispatcher
 from frontend.workers import (
     GrpcTransport,
     OpenInferenceTransport,
@@ -72,7 +74,9 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         def counts() -> tuple[int, int]:
             return len(base.workers), dispatcher.coded_workers
 
-        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        make = functools.partial(TracedDispatcher, server.traces) if server.traces else Dispatcher
+        dispatcher = make(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        dispatchers = [dispatcher]
         servicer = PredictServicer(
             dispatcher,
             settings.timeout_s,
@@ -87,11 +91,23 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         for each in (base, *coded):
             await each.start()
         try:
+            if settings.http_port is not None:
+                from frontend.http.site import open_port
+
+                def unprotected() -> Dispatcher:
+                    separate = FrontendMetrics(CollectorRegistry())
+                    dispatchers.append(
+                        Dispatcher(Rules.named("none"), base, [], separate, executor, encoder, dispatching(settings))
+                    )
+                    return dispatchers[-1]
+
+                await open_port(server, settings, servicer, open_inference, dispatcher, coded, unprotected)
             async with recording(recorder, events, rules, counts) if events else nullcontext():
                 yield server
         finally:
             await server.stop()
-            await dispatcher.close()
+            for started in dispatchers:
+                await started.close()
             for each in (base, *coded):
                 await each.close()
 

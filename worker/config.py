@@ -26,7 +26,7 @@ class WorkerSettings(ServerSettings):
         "off",
         description="injected slowness, for experiments: off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy "
         "or a slice of it, trace:FILE.npy#START-END, bimodal:FAST,SLOW,SHARE, pareto:LEAST,SHAPE, "
-        "persistent:FILE.json#INDEX/COUNT, mixture:FILE.json#INDEX/COUNT",
+        "persistent:FILE.json#INDEX/COUNT, mixture:FILE.json#INDEX/COUNT, switch:FILE (of these)",
     )
     slowdown_seed: int = Field(0, description="draws are a function of this seed, the request's id and its attempt")
     slowdown_scale: float = Field(1.0, ge=0, description="multiplies every draw")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger("collage.worker")
 
 COLLAGE_FACTOR = 0.9
 """A collage-cnn is about 10 % faster than the s-cnn it protects (Collage inference, section 5.5)."""
@@ -49,6 +52,7 @@ class Slowdown:
     - ``pareto:LEAST,SHAPE``: a heavy tail, from LEAST seconds on
     - ``persistent:FILE#INDEX/COUNT``: worker INDEX of COUNT (from 0) plays one machine all the time; the file's ``vms``
       (``{"shares": [p, ...], "seconds": [[...], ...]}``, the slow machine first) are spread evenly over the workers
+    - ``switch:FILE``: what the file specifies, read again whenever it changes; ``off`` if there is none
     - ``mixture:FILE#INDEX/COUNT``: draws as with ``quantiles``, but one worker in 50 (at least one) plays the slow
       machine instead, the next one every 30 seconds of the workers' clock (of real ones, the machine's uptime), which
       ``scale`` does not shorten; so all have been slow for as long when all have had their turn
@@ -65,9 +69,14 @@ class Slowdown:
         self._scale = scale
         self._slow: Quantiles | None = None  # while a worker is slow
         self._slow_at: Callable[[float], bool] = lambda at: False
+        self._switch: Path | None = None
+        self._stamp: object = None  # of the switch's file, when it was read last
         source, _, argument = specification.partition(":")
         try:
-            if source == "mixture":
+            if source == "switch":
+                self._switch = Path(argument)
+                self._usual = _parse("off", "")
+            elif source == "mixture":
                 file, index, count = _one_of(argument)
                 self._usual, self._slow = _table(file), _machines(file)[0]
                 self._slow_at = _in_turn(index, count, first=int(count * _uniform(seed, "slow", 0)))
@@ -94,8 +103,25 @@ class Slowdown:
 
         0 when off. The time matters to ``mixture`` and ``transfers`` only.
         """
+        if self._switch:
+            self._look_at(self._switch)
         quantiles = self._slow if self._slow and self._slow_at(at) else self._usual
         return self._scale * quantiles(_uniform(self._seed, request_id, attempt))
+
+    def _look_at(self, switch: Path) -> None:
+        try:
+            told = switch.stat()
+            stamp = told.st_mtime_ns, told.st_size, told.st_ino
+            specification = switch.read_text().strip() if stamp != self._stamp else None
+        except OSError:
+            stamp, specification = None, "off"
+        self._stamp = stamp
+        if specification is not None:
+            source, _, argument = specification.partition(":")
+            try:
+                self._usual = _parse(source, argument)
+            except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+                logger.warning("%s specifies no slowness, the last one stays: %s", switch, error)
 
 
 def _in_turn(index: int, count: int, first: int) -> Callable[[float], bool]:
@@ -187,7 +213,7 @@ def _parse(source: str, argument: str) -> Quantiles:
                 "it is none of off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy, trace:FILE.npy#START-END, "
                 "bimodal:FAST,SLOW,SHARE, spikes:USUAL,SLOW,SHARE, uniform:LEAST,MOST, exponential:MEAN, "
                 "lognormal:MEDIAN,SIGMA, pareto:LEAST,SHAPE, persistent:FILE.json#INDEX/COUNT, "
-                "mixture:FILE.json#INDEX/COUNT, transfers:USUAL,EXTRA,LONGEST,EVERY,SHARE#INDEX/COUNT"
+                "mixture:FILE.json#INDEX/COUNT, transfers:USUAL,EXTRA,LONGEST,EVERY,SHARE#INDEX/COUNT, switch:FILE"
             )
 
 

@@ -15,6 +15,7 @@ from collage.channels import channel_options
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
 from collage.tensors import pack
+from collage.traces import outgoing
 from collage.v1 import model_pb2
 from encoder.image import Pixels
 from frontend.workers.streams import CallStream, Ended, WorkerFailure
@@ -167,6 +168,8 @@ class GrpcTransport(Connection):
         request = message.request
         pack(image, request.input)
         request.request_id, request.attempt = request_id, attempt
+        if context := outgoing.get():
+            request.traceparent = context
         return self._calls().call(message, timeout_s, ended)
 
     async def settle(self) -> None:

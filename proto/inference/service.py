@@ -103,7 +103,7 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
     @boundary
     async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Any) -> oip.ServerMetadataResponse:
         """Describe the server."""
-        return oip.ServerMetadataResponse(name="collage", version=_server_version(), extensions=_EXTENSIONS)
+        return oip.ServerMetadataResponse(name="collage", version=server_version(), extensions=_EXTENSIONS)
 
     @boundary
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Any) -> oip.ModelMetadataResponse:
@@ -224,10 +224,11 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         spent.compute_infer.ns += round(1e9 * sum(answer.inference_s for answer in answers))
 
 
-def _server_version() -> str:
+def server_version() -> str:
+    """The version of the distribution; empty if it is run from its source, not installed."""
     try:
         return metadata.version("collage-cluster")
-    except metadata.PackageNotFoundError:  # run from its source, not installed
+    except metadata.PackageNotFoundError:
         return ""
 
 

@@ -101,14 +101,16 @@ class Code(_message.Message):
     def __init__(self, name: _Optional[str] = ..., members: _Optional[int] = ..., inputs: _Optional[int] = ..., row: _Optional[int] = ..., k: _Optional[int] = ..., weights: _Optional[_Iterable[float]] = ..., detection_threshold: _Optional[float] = ..., base: _Optional[str] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("input", "request_id", "attempt")
+    __slots__ = ("input", "request_id", "attempt", "traceparent")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     input: _tensor_pb2.Tensor
     request_id: str
     attempt: int
-    def __init__(self, input: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, input: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class RunResponse(_message.Message):
     __slots__ = ("outputs", "queue_s", "inference_s")
