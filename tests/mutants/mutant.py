@@ -39,6 +39,8 @@ TESTS = {
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
     "frontend/policy/": _POLICY,
     "frontend/coding.py": [*_CODING, *_DISPATCH],
+    "frontend/fitting.py": [*_CODING, f"{_FRONTEND}grids.py"],
+    "frontend/policy/grids.py": [f"{_FRONTEND}grids.py"],
     "frontend/server.py": [f"{_FRONTEND}{name}.py" for name in ("told", "caller_limits", "server", "stream_limits")],
     "frontend/stream.py": [
         f"{_FRONTEND}{name}.py" for name in ("stream", "told", "caller_limits", "stream_limits", "server")
