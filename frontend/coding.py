@@ -113,7 +113,7 @@ def error_steps(model: ModelInfo) -> tuple[ErrorStep, ...]:
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
+class GroupRun:
     """A group whose code is at work."""
 
     code: Code
@@ -142,10 +142,8 @@ class _Run:
 class Coding:
     """Runs redundant inputs on their workers, one pool for each row, and tells by ``feed`` what became of them.
 
-    It also tells the pools which models fit.
-
-    ``executor`` encodes. The policy is told Returned for each redundant run that was not cancelled, and Decoded once
-    for a group that becomes decodable, or never will.
+    It also tells the pools which models fit. ``executor`` encodes. The policy is told Returned for each redundant run
+    that was not cancelled, and Decoded once for a group that becomes decodable, or never will.
     """
 
     def __init__(
@@ -162,7 +160,8 @@ class Coding:
         self._pools, self._metrics, self._executor, self._feed = pools, metrics, executor, feed
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, GroupRun] = {}
+        self.watchers: list[Callable[[GroupRun], object]] = []
         self._models: list[ModelInfo] = []
         base.fits = base_misfit
         for row, pool in enumerate(pools):
@@ -184,7 +183,9 @@ class Coding:
             for _ in range(shape.inputs):
                 self._returned(group, ok=False, sent=False)
             return
-        run = self._runs[group] = _Run(code, jobs, Progress(shape), set(jobs))
+        run = self._runs[group] = GroupRun(code, jobs, Progress(shape), set(jobs))
+        for watcher in self.watchers:
+            watcher(run)
         inputs = [job.input if (job := jobs.get(place)) else None for place in range(shape.members)]
         if code.quick(inputs):
             try:
@@ -268,11 +269,11 @@ class Coding:
         with self._metrics.encode.time():
             return code.encode(inputs)
 
-    async def _encode_elsewhere(self, group: int, run: _Run, inputs: Sequence[NDArray[np.uint8] | None]) -> None:
+    async def _encode_elsewhere(self, group: int, run: GroupRun, inputs: Sequence[NDArray[np.uint8] | None]) -> None:
         encoded = await self._loop.run_in_executor(self._executor, self._encode, run.code, inputs)
         self._start(group, run, encoded)
 
-    def _encoded(self, group: int, run: _Run, task: asyncio.Task[None]) -> None:
+    def _encoded(self, group: int, run: GroupRun, task: asyncio.Task[None]) -> None:
         run.encoding = None
         error = None if task.cancelled() else task.exception()
         if error:
@@ -282,14 +283,14 @@ class Coding:
         else:
             self._forget_if_over(group, run)
 
-    def _give_up(self, group: int, run: _Run) -> None:
+    def _give_up(self, group: int, run: GroupRun) -> None:
         """A group's code is not sent, and so costs nothing."""
         for _ in range(run.progress.out):
             self._returned(group, ok=False, sent=False)
         run.progress.out = 0
         self._forget_if_over(group, run)
 
-    def _start(self, group: int, run: _Run, encoded: Sequence[NDArray[np.uint8]]) -> None:
+    def _start(self, group: int, run: GroupRun, encoded: Sequence[NDArray[np.uint8]]) -> None:
         first = run.jobs[min(run.jobs)]
         name = f"{run.code.name}:{first.name}"
         timeout_s = max(0.0, max(job.expires for job in run.jobs.values()) - self._loop.time())
@@ -306,7 +307,7 @@ class Coding:
             run.calls[row] = worker.call(redundant, name, row, timeout_s, ended)
         self._forget_if_over(group, run)
 
-    def _ended(self, group: int, run: _Run, row: int, address: str, name: str, outcome: Ending) -> None:
+    def _ended(self, group: int, run: GroupRun, row: int, address: str, name: str, outcome: Ending) -> None:
         del run.calls[row]
         if outcome is None:
             return
@@ -325,7 +326,7 @@ class Coding:
     def _returned(self, group: int, *, ok: bool, sent: bool = True) -> None:
         self._feed(e.Returned(self._loop.time(), group, ok, sent))
 
-    def _decode(self, group: int, run: _Run, model: ModelInfo | None = None) -> None:
+    def _decode(self, group: int, run: GroupRun, model: ModelInfo | None = None) -> None:
         at = self._loop.time()
         model = model or run.models[min(run.coded)]
         confidences: dict[int, float] = {}
@@ -345,12 +346,12 @@ class Coding:
             logger.exception("a group could not be decoded")
         self._feed(e.Decoded(at, group, confidences))
 
-    def _forget_if_over(self, group: int, run: _Run) -> None:
+    def _forget_if_over(self, group: int, run: GroupRun) -> None:
         self._give_up_if_out_of_reach(group, run)
         if run.over and self._runs.get(group) is run:
             del self._runs[group]
 
-    def _give_up_if_out_of_reach(self, group: int, run: _Run) -> None:
+    def _give_up_if_out_of_reach(self, group: int, run: GroupRun) -> None:
         """Tell the policy that a group will never be decodable, where it cannot know: it counts every own answer."""
         out_of_reach = run.foreign and not run.progress.reachable(len(run.waiting) - 1)
         if run.waiting and out_of_reach and not run.progress.decoded:

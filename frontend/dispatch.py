@@ -83,6 +83,7 @@ class Dispatcher:
         self._calls: dict[tuple[int, int], Cancellable] = {}
         self._events: list[e.Event] = []
         self._coding = Coding(base, coded, metrics, encoder, self._feed, settings)
+        self.group_watchers = self._coding.watchers
 
     # Requests
 
@@ -118,9 +119,7 @@ class Dispatcher:
         finally:
             self._shares.leave(caller, 1, size)
             self.metrics.requests.inc(code)
-        source = outcome.answered.source
-        self.metrics.answers.inc(source)
-        self.metrics.latency.labels(source).observe(outcome.total_s)
+        self.metrics.answered(outcome.answered.source, outcome.total_s)
         return outcome
 
     @property

@@ -131,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
         cases = list(itertools.product(known, args.families, BUDGETS, range(args.seeds)))
         rows = [
             simulated(model, known[model], family, budget, seed, args.requests)
-            for model, family, budget, seed in track(cases, "simulating", Console(stderr=True), transient=True)
+            for model, family, budget, seed in track(cases, "simulating", console=Console(stderr=True), transient=True)
         ]
     print(f"figures: {write_figures(args.out.stem, rows, directory=args.out.parent)}")
     return 0

@@ -64,10 +64,12 @@ class Simulation:
             setup.queue_size,
             setup.inference_s,
             setup.overhead_s,
+            setup.probe_s,
         )
         ejecting = (ejection or Ejection()) if rules.eject else None
         self.frontends = [
-            SimulatedFrontend(rules, ejecting, seed + number, setup.shape.inputs) for number in range(setup.frontends)
+            SimulatedFrontend(rules, ejecting, seed + number, setup, self._stations)
+            for number in range(setup.frontends)
         ]
         self._closed = False
         self._unanswered = 0  # of the closed group

@@ -102,6 +102,7 @@ class Timer(Enum):
     LATE = "late"
     EXPIRY = "expiry"
     CLOSE = "close"
+    JOIN = "join"
 
 
 class Due(NamedTuple):

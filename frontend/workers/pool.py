@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from collage.model_info import ModelInfo
 from frontend.policy.balance import Balancer
+from frontend.policy.choices import Choice, FewestCalls
 from frontend.policy.ejection import Ejection
 from frontend.policy.elect import Offer, elect
 from frontend.workers.discovery import addresses
@@ -31,6 +32,8 @@ class PoolSettings:
     """When a slow or failing worker is left out; None for never."""
     seed: int | None = None
     """Of the samples among equally busy workers; None for a random one."""
+    choice: Callable[[], Choice] = FewestCalls
+    """How a worker is chosen for a call."""
 
 
 Fits = Callable[[ModelInfo], str | None]
@@ -62,7 +65,7 @@ class Pool:
         settings = settings or PoolSettings()
         self.name = name
         self.fits: Fits = lambda info: None
-        self.balancer = Balancer(settings.ejection, settings.seed)
+        self.balancer = Balancer(settings.ejection, settings.seed, settings.choice())
         self.info: ModelInfo | None = None  # the model in use, or the last one that was
         self.ready = self.refused = 0  # workers that may be used, and workers that serve a model not in use
         self.listeners: list[Callable[[], object]] = [changed] if changed else []

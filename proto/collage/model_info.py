@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collage.plain import FORMAT_KEYS, PlainFormat
 from collage.specs import (
     DTYPES,
     MAX_K,
@@ -25,6 +26,7 @@ from collage.specs import (
     errors_from_json,
     errors_from_proto,
     errors_to_proto,
+    parse,
     shown,
     spec_from_proto,
     spec_to_proto,
@@ -72,7 +74,9 @@ class ModelInfo:
     what model.proto lists for the model's kind and task. ``labels`` are empty for a localiser. ``code`` says how a
     redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1; ``errors`` say what
     coded answers cost by their confidence, empty if nobody measured it. ``version`` is made from the file's content
-    when a worker loads it. ``extra`` is for people (data, recipe, accuracy) and stays off the wire.
+    when a worker loads it. ``provider`` is what the worker runs it on: models are equal without it. ``plain`` is what
+    the graph takes and gives where that differs; it and ``extra``, which is for people (data, recipe, accuracy), stay
+    off the wire.
     """
 
     name: str
@@ -85,6 +89,8 @@ class ModelInfo:
     accept_threshold: float = 1.0
     errors: tuple[ErrorRate, ...] = ()
     version: str = ""
+    provider: str = field(default="", compare=False)
+    plain: PlainFormat = field(default_factory=PlainFormat)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -117,6 +123,7 @@ class ModelInfo:
     def __post_init__(self) -> None:
         check_text("name", self.name, 256)
         check_text("version", self.version, 64, least=0)
+        check_text("provider", self.provider, 64, least=0)
         check_number("accept_threshold", self.accept_threshold, 0, 1)
         check_errors(self.errors)
         check_labels(self.labels)
@@ -163,6 +170,11 @@ class ModelInfo:
     def detection_threshold(self) -> float:
         """Detections of less confidence (0 to 1) are ignored; the usual threshold for a model that detects nothing."""
         return self.code.detection_threshold if self.code else CodeInfo.detection_threshold
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the graph's scores are probabilities, of which the logarithm is to be taken."""
+        return (self.kind, self.task, self.plain.scores) == (ModelKind.S_CNN, CLASSIFICATION, "probabilities")
 
     @property
     def most_detections(self) -> int:
@@ -219,6 +231,7 @@ class ModelInfo:
             content["task"] = self.task
         if self.errors:
             content["errors"] = [asdict(rate) for rate in self.errors]
+        content |= self.plain.told
         return json.dumps(content, sort_keys=True)
 
     @classmethod
@@ -243,14 +256,16 @@ class ModelInfo:
         others |= {
             "errors": errors_from_json(content.get("errors", [])),
             "code": code_from_json(content, collage=kind == ModelKind.COLLAGE_CNN),
+            "plain": PlainFormat.of(content),
         }
         return cls.make(content["name"], ModelKind(kind), labels, content["size"], **others)
 
     def to_proto(self) -> model_pb2.GetModelInfoResponse:
-        """The wire's form; ``extra`` stays behind."""
+        """The wire's form; ``plain`` and ``extra`` stay behind."""
         message = model_pb2.GetModelInfoResponse(
             name=self.name,
             version=self.version,
+            provider=self.provider,
             kind=_WIRE_KINDS[self.kind],
             task=_WIRE_TASKS[self.task],
             labels=self.labels,
@@ -279,6 +294,7 @@ class ModelInfo:
         return cls(
             name=message.name,
             version=message.version,
+            provider=message.provider,
             kind=kinds[message.kind],
             task=tasks[message.task],
             labels=tuple(message.labels),
@@ -290,16 +306,12 @@ class ModelInfo:
         )
 
 
-def parse(text: str) -> object:
-    """JSON, with or without a byte order mark; raises ValueError."""
-    try:
-        return json.loads(text.removeprefix("\ufeff"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
 _REQUIRED = {"name", "kind", "labels", "size"}
-_KNOWN = _REQUIRED | {"k", "detection_threshold", "accept_threshold", "errors", "version", "extra", "task", "code"}
+_KNOWN = (
+    _REQUIRED
+    | FORMAT_KEYS
+    | {"k", "detection_threshold", "accept_threshold", "errors", "version", "extra", "task", "code"}
+)
 
 
 def usual_outputs(kind: ModelKind, task: str, labels: int) -> tuple[TensorSpec, ...]:

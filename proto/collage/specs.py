@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -168,6 +169,14 @@ def spec_from_proto(message: model_pb2.TensorSpec) -> TensorSpec:
 def shown(spec: TensorSpec) -> str:
     """A tensor's name, type and shape, for messages."""
     return f"{spec.name} {spec.dtype} [{', '.join('any' if extent == -1 else str(extent) for extent in spec.shape)}]"
+
+
+def parse(text: str) -> object:
+    """JSON, with or without a byte order mark; raises ValueError."""
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def check_text(what: str, value: object, most: int, least: int = 1) -> None:

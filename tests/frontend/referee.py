@@ -65,6 +65,10 @@ class _Coded:
     own: set[int] = field(default_factory=set)
 
 
+DEBT = 10.0
+"""Tokens that a deferring policy may owe."""
+
+
 class Referee:
     """Holds every batch of actions against the promises of the policy, from the outside."""
 
@@ -148,7 +152,8 @@ class Referee:
                     assert shape in [each for _, each in room]
                     assert max(members) < shape.members
                     if len(members) < shape.members:
-                        assert len(members) >= shape.fewest, "nearly empty"
+                        fewest = 2 if self.rules.defer and shape.needed == 1 else shape.fewest
+                        assert len(members) >= fewest, "nearly empty"
                         assert len(self.flying) < max(workers for workers, _ in room), "no idle worker"
                     for place, request in members.items():
                         assert request not in ends, "shows a request that has ended"
@@ -231,7 +236,8 @@ class Referee:
         assert unbound or self.spent <= earned + 1e-6, "less accurate than the budget"
         assert not unbound or not impatient & self.open.keys(), "waits although its patience is over"
         assert self.audits <= self.rules.audit * self.coded + 1e-6, "more audits than asked for"
-        assert self.redundant <= 1 + self.rules.extra_load * self.ordinary + 1e-6, "over budget"
+        debt = DEBT if self.rules.defer and self.rules.extra_load else 0.0
+        assert self.redundant <= 1 + debt + self.rules.extra_load * self.ordinary + 1e-6, "over budget"
         for members in self.flying.values():
             assert any(request in self.open for request in members.values()), "a collage that nobody needs"
         for request, state in self.open.items():

@@ -17,6 +17,7 @@ from tests.mutants import (
     measuring,
     policy,
     publishing,
+    rivals,
     serving,
     shell,
     wire,
@@ -43,6 +44,7 @@ EVERY: list[Mutant] = [
     *edges.MUTANTS,
     *attacks.MUTANTS,
     *publishing.MUTANTS,
+    *rivals.MUTANTS,
 ]
 
 _HEAD = """# Mutants

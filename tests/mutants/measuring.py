@@ -214,8 +214,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "equal resources run collages",
-                'Rules.named("none" if equal else policy, **limits)',
-                'Rules.named("collage" if equal else policy, **limits)',
+                "Rules.named(rival.policy if rival else policy, **limits)",
+                'Rules.named("collage" if rival else policy, **limits)',
             ),
             (
                 "deadline at the median",

@@ -219,3 +219,19 @@ def test_an_unusable_specification_is_refused_in_one_line(tmp_path: Path, specif
         Slowdown(specification.format(tmp_path))
     assert told.replace("{{", "{") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_switch_is_looked_at_with_every_draw(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    switch = tmp_path / "switch"
+    slowdown = Slowdown(f"switch:{switch}", scale=2)
+    assert (slowdown.enabled, slowdown.draw("r", 0)) == (True, 0)
+    for specification, seconds in (("fixed:0.25", 0.5), ("off", 0), ("fixed:0.125\n", 0.25)):
+        (tmp_path / "new").write_text(specification)
+        (tmp_path / "new").replace(switch)
+        assert slowdown.draw("r", 0) == seconds
+    (tmp_path / "new").write_text("nonsense")
+    (tmp_path / "new").replace(switch)
+    assert slowdown.draw("r", 0) == 0.25, "the last one stays"
+    assert "specifies no slowness" in caplog.text
+    switch.unlink()
+    assert slowdown.draw("r", 0) == 0
