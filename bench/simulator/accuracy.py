@@ -24,7 +24,7 @@ from bench.offer import FAMILIES, REGIMES, ROOT
 from bench.samples import MeasuredModels
 from bench.simulator.replay import Setup, run
 from collage.figures import Row, read_figures, write_figures
-from frontend.coding import error_steps
+from frontend.fitting import error_steps
 from frontend.policy.accuracy import Accuracy
 from models.measure import describe
 from worker.slowdown import COLLAGE_FACTOR

@@ -102,7 +102,7 @@ def test_a_run_has_the_figures_of_its_cluster() -> None:
 
 
 def test_ejections_are_counted() -> None:
-    case = FrontierCase(Place("persistent", SMALL, 0.5), "ejection", "", 0, 4000)
+    case = FrontierCase(Place("mixture", Grid(9, 1, 3), 0.8), "ejection", "", 0, 6000)
     assert simulate(case)["ejections"] > 0
 
 
@@ -163,7 +163,7 @@ def test_a_plan_is_filled_and_goes_on_where_it_was(tmp_path: Path) -> None:
     assert fill(table, plan, 2)
     known = dict(table.rows)
     assert {found["policy"] for found in known.values()} >= {"adaptive", "none", "collage", *TUNED}
-    assert all(found["requests"] >= 60 for found in known.values())
+    assert {found["requests"] for found in known.values() if found["seed"] not in TRIAL_SEEDS} == {60}
     assert fill(table_in(tmp_path), plan, 1, minutes=0), "nothing is left to do"
     assert table.rows == known
 
