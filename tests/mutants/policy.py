@@ -109,12 +109,14 @@ _MADE = [
     ),
     (
         "unsure answer never taken: patience over or time out",
-        "elif self._flights.confidence(request) is not None:\n            self._answer_coded(request, at)\n        else:",
+        "elif self._flights.confidence(request) is not None:\n            self._answer_coded(request, at)\n"
+        "        else:",
         "else:",
     ),
     (
         "unsure answer lost: a request that nothing else can answer fails",
-        "            return\n        if self._flights.confidence(request) is not None:\n            self._answer_coded(request, at)",
+        "            return\n        if self._flights.confidence(request) is not None:\n"
+        "            self._answer_coded(request, at)",
         "            return\n        if False:\n            self._answer_coded(request, at)",
     ),
     (
