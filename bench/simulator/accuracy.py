@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from bench.measured import COLLAGE
+from bench.measured import COLLAGE, extra_load
 from bench.offer import FAMILIES, REGIMES, ROOT
 from bench.samples import MeasuredModels
 from bench.simulator.replay import Setup, run
@@ -100,7 +100,7 @@ def simulated(
         **{"source": "sim", "model": model, "family": regime, "workers": setup.n, "redundant": setup.redundant},
         **{"load": LOAD, "policy": "adaptive", "budget": budget, "seed": seed, "requests": len(done.latency_s)},
         **{key: figures[key] for key in kept},
-        "extra_load": float(figures["collage_load"] or 0) + float(figures["replica_load"] or 0),
+        "extra_load": extra_load(figures),
         "loss": float(lost(answers, coded).sum()) / len(done.latency_s),
         "spent": sum(map(bound.cost, coded.tolist())) / len(done.latency_s),
     }
