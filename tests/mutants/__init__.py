@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.mutants import (
+    accuracy,
     attacks,
     codes,
     coding,
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "mutants.md"
 NOTHING = "nothing"
 EVERY: list[Mutant] = [
+    *accuracy.MUTANTS,
     *policy.MUTANTS,
     *deciding.MUTANTS,
     *codes.MUTANTS,
