@@ -105,8 +105,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("an answer to a probe takes no time", "now + self._probe_s / 2\n", "now\n"),
             (
                 "a frozen worker answers probes",
-                "        if now < station.frozen_until:\n            self._agenda.at(station.frozen_until, self._probed",
-                "        if False:\n            self._agenda.at(station.frozen_until, self._probed",
+                "if now < station.frozen_until:\n            self._agenda.at(station.frozen_until, self._probed",
+                "if False:\n            self._agenda.at(station.frozen_until, self._probed",
             ),
             (
                 "a worker tells of the calls that wait only",
