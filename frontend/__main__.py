@@ -116,6 +116,7 @@ def dispatching(settings: FrontendSettings) -> DispatchSettings:
         default_label=settings.default_label,
         detection_threshold=settings.detection_threshold,
         grid=settings.grid,
+        accuracy_budget=settings.accuracy_budget,
     )
 
 

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from encoder.tasks import TASKS
 from frontend.jobs import Job, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import events as e
+from frontend.policy.accuracy import ErrorStep
 from frontend.policy.groups import Progress
 from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
@@ -33,6 +34,8 @@ class CodingSettings:
     """Takes the place of the collage-cnns' own."""
     grid: int | None = None
     """Collages of another number of rows and columns are refused."""
+    accuracy_budget: float | None = None
+    """The policy's, which a model without a table of errors cannot keep."""
 
 
 def base_misfit(info: ModelInfo) -> str | None:
@@ -102,6 +105,11 @@ def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
             first.base,
         )
     )
+
+
+def error_steps(model: ModelInfo) -> tuple[ErrorStep, ...]:
+    """What a model says that its answers cost, as the policy has it."""
+    return tuple(ErrorStep(*astuple(rate)) for rate in model.errors)
 
 
 @dataclass(slots=True, eq=False)
@@ -248,9 +256,11 @@ class Coding:
                 logger.error("no redundant worker can be used: %s", error)  # noqa: TRY400 - it says it all
                 if before:
                     self._feed(e.CodedWorkers(self._loop.time(), 0, before.shape))
+            if self._settings.accuracy_budget is not None and not models[0].errors:
+                logger.warning("--accuracy-budget has no effect: %s says nothing of its errors", models[0].name)
         if self.code:
-            accept = models[0].accept_threshold
-            self._feed(e.CodedWorkers(self._loop.time(), self.workers, self.code.shape, accept))
+            errors, accept = error_steps(models[0]), models[0].accept_threshold
+            self._feed(e.CodedWorkers(self._loop.time(), self.workers, self.code.shape, accept, errors))
 
     # Redundant runs
 

@@ -83,8 +83,18 @@ class FrontendSettings(ServerSettings):
     extra_load: float = Field(
         0.25, ge=0, le=2, description="budget: redundant requests sent per ordinary one, collages and replicas together"
     )
+    accuracy_budget: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="budget: errors of coded answers, beyond the s-cnn's own, per ordinary request (0.001 is 0.1 "
+        "points); early answers stop first, then the less sure ones of stragglers; if not given, no bound",
+    )
     audit_share: float = Field(
-        0.0, ge=0, le=1, description="share of coded answers whose late s-cnn is let finish, to compare"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of coded answers whose late s-cnn is let finish, to compare; --accuracy-budget learns of it",
     )
     worker_choice: CliSuppress[Literal["fewest-calls", "power-of-two", "peak-ewma", "idle-only"]] = Field(
         "fewest-calls", description="who gets a call; the others are rivals, for benchmarks"
@@ -92,8 +102,12 @@ class FrontendSettings(ServerSettings):
     eject_factor: float = Field(
         1.5, gt=1, le=100, description="ejection, adaptive: a call is slow if it takes longer than this many medians"
     )
-    eject_slow_share: float = Field(
-        0.5, gt=0, lt=1, description="a worker of whose last calls more than this share were slow is left out"
+    eject_evidence: float = Field(
+        18.0,
+        gt=0,
+        le=700,
+        description="evidence that leaves a slow worker out, the log of a likelihood ratio: by chance that happens to "
+        "workers that are well at most once in exp(this) calls",
     )
     eject_failures: int = Field(3, ge=1, le=1000, description="so is a worker after this number of failures in a row")
     eject_most: float = Field(
@@ -183,6 +197,7 @@ class FrontendSettings(ServerSettings):
             longest=self.longest_deadline_s,
             extra_load=self.extra_load,
             audit=self.audit_share,
+            accuracy=self.accuracy_budget,
             **own,
         )
 
@@ -192,7 +207,7 @@ class FrontendSettings(ServerSettings):
             return None
         return Ejection(
             factor=self.eject_factor,
-            slow_share=self.eject_slow_share,
+            evidence=self.eject_evidence,
             failures=self.eject_failures,
             share=self.eject_most,
             rest=self.eject_rest_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ from worker.metrics import WorkerMetrics
 from worker.model import ServedModel
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 from worker.streams import CallServer
+
+logger = logging.getLogger("collage.worker")
 
 SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 ATTEMPT_HEADER = "x-envoy-attempt-count"
@@ -102,6 +105,8 @@ class WorkerProcess:
         """Listen, warm up, and report SERVING; raises ModelError, or OSError if a port is taken."""
         await self.server.start()
         await self.engine.warm_up()
+        for assumed in self.engine.model.assumed:
+            logger.warning("%s: %s", self.engine.model.info.name, assumed)
         self.server.set_serving(True)
 
     async def stop(self) -> None:

@@ -260,6 +260,13 @@ class SimulatedFrontend:
         self.tried: dict[int, list[str]] = {}
         self.groups: dict[int, CodedGroup] = {}  # that are not decodable yet
         self.places: dict[int, tuple[int, int]] = {}  # group and place by request, where own answers count
+        self.ejections = 0  # of workers
+        for balancer in (self.s_cnn, *self.coded):
+            balancer.changed = self._changed
+
+    def _changed(self, worker: str, reason: str) -> None:
+        """A worker is ejected for a reason, or is well again, without one."""
+        self.ejections += reason != ""
 
 
 @dataclass(slots=True, eq=False)

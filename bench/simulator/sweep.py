@@ -24,6 +24,7 @@ NEAR: Mapping[int, Sequence[float]] = {  # deadlines that cost replicas up to ab
     **{16: (0.92, 0.93, 0.94, 0.95, 0.96, 0.97), 25: (0.94, 0.95, 0.96, 0.97, 0.98)},
 }
 OTHERS = (0.85, 0.88, 0.9, 0.93)  # in the other regimes, beside the default of 0.95
+OTHER_REGIMES = ("persistent", "mixture", "failures", "bimodal", "pareto")
 SOONER = 0.9  # a deadline quantile of the adaptive policy that costs larger groups little
 BUDGETS = (0.02, 0.05, 0.08, 0.11, 0.13, 0.16, 0.2)
 PATIENCE = (1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 1.7, 2.0, 2.3)  # times a deadline of .215 s: .22 to .5 s
@@ -75,7 +76,7 @@ def cases() -> Iterator[SweptCase]:
     usual = REGIMES[REGIME].sample
     yield from (SweptCase(setup, "collage", "deadline", float(np.quantile(usual, share)), times=3) for share in SHARES)
     yield from (SweptCase(setup, "adaptive", "patience", patience, times=3) for patience in PATIENCE)
-    for name in (name for name in REGIMES if name != REGIME):
+    for name in OTHER_REGIMES:
         yield from (SweptCase(setup, policy, regime=name, times=3) for policy in COMPARED)
         yield from rivals(setup, OTHERS, name, 3)
     for setup in (Setup(9, 1), Setup(36, 4)):

@@ -92,10 +92,9 @@ class Balancer:
             self._count(worker, max(0, worker.outstanding - count))
 
     def succeeded(self, name: str, at: float, latency: float) -> None:
-        """A call was answered after ``latency`` seconds, and released."""
-        self.judge.finished(latency)
+        """A call was answered after ``latency`` seconds."""
         if worker := self._workers.get(name):
-            self.judge.succeeded(worker, at, latency, worker.outstanding + 1)
+            self.judge.succeeded(worker, at, latency)
             self._choice.ended(worker, at, latency)
 
     def cancelled(self, name: str, at: float, elapsed: float) -> None:

@@ -13,7 +13,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "return min(sampled, key=lambda worker: self._cost(worker, at)",
                 "return max(sampled, key=lambda worker: self._cost(worker, at)",
             ),
-            ("power of two: of all", "workers.some(2 + len(avoid))", "workers.some(len(workers))"),
             (
                 "power of two: one that is to be avoided",
                 "workers.some(2 + len(avoid)) if worker.name not in avoid][:2]",
