@@ -24,7 +24,7 @@ from bench.offer import FAMILIES, REGIMES, ROOT
 from bench.samples import MeasuredModels
 from bench.simulator.replay import Setup, run
 from collage.figures import Row, read_figures, write_figures
-from frontend.coding import error_steps
+from frontend.fitting import error_steps
 from frontend.policy.accuracy import Accuracy
 from models.measure import describe
 from worker.slowdown import COLLAGE_FACTOR
@@ -131,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
         cases = list(itertools.product(known, args.families, BUDGETS, range(args.seeds)))
         rows = [
             simulated(model, known[model], family, budget, seed, args.requests)
-            for model, family, budget, seed in track(cases, "simulating", Console(stderr=True), transient=True)
+            for model, family, budget, seed in track(cases, "simulating", console=Console(stderr=True), transient=True)
         ]
     print(f"figures: {write_figures(args.out.stem, rows, directory=args.out.parent)}")
     return 0

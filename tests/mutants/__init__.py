@@ -20,6 +20,7 @@ from tests.mutants import (
     rivals,
     serving,
     shell,
+    tails,
     wire,
     working,
 )
@@ -45,6 +46,7 @@ EVERY: list[Mutant] = [
     *attacks.MUTANTS,
     *publishing.MUTANTS,
     *rivals.MUTANTS,
+    *tails.MUTANTS,
 ]
 
 _HEAD = """# Mutants

@@ -129,8 +129,16 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "bench/runs/envoy.py",
         [
-            ("retries are no extra load", '"extra_load": extra_load(row)', '"extra_load": row["collage_load"]'),
-            ("requests of one member", 'int(row["groups"] or 0) * members', 'int(row["groups"] or 0)'),
+            (
+                "retries are no extra load",
+                'sent = Counter({"replicas": await envoy.count("upstream_rq_retry") - before})',
+                'sent = Counter({"replicas": 0})',
+            ),
+            (
+                "retries of the warm-up count",
+                'await envoy.count("upstream_rq_retry") - before',
+                'await envoy.count("upstream_rq_retry")',
+            ),
         ],
     ),
     (
