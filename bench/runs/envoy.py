@@ -35,7 +35,7 @@ from frontend.policy.ejection import Ejection
 ENVOY = "envoy"
 TIMEOUT = "per_try_timeout"
 ROLES = ("s_cnn", "coded")
-OURS = ("none", "hedge", "adaptive")
+OURS = ("none", "adaptive")
 ROUNDS = 7  # of the search for a timeout
 NEAR = 0.05  # relative: retries that count as equal
 
@@ -97,8 +97,8 @@ class Proxied:
             async with self._proxy(middle * self._trial.scale) as (envoy, client):
                 await self._offer(client, range(WARM_UP_GROUPS), f"search{number}-")
                 retries = await envoy.count("upstream_rq_retry") / (WARM_UP_GROUPS * self._trial.members)
-            best = min(best, (abs(retries / wanted - 1), middle))
-            if best[0] <= NEAR:
+            best = min(best, (abs(retries - wanted), middle))
+            if best[0] <= NEAR * wanted:
                 break
             low, high = (middle, high) if retries > wanted else (low, middle)
         return best[1]
@@ -155,7 +155,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench envoy", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--regimes", default="transient,persistent,mixture", help="of those of simulate (%(default)s)")
     parser.add_argument("--load", type=float, help="open loop at this share of capacity (closed groups)")
-    parser.add_argument("--groups", type=int, default=500, help="groups per run, after 100 to warm up (%(default)s)")
+    parser.add_argument("--groups", type=int, default=300, help="groups per run, after 100 to warm up (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="runs to average (%(default)s)")
     parser.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
     parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")

@@ -62,9 +62,9 @@ def test_a_short_run_hedges_and_writes_rows(tmp_path: Path, capsys: pytest.Captu
     few = ["--drawn", "4", "--scale", "0.1", "--groups", "30", "--seeds", "1", "--regimes", "transient"]
     assert main([*few, "--out", str(out)]) == 0
     rows = read_figures(out)
-    assert [row["policy"] for row in rows] == ["none", "hedge", "adaptive", "envoy", "envoy"]
+    assert [row["policy"] for row in rows] == ["none", "adaptive", "envoy", "envoy"]
     assert all(tuple(row)[-len(MADE) :] == MADE for row in rows)
-    alone, hedged = rows[3:]
+    alone, hedged = rows[2:]
     assert "setting" not in alone
     assert extra_load(alone) == 0
     assert extra_load(hedged) > 0
