@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
@@ -78,6 +79,33 @@ def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.
         return count
 
     return load
+
+
+@asynccontextmanager
+async def http_asks(port: int, path: str, body: bytes, connections: int) -> AsyncIterator[Ask]:
+    """Posts a body to this machine by HTTP/1.1, over connections that stay open; CallError for any answer but 200."""
+    idle: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections)]
+    for connection in opened:
+        idle.put_nowait(connection)
+    request = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async def ask() -> bytes:
+        reader, writer = connection = await idle.get()
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = re.search(rb"content-length: (\d+)", head)
+        answer = await reader.readexactly(int(length[1]) if length else 0)
+        if not head.startswith(b"http/1.1 200 "):
+            raise CallError(f"{path} failed: {answer.decode()}")
+        idle.put_nowait(connection)
+        return answer
+
+    try:
+        yield ask
+    finally:
+        for _, writer in opened:
+            writer.close()
 
 
 H2LOAD = shutil.which("h2load")
