@@ -10,6 +10,7 @@ from tests.mutants import (
     codes,
     coding,
     deciding,
+    doors,
     edges,
     entering,
     judging,
@@ -41,6 +42,7 @@ EVERY: list[Mutant] = [
     *working.MUTANTS,
     *entering.MUTANTS,
     *edges.MUTANTS,
+    *doors.MUTANTS,
     *attacks.MUTANTS,
     *publishing.MUTANTS,
 ]
