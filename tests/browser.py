@@ -90,10 +90,10 @@ class Browser:
             where = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
             await self.call("Input.dispatchMouseEvent", type=kind, **where)
 
-    async def picture(self, file: Path) -> None:
-        """The whole page as a PNG file."""
+    async def picture(self) -> bytes:
+        """The whole page as PNG."""
         told = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        await asyncio.to_thread(file.write_bytes, base64.b64decode(told["data"]))
+        return base64.b64decode(told["data"])
 
 
 @asynccontextmanager

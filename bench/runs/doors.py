@@ -84,7 +84,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
             return asking(stub.Predict, predict_pb2.PredictRequest, tensor=image(SIZE))
 
         port = plain.http_port or 0
-        async with http_asks(port, "/v1/predict", picture, args.in_flight) as by_http:
+        async with http_asks(port, "/v1/predict", picture) as by_http:
             asks = {GRPC: await predict(plain), HTTP: by_http, TRACED: await predict(traced)}
             found = await alternating(list(asks.items()), args.count)
             processes = {GRPC: plain, HTTP: plain, TRACED: traced}
