@@ -15,6 +15,11 @@ class WorkerSettings(ServerSettings):
 
     model: Path = Field(description="ONNX file; a plain one needs its description beside it in FILE.onnx.json")
     threads: int = Field(1, ge=1, le=256, description="threads of one inference; make it the pod's CPU limit")
+    providers: str = Field(
+        "CPU",
+        description="ONNX Runtime's execution providers, the preferred one first, with commas between them (CUDA,CPU): "
+        "those of the installed package, such as CUDA of onnxruntime-gpu or OpenVINO of onnxruntime-openvino",
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest encoded image accepted, width times height")
     queue_size: int = Field(16, ge=0, description="calls that may wait behind the running one; more are refused")
     slowdown: str = Field(

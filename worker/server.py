@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc.aio
@@ -25,7 +26,11 @@ from worker.model import ServedModel
 from worker.slowdown import COLLAGE_FACTOR, Slowdown
 from worker.streams import CallServer
 
+logger = logging.getLogger("collage.worker")
+
 SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+ATTEMPT_HEADER = "x-envoy-attempt-count"
+_COUNTS = tuple(map(str, range(1, 101)))  # anything else a caller has made up
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
@@ -52,6 +57,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         context: grpc.aio.ServicerContext[model_pb2.RunRequest, model_pb2.RunResponse],
     ) -> model_pb2.RunResponse:
         """See model.proto."""
+        request.attempt += proxied_attempt(context.invocation_metadata())
         return await self._run(request, context.time_remaining())
 
     @boundary
@@ -94,6 +100,12 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return response
 
 
+def proxied_attempt(metadata: Iterable[tuple[str, str | bytes]] | None) -> int:
+    """How many copies of a call a proxy (Envoy, include_request_attempt_count) has sent before this one; else 0."""
+    count = next((value for name, value in metadata or () if name == ATTEMPT_HEADER), "1")
+    return int(count) - 1 if count in _COUNTS else 0
+
+
 class WorkerProcess:
     """One worker: a model, its engine, and a server with the model's service.
 
@@ -102,11 +114,13 @@ class WorkerProcess:
 
     def __init__(self, settings: WorkerSettings, registry: CollectorRegistry) -> None:
         """Load the model; raises ModelError or SlowdownError."""
-        model = ServedModel(settings.model, settings.threads)
+        model = ServedModel(settings.model, settings.threads, settings.providers)
         collage = model.info.kind is ModelKind.COLLAGE_CNN
         scale = settings.slowdown_scale * (COLLAGE_FACTOR if collage else 1.0)
         slowdown = Slowdown(settings.slowdown, settings.slowdown_seed, scale)
-        self.engine = Engine(model, slowdown, settings.queue_size, WorkerMetrics(registry))
+        metrics = WorkerMetrics(registry)
+        metrics.provider.labels(model.info.provider).set(1)
+        self.engine = Engine(model, slowdown, settings.queue_size, metrics)
         alone = model.info.kind is ModelKind.S_CNN
         self.server = Server(settings, registry, [SERVICE, OPEN_INFERENCE] if alone else [SERVICE])
         servicer = ModelServicer(self.engine, model.info, self.server.draining, self.server.traces)
@@ -119,6 +133,8 @@ class WorkerProcess:
         """Listen, warm up, and report SERVING; raises ModelError, or OSError if a port is taken."""
         await self.server.start()
         await self.engine.warm_up()
+        for assumed in self.engine.model.assumed:
+            logger.warning("%s: %s", self.engine.model.info.name, assumed)
         self.server.set_serving(True)
 
     async def stop(self) -> None:

@@ -18,8 +18,10 @@ from tests.mutants import (
     measuring,
     policy,
     publishing,
+    rivals,
     serving,
     shell,
+    tails,
     wire,
     working,
 )
@@ -45,6 +47,8 @@ EVERY: list[Mutant] = [
     *doors.MUTANTS,
     *attacks.MUTANTS,
     *publishing.MUTANTS,
+    *rivals.MUTANTS,
+    *tails.MUTANTS,
 ]
 
 _HEAD = """# Mutants
