@@ -46,6 +46,7 @@ RUN = {
     "python -m bench soak": "tests/bench/runs/test_soak.py::"
     "test_nothing_is_lost_doubled_or_leaked_while_workers_die_and_freeze",
     "python -m bench speed*": "tests/bench/runs/test_speed.py::test_a_short_run",
+    "python -m bench doors": "tests/bench/runs/test_speed.py::test_a_short_run_of_all_doors",
     "python -m bench frontier*": "tests/bench/simulator/test_frontier.py::"
     "test_a_plan_says_how_long_it_takes_and_bad_arguments_are_told",
     "python -m bench published*": "tests/bench/simulator/test_published.py::test_the_command_says_what_is_worse",
@@ -64,7 +65,7 @@ RUN = {
     "kubectl apply -k k8s/overlays/*": "tests/k8s/test_manifests.py::test_documents_fit_the_schemas_of_kubernetes",
     **{f"* examples/{name}*": f"tests/test_examples.py::test_{name}" for name in (
         "sync_client", "async_client", "stream_folder", "coded_answers", "pixels", "secure_client", "stubs",
-        "open_inference", "command", "buf_curl",
+        "open_inference", "command", "buf_curl", "curl",
     )},
 }  # fmt: skip
 """Pattern of commands: the test that runs them, or what they call. Clusters are smaller there, and models tiny."""
@@ -82,9 +83,11 @@ NOT_RUN = {
     "python -m models.train *": "its flags only: tests/models/test_train.py trains",
     "make mutants": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
     "python -m tests.mutants*": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
+    "python -m tests.page_pictures": "it takes five minutes; tests/frontend/http/test_page.py presses the same",
     "COLLAGE_FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
     "chrt -r 1": "a way to run a command, with real-time priority, which takes rights",
     "pre-commit install": "it changes the checkout; tests/test_project.py compares the hooks with make lint",
+    "pip install -e '.[traces]'": "it changes the environment; tests/test_traces.py needs what it installs",
     ". .venv*/bin/activate": "it is Python's own script",
 }
 """Pattern of commands: why no test runs them."""

@@ -12,6 +12,7 @@ _POLICY = [
     *(f"{_FRONTEND}policy_{part}.py" for part in _PARTS),
 ]
 _DISPATCH = [f"{_FRONTEND}dispatch{part}.py" for part in ("", "_limits", "_meanwhile")]
+_HTTP = "tests/frontend/http/test_"
 _BENCH, _BENCH_OFFER = "tests/bench/test_", "tests/bench/offer/test_"
 _SIMULATOR = "tests/bench/simulator/test_"
 _WORKER = "tests/worker/test_"
@@ -54,7 +55,7 @@ TESTS = {
         "tests/test_metrics.py",
         *(f"{_FRONTEND}{name}.py" for name in ("recorder", "dispatch_meanwhile", "server")),
     ],
-    "frontend/config.py": [f"{_FRONTEND}{name}.py" for name in ("config", "process")],
+    "frontend/config.py": [*(f"{_FRONTEND}{name}.py" for name in ("config", "process")), f"{_HTTP}page.py"],
     "frontend/__main__.py": [
         *(f"{_FRONTEND}{name}.py" for name in ("config", "server", "process")),
         "tests/test_metrics_port.py",
@@ -73,6 +74,12 @@ TESTS = {
         for name in ("lists", "workers", "stream_limits", "discovery", "streams", "dispatch_limits", "server")
     ],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
+    "frontend/tracing.py": ["tests/test_traces.py"],
+    "frontend/http/call.py": [f"{_HTTP}{name}.py" for name in ("rest", "port")],
+    "frontend/http/port.py": [f"{_HTTP}port.py", f"{_HTTP}rest.py"],
+    "frontend/http/open_inference.py": [f"{_HTTP}open_inference.py"],
+    "frontend/http/playground.py": [f"{_HTTP}page.py"],
+    "frontend/http/": [f"{_HTTP}rest.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
     "encoder/linear.py": ["tests/encoder/test_linear.py", f"{_FRONTEND}coding.py"],
@@ -111,7 +118,11 @@ TESTS = {
         "tests/test_channels.py",
     ],
     "proto/collage/health.py": ["tests/test_health.py", "tests/test_serving.py"],
-    "proto/collage/security.py": ["tests/test_security.py", "tests/test_rotation.py", "tests/test_inputs.py"],
+    "proto/collage/security.py": [
+        *(f"tests/test_{name}.py" for name in ("security", "rotation", "inputs")),
+        f"{_HTTP}rest.py",
+    ],
+    "proto/collage/traces.py": ["tests/test_traces.py"],
     "proto/collage/serving.py": [
         "tests/test_serving.py",
         *_INTAKE,
