@@ -12,6 +12,7 @@ from tests.mutants import (
     deciding,
     edges,
     entering,
+    fleets,
     judging,
     learning,
     measuring,
@@ -45,6 +46,7 @@ EVERY: list[Mutant] = [
     *edges.MUTANTS,
     *attacks.MUTANTS,
     *publishing.MUTANTS,
+    *fleets.MUTANTS,
     *rivals.MUTANTS,
     *tails.MUTANTS,
 ]
