@@ -34,8 +34,8 @@ def fleet(found: Stored) -> str:
     )
     note = paragraph(
         f"Throughput, with models that take as long as they need, 16 requests in flight, servers called directly and "
-        f"through the frontend in turn: {rates}. All processes share two cores, so the frontend takes its part from "
-        "the servers."
+        f"through the frontend in turn: {rates}. All processes share two cores, so the frontend and the collages "
+        "take their part from the s-cnn servers."
     )
     return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin('fleet', [*rows, *fast])}"
 
