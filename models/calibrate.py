@@ -75,14 +75,12 @@ class Compared:
 def compare(own: Sequence[ImageAnswer], coded: Sequence[ImageAnswer]) -> Compared:
     """Coded answers beside the s-cnn's ``own``, which there is one of for each image."""
     answers = {answer.image: (index, answer.prediction) for index, answer in enumerate(own)}
-    filled = [answer for answer in coded if answer.prediction is not None]
-    images, predictions = zip(*(answers[answer.image] for answer in filled), strict=True) if filled else ((), ())
-    pairs = list(zip(filled, predictions, strict=True))
+    pairs = [(answer, *answers[answer.image]) for answer in coded if answer.prediction is not None]
     return Compared(
-        np.array([answer.confidence for answer in filled], float),
-        np.array(images, np.int64),
-        np.array([(exact == each.label) - (each.prediction == each.label) for each, exact in pairs], np.int64),
-        np.array([exact != each.prediction for each, exact in pairs], bool),
+        np.array([each.confidence for each, _, _ in pairs], float),
+        np.array([image for _, image, _ in pairs], np.int64),
+        np.array([(exact == each.label) - (each.prediction == each.label) for each, _, exact in pairs], np.int64),
+        np.array([exact != each.prediction for each, _, exact in pairs], bool),
     )
 
 

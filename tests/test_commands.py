@@ -49,7 +49,13 @@ RUN = {
     "python -m bench speed*": "tests/bench/runs/test_speed.py::test_a_short_run",
     "python -m bench frontier*": "tests/bench/simulator/test_frontier.py::"
     "test_a_plan_says_how_long_it_takes_and_bad_arguments_are_told",
+    "python -m bench published*": "tests/bench/simulator/test_published.py::test_the_command_says_what_is_worse",
+    "python -m bench confidences*": "tests/bench/runs/test_confidences.py::test_a_folder_without_data_is_told",
+    "python -m bench experiment*": "tests/bench/runs/test_experiment.py::"
+    "test_a_plan_says_how_long_it_takes_and_does_nothing",
     "python -m bench parm*": "tests/bench/simulator/test_parm.py::test_too_few_queries_are_refused",
+    "python -m bench accuracy *": "tests/bench/simulator/test_accuracy.py::test_the_command_counts_and_simulates",
+    "python -m models.calibrate *": "tests/models/test_calibrate.py::test_only_validation_images_are_used",
     "python -m bench simulate*": "tests/bench/simulator/test_replay.py::test_regimes_are_simulated_by_name",
     "python -m bench replay --latencies *": "tests/bench/simulator/test_replay.py::"
     "test_a_users_latencies_become_figures",

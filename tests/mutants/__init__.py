@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.mutants import (
+    accuracy,
     attacks,
     codes,
     coding,
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "mutants.md"
 NOTHING = "nothing"
 EVERY: list[Mutant] = [
+    *accuracy.MUTANTS,
     *policy.MUTANTS,
     *deciding.MUTANTS,
     *codes.MUTANTS,

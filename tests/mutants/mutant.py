@@ -37,6 +37,7 @@ TESTS = {
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
+    "frontend/policy/accuracy.py": [f"{_FRONTEND}accuracy.py", f"{_FRONTEND}policy_accuracy.py"],
     "frontend/policy/": _POLICY,
     "frontend/coding.py": [*_CODING, *_DISPATCH],
     "frontend/fitting.py": [*_CODING, f"{_FRONTEND}grids.py"],
@@ -49,7 +50,10 @@ TESTS = {
     "frontend/jobs.py": [f"{_FRONTEND}decoding.py", *_DISPATCH],
     "frontend/dispatch.py": [*_DISPATCH, f"{_FRONTEND}decoding.py", *_CODING],
     "frontend/timers.py": [f"{_FRONTEND}timers.py"],
-    "frontend/metrics.py": ["tests/test_metrics.py", f"{_FRONTEND}recorder.py", f"{_FRONTEND}server.py"],
+    "frontend/metrics.py": [
+        "tests/test_metrics.py",
+        *(f"{_FRONTEND}{name}.py" for name in ("recorder", "dispatch_meanwhile", "server")),
+    ],
     "frontend/config.py": [f"{_FRONTEND}{name}.py" for name in ("config", "process")],
     "frontend/__main__.py": [
         *(f"{_FRONTEND}{name}.py" for name in ("config", "server", "process")),

@@ -89,18 +89,18 @@ _MADE = [
     ),
     (
         "unsure answer taken early: when it is decoded",
-        "elif self.rules.early and self._flights.sure(request):",
-        "elif self.rules.early and self._flights.confidence(request) is not None:",
+        "elif self.rules.early and self._flights.sure(request) and",
+        "elif self.rules.early and",
     ),
     (
         "sure answer not taken early: when it is decoded",
-        "elif self.rules.early and self._flights.sure(request):",
-        "elif False:",
+        "elif self.rules.early and self._flights.sure(request) and",
+        "elif False and",
     ),
     (
         "unsure answer taken early: at the deadline",
-        "if self._flights.sure(request) or at >= unsure_from:",
-        "if True:",
+        "if (self._flights.sure(request) or at >= unsure_from) and",
+        "if",
     ),
     (
         "unsure answer forgotten: no timer for the end of patience",
@@ -110,18 +110,19 @@ _MADE = [
     (
         "unsure answer never taken: patience over or time out",
         "elif self._flights.confidence(request) is not None:\n            self._answer_coded(request, at)\n"
-        "        elif timer is e.Timer.EXPIRY:",
-        "elif timer is e.Timer.EXPIRY:",
+        "        else:",
+        "else:",
     ),
     (
         "unsure answer lost: a request that nothing else can answer fails",
-        "if self._flights.confidence(request) is not None:\n            self._answer_coded(request, at)\n        else:",
-        "if True:",
+        "            return\n        if self._flights.confidence(request) is not None:\n"
+        "            self._answer_coded(request, at)",
+        "            return\n        if False:\n            self._answer_coded(request, at)",
     ),
     (
         "unsure answer called sure",
-        "request.place, self._flights.sure(request)))",
-        "request.place, True))",
+        "self._flights.accuracy.spend(confidence), self._flights.sure(request)",
+        "self._flights.accuracy.spend(confidence), True",
     ),
     (
         "failure not treated as a straggler: waits for its deadline",
@@ -272,7 +273,7 @@ _MADE = [
     ),
     (
         "needed replica: not sent where nothing is decoded",
-        "coded = self._flights.confidence(request) is not None\n",
+        "coded = self._flights.paid(request)\n",
         "coded = True\n",
     ),
     (

@@ -68,7 +68,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("stragglers not counted", "self.metrics.stragglers.inc()", ""),
             ("losers run on", "if call := self._calls.get((request, attempt)):\n                    call.cancel()", ""),
             ("groups run on that nobody needs", "self._coding.cancel(group)", ""),
-            ("unsure answers not counted", "if not sure:\n                self.metrics.unsure.inc()", ""),
             (
                 "default label given to requests whose copies failed",
                 "if expired and job.model.task",
