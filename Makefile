@@ -26,7 +26,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test lint check proto client audit k8s-validate monitoring data zoo evaluate cards results images mutants clean
+.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test test-fleet lint check proto client audit k8s-validate monitoring data zoo evaluate cards results images mutants clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -103,6 +103,17 @@ results: $(DEMO)/ready ## Write the tables of README.md and docs/ from docs/resu
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest
 
+# Servers of other makes, each in an environment of its own: their packages do not go together.
+.venv-triton/ready: PACKAGES := nvidia-pytriton==0.7.0 onnxruntime
+.venv-mlserver/ready: PACKAGES := mlserver==1.7.1 onnxruntime
+.venv-triton/ready .venv-mlserver/ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
+	@touch $@
+
+test-fleet: $(DEV)/ready .venv-triton/ready .venv-mlserver/ready ## Test with real Triton and MLServer servers (installs them: 850 MB)
+	$(DEV)/bin/python -m pytest tests/fleet
+
 mutants: $(DEV)/ready ## Try wrong versions of the code; docs/mutants.md says which test notices each (half an hour)
 	$(DEV)/bin/python -m tests.mutants
 
@@ -158,5 +169,5 @@ image-%:
 	$(ENGINE) build --target $* --tag collage/$*:$(TAG) --build-arg BASE=$(BASE) .
 
 clean: ## Remove the environments and caches; results and trained models (out/, runs/, DATA) stay
-	rm -rf $(DEMO) $(DEV) $(PROTOC) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO) $(DEV) $(PROTOC) .venv-triton .venv-mlserver .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -50,6 +50,7 @@ COMMANDS = {
     "soak": Command("bench.runs.soak", "send many requests while workers die and freeze", DEVELOPMENT),
     "fleet": Command("bench.runs.fleet", "put a frontend in front of real Triton and MLServer fleets"),
     "monitoring": Command("bench.runs.monitoring", "try every dashboard and alert on a real Prometheus", DEVELOPMENT),
+    "providers": Command("bench.runs.providers", "measure models on execution providers of ONNX Runtime"),
     "fit": Command("bench.offer.workload", "fit the table of injected latencies to a measured trace"),
     "instant": Command("bench.cluster.instant", "run instant workers or a bare proxy, as speed does"),
 }

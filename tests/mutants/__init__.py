@@ -14,6 +14,7 @@ from tests.mutants import (
     doors,
     edges,
     entering,
+    fleets,
     judging,
     learning,
     measuring,
@@ -49,6 +50,7 @@ EVERY: list[Mutant] = [
     *doors.MUTANTS,
     *attacks.MUTANTS,
     *publishing.MUTANTS,
+    *fleets.MUTANTS,
     *rivals.MUTANTS,
     *tails.MUTANTS,
 ]

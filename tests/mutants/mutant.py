@@ -69,6 +69,8 @@ TESTS = {
         "tests/test_rotation.py",
     ],
     "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
+    "frontend/workers/fleet.py": [f"{_FRONTEND}fleet_form.py"],
+    "frontend/workers/open_inference.py": [f"{_FRONTEND}open_inference.py"],
     "frontend/workers/": [
         f"{_FRONTEND}{name}.py"
         for name in ("lists", "workers", "stream_limits", "discovery", "streams", "dispatch_limits", "server")
@@ -142,6 +144,7 @@ TESTS = {
     "worker/streams.py": [f"{_WORKER}streams.py"],
     "worker/slowdown.py": [f"{_WORKER}slowdown.py", f"{_WORKER}engine.py"],
     "worker/model.py": [f"{_WORKER}{name}.py" for name in ("graph", "model", "plain", "model_files", "engine")],
+    "worker/providers.py": [f"{_WORKER}providers.py"],
     "worker/server.py": [f"{_WORKER}{name}.py" for name in ("server", "lifecycle", "streams", "engine", "inference")],
     "worker/inference.py": [f"{_WORKER}inference.py", f"{_WORKER}decoding.py"],
     "bench/measured.py": [f"{_BENCH}measured.py"],
