@@ -2,8 +2,10 @@
 
 ``python -m models.calibrate --data DIR --s-cnn FILE.onnx --collage FILE.onnx [FILE.onnx ...]`` finds, on the validation
 split, the lowest confidence threshold at which accepted answers agree with the s-cnn as often as the s-cnn agrees with
-the truth, and writes it into each collage-cnn's description. That does not make them as accurate as the s-cnn's: where
-both models agree, both may be wrong.
+the truth, and writes it into each collage-cnn's description. Photos need no labels (``--unlabelled``): then the mean
+confidence of the s-cnn, which is seldom too low, stands for its accuracy.
+
+That does not make accepted answers as accurate as the s-cnn's: where both models agree, both may be wrong.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from models import description
+from models import description, photos
 from models.checkpoint import written
-from models.data import Split, load
-from models.measure import OnnxModel, classify, classify_collages, risk_coverage
+from models.data import UNKNOWN, Split, load, relabelled
+from models.measure import ImageAnswer, OnnxModel, classify, classify_collages, risk_coverage
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,18 @@ def find_threshold(confidences: NDArray[np.float64], agrees: NDArray[np.bool_], 
     return Calibration(float(thresholds[best]), float(coverage[best]), float(agreement[best]), target)
 
 
+def aim(answers: Sequence[ImageAnswer]) -> float:
+    """The share of answers that are right; of images without labels, the share that the s-cnn expects to be right."""
+    known = [answer for answer in answers if answer.label != UNKNOWN]
+    if known:
+        return float(np.mean([answer.prediction == answer.label for answer in known]))
+    return float(np.mean([answer.confidence for answer in answers]))
+
+
 def calibrate(s_cnn: OnnxModel, collage: OnnxModel, split: Split, seeds: int = 3) -> Calibration:
     """Calibrate on a split, with ``seeds`` random placements of every image. Empty cells are never accepted."""
     reference = {answer.image: answer for answer in classify(s_cnn, split)}
-    target = float(np.mean([answer.prediction == answer.label for answer in reference.values()]))
+    target = aim(list(reference.values()))
     answers = [answer for seed in range(seeds) for answer in classify_collages(collage, split, seed)]
     confidences = np.array([answer.confidence for answer in answers])
     agrees = np.array([answer.prediction == reference[answer.image].prediction for answer in answers])
@@ -75,9 +85,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--s-cnn", type=Path, required=True, help="the exported s-cnn")
     parser.add_argument("--collage", type=Path, nargs="+", required=True, help="exported collage-cnns, rewritten")
+    parser.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="the folder holds photos in any order: those a model was distilled from",
+    )
     args = parser.parse_args(arguments)
-    s_cnn = OnnxModel(args.s_cnn)
-    validation = load(args.data, s_cnn.info.size).validation
+    try:
+        s_cnn = OnnxModel(args.s_cnn)
+        labels, size = s_cnn.info.labels, s_cnn.info.size
+        data = photos.load(args.data, labels, size) if args.unlabelled else relabelled(load(args.data, size), labels)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    validation = data.validation
     for path in args.collage:
         collage = OnnxModel(path)
         found = calibrate(s_cnn, collage, validation)

@@ -65,7 +65,7 @@ class Trainer:
         self.steps_per_epoch = len(data.train) // self.images_per_step
         if not self.steps_per_epoch:
             raise ValueError(f"{len(data.train)} training images are too few: one step takes {self.images_per_step}")
-        self.steps = max(1, round(self.steps_per_epoch * recipe.epochs))
+        self.steps = max(1, round(self.steps_per_epoch * recipe.epochs), recipe.least_steps)
         self.log: list[dict[str, float]] = []
         self.lineage: Mapping[str, Any] = {}
 
@@ -100,6 +100,7 @@ class Trainer:
             optimisers=states,
             log=self.log,
             lineage=self.lineage,
+            finished=self.finished,
         )
 
     def resume(self, path: Path) -> None:

@@ -101,7 +101,9 @@ class Cluster(ProcessGroup):
     async def restart_frontend(self, flags: Sequence[str]) -> None:
         """Start the frontend with these flags, on the same port; stops the one that runs. Returns when it serves."""
         s_cnn, *coded = (",".join(child.address for child in workers) for workers in (self.s_cnn, *self.rows))
-        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", *coded, *flags)
+        self.frontend.command = _python(
+            "frontend", "--s-cnn-workers", s_cnn, *(["--coded-workers", *coded] if coded else []), *flags
+        )
         await self.frontend.restart()
         await until_serving(self.frontend)
 
@@ -152,7 +154,7 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str]) -> None:
     try:
         cluster = Cluster(
             args.s_cnn,
-            args.collage,
+            () if args.no_collage else args.collage,
             s_cnn_workers=args.workers,
             coded_workers=args.collage_workers,
             worker_flags=("--slowdown", args.slowdown),
@@ -216,6 +218,7 @@ def main(argv: Sequence[str]) -> int:
     )
     up.add_argument("--s-cnn", type=Path, default=S_CNN, help="single-image model, ONNX (%(default)s)")
     up.add_argument("--collage", type=Path, default=COLLAGE, help="its collage model, ONNX (%(default)s)")
+    up.add_argument("--no-collage", action="store_true", help="serve the s-cnn alone: stragglers are only replicated")
     up.add_argument("--workers", type=int, default=9, help="s-cnn workers (%(default)s)")
     up.add_argument("--collage-workers", type=int, default=1, help="collage-cnn workers (%(default)s)")
     up.add_argument("--port", type=int, default=50051, help="the frontend's port (%(default)s)")
