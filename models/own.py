@@ -31,7 +31,7 @@ def family(folder: Path) -> Family:
     Raises ValueError, one line for a person, where it holds no images, or images of one class.
     """
     files = training_files(folder)
-    counts = Counter(file.parent.name for file in files)
+    counts = Counter(file.relative_to(folder / "train").parts[0] for file in files)
     if not files:
         raise ValueError(f"{folder / 'train'} holds no images: expected {folder / 'train'}/<class>/*.jpg")
     if len(counts) < 2:

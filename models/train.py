@@ -43,16 +43,19 @@ def run(
     device: str = DEVICE,
     precision: str | None = None,
     threads: int | None = None,
+    told: Callable[[float], object] = lambda share: None,
 ) -> None:
     """Carry out a step on the data set in a folder, from its last epoch if ``out`` is there already.
 
-    ``source`` finds the file of a parent or teacher. Raises ValueError for a step that does not fit its data, its
+    ``source`` finds the file of a parent or teacher. ``told`` hears the share of the run that is done, from 0 to 1,
+    after every step. Raises ValueError for a step that does not fit its data, its
     sources, or the run in ``out``.
     """
     keep_memory()
     if threads:
         torch.set_num_threads(threads)
     spec, trainer = _prepared(step, data, out, source, device, precision)
+    trainer.told = told
     parameters = sum(weight.numel() for weight in trainer.model.parameters())
     print(f"{step.model} on {spec.dataset}: {parameters / 1e6:.2f} M parameters, {trainer.steps} steps, {step.recipe}")
     while not trainer.finished:
@@ -182,8 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     try:
         run(step_of(args), args.data, args.out, Path, args.device, args.precision, args.threads)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("stopped: the same command goes on after the last epoch that was finished") from None
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +25,7 @@ from models import calibrate, checkpoint, own, photos, teacher, train
 from models.data import digest, find, training_ids, validation_count
 from models.export import export
 from models.measure import OnnxModel, describe
+from models.progress import Building, cost
 from models.recipes import FAMILIES, distilled
 from models.restore import EXPORTED
 from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, Step, TeacherStep
@@ -76,15 +77,15 @@ class Entry:
             return False
         return bool(content.get("finished", len(content["log"]) >= content["recipe"]["epochs"]))
 
-    def train(self, device: str, threads: int | None) -> None:
-        """Carry out the step, or the rest of it."""
+    def train(self, device: str, threads: int | None, title: str, told: Callable[[float], object]) -> None:
+        """Carry out the step, or the rest of it; ``told`` hears the share that is done."""
         step, source = self.step, self.source
         settings = teacher.flags(step, source) if isinstance(step, TeacherStep) else train.flags(step, source)
-        print(f"training {self.checkpoint.stem}: {shlex.join(settings)}", flush=True)
+        print(f"{title}: training {self.checkpoint.stem}: {shlex.join(settings)}", flush=True)
         if isinstance(step, TeacherStep):
             teacher.run(step, self.data, self.checkpoint, source, device, threads=threads)
         else:
-            train.run(step, self.data, self.checkpoint, source, device, threads=threads)
+            train.run(step, self.data, self.checkpoint, source, device, threads=threads, told=told)
 
 
 def family_of(name: str, folder: Path) -> Family:
@@ -137,9 +138,10 @@ def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None, 
 
     ``s_cnn`` is the file that the others are calibrated with; by default that of the data set in ``out``.
     """
-    for entry in wanted:
-        if not entry.finished:
-            entry.train(device, threads)
+    missing = [entry for entry in wanted if not entry.finished]
+    with Building({entry.role: cost(entry.step) for entry in missing}) as building:
+        for entry in missing:
+            entry.train(device, threads, building.begin(entry.role), building.advance)
     for entry in sorted(wanted, key=lambda entry: entry.role != S_CNN):  # which the others are calibrated with
         if not entry.role.startswith((CURVE, PRETRAINED)):
             publish(entry, s_cnn or out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx")
