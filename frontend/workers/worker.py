@@ -84,13 +84,13 @@ class Worker:
             if self._settling is None:
                 self._settling = asyncio.create_task(self._settle())
             return
-        self._balancer.released(self.address)
         if not isinstance(outcome, WorkerFailure):
             self._balancer.succeeded(self.address, at, at - started_at)
         elif outcome.code == "DEADLINE_EXCEEDED":  # which may have been too short
             self._balancer.cancelled(self.address, at, at - started_at)
         elif outcome.code != "RESOURCE_EXHAUSTED":  # busy is no fault
             self._balancer.failed(self.address, at)
+        self._balancer.released(self.address)
 
     async def _settle(self) -> None:
         while self._cancelled:

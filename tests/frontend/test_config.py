@@ -41,11 +41,11 @@ def test_only_policies_that_eject_have_limits_of_ejection() -> None:
     assert [policy for policy in POLICIES if settings(policy=policy).ejection()] == ["ejection", "adaptive"]
     assert settings().ejection() == Ejection()
     chosen = settings(
-        eject_factor=3.0, eject_slow_share=0.25, eject_failures=5, eject_most=0.1, eject_rest_s=1.0,
+        eject_factor=3.0, eject_evidence=9.0, eject_failures=5, eject_most=0.1, eject_rest_s=1.0,
         eject_longest_s=60.0, eject_probes=1,
     )  # fmt: skip
     assert chosen.ejection() == Ejection(
-        factor=3.0, slow_share=0.25, failures=5, share=0.1, rest=1.0, longest=60.0, probes=1
+        factor=3.0, evidence=9.0, failures=5, share=0.1, rest=1.0, longest=60.0, probes=1
     )
 
 
@@ -54,7 +54,7 @@ def test_only_policies_that_eject_have_limits_of_ejection() -> None:
     [
         {"eject_factor": 1.0},
         {"eject_most": 0.6},
-        {"eject_slow_share": 0.0},
+        {"eject_evidence": 0.0},
         {"eject_failures": 0},
         {"eject_rest_s": 0.0},
         {"eject_probes": 0},

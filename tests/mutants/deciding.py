@@ -206,14 +206,60 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("ejected for good: no probation", "worker.standing, worker.probes = Standing.PROBATION, 0", ""),
             (
                 "frozen worker looks idle: cancelled calls are not charged",
-                "if self._slow(elapsed, calls):\n            self._look(worker, at, elapsed, slow=True)",
-                "return",
+                "self._look(worker, elapsed)\n            self._weigh(worker, at, slow=True)",
+                "self._look(worker, elapsed)",
             ),
-            ("a queue looks like slowness", "self._median.value * max(1, calls)", "self._median.value"),
+            ("a queue looks like slowness", "took = min(latency, at - worker.free_at)", "took = latency"),
+            ("calls that were cancelled in a queue count", "if calls > 1:\n            return", ""),
             (
-                "ejected by its first calls",
-                "elif worker.calls >= rules.fewest and worker.slow_share",
-                "elif worker.slow_share",
+                "censored calls count as finished ones of the fleet",
+                "self._fleet.cut_off(took)",
+                "self._fleet.finished(took)",
+            ),
+            ("censored calls are left out of the fleet's", "self._fleet.cut_off(took)", ""),
+            (
+                "every cancelled call counts as slow",
+                "if self._slow(took):\n            worker.probes",
+                "if True:\n            worker.probes",
+            ),
+            (
+                "evidence of an unlucky start is held against a worker for good",
+                "evidence.slow if slow else evidence.fast",
+                "evidence.slow if slow else 0.0",
+            ),
+            ("a long time of being well is credit", "max(0.0, worker.evidence + (", "(worker.evidence + ("),
+            ("a fleet that is hardly known accuses", "usual + unsure, self", "usual, self"),
+            ("a fleet that has no slow calls accuses for one", "max(usual, _RAREST)", "max(usual, 1e-9)"),
+            ("one fast call clears a worker", "min(suspect, _OFTEN)", "min(suspect, 1 - 1e-9)"),
+            (
+                "wide latencies look like slowness: the fleet's share is not asked",
+                "return Evidence.of_shares(usual + unsure",
+                "return Evidence.of_shares(_RAREST",
+            ),
+            (
+                "slow calls exonerate where a slow worker would have none more",
+                "if suspect <= usual:\n            return cls()",
+                "",
+            ),
+            (
+                "half of the fleet ejected, for older machines",
+                "len(self._suspects | {worker.name}) <= rules.share * self.ready",
+                "True",
+            ),
+            (
+                "suspects that left protect the others",
+                "self._suspects.discard(worker.name)\n\n    def succ",
+                "\n\n    def succ",
+            ),
+            (
+                "one slow probe is a relapse where slow calls are usual",
+                "_PROBED = math.log(20.0)",
+                "_PROBED = 0.0",
+            ),
+            (
+                "probation as hard to fail as being well",
+                "_PROBED if worker.standing",
+                "rules.evidence if worker.standing",
             ),
             ("a relapse costs no more than the first time", "2.0 ** min(relapses, 30)", "1.0"),
             (
@@ -236,18 +282,28 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if self._probing and not avoid:",
                 "if False:",
             ),
+            ("calls are never over", "max(0, worker.outstanding - count)", "worker.outstanding"),
+            ("none rather than one that is left out", "last = None if avoid else self._last_resort", "last = None"),
+        ],
+    ),
+    (
+        f"{_POLICY}choices.py",
+        [
             (
                 "of two workers the slower one",
-                "return min(candidates, key=self._cost).name",
-                "return max(candidates, key=self._cost).name",
+                "return min(candidates, key=self._cost)",
+                "return max(candidates, key=self._cost)",
             ),
-            ("calls are never over", "max(0, worker.outstanding - count)", "worker.outstanding"),
             (
                 "a worker to avoid is taken",
-                "candidates = [worker for worker in self._sample(shelf) if worker.name not in avoid]",
-                "candidates = self._sample(shelf)",
+                "candidates = [worker for worker in workers.sample(shelf, SAMPLED) if worker.name not in avoid]",
+                "candidates = workers.sample(shelf, SAMPLED)",
             ),
-            ("none rather than one that is left out", "last = None if avoid else self._last_resort", "last = None"),
+        ],
+    ),
+    (
+        f"{_POLICY}shelves.py",
+        [
             (
                 "a worker on probation gets several calls at once",
                 "busy_probing = self.standing is Standing.PROBATION and self.outstanding > 0",

@@ -1,0 +1,414 @@
+"""Ejection of slow and failing workers, pure."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frontend.policy.balance import Balancer
+from frontend.policy.ejection import Ejection, Evidence
+from tests.frontend.test_balance import balancer
+
+
+class Fleet:
+    """Workers that serve one call after the other, each by a clock of its own."""
+
+    def __init__(self, count: int, rules: Ejection | None = None) -> None:
+        self.workers = balancer(count, rules or Ejection())
+        self.out: list[str] = []
+        self.workers.changed = lambda name, reason: self.out.append(name) if reason else None
+        self.clocks = {f"w{number}": 100.0 for number in range(count)}
+
+    def answer(self, name: str, *latencies: float) -> None:
+        for latency in latencies:
+            self.clocks[name] += latency
+            self.workers.succeeded(name, self.clocks[name], latency)
+
+    def cancel(self, name: str, *elapsed: float, calls: int = 1) -> None:
+        """``calls`` is how many the worker has then."""
+        for _ in range(calls):
+            self.workers.started(name)
+        for seconds in elapsed:
+            self.clocks[name] += seconds
+            self.workers.cancelled(name, self.clocks[name], seconds)
+        self.workers.released(name, calls)
+
+    def each(self, latency: Callable[[str], float], times: int) -> None:
+        """Every worker answers so many calls, in turns."""
+        for _ in range(times):
+            for name in self.clocks:
+                self.answer(name, latency(name))
+
+    def until_out(self, name: str, latency: Callable[[], float], others: Callable[[], float], most: int) -> int:
+        """How many answers a worker gives until it, or another, is ejected."""
+        for count in range(1, most + 1):
+            for other in self.clocks:
+                self.answer(other, latency() if other == name else others())
+            if self.out:
+                return count
+        return most + 1
+
+
+FAMILIES: dict[str, Callable[[random.Random], float]] = {
+    "uniform": lambda rng: rng.uniform(0.05, 0.2),
+    "exponential": lambda rng: rng.expovariate(7.0),
+    "lognormal .4": lambda rng: rng.lognormvariate(-2.0, 0.4),
+    "lognormal .8": lambda rng: rng.lognormvariate(-2.0, 0.8),
+    "pareto": lambda rng: 0.1 * rng.paretovariate(1.6),
+    "constant": lambda rng: 0.14,
+    "rarely very slow": lambda rng: 3.0 if rng.random() < 0.005 else 0.14,
+    "bimodal": lambda rng: 0.7 if rng.random() < 0.02 else rng.gauss(0.14, 0.01),
+}
+
+
+@pytest.mark.parametrize("workers", [3, 9])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_workers_that_are_alike_are_not_ejected_however_wide_their_latencies_are(family: str, workers: int) -> None:
+    fleet, rng = Fleet(workers), random.Random(workers)
+    fleet.each(lambda name: FAMILIES[family](rng), 20_000 // workers)
+    assert fleet.out == []
+
+
+@pytest.mark.parametrize("workers", [3, 4, 9, 40])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_worker_that_is_three_times_slower_is_found_within_200_of_its_answers(family: str, workers: int) -> None:
+    fleet, rng = Fleet(workers), random.Random(7)
+    fleet.each(lambda name: FAMILIES[family](rng), 900 // workers)
+    found = fleet.until_out("w1", lambda: 3 * FAMILIES[family](rng), lambda: FAMILIES[family](rng), 200)
+    assert found <= 200
+    assert fleet.out == ["w1"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0.01, 3.0), st.floats(0.2, 3.0), st.integers(3, 12))
+def test_calls_that_others_cut_off_are_no_evidence(seed: int, sigma: float, cut: float, workers: int) -> None:
+    """Whenever calls are cancelled, a worker that is like the others stays: of a wide or a narrow distribution."""
+    fleet, rng = Fleet(workers), random.Random(seed)
+    for _ in range(3000 // workers):
+        for name in fleet.clocks:
+            latency, patience = rng.lognormvariate(-2.0, sigma), cut * rng.lognormvariate(-2.0, 0.2)
+            if latency <= patience:
+                fleet.answer(name, latency)
+            else:
+                fleet.cancel(name, patience)
+    assert fleet.out == []
+
+
+def test_a_worker_all_of_whose_calls_are_cut_off_early_is_not_called_slow() -> None:
+    fleet = Fleet(9)
+    fleet.each(lambda name: 0.1, 200)
+    fleet.cancel("w3", *[0.149] * 500)
+    assert fleet.out == []
+    fleet.cancel("w3", *[0.16] * 20)
+    assert fleet.out == ["w3"]
+
+
+def test_the_bound_is_of_the_likelihoods_of_slow_calls() -> None:
+    """By Wald: the expectation of the likelihood ratio is 1 for the fleet's own share, whatever it is compared with."""
+    for usual in (0.02, 0.1, 0.5, 0.9):
+        for suspect in (0.15, 0.6, 0.94):
+            call = Evidence.of_shares(usual, suspect)
+            expected = usual * math.exp(call.slow) + (1 - usual) * math.exp(call.fast)
+            assert expected == pytest.approx(1)
+            assert call == Evidence() or call.slow > 0 > call.fast
+
+
+def test_a_few_slow_calls_in_a_row_of_a_fleet_that_has_none_are_no_evidence_yet() -> None:
+    fleet = Fleet(9)
+    fleet.each(lambda name: 0.1, 400)
+    fleet.answer("w3", *[9.0] * 4)
+    assert fleet.out == []
+    fleet.answer("w3", 9.0)
+    assert fleet.out == ["w3"]
+
+
+def test_a_fleet_that_is_only_just_known_accuses_nobody_of_a_few_slow_calls() -> None:
+    """Nine slow calls of 90 may be those of a fleet where more than one call in ten is slow."""
+    few, many = Fleet(9), Fleet(9)
+    for fleet, times in ((few, 1), (many, 60)):
+        for _ in range(times):
+            for name in fleet.clocks:
+                fleet.answer(name, 0.7, *[0.1] * 9)
+    assert few.workers.judge.evidence.slow < many.workers.judge.evidence.slow - 0.4
+
+
+def test_half_of_a_fleet_on_older_machines_stays() -> None:
+    fleet, rng = Fleet(10), random.Random(1)
+    fleet.each(lambda name: rng.uniform(0.1, 0.12) * (3 if name < "w5" else 1), 1000)
+    assert fleet.out == []
+    busy = Fleet(10)
+    for _ in range(10_000):
+        name = min(busy.clocks, key=lambda name: busy.clocks[name])  # fast ones serve three times as many
+        busy.answer(name, rng.uniform(0.1, 0.12) * (3 if name < "w5" else 1))
+    assert busy.out == []
+
+
+def test_when_all_become_slow_at_once_none_is_ejected() -> None:
+    fleet, rng = Fleet(9), random.Random(2)
+    fleet.each(lambda name: rng.uniform(0.1, 0.12), 400)
+    fleet.each(lambda name: rng.uniform(0.3, 0.36), 400)
+    assert fleet.out == []
+
+
+def test_neither_of_two_workers_is_ejected() -> None:
+    """Nobody can know whether one is slow or the other is fast, and one is half of all there is."""
+    fleet = Fleet(2)
+    fleet.each(lambda name: 0.3 if name == "w0" else 0.1, 400)
+    assert fleet.out == []
+
+
+def test_those_that_were_suspected_and_left_do_not_protect_the_others() -> None:
+    fleet = Fleet(12)
+    fleet.each(lambda name: 0.1, 100)
+    for name in ("w0", "w1", "w2", "w3", "w4"):
+        fleet.answer(name, *[0.7] * 3)
+    fleet.answer("w5", *[0.7] * 20)
+    assert fleet.out == []
+    for name in ("w0", "w1", "w2"):
+        fleet.workers.remove(name)
+    fleet.answer("w5", 0.7)
+    assert fleet.out == ["w5"]
+
+
+def drive(workers: Balancer, seconds: float, slow: dict[str, float], rng: random.Random) -> Counter[str]:
+    """One call after another. Workers take 0.01 s, in 2 % of the calls 0.07 s, or as long as ``slow`` says."""
+    used: Counter[str] = Counter()
+    at = drive.at = getattr(drive, "at", 0.0)  # type: ignore[attr-defined]
+    end = at + seconds
+    while at < end:
+        name = workers.pick(at)
+        assert name is not None
+        workers.started(name)
+        latency = slow.get(name, 0.07 if rng.random() < 0.02 else rng.gauss(0.01, 0.001))
+        at += min(latency, 0.016)
+        workers.released(name)
+        if latency > 0.016:
+            workers.cancelled(name, at, 0.016)  # the deadline: nobody waits to the end
+        else:
+            workers.succeeded(name, at, latency)
+        used[name] += 1
+    drive.at = at  # type: ignore[attr-defined]
+    return used
+
+
+def test_a_slow_worker_is_ejected_although_its_calls_are_cancelled_and_returns_when_well() -> None:
+    rng = random.Random(2)
+    workers, told = balancer(9, Ejection()), list[tuple[str, str]]()
+    workers.changed = lambda name, reason: told.append((name, reason))
+    drive(workers, 40, {"w3": 0.07}, rng)
+    assert workers.ejected == 1
+    assert drive(workers, 4, {"w3": 0.07}, rng)["w3"] <= 1
+    for _ in range(40):
+        drive(workers, 5, {}, rng)
+    assert workers.ejected == 0
+    assert (told[0], told[-1]) == (("w3", "it is slow"), ("w3", ""))
+    assert drive(workers, 20, {}, rng)["w3"] > 20
+
+
+def test_a_worker_that_stays_slow_is_probed_less_and_less() -> None:
+    rng = random.Random(3)
+    workers = balancer(9, Ejection())
+    drive(workers, 40, {"w3": 0.07}, rng)
+    assert drive(workers, 300, {"w3": 0.07}, rng)["w3"] <= 8
+
+
+def test_a_worker_that_was_well_for_as_long_as_it_was_out_has_no_past() -> None:
+    workers = balancer(9, Ejection(rest=5.0, longest=300.0))
+
+    def out(at: float) -> float:
+        """Three failures eject w3; how long until it may be probed."""
+        for _ in range(3):
+            workers.failed("w3", at)
+        others = [f"w{i}" for i in range(9) if i != 3]
+        return next(later for later in range(1, 400) if workers.pick(at + later, others) == "w3")
+
+    def probed(at: float) -> float:
+        for _ in range(3):
+            workers.succeeded("w3", at, 0.1)
+        return at
+
+    assert out(0) == 5
+    assert out(5) == 10  # a probe failed
+    assert out(probed(15) + 1) == 20  # well, but not for long
+    assert out(probed(36) + 19) == 40
+    assert out(probed(95) + 40) == 5  # well for as long as it was out
+
+
+def test_a_worker_is_not_judged_by_its_first_calls() -> None:
+    fleet = Fleet(9)
+    fleet.answer("w0", *[0.1] * 57)
+    fleet.answer("w3", *[0.7] * 6)
+    assert fleet.out == [], "nothing is known of the fleet before its 64th call"
+    fleet.answer("w0", *[0.1] * 400)
+    fleet.answer("w3", *[0.7] * 3)
+    assert fleet.out == []
+    fleet.answer("w3", *[0.7] * 4)
+    assert fleet.out == ["w3"]
+
+
+@pytest.mark.parametrize(("answered", "ejected"), [(True, 0), (False, 1)])
+def test_failures_count_if_they_come_in_a_row(answered: bool, ejected: int) -> None:
+    workers = balancer(9, Ejection())
+    for _ in range(2):
+        workers.failed("w3", 0.0)
+    if answered:
+        workers.succeeded("w3", 0.0, 0.1)
+    for _ in range(2):
+        workers.failed("w3", 0.0)
+    assert workers.ejected == ejected
+
+
+def fail(workers: Balancer, *names: str) -> None:
+    for name in names:
+        for _ in range(3):
+            workers.failed(name, 0.0)
+
+
+def test_the_share_is_one_of_the_workers_that_are_ready() -> None:
+    workers = balancer(9, Ejection(share=0.34))
+    for number in range(3, 9):
+        workers.set_ready(f"w{number}", False)
+    fail(workers, "w0", "w1", "w2")
+    assert workers.ejected == 1
+
+
+def test_where_only_ejected_workers_are_left_one_of_them_is_picked() -> None:
+    workers = balancer(9, Ejection(share=0.34))
+    fail(workers, "w0", "w1", "w2")
+    for number in range(3, 9):
+        workers.set_ready(f"w{number}", False)
+    workers.started("w0")
+    workers.started("w2")
+    assert workers.pick(0.0) == "w1"
+    assert workers.shortest_queue == 0
+    assert workers.pick(0.0, avoid=["w1"]) is None, "a further copy would not be worth it"
+    workers.remove("w1")
+    workers.set_ready("w0", False)
+    assert workers.pick(0.0) == "w2"
+    assert workers.shortest_queue == 1
+
+
+def test_first_copies_are_offered_to_a_worker_on_probation_first() -> None:
+    """Among a hundred idle ones it would hardly ever be sampled twice."""
+    rules = Ejection()
+    workers = balancer(100, rules)
+    workers.succeeded("w7", 0.0, 5.0)
+    for _ in range(rules.failures):
+        workers.failed("w7", 0.0)
+    assert workers.ejected == 1
+    at = rules.rest
+    assert workers.pick(at, avoid=["w1"]) != "w7", "replicas are no probes"
+    for _ in range(rules.probes):
+        assert workers.pick(at) == "w7"
+        workers.started("w7")
+        assert workers.pick(at) != "w7", "one call at a time"
+        workers.released("w7")
+        workers.succeeded("w7", at, 0.1)
+    assert {workers.pick(at) for _ in range(20)} != {"w7"}
+
+
+def test_slow_probes_do_not_count_though_there_is_no_room_to_eject_again() -> None:
+    fleet, told = Fleet(3, Ejection(share=0.34, rest=1.0)), list[str]()
+    fleet.workers.changed = lambda name, reason: told.append(f"{name}: {reason}")
+    fleet.answer("w2", *[0.1] * 64)
+    fail(fleet.workers, "w0")
+    assert fleet.workers.pick(1.0) is not None  # w0 is to show that it is well
+    fail(fleet.workers, "w1")
+    fleet.answer("w0", 9.0, 9.0, 0.1, 0.1)
+    assert told == ["w0: it fails", "w1: it fails"]
+    fleet.answer("w0", 0.1)
+    assert told[2:] == ["w0: "]
+
+
+def test_a_slow_probe_is_no_relapse_where_slow_calls_are_usual() -> None:
+    """A worker that failed for a while, and is as well as the others again."""
+    rng, back = random.Random(5), Counter[str]()
+    for _ in range(20):
+        fleet, told = Fleet(9), list[str]()
+        fleet.each(lambda name: rng.expovariate(7.0), 300)
+        fail(fleet.workers, "w0")
+        fleet.workers.changed = lambda name, reason, told=told: told.append(reason)  # type: ignore[misc]
+        assert fleet.workers.pick(1000.0) == "w0"
+        while not told:
+            fleet.answer("w0", rng.expovariate(7.0))
+        back[told[0]] += 1
+    assert back[""] >= 18
+
+
+def test_chance_ejects_nobody() -> None:
+    workers, told = balancer(9, Ejection()), list[str]()
+    workers.changed = lambda name, reason: told.append(name)
+    drive(workers, 400, {}, random.Random(4))
+    assert told == []
+
+
+def line(fleet: Fleet, name: str, count: int, waiting: int, seconds: float) -> None:
+    """So many calls, one behind the other, with ``waiting`` others in line all the time."""
+    for _ in range(waiting + 1):
+        fleet.workers.started(name)
+    for _ in range(count):
+        fleet.clocks[name] += seconds
+        fleet.workers.succeeded(name, fleet.clocks[name], (waiting + 1) * seconds)
+    fleet.workers.released(name, waiting + 1)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "seconds", "out"), [(1, 0.1, 0), (4, 0.1, 0), (0, 0.7, 1), (1, 0.7, 1), (4, 0.7, 1)]
+)
+def test_waiting_in_line_is_no_slowness_but_a_slow_worker_with_a_line_is_slow(
+    waiting: int, seconds: float, out: int
+) -> None:
+    """Workers are not ejected for their load: that would be shared by fewer."""
+    fleet = Fleet(9)
+    fleet.each(lambda name: 0.1, 40)
+    line(fleet, "w8", 20, waiting, seconds)
+    assert fleet.workers.ejected == out
+
+
+def test_a_cancelled_call_that_waited_in_line_proves_nothing() -> None:
+    fleet = Fleet(9)
+    fleet.each(lambda name: 0.1, 40)
+    fleet.cancel("w8", *[0.25] * 20, calls=3)
+    assert fleet.out == []
+
+
+def test_a_call_behind_one_that_was_cancelled_starts_when_that_is() -> None:
+    fleet = Fleet(9)
+    fleet.each(lambda name: 0.1, 40)
+    for _ in range(20):
+        fleet.cancel("w8", 0.14, calls=2)
+        fleet.clocks["w8"] += 0.1
+        fleet.workers.succeeded("w8", fleet.clocks["w8"], 0.24)  # it had waited since the other one was sent
+    assert fleet.out == []
+
+
+def test_never_more_than_the_stated_share() -> None:
+    workers = balancer(9, Ejection())
+    rng = random.Random(5)
+    drive(workers, 5, {}, rng)
+    for _ in range(20):
+        drive(workers, 5, {f"w{i}": 0.7 for i in range(4)}, rng)
+        assert workers.ejected <= 3
+
+
+def test_failures_in_a_row_eject() -> None:
+    workers = balancer(9, Ejection())
+    for _ in range(3):
+        assert workers.ejected == 0
+        workers.failed("w1", 0.0)
+    assert workers.ejected == 1
+    assert workers.pick(1.0) != "w1"
+
+
+def test_without_rules_nobody_is_ejected() -> None:
+    workers = balancer(3)
+    drive(workers, 20, {"w1": 0.07}, random.Random(6))
+    for _ in range(10):
+        workers.failed("w0", 0.0)
+    assert workers.ejected == 0
