@@ -29,6 +29,8 @@ RUN = {
     "python -m bench providers": "tests/bench/runs/test_fleet.py::test_providers_are_compared_on_one_model",
     "make proto": "tests/test_stubs.py::test_committed_stubs_are_what_make_proto_generates",
     "make zoo*": "tests/models/test_zoo.py::test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served",
+    "make zoo DATA=photos*": "tests/models/test_distil.py::test_a_collage_cnn_is_distilled_from_photos_alone",
+    "python -m models.evaluate *": "tests/models/test_distil.py::test_a_collage_cnn_is_distilled_from_photos_alone",
     "make data": "tests/models/test_fetch.py::test_an_archive_is_unpacked",
     "make evaluate*": "tests/models/test_evaluate.py::test_tables_and_pictures",
     "make help": "tests/test_commands.py::test_make_help_lists_every_target_for_users",
