@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import asyncio
 import functools
+import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from contextlib import asynccontextmanager, nullcontext
 
 from prometheus_client import CollectorRegistry
 
+from collage import flags
 from collage.security import SecurityError
 from collage.serving import Server, load_settings
 from collage.system import batch_threads, keep_memory
@@ -29,6 +31,8 @@ from frontend.server import PredictServicer
 from frontend.workers import GrpcTransport, Pool, PoolSettings, TargetError, check, server_name
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
+
+logger = logging.getLogger("collage.frontend")
 
 SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 
@@ -146,11 +150,20 @@ def one_list(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+def first_line(settings: FrontendSettings) -> str:
+    """What was started, for the log: release, workers, policy and budget. Which model they serve is logged later."""
+    return (
+        f"frontend {flags.version()}: policy {settings.policy}, extra load {settings.extra_load:.3g} at most, "
+        f"s-cnn workers {settings.s_cnn_workers}, redundant workers {settings.coded_workers or 'none'}"
+    )
+
+
 def main() -> int:
     """Exit code 0 after draining, 2 if the frontend cannot start; then standard error says why in one line."""
     settings = load_settings(FrontendSettings, one_list(sys.argv[1:]))
     try:
         check_targets(settings)
+        logger.info("%s", first_line(settings))
         keep_memory()
         asyncio.run(serve(settings))
     except (TargetError, SecurityError, OSError) as error:

@@ -72,7 +72,7 @@ NOT_RUN = {
     "python -m models.train *": "its flags only: tests/models/test_train.py trains",
     "make mutants": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
     "python -m tests.mutants*": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
-    "COLLAGE_FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
+    "FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
     "chrt -r 1": "a way to run a command, with real-time priority, which takes rights",
     "pre-commit install": "it changes the checkout; tests/test_project.py compares the hooks with make lint",
     ". .venv*/bin/activate": "it is Python's own script",
