@@ -9,6 +9,7 @@ RUNS ?= runs
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine))))
 BASE ?= python:3.12-slim
 FIGURES ?=
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 DEMO := .venv
@@ -18,7 +19,7 @@ STUBS := proto
 PROTOS = $(wildcard proto/collage/v1/*.proto proto/inference/*.proto)
 IMAGES := frontend s-cnn collage-cnn load
 SWEEPS := usual budgets long
-PIECES := sim transient cells regimes open report
+PIECES := sim frontier transient cells regimes open report
 
 # ONNX Runtime's packages report usage to their maker unless told otherwise; ours tell it too, where they import it first.
 export ORT_DISABLE_TELEMETRY := 1
@@ -65,13 +66,17 @@ bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes 
 bench-full-sim: $(SWEEPS:%=out/bench-full/runs/sweep-%.json) out/bench-scale.json
 
 out/bench-full/runs/sweep-%.json: | $(DEV)/ready
-	$(DEV)/bin/python -m bench sweep $* --out $@
+	$(DEV)/bin/python -m bench sweep $* --out $@ --processes $(CORES)
 
 out/bench-scale.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench sweep scale --out $@
 
+bench-full-frontier: $(DEV)/ready
+	$(DEV)/bin/python -m bench frontier --processes $(CORES)
+	$(DEV)/bin/python -m bench parm --out docs/results/parm.json --processes $(CORES)
+
 bench-full-transient: $(DEV)/ready
-	$(FULL) --policies none,replicate:deadline=0.186,hedge:quantile=0.88,collage,adaptive --groups 2000 --scale 0.5
+	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.5
 
 bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.93,collage,adaptive --drawn 4 --groups 300 --scale 0.5
@@ -79,8 +84,9 @@ bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.96,collage,adaptive --drawn 25 --groups 300 --scale 1
 
 bench-full-regimes: $(DEV)/ready
-	$(FULL) --regimes persistent --policies none,replicate,ejection,collage,adaptive --groups 400 --scale 0.5
-	$(FULL) --regimes mixture --policies ejection,collage,adaptive --groups 2500 --scale 0.5
+	$(FULL) --regimes persistent --policies none,ejection,collage,adaptive --groups 400 --scale 0.5
+	$(FULL) --regimes mixture --policies collage,adaptive --groups 2500 --scale 0.5 --seeds 0,1,2,3,4
+	$(FULL) --regimes mixture --policies ejection --groups 2500 --scale 0.5 --seeds 0,1
 	$(FULL) --regimes failures --policies none,ejection,collage,adaptive --groups 300 --scale 0.75
 
 bench-full-open: $(DEV)/ready

@@ -64,6 +64,7 @@ class Run:
     collages: int  # sent
     replicas: int  # sent
     busy_s: float  # that all workers spent computing
+    ejections: int = 0  # of workers, by all frontends
 
     @property
     def groups_s(self) -> NDArray[np.float64]:

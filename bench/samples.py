@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from collage.figures import read_figures
+from frontend.policy.accuracy import ErrorStep
+from worker.slowdown import COLLAGE_FACTOR
+
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples" / "fashion-mnist"
+CONFIDENCES = ROOT / "bench" / "confidences.json"
+"""How sure and how right the shipped models are: of ``python -m bench confidences``."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,25 @@ class ImageAnswers:
 
 
 class Models(Protocol):
-    """The models of a simulated cluster; from confidence ``accept`` on (0 to 1) a cell is sure."""
+    """The models of a simulated cluster; from confidence ``accept`` on (0 to 1) a cell is sure.
+
+    ``errors`` is the table of what coded answers cost, empty if there is none. A redundant model takes ``factor`` times
+    as long as the s-cnn.
+    """
 
     @property
     def accept(self) -> float:
         """The collage-cnn's threshold."""
+        ...
+
+    @property
+    def errors(self) -> Sequence[ErrorStep]:
+        """The collage-cnn's table."""
+        ...
+
+    @property
+    def factor(self) -> float:
+        """The collage-cnn's latency, as a share of the s-cnn's."""
         ...
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
@@ -73,6 +94,8 @@ class KnownModels:
 
     images: ImageAnswers
     accept: float
+    errors: Sequence[ErrorStep] = ()
+    factor: float = COLLAGE_FACTOR
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
         """Answers to the first ``count`` images, whatever the seed; ValueError if fewer are known."""
@@ -97,6 +120,8 @@ class TypicalModels:
     s_cnn_sure_accuracy: float = 0.99
     s_cnn_accuracy: float = 0.93
     accept: float = 0.5
+    errors: Sequence[ErrorStep] = ()
+    factor: float = COLLAGE_FACTOR
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
         """Answers to ``count`` random images."""
@@ -114,3 +139,35 @@ class TypicalModels:
             right(coded, self.sure_accuracy, self.accuracy) & ~np.isnan(confidence),
             right(exact, self.s_cnn_sure_accuracy, self.s_cnn_accuracy),
         )
+
+
+@dataclass(frozen=True)
+class MeasuredModels:
+    """A shipped collage-cnn and its s-cnn, as they answered validation images.
+
+    ``steps`` float64 ``[S, 5]``: for answers of neighbouring confidence their mean confidence (nan for empty cells),
+    and how many there are of each kind: both models right, the collage-cnn alone, the s-cnn alone, neither.
+    """
+
+    steps: NDArray[np.float64]
+    accept: float
+    factor: float
+    errors: Sequence[ErrorStep] = ()
+
+    def draw(self, count: int, seed: int) -> ImageAnswers:
+        """Answers to ``count`` random images, as common as among the validation images."""
+        counts = self.steps[:, 1:].ravel()
+        cells = np.random.default_rng((seed, 2)).choice(len(counts), count, p=counts / counts.sum())
+        step, kind = np.divmod(cells, 4)
+        return ImageAnswers(self.steps[step, 0].astype(np.float32), kind <= 1, kind % 2 == 0)
+
+
+@functools.cache
+def measured_models(k: int, file: Path = CONFIDENCES) -> MeasuredModels:
+    """The shipped models for a grid of ``k`` x ``k``; ValueError if they were not measured."""
+    rows = [row for row in read_figures(file) if row["k"] == k]
+    if not rows:
+        raise ValueError(f"{file} has no models for a grid of {k} x {k}")
+    kinds = ("confidence", "both_right", "coded_right", "s_cnn_right", "both_wrong")
+    steps = np.array([[row[kind] for kind in kinds] for row in rows], np.float64)  # None becomes nan
+    return MeasuredModels(steps, float(rows[0]["accept"]), float(rows[0]["factor"]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic_settings import CliSuppress
 
 from collage.security import ClientSecurity
 from collage.serving import ServerSettings
@@ -36,7 +37,23 @@ class FrontendSettings(ServerSettings):
         description="workers of redundant models: one list, in the same form, for each redundant input of the code, "
         "with spaces between them (a collage has one); empty for none",
     )
+    s_cnn_description: Path | None = Field(
+        None,
+        description="JSON file that describes the s-cnn; given if its workers speak the Open Inference Protocol "
+        "(Triton, KServe, MLServer)",
+    )
+    coded_descriptions: str = Field(
+        "",
+        description="such a file for each redundant input, with spaces between them; given if the workers of redundant "
+        "models speak the Open Inference Protocol",
+    )
     resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and files are read")
+    http_port: int | None = Field(
+        None, ge=0, le=65535, description="port for HTTP/1.1, with what gRPC has of TLS and tokens; 0 takes a free one"
+    )
+    playground: Path | None = Field(
+        None, description="file by which `make up` offers its page: samples, and switches that make workers straggle"
+    )
     worker_ca: Path | None = Field(
         None, description="CA certificates of the workers, PEM; turns on TLS towards them (to DNS names as given)"
     )
@@ -92,8 +109,21 @@ class FrontendSettings(ServerSettings):
     extra_load: float = Field(
         0.25, ge=0, le=2, description="budget: redundant requests sent per ordinary one, collages and replicas together"
     )
+    accuracy_budget: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="budget: errors of coded answers, beyond the s-cnn's own, per ordinary request (0.001 is 0.1 "
+        "points); early answers stop first, then the less sure ones of stragglers; if not given, no bound",
+    )
     audit_share: float = Field(
-        0.0, ge=0, le=1, description="share of coded answers whose late s-cnn is let finish, to compare"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of coded answers whose late s-cnn is let finish, to compare; --accuracy-budget learns of it",
+    )
+    worker_choice: CliSuppress[Literal["fewest-calls", "power-of-two", "peak-ewma", "idle-only"]] = Field(
+        "fewest-calls", description="who gets a call; the others are rivals, for benchmarks"
     )
     eject_factor: float = Field(
         1.5, gt=1, le=100, description="ejection, adaptive: a call is slow if it takes longer than this many medians"
@@ -160,6 +190,19 @@ class FrontendSettings(ServerSettings):
         return self
 
     @model_validator(mode="after")
+    def _every_coded_worker_is_described(self) -> Self:
+        described, listed = len(self.coded_descriptions.split()), len(self.coded_workers.split())
+        if described not in (0, listed):
+            raise ValueError(f"--coded-descriptions names {described} files for {listed} lists of --coded-workers")
+        return self
+
+    @model_validator(mode="after")
+    def _playground_is_local(self) -> Self:
+        if self.playground and (self.http_port is None or self.token_file):
+            raise ValueError("--playground is for one person on one machine: it needs --http-port, and no --token-file")
+        return self
+
+    @model_validator(mode="after")
     def _limits_are_in_order(self) -> Self:
         tracked = self.policy in ("hedge", "adaptive")
         if tracked and not self.shortest_deadline_s <= self.deadline_s <= self.longest_deadline_s:
@@ -193,6 +236,7 @@ class FrontendSettings(ServerSettings):
             longest=self.longest_deadline_s,
             extra_load=self.extra_load,
             audit=self.audit_share,
+            accuracy=self.accuracy_budget,
             **own,
         )
 

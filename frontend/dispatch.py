@@ -18,7 +18,8 @@ from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted,
 from collage.model_info import ModelInfo
 from encoder.code import GroupShape, Source
 from encoder.tasks import TASKS, TaskName
-from frontend.coding import Coding, CodingSettings
+from frontend.coding import Coding
+from frontend.fitting import CodingSettings
 from frontend.jobs import ImageLine, Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import MAX_BYTES, Admission, Policy, Rules, Shares
@@ -82,7 +83,8 @@ class Dispatcher:
         metrics.deadline.set_function(lambda: self.policy.deadline)
         self._calls: dict[tuple[int, int], Cancellable] = {}
         self._events: list[e.Event] = []
-        self._coding = Coding(base, coded, metrics, encoder, self._feed, settings)
+        self._coding = Coding(base, coded, metrics, encoder, self._feed, settings, self.policy.prefer)
+        self.group_watchers = self._coding.watchers
 
     # Requests
 
@@ -118,9 +120,7 @@ class Dispatcher:
         finally:
             self._shares.leave(caller, 1, size)
             self.metrics.requests.inc(code)
-        source = outcome.answered.source
-        self.metrics.answers.inc(source)
-        self.metrics.latency.labels(source).observe(outcome.total_s)
+        self.metrics.answered(outcome.answered.source, outcome.total_s)
         return outcome
 
     @property
@@ -269,8 +269,8 @@ class Dispatcher:
                     call.cancel()
             case e.CancelCoded(group):
                 self._coding.cancel(group)
-            case e.AnswerCoded(request, sure=sure):
-                self._answer_coded(request, sure)
+            case e.AnswerCoded():
+                self._answer_coded(action)
             case e.Fail(request, expired):
                 if job := self._jobs.get(request):
                     self._fail(job, expired)
@@ -282,11 +282,10 @@ class Dispatcher:
                 self._coding.answered(job, own)
             job.answer(own, self._loop.time())
 
-    def _answer_coded(self, request: int, sure: bool) -> None:
-        job = self._jobs.get(request)
+    def _answer_coded(self, action: e.AnswerCoded) -> None:
+        job = self._jobs.get(action.request)
         if job and job.coded:
-            if not sure:
-                self.metrics.unsure.inc()
+            self.metrics.coded_answer(sure=action.sure, early=action.early, cost=action.cost)
             job.answer(job.coded, self._loop.time())
 
     def _fail(self, job: Job, expired: bool) -> None:
@@ -338,6 +337,7 @@ class Dispatcher:
         if job.audited and job.coded:
             agree = TASKS[model.task].agree(job.coded.output, output)
             self.metrics.audits.labels("agree" if agree else "differ").inc()
+            self._feed(e.Audited(at, job.coded.confidence or 0.0, agree))
         self._feed_now(e.Answered(at, job.id, attempt))
 
     def _attempt_failed(self, job: Job, attempt: int, failure: WorkerFailure) -> None:

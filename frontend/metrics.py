@@ -25,6 +25,7 @@ WORKER_CODES = (
     "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "INTERNAL", "UNAVAILABLE", "GARBAGE",
 )  # fmt: skip
 WORKER_STATES = ("known", "ready", "refused", "ejected")
+GIVEN = ("early", "straggler")
 STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
@@ -113,6 +114,11 @@ class FrontendMetrics:
         self.unsure = Counter(
             "collage_unsure_answers_total", "Coded answers given below the accept threshold", registry=registry
         )
+        self.accuracy_spent = Counter(
+            "collage_accuracy_spent_total",
+            "Errors to expect of coded answers beyond the s-cnn's own, by when they were given: early or straggler",
+            ["given"], registry=registry,
+        )  # fmt: skip
         self.deadline = Gauge("collage_deadline_seconds", "When a request becomes a straggler", registry=registry)
         self.workers = Gauge(
             "collage_workers",
@@ -126,6 +132,7 @@ class FrontendMetrics:
         self.tasks = Gauge(
             "collage_tasks", "Tasks of the event loop; what does not return was leaked", registry=registry
         )
+        self.watchers: list[Callable[[Source, float], object]] = []
         ProcessCollector(registry=registry)
         # To look the child up would take longer than to observe.
         self.latency.labels = functools.cache(self.latency.labels)  # type: ignore[method-assign]
@@ -134,9 +141,23 @@ class FrontendMetrics:
             (self.refused, ("count", "bytes", "share", "deadline")),
             (self.failures, ATTEMPTS, WORKER_CODES),
             (self.audits, ("agree", "differ")),
+            (self.accuracy_spent, GIVEN),
         ):
             for labels in itertools.product(*values):
                 metric.labels(*labels)
+
+    def coded_answer(self, *, sure: bool, early: bool, cost: float) -> None:
+        """Count a coded answer that was given, and the errors to expect of it."""
+        if not sure:
+            self.unsure.inc()
+        self.accuracy_spent.labels("early" if early else "straggler").inc(cost)
+
+    def answered(self, source: Source, seconds: float) -> None:
+        """Count an answer, and tell the ``watchers``."""
+        self.answers.inc(source)
+        self.latency.labels(source).observe(seconds)
+        for watcher in self.watchers:
+            watcher(source, seconds)
 
     def watch_tasks(self) -> None:
         """Report the number of the running loop's tasks whenever the metrics are read."""

@@ -45,6 +45,9 @@ RUN = {
     "python -m bench soak": "tests/bench/runs/test_soak.py::"
     "test_nothing_is_lost_doubled_or_leaked_while_workers_die_and_freeze",
     "python -m bench speed*": "tests/bench/runs/test_speed.py::test_a_short_run",
+    "python -m bench frontier*": "tests/bench/simulator/test_frontier.py::"
+    "test_a_plan_says_how_long_it_takes_and_bad_arguments_are_told",
+    "python -m bench parm*": "tests/bench/simulator/test_parm.py::test_too_few_queries_are_refused",
     "python -m bench simulate*": "tests/bench/simulator/test_replay.py::test_regimes_are_simulated_by_name",
     "python -m bench replay --latencies *": "tests/bench/simulator/test_replay.py::"
     "test_a_users_latencies_become_figures",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from pydantic_settings import CLI_SUPPRESS
 
 from bench.cluster.processes import Child, ProcessError
 from collage import flags
@@ -86,7 +87,9 @@ def test_help_and_version(capsys: Refused, settings: type[flags.FlagSettings], p
         flags.parse(settings, ["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith(f"usage: python -m {program} [--config FILE]")
-    for name in settings.model_fields:
+    for name, field in settings.model_fields.items():
+        if CLI_SUPPRESS in field.metadata:
+            continue  # for experiments
         assert f"--{name.replace('_', '-')} " in shown
         assert f"[env: COLLAGE_{name.upper()}]" in shown
     for first, title in settings.sections.items():

@@ -12,15 +12,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from collage.model_files import describe, sidecar
+from collage.model_files import data_files, describe, sidecar
 from collage.model_info import CLASSIFICATION, METADATA_KEY, ModelInfo, ModelKind, TensorSpec, usual_outputs
-from collage.specs import brief
+from collage.plain import PlainInput, like_probabilities, logarithm
+from worker.providers import ProviderError, choose, short
 
 Floats = NDArray[np.float32]
 
 _WARM_UPS = 2  # the first run plans the memory, the second one uses the plan
 _ERRORS_ARE_RAISED = 4  # log level: what ONNX Runtime would print, a stopped run included, arrives as an exception too
-_LEAST_PROBABILITY = 1e-12
 
 
 class ModelError(Exception):
@@ -34,13 +34,12 @@ class ServedModel:
     for its kind and task, with a batch dimension in front and under these names; where only one output is needed, the
     only one that there is may have any name.
 
-    A plain classifier (float32 ``[N, 3, size, size]`` in) is served as well: pixels are divided by 255, then normalised
-    by the lists ``mean`` and ``std`` of the description's ``extra``, if there; ``"scores": "probabilities"`` in
-    ``extra`` says that its output is already a softmax, so its logarithm is taken.
+    A classifier of any origin (float or uint8, NCHW or NHWC, RGB or BGR) is served as well, fed as the description
+    says, see ``collage.plain``; of probabilities the logarithm is taken. ``assumed`` lists what nobody says.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Load and check; raises ModelError. ``threads`` run one inference."""
+    def __init__(self, path: Path, threads: int = 1, providers: str = "CPU") -> None:
+        """Load and check; raises ModelError. ``threads`` run one inference, on the first of ``providers`` that can."""
         if not path.is_file():
             raise ModelError(f"there is no model file {path}")
         options = onnxruntime.SessionOptions()
@@ -48,20 +47,26 @@ class ServedModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ARE_RAISED
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            chosen = choose(providers, threads)
+            self._session = onnxruntime.InferenceSession(path, options, providers=chosen)
+        except ProviderError as error:
+            raise ModelError(str(error)) from None
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from None
         self._name = str(path)
         self.info = _describe(path, self._session)
-        self._input, self._plain = self._choose_input()
+        self._input, self._feed = self._choose_input()
+        self.assumed = [*self._feed.assumed, *_apart(path)]
+        provider, wanted = short(self._session.get_providers()[0]), short(chosen[0][0])
+        if provider != wanted:
+            self.assumed.append(f"the execution provider {wanted} cannot be used here: {provider} runs the model")
         try:
             image = replace(self.info.input, name=self._input)
-            self.info = replace(self.info, input=image, outputs=self._choose_outputs())
+            self.info = replace(self.info, input=image, outputs=self._choose_outputs(), provider=provider)
         except ValueError as error:
             raise ModelError(f"{path} cannot be served: {error}") from None
         self._outputs = [spec.name for spec in self.info.outputs]
-        self._scale, self._shift = _normalisation(path, self.info)
-        self._takes_log = _takes_log(path, self.info)
+        self._takes_log = self.info.gives_probabilities
         self._thread = ThreadPoolExecutor(1, "inference")
 
     async def warm_up(self) -> None:
@@ -74,6 +79,8 @@ class ServedModel:
             raise ModelError(f"{self._name} fails on its first image: {_first_line(error)}") from None
         if problem := self.info.problem(outputs):
             raise ModelError(f"{self._name} cannot be served: of a black image, {problem}")
+        if self.info.kind is ModelKind.S_CNN and self.info.task == CLASSIFICATION:
+            self._check_scores(np.exp(outputs[0]) if self._takes_log else outputs[0])
 
     async def run(self, image: NDArray[np.uint8]) -> tuple[Floats, ...]:
         """Outputs for one image, uint8 ``[size, size, 3]``, as ``info.outputs`` describes them.
@@ -96,19 +103,24 @@ class ServedModel:
         """Wait for the inference thread to end. Idempotent."""
         self._thread.shutdown()
 
-    def _infer(self, image: NDArray[np.uint8], options: Any) -> tuple[Floats, ...]:
-        feed = self._plain_input(image) if self._plain else image[np.newaxis]
-        outputs = self._session.run(self._outputs, {self._input: feed}, options)
-        floats = tuple(np.ascontiguousarray(output[0], np.float32) for output in outputs)
-        if self._takes_log:
-            return tuple(np.log(np.maximum(output, np.float32(_LEAST_PROBABILITY))) for output in floats)
-        return floats
+    def _check_scores(self, values: Floats) -> None:
+        """Compare what the model gave of a black image, ``[classes]``, with what the description says that it gives."""
+        alike = like_probabilities(values)
+        if self._takes_log and not alike:
+            raise ModelError(
+                f"{self._name} cannot be served: scores are said to be probabilities, and those of a black image sum "
+                f"to {values.sum():.4g}"
+            )
+        if alike and self.info.plain.scores is None and len(values) > 1:
+            self.assumed.append(
+                "the scores of a black image sum to 1, and logits are assumed; "
+                'if they are probabilities, give "scores": "probabilities"'
+            )
 
-    def _plain_input(self, image: NDArray[np.uint8]) -> Floats:
-        pixels = image.transpose(2, 0, 1).astype(np.float32, order="C")
-        pixels *= self._scale
-        pixels -= self._shift
-        return pixels[np.newaxis]
+    def _infer(self, image: NDArray[np.uint8], options: Any) -> tuple[Floats, ...]:
+        outputs = self._session.run(self._outputs, {self._input: self._feed(image[np.newaxis])}, options)
+        floats = tuple(np.ascontiguousarray(output[0], np.float32) for output in outputs)
+        return tuple(map(logarithm, floats)) if self._takes_log else floats
 
     def _choose_outputs(self) -> tuple[TensorSpec, ...]:
         """The outputs that are served, as the graph names them and as far as it knows their shapes."""
@@ -135,22 +147,19 @@ class ServedModel:
             f"{self.info.task} with {len(self.info.labels)} labels give {list(usual.shape)}"
         )
 
-    def _choose_input(self) -> tuple[str, bool]:
-        """The input's name, and whether it is a plain one, float32 NCHW."""
-        inputs, size = self._session.get_inputs(), self.info.size
-        if len(inputs) == 1:
-            found = inputs[0]
-            for kind, shape, plain in (
-                ("tensor(uint8)", (1, size, size, 3), False),
-                ("tensor(float)", (1, 3, size, size), True),
-            ):
-                if found.type == kind and _fits(found.shape, shape):
-                    return found.name, plain
-        listed = ", ".join(f"{entry.name!r} {entry.type} {entry.shape}" for entry in inputs)
-        raise ModelError(
-            f"{self._name} has inputs {listed or 'none'}: it needs one, "
-            f"uint8 [N, {size}, {size}, 3] or float32 [N, 3, {size}, {size}]"
-        )
+    def _choose_input(self) -> tuple[str, PlainInput]:
+        """The input's name, and what makes it."""
+        inputs = self._session.get_inputs()
+        listed = ", ".join(f"{entry.name!r} {entry.type} {entry.shape}" for entry in inputs) or "none"
+        try:
+            if len(inputs) != 1:
+                raise ValueError("it needs one")
+            feed = PlainInput(self.info.plain, inputs[0].type, inputs[0].shape, self.info.size)
+        except ValueError as error:
+            raise ModelError(f"{self._name} cannot be served: it has inputs {listed}: {error}") from None
+        if feed.assumed and {"mean", "std"} & self.info.extra.keys():
+            raise ModelError(f"{self._name} cannot be served: move mean and std out of extra, to where its name is")
+        return inputs[0].name, feed
 
 
 def _describe(path: Path, session: Any) -> ModelInfo:
@@ -168,32 +177,10 @@ def _describe(path: Path, session: Any) -> ModelInfo:
         raise ModelError(f"{' with '.join(sources)} cannot be used: {_first_line(error)}") from None
 
 
-def _normalisation(path: Path, info: ModelInfo) -> tuple[Floats, Floats]:
-    """Scale and shift of every channel, ``[3, 1, 1]``: pixel * scale - shift = (pixel / 255 - mean) / std."""
-    try:
-        mean = np.array(info.extra.get("mean", [0, 0, 0]), np.float64).reshape(3, 1, 1)
-        std = np.array(info.extra.get("std", [1, 1, 1]), np.float64).reshape(3, 1, 1)
-    except (ValueError, TypeError, OverflowError):
-        raise ModelError(f"extra.mean and extra.std of {path} must be lists of three numbers") from None
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        scale, shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
-    if not (std > 0).all() or not np.isfinite(scale).all() or not np.isfinite(shift).all() or not scale.all():
-        raise ModelError(f"extra.mean of {path} must be finite, and extra.std positive")
-    return scale, shift
-
-
-def _takes_log(path: Path, info: ModelInfo) -> bool:
-    scores = info.extra.get("scores", "logits")
-    if scores not in ("logits", "probabilities"):
-        raise ModelError(f"extra.scores of {path} is {brief(scores)}: it must be logits or probabilities")
-    return info.kind is ModelKind.S_CNN and info.task == CLASSIFICATION and scores == "probabilities"
-
-
-def _fits(declared: list[Any], shape: tuple[int, ...]) -> bool:
-    """Whether a declared shape, in which strings and None stand for any extent, allows ``shape``."""
-    return len(declared) == len(shape) and all(
-        have == want or not isinstance(have, int) for have, want in zip(declared, shape, strict=True)
-    )
+def _apart(path: Path) -> list[str]:
+    """What to tell the operator of parts of a model that lie in other files."""
+    names = ", ".join(sorted(file.name for file in data_files(path)))
+    return [f"its weights are in {names}, which must stay beside it"] if names else []
 
 
 def _first_line(error: Exception) -> str:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger("collage.worker")
 
 COLLAGE_FACTOR = 0.9
 """A collage-cnn is about 10 % faster than the s-cnn it protects (Collage inference, section 5.5)."""
@@ -43,12 +47,19 @@ class Slowdown:
     - ``quantiles:FILE``: JSON ``{"quantiles": [[p, seconds], ...]}``, interpolated linearly
     - ``trace:FILE.npy``: float32 seconds, drawn independently; ``trace:FILE.npy#START-END`` from a slice, END excluded
     - ``bimodal:FAST,SLOW,SHARE``: a SHARE of draws around SLOW seconds, the others around FAST, each within 10 %
+    - ``spikes:USUAL,SLOW,SHARE``: USUAL seconds, and SLOW seconds for a SHARE of draws
+    - ``uniform:LEAST,MOST``; ``exponential:MEAN``; ``lognormal:MEDIAN,SIGMA``
     - ``pareto:LEAST,SHAPE``: a heavy tail, from LEAST seconds on
     - ``persistent:FILE#INDEX/COUNT``: worker INDEX of COUNT (from 0) plays one machine all the time; the file's ``vms``
       (``{"shares": [p, ...], "seconds": [[...], ...]}``, the slow machine first) are spread evenly over the workers
+    - ``switch:FILE``: what the file specifies, read again whenever it changes; ``off`` if there is none
     - ``mixture:FILE#INDEX/COUNT``: draws as with ``quantiles``, but one worker in 50 (at least one) plays the slow
       machine instead, the next one every 30 seconds of the workers' clock (of real ones, the machine's uptime), which
       ``scale`` does not shorten; so all have been slow for as long when all have had their turn
+    - ``transfers:USUAL,EXTRA,LONGEST,EVERY,SHARE#INDEX/COUNT``: around USUAL seconds, within 10 %; while a worker moves
+      data to or from another one, an exponential time of mean EXTRA more. A SHARE of the workers is paired at random,
+      other ones EVERY so many seconds; a pair moves data for half of LONGEST to LONGEST seconds (128 to 256 MB, as
+      ParM's background load). ``scale`` does not shorten these times
     """
 
     def __init__(self, specification: str = "off", seed: int = 0, scale: float = 1.0) -> None:
@@ -56,14 +67,25 @@ class Slowdown:
         self.enabled = specification != "off"
         self._seed = seed
         self._scale = scale
-        self._slow: Quantiles | None = None  # of the slow machine, in a mixture
-        self._index, self._count, self._first = 0, 1, 0
+        self._slow: Quantiles | None = None  # while a worker is slow
+        self._slow_at: Callable[[float], bool] = lambda at: False
+        self._switch: Path | None = None
+        self._stamp: object = None  # of the switch's file, when it was read last
         source, _, argument = specification.partition(":")
         try:
-            if source == "mixture":
-                file, self._index, self._count = _one_of(argument)
+            if source == "switch":
+                self._switch = Path(argument)
+                self._usual = _parse("off", "")
+            elif source == "mixture":
+                file, index, count = _one_of(argument)
                 self._usual, self._slow = _table(file), _machines(file)[0]
-                self._first = int(self._count * _uniform(seed, "slow", 0))  # to be slow, when the clock starts
+                self._slow_at = _in_turn(index, count, first=int(count * _uniform(seed, "slow", 0)))
+            elif source == "transfers":
+                numbers, index, count = _one_of(argument)
+                usual, extra, longest, every, share = _numbers(numbers, 5)
+                self._usual = _interpolation([0, 1], [0.9 * usual, 1.1 * usual])
+                self._slow = lambda share: self._usual(share) - extra * math.log1p(-share)
+                self._slow_at = _moving_data(index, count, share, longest, every, seed)
             else:
                 self._usual = _parse(source, argument)
         except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
@@ -79,14 +101,61 @@ class Slowdown:
     def draw(self, request_id: str, attempt: int, at: float = 0.0) -> float:
         """Seconds that this attempt takes at least if it is started at ``at``, by any clock that all workers share.
 
-        0 when off. The time matters to ``mixture`` only.
+        0 when off. The time matters to ``mixture`` and ``transfers`` only.
         """
+        if self._switch:
+            self._look_at(self._switch)
         quantiles = self._slow if self._slow and self._slow_at(at) else self._usual
         return self._scale * quantiles(_uniform(self._seed, request_id, attempt))
 
-    def _slow_at(self, at: float) -> bool:
-        many = max(1, self._count // SLOW_IN)
-        return (self._index - self._first - many * int(at / MOVES_EVERY_S)) % self._count < many
+    def _look_at(self, switch: Path) -> None:
+        try:
+            told = switch.stat()
+            stamp = told.st_mtime_ns, told.st_size, told.st_ino
+            specification = switch.read_text().strip() if stamp != self._stamp else None
+        except OSError:
+            stamp, specification = None, "off"
+        self._stamp = stamp
+        if specification is not None:
+            source, _, argument = specification.partition(":")
+            try:
+                self._usual = _parse(source, argument)
+            except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+                logger.warning("%s specifies no slowness, the last one stays: %s", switch, error)
+
+
+def _in_turn(index: int, count: int, first: int) -> Callable[[float], bool]:
+    """Whether it is the turn of worker ``index`` to be the slow one, of whom ``first`` is when the clock starts."""
+    many = max(1, count // SLOW_IN)
+    return lambda at: (index - first - many * int(at / MOVES_EVERY_S)) % count < many
+
+
+def _moving_data(
+    index: int, count: int, share: float, longest: float, every: float, seed: int
+) -> Callable[[float], bool]:
+    """Whether worker ``index`` moves data: the pairs of a turn do not all begin at once, but evenly within it."""
+    if not (share <= 1 and 0 < longest <= every):
+        raise ValueError("SHARE must be at most 1, and LONGEST above 0 and at most EVERY")
+    pairs = round(share * count / 2)
+
+    def moving(at: float) -> bool:
+        turns = at / every
+        for turn in (int(turns), int(turns) - 1):
+            begins, lasts = _transfers(seed, turn, pairs, count).get(index, (0.0, 0.0))
+            if 0 <= turns - turn - begins < lasts * longest / every:
+                return True
+        return False
+
+    return moving
+
+
+@functools.lru_cache(maxsize=64)
+def _transfers(seed: int, turn: int, pairs: int, count: int) -> Mapping[int, tuple[float, float]]:
+    """Workers that are paired in a turn: when each begins to move data, in turns, and for which share of LONGEST."""
+    random = np.random.default_rng((seed, turn + 1))
+    workers = random.permutation(count)[: 2 * pairs].tolist()
+    lengths = random.uniform(0.5, 1.0, pairs).tolist()
+    return {worker: (place // 2 / pairs, lengths[place // 2]) for place, worker in enumerate(workers)}
 
 
 def _uniform(seed: int, request_id: str, attempt: int) -> float:
@@ -112,6 +181,23 @@ def _parse(source: str, argument: str) -> Quantiles:
                 raise ValueError("SHARE must be at most 1, and SLOW not below FAST")
             shares = [0, 1 - slow_share, 1 - slow_share, 1]
             return _interpolation(shares, [0.9 * fast, 1.1 * fast, 0.9 * slow, 1.1 * slow])
+        case "spikes":
+            usual, slow, slow_share = _numbers(argument, 3)
+            if slow_share > 1:
+                raise ValueError("SHARE must be at most 1")
+            return lambda share: slow if share >= 1 - slow_share else usual
+        case "uniform":
+            least, most = _numbers(argument, 2)
+            if most < least:
+                raise ValueError("MOST must not be below LEAST")
+            return _interpolation([0, 1], [least, most])
+        case "exponential":
+            (mean,) = _numbers(argument, 1)
+            return lambda share: -mean * math.log1p(-share)
+        case "lognormal":
+            median, sigma = _numbers(argument, 2)
+            normal = NormalDist().inv_cdf
+            return lambda share: median * math.exp(sigma * normal(max(share, 2.0**-53)))
         case "pareto":
             least, shape = _numbers(argument, 2)
             power = -1 / shape if shape else -math.inf
@@ -125,8 +211,9 @@ def _parse(source: str, argument: str) -> Quantiles:
         case _:
             raise ValueError(
                 "it is none of off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy, trace:FILE.npy#START-END, "
-                "bimodal:FAST,SLOW,SHARE, pareto:LEAST,SHAPE, persistent:FILE.json#INDEX/COUNT, "
-                "mixture:FILE.json#INDEX/COUNT"
+                "bimodal:FAST,SLOW,SHARE, spikes:USUAL,SLOW,SHARE, uniform:LEAST,MOST, exponential:MEAN, "
+                "lognormal:MEDIAN,SIGMA, pareto:LEAST,SHAPE, persistent:FILE.json#INDEX/COUNT, "
+                "mixture:FILE.json#INDEX/COUNT, transfers:USUAL,EXTRA,LONGEST,EVERY,SHARE#INDEX/COUNT, switch:FILE"
             )
 
 

@@ -24,7 +24,7 @@ HOST = "127.0.0.1"
 LOGS = Path("out/logs")
 LAST_LINES = 12  # of a child's log, shown when it fails
 _PROGRAMS: dict[str, type[FlagSettings]] = {"frontend": FrontendSettings, "worker": WorkerSettings}
-_READY = re.compile(rb"ready port=(\d+) metrics_port=(\d+)")
+_READY = re.compile(rb"ready port=(\d+) metrics_port=(\d+)(?: http_port=(\d+))?")
 # Asks the kernel to kill the child with its parent, then becomes the child. (A preexec_fn could do so as well, but
 # must not be used in a process with threads, and gRPC has many.)
 _TETHER = """
@@ -94,6 +94,7 @@ class Child:
     def __init__(self, role: str, name: str, command: Sequence[str], log: Path) -> None:
         self.role, self.name, self.command, self.log = role, name, list(command), log
         self.port = self.metrics_port = 0
+        self.http_port: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -152,7 +153,8 @@ class Child:
                 log.flush()
                 found = _READY.search(line)
                 if found and not ready.done():
-                    self.port, self.metrics_port = map(int, found.groups())
+                    self.port, self.metrics_port = int(found[1]), int(found[2])
+                    self.http_port = None if found[3] is None else int(found[3])
                     ready.set_result(None)
         code = await process.wait()
         if not ready.done():

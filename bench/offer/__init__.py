@@ -2,6 +2,7 @@
 
 from bench.offer.load import Records, closed_groups, open_loop
 from bench.offer.workload import (
+    FAMILIES,
     LATENCY_TABLE,
     REGIMES,
     Outage,
@@ -12,25 +13,32 @@ from bench.offer.workload import (
     poisson,
     read_arrivals,
     read_numbers,
+    transfers,
 )
 from bench.samples import (
+    CONFIDENCES,
     ROOT,
     ImageAnswers,
     KnownModels,
+    MeasuredModels,
     Models,
     Sample,
     TypicalModels,
     load_samples,
+    measured_models,
     random_groups,
     slug,
 )
 
 __all__ = [
+    "CONFIDENCES",
+    "FAMILIES",
     "LATENCY_TABLE",
     "REGIMES",
     "ROOT",
     "ImageAnswers",
     "KnownModels",
+    "MeasuredModels",
     "Models",
     "Outage",
     "Records",
@@ -42,10 +50,12 @@ __all__ = [
     "load_of",
     "load_samples",
     "load_table",
+    "measured_models",
     "open_loop",
     "poisson",
     "random_groups",
     "read_arrivals",
     "read_numbers",
     "slug",
+    "transfers",
 ]

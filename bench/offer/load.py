@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.measured import Records, RequestRecord
 from bench.samples import Sample, slug
-from collage.client import Client, ClientError
+from collage.client import ClientError, Prediction
 
 __all__ = ["Records", "closed_groups", "open_loop"]
 
 
+class Predictor(Protocol):
+    """Anything that classifies images: the client of a frontend, or of workers behind another proxy."""
+
+    async def predict(self, image: bytes, *, request_id: str, timeout_s: float) -> Prediction:
+        """Classify an encoded image; raises ClientError."""
+        ...
+
+
 async def closed_groups(
-    client: Client,
+    client: Predictor,
     groups: Sequence[Sequence[Sample]],
     *,
     prefix: str = "g",
@@ -44,7 +53,7 @@ async def closed_groups(
 
 
 async def open_loop(
-    client: Client,
+    client: Predictor,
     groups: Sequence[Sequence[Sample]],
     times: NDArray[np.float64],
     *,
@@ -86,7 +95,7 @@ async def open_loop(
 class _Caller:
     """Sends requests and keeps their records; its clock is in seconds and starts at 0."""
 
-    def __init__(self, client: Client, prefix: str, timeout_s: float) -> None:
+    def __init__(self, client: Predictor, prefix: str, timeout_s: float) -> None:
         self._client, self._prefix, self._timeout_s = client, prefix, timeout_s
         self._clock = asyncio.get_running_loop().time
         self._start = self._clock()

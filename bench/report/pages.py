@@ -16,18 +16,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.report import cost_passages, latency_passages, model_passages
+from bench.report import cost_passages, frontier_passages, latency_passages, model_passages
 from bench.report.comparison import Report
 from bench.report.findings import FoundRow, read
 from bench.report.stored import RESULTS, ROOT, ZOO, Stored
 from collage.figures import MADE, read_figures
 from models import cards
 
-PAGES = ("README.md", "docs/codes.md", "docs/results/README.md", "docs/speed.md")
+PAGES = ("README.md", "docs/codes.md", "docs/policy.md", "docs/results/README.md", "docs/speed.md")
 PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **latency_passages.PASSAGES,
     **model_passages.PASSAGES,
     **cost_passages.PASSAGES,
+    **frontier_passages.PASSAGES,
 }
 REPORT = ("bench-full", "bench-scale", "bench-full-usage")
 KEPT_BY = {"speed": ("case",), "evaluate": ("dataset", "model")}

@@ -30,16 +30,18 @@ from bench.offer import (
     read_arrivals,
     read_numbers,
 )
+from bench.simulator.rivals import EQUAL_RESOURCES, RIVALS
 from bench.simulator.simulate import Setup, Simulation
 from collage.figures import OUT, write_figures
 from frontend.policy.events import PRIMARY, Answered, Arrived, CodedWorkers, Decoded, Event
 from frontend.policy.rules import POLICIES, Rules
 from frontend.recorder import read
 
-__all__ = ["COMPARED", "EQUAL_RESOURCES", "REGIMES", "Setup", "about", "capacity", "run", "simulate", "table"]
+__all__ = ["COMPARED", "EQUAL_RESOURCES", "KNOWN", "REGIMES", "Setup", "about", "capacity", "run", "simulate", "table"]
 
-EQUAL_RESOURCES = "equal-resources"  # policy none, and the redundant workers are s-cnn workers
 COMPARED = ("none", EQUAL_RESOURCES, *(policy for policy in POLICIES if policy != "none"))
+KNOWN = tuple(dict.fromkeys((*COMPARED, *RIVALS)))
+"""Policies that can be simulated: ours, and the rivals."""
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 FEWEST = 20  # arrivals, and own answers, of a record that can be replayed
 
@@ -74,16 +76,18 @@ def run(
     warm_up: int = 20,
     limits: Mapping[str, float | None] | None = None,
 ) -> Run:
-    """Simulate ``groups`` of ``setup.n`` under one of ``COMPARED``, whose ``limits`` are those of Rules.
+    """Simulate ``groups`` of ``setup.n`` under one of ``KNOWN``, whose ``limits`` are those of Rules.
 
     Closed groups, which come after ``warm_up`` more that do not count. Or an open loop, whose first ``warm_up`` groups
     do not count: with ``load`` in Poisson arrivals at that share of the s-cnn workers' capacity, or at given times in
     seconds. Fixed deadlines are the 95th percentile of the regime, unless given.
     """
-    equal = policy == EQUAL_RESOURCES
+    if rival := RIVALS.get(policy):
+        setup = replace(setup, equal_resources=True, choice=rival.choice)
+        limits = rival.limited(regime.sample, limits or {})
     limits = {"deadline": float(np.quantile(regime.sample, 0.95)), **(limits or {})}
-    rules = Rules.named("none" if equal else policy, **limits)
-    simulation = Simulation(replace(setup, equal_resources=equal), rules, regime, seed, models)
+    rules = Rules.named(rival.policy if rival else policy, **limits)
+    simulation = Simulation(setup, rules, regime, seed, models)
     if arrivals is None and load is not None:
         arrivals = poisson(load * capacity(setup.n, regime), groups * setup.n, seed)
     return simulation.closed(groups, warm_up) if arrivals is None else simulation.open(arrivals, warm_up)
@@ -236,14 +240,16 @@ def _command(command: str, argv: Sequence[str]) -> int:
     parser.add_argument("--load", type=float, help="offered, as a share of capacity (closed groups, one by one)")
     parser.add_argument("--groups", type=int, default=2000, help="groups of one request per worker (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="runs to average (%(default)s)")
-    parser.add_argument("--policies", default=",".join(COMPARED), help="(%(default)s)")
+    parser.add_argument(
+        "--policies", default=",".join(COMPARED), help=f"of {', '.join(KNOWN)} (ours and equal-resources)"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
     policies = args.policies.split(",")
     arrivals = None
     try:
-        if unknown := set(policies) - set(COMPARED):
-            raise ValueError(f"there is no policy {min(unknown)!r}: choose from {', '.join(COMPARED)}")
+        if unknown := set(policies) - set(KNOWN):
+            raise ValueError(f"there is no policy {min(unknown)!r}: choose from {', '.join(KNOWN)}")
         if min(args.workers, args.collage_workers, args.frontends, args.seeds) < 1 or args.groups < 21:
             raise ValueError("workers, frontends and seeds must be at least 1, groups at least 21 (20 warm up)")
         if args.load is not None and not 0 < args.load < math.inf:

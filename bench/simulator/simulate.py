@@ -27,7 +27,7 @@ from frontend.policy import events as e
 from frontend.policy.balance import Balancer
 from frontend.policy.ejection import Ejection
 from frontend.policy.rules import Rules
-from worker.slowdown import COLLAGE_FACTOR, Slowdown
+from worker.slowdown import Slowdown
 
 __all__ = ["Setup", "Simulation"]
 
@@ -64,10 +64,12 @@ class Simulation:
             setup.queue_size,
             setup.inference_s,
             setup.overhead_s,
+            setup.probe_s,
         )
         ejecting = (ejection or Ejection()) if rules.eject else None
         self.frontends = [
-            SimulatedFrontend(rules, ejecting, seed + number, setup.shape.inputs) for number in range(setup.frontends)
+            SimulatedFrontend(rules, ejecting, seed + number, setup, self._stations)
+            for number in range(setup.frontends)
         ]
         self._closed = False
         self._unanswered = 0  # of the closed group
@@ -79,7 +81,8 @@ class Simulation:
             for index in range(setup.workers):
                 self._balancer(frontend, index).set_ready(str(index), True)
             if rules.coded and at_once:
-                frontend.policy.handle([e.CodedWorkers(0.0, at_once, setup.shape, self.model.accept)])
+                model = self.model
+                frontend.policy.handle([e.CodedWorkers(0.0, at_once, setup.shape, model.accept, model.errors)])
         self._outages = regime.outages(setup.workers, seed)
 
     def closed(self, groups: int, warm_up: int = 20) -> Run:
@@ -122,6 +125,7 @@ class Simulation:
             collages=self.collages,
             replicas=self.replicas,
             busy_s=self._stations.busy_s - self._warm_up_busy_s,
+            ejections=sum(frontend.ejections for frontend in self.frontends),
         )
 
     # Requests
@@ -270,7 +274,7 @@ class Simulation:
 
     def _slowdown(self, worker: str) -> Slowdown:
         index = int(worker)
-        scale = 1.0 if index < self._s_cnn else COLLAGE_FACTOR
+        scale = 1.0 if index < self._s_cnn else self.model.factor
         return self.regime.slowdown(index, self.setup.workers, self.seed, scale)
 
     def _answered(self, call: StationCall) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.simulator.prequal import LoadHistory, Told
+from bench.simulator.rivals import choice_named
 from encoder.code import GroupShape
 from frontend.policy.balance import Balancer
 from frontend.policy.ejection import Ejection
@@ -34,6 +36,8 @@ class Setup:
     overhead_s: float = 0.0  # from the end of an inference to the frontend; the worker is free meanwhile
     caller_s: float = 0.0  # between caller and frontend
     acknowledge_s: float = 0.0  # that a cancelled call stays outstanding
+    choice: str = "fewest-calls"  # of a worker, one of bench.simulator.rivals
+    probe_s: float = 0.001  # from a probe to its answer, where the choice asks workers for their loads
     code: GroupShape | None = None  # of the groups; None for collages of n / redundant cells
 
     @property
@@ -91,6 +95,7 @@ class StationCall:
     sent_at: float = 0.0
     worker: str = ""  # none as yet
     started_at: float = 0.0
+    others: int = 0  # that were at the worker when it came
     over: bool = False
 
 
@@ -100,6 +105,12 @@ class _Station:
     current: StationCall | None = None
     queue: deque[StationCall] = field(default_factory=deque)
     frozen_until: float = 0.0
+    history: LoadHistory = field(default_factory=LoadHistory)
+
+    @property
+    def calls(self) -> int:
+        """How many it has."""
+        return len(self.queue) + (self.current is not None)
 
 
 class Stations:
@@ -107,7 +118,7 @@ class Stations:
 
     A call ends in ``answered(call)`` or ``failed((call, unreachable))`` if it is not cancelled. ``queue_size`` calls
     may wait for the slot of a worker; more fail. The slot is held for ``least_s`` seconds at least; ``overhead_s``
-    passes after that without holding it.
+    passes after that without holding it. The answer to a probe is back after ``probe_s``.
     """
 
     def __init__(
@@ -119,23 +130,37 @@ class Stations:
         queue_size: int,
         least_s: float = 0.0,
         overhead_s: float = 0.0,
+        probe_s: float = 0.0,
     ) -> None:
         self.busy_s = 0.0
         self._agenda, self._slowdown, self._queue_size = agenda, slowdown, queue_size
         self._answered, self._failed = answered, failed
-        self._least_s, self._overhead_s = least_s, overhead_s
+        self._least_s, self._overhead_s, self._probe_s = least_s, overhead_s, probe_s
         self._stations: dict[str, _Station] = {}
 
     def send(self, call: StationCall, worker: str) -> None:
         """Start a call, or let it wait in line."""
         call.worker, call.sent_at = worker, self._agenda.now
         station = self._station(worker)
+        call.others = station.calls
         if station.current is None:
             self._start(station, call)
         elif len(station.queue) < self._queue_size:
             station.queue.append(call)
         else:
             self._agenda.at(self._agenda.now, self._reject, call)
+
+    def probe(self, worker: str, told: Told) -> None:
+        """Ask a worker for its load; a frozen one answers when it goes on."""
+        self._agenda.at(self._agenda.now + self._probe_s / 2, self._probed, (worker, told))
+
+    def _probed(self, probe: tuple[str, Told]) -> None:
+        station, now = self._station(probe[0]), self._agenda.now
+        if now < station.frozen_until:
+            self._agenda.at(station.frozen_until, self._probed, probe)
+            return
+        load, back_at = station.history.load(station.calls), now + self._probe_s / 2
+        self._agenda.at(back_at, lambda told: told(back_at, load), probe[1])
 
     def freeze(self, worker: str, until: float) -> None:
         """Let a worker do nothing until then; what would have ended by then ends then."""
@@ -194,6 +219,7 @@ class Stations:
         if self._agenda.now < station.frozen_until:
             self._agenda.at(station.frozen_until, self._computed, call)
             return
+        station.history.finished(call.others, self._agenda.now - call.sent_at)
         self._free(station)
         if self._overhead_s:
             self._agenda.at(self._agenda.now + self._overhead_s, self._arrived, call)
@@ -226,14 +252,21 @@ class CodedGroup:
 class SimulatedFrontend:
     """One frontend process."""
 
-    def __init__(self, rules: Rules, ejection: Ejection | None, seed: int, inputs: int) -> None:
+    def __init__(self, rules: Rules, ejection: Ejection | None, seed: int, setup: Setup, stations: Stations) -> None:
         self.policy = Policy(rules)
-        self.s_cnn = Balancer(ejection, seed)
-        self.coded = [Balancer(ejection, seed) for _ in range(inputs)]
+        self.s_cnn = Balancer(ejection, seed, choice_named(setup.choice, stations.probe))
+        self.coded = [Balancer(ejection, seed) for _ in range(setup.shape.inputs)]
         self.calls: dict[tuple[int, ...], StationCall] = {}
         self.tried: dict[int, list[str]] = {}
         self.groups: dict[int, CodedGroup] = {}  # that are not decodable yet
         self.places: dict[int, tuple[int, int]] = {}  # group and place by request, where own answers count
+        self.ejections = 0  # of workers
+        for balancer in (self.s_cnn, *self.coded):
+            balancer.changed = self._changed
+
+    def _changed(self, worker: str, reason: str) -> None:
+        """A worker is ejected for a reason, or is well again, without one."""
+        self.ejections += reason != ""
 
 
 @dataclass(slots=True, eq=False)

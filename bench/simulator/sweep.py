@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from bench.offer import measured_models
 from bench.simulator.replay import COMPARED, REGIMES, Setup, about, run
 from collage.figures import Row, Scalar, write_figures
 
@@ -24,6 +27,7 @@ NEAR: Mapping[int, Sequence[float]] = {  # deadlines that cost replicas up to ab
     **{16: (0.92, 0.93, 0.94, 0.95, 0.96, 0.97), 25: (0.94, 0.95, 0.96, 0.97, 0.98)},
 }
 OTHERS = (0.85, 0.88, 0.9, 0.93)  # in the other regimes, beside the default of 0.95
+OTHER_REGIMES = ("persistent", "mixture", "failures", "bimodal", "pareto")
 SOONER = 0.9  # a deadline quantile of the adaptive policy that costs larger groups little
 BUDGETS = (0.02, 0.05, 0.08, 0.11, 0.13, 0.16, 0.2)
 PATIENCE = (1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 1.7, 2.0, 2.3)  # times a deadline of .215 s: .22 to .5 s
@@ -75,7 +79,7 @@ def cases() -> Iterator[SweptCase]:
     usual = REGIMES[REGIME].sample
     yield from (SweptCase(setup, "collage", "deadline", float(np.quantile(usual, share)), times=3) for share in SHARES)
     yield from (SweptCase(setup, "adaptive", "patience", patience, times=3) for patience in PATIENCE)
-    for name in (name for name in REGIMES if name != REGIME):
+    for name in OTHER_REGIMES:
         yield from (SweptCase(setup, policy, regime=name, times=3) for policy in COMPARED)
         yield from rivals(setup, OTHERS, name, 3)
     for setup in (Setup(9, 1), Setup(36, 4)):
@@ -89,31 +93,45 @@ def budget_cases() -> Iterator[SweptCase]:
 
 def long_cases() -> Iterator[SweptCase]:
     """Enough groups for a 99.9th percentile."""
-    yield from (SweptCase(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "collage-only", "adaptive"))
+    yield from (
+        SweptCase(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "collage-only", "collage", "adaptive")
+    )
 
 
-def sweep(out: Path, chosen: Iterable[SweptCase], groups: int, seeds: int) -> Path:
+def simulate(task: tuple[SweptCase, int, int]) -> tuple[Row, list[Row]]:
+    """The row of a case, a seed and a number of groups, and its groups one by one if they are recorded.
+
+    The models are the shipped ones of CIFAR-10 for that grid.
+    """
+    case, seed, groups = task
+    setup, regime = case.setup, REGIMES[case.regime]
+    limits: dict[str, float | None] = {case.setting: case.value} if case.setting else {}
+    warm_up = 20
+    count = case.times * groups if case.load is None else case.times * (9 * groups // setup.n) + warm_up
+    models = measured_models(math.isqrt(setup.shape.members))
+    done = run(setup, case.policy, regime, seed, count, case.load, models=models, limits=limits)
+    row = done.row(about("sim", setup, regime, case.policy, seed, case.load))
+    known: dict[str, Scalar] = {"simulated": True, "regime": case.regime, "n": setup.n}
+    known |= {"policy": case.policy, "seed": seed}
+    records = [{**known, **record} for record in done.group_records()] if case.recorded else []
+    return ({**row, "setting": case.setting, "value": case.value} if case.setting else row), list(records)
+
+
+def sweep(out: Path, chosen: Iterable[SweptCase], groups: int, seeds: int, processes: int = 1) -> Path:
     """Simulate the ``chosen`` cases and write ``out`` (.json), and beside it groups one by one (.jsonl).
 
     Rows of a case that sets a limit have two more columns: ``setting``, its name, and its ``value``. An open loop
-    offers as many requests as ``groups`` of 9 are.
+    offers as many requests as ``groups`` of 9 are. Simulates in ``processes`` side by side.
     """
     rows: list[Row] = []
     records: list[Row] = []
     console = Console(stderr=True)
-    runs = [(case, seed) for case in chosen for seed in range(seeds)]
-    for case, seed in track(runs, "sweeping", console=console, transient=True):
-        setup, regime = case.setup, REGIMES[case.regime]
-        limits: dict[str, float | None] = {case.setting: case.value} if case.setting else {}
-        warm_up = 20
-        count = case.times * groups if case.load is None else case.times * (9 * groups // setup.n) + warm_up
-        done = run(setup, case.policy, regime, seed, count, case.load, limits=limits)
-        row = done.row(about("sim", setup, regime, case.policy, seed, case.load))
-        rows.append({**row, "setting": case.setting, "value": case.value} if case.setting else row)
-        if case.recorded:
-            known: dict[str, Scalar] = {"simulated": True, "regime": case.regime, "n": setup.n}
-            known |= {"policy": case.policy, "seed": seed}
-            records += [{**known, **record} for record in done.group_records()]
+    tasks = [(case, seed, groups) for case in chosen for seed in range(seeds)]
+    with ProcessPoolExecutor(processes) as pool:
+        found = pool.map(simulate, tasks) if processes > 1 else map(simulate, tasks)
+        for row, recorded in track(found, "sweeping", len(tasks), console=console, transient=True):
+            rows.append(row)
+            records += recorded
     return write_figures(out.stem, rows, records, out.parent)
 
 
@@ -152,13 +170,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("what", choices=(*kinds, "scale"), nargs="?", default="usual", help="(%(default)s)")
     parser.add_argument("--groups", type=int, default=1000, help="closed groups per setting and seed (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="runs to average (%(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/bench-sim.json"), help="the figures (%(default)s)")
     args = parser.parse_args(argv)
-    if args.groups < 10 or args.seeds < 1:
-        parser.error("at least 10 groups and one seed")
+    if args.groups < 10 or args.seeds < 1 or args.processes < 1:
+        parser.error("at least 10 groups and one seed, in one process or more")
     if args.what == "scale":
         file = scale(args.out, 1000 * args.groups)
     else:
-        file = sweep(args.out, kinds[args.what](), args.groups, args.seeds)
+        file = sweep(args.out, kinds[args.what](), args.groups, args.seeds, args.processes)
     print(f"figures: {file}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from encoder.code import GroupShape
 
-_NEARLY_ALL, _KEPT, _SAFE = 0.95, 0.7, 0.9
+_NEARLY_ALL = 0.95
 
 
 class Budget:
@@ -16,10 +16,6 @@ class Budget:
     def __init__(self, rate: float, most: float = 10.0) -> None:
         self.rate, self.most = rate, most
         self.tokens = 1.0 if rate > 0 else 0.0
-        self.reserve = _KEPT * most
-        """Tokens that groups leave for replicas where the budget is ``scarce``."""
-        self.affordable = _SAFE * rate
-        """Share of the requests that can have a replica: not all that is earned, as stragglers come in bursts."""
 
     def scarce(self, shape: GroupShape | None) -> bool:
         """Whether the budget pays the redundant inputs of fewer than 95 % of groups of this shape, if of any."""

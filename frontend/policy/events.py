@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
 from encoder.code import GroupShape
+from frontend.policy.accuracy import ErrorStep
 
 PRIMARY = 0  # the attempt that every request starts with; higher numbers are replicas
 
@@ -74,13 +75,23 @@ class Gone(NamedTuple):
 class CodedWorkers(NamedTuple):
     """How many groups can be run at once by redundant workers that are ready, of which shape, and when they are sure.
 
-    ``accept`` is the confidence from which on their model says that a coded answer is sure.
+    ``accept`` is the confidence from which on their model says that a coded answer is sure; ``errors`` is its table of
+    what answers cost, empty if it has none.
     """
 
     at: float
     workers: int
     shape: GroupShape
     accept: float = 1.0
+    errors: Sequence[ErrorStep] = ()
+
+
+class Audited(NamedTuple):
+    """A coded answer of this ``confidence`` was compared with the base model's own."""
+
+    at: float
+    confidence: float
+    agrees: bool
 
 
 class Timer(Enum):
@@ -91,6 +102,7 @@ class Timer(Enum):
     LATE = "late"
     EXPIRY = "expiry"
     CLOSE = "close"
+    JOIN = "join"
 
 
 class Due(NamedTuple):
@@ -101,7 +113,7 @@ class Due(NamedTuple):
     id: int
 
 
-Event = Arrived | Answered | Failed | Returned | Decoded | Gone | CodedWorkers | Due
+Event = Arrived | Answered | Failed | Returned | Decoded | Gone | CodedWorkers | Audited | Due
 
 
 class Send(NamedTuple):
@@ -140,12 +152,17 @@ class Answer(NamedTuple):
 
 
 class AnswerCoded(NamedTuple):
-    """End a request with the coded answer for its place, of which the code is ``sure`` or not."""
+    """End a request with the coded answer for its place, of which the code is ``sure`` or not.
+
+    ``early``: before its deadline, in place of an own answer that would have come. ``cost``: errors to expect.
+    """
 
     request: int
     group: int
     place: int
     sure: bool
+    early: bool = False
+    cost: float = 0.0
 
 
 class Fail(NamedTuple):

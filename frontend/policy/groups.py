@@ -27,6 +27,11 @@ class Group:
         return len(self.members) == self.shape.members
 
     @property
+    def enough(self) -> bool:
+        """Whether it has members enough to be of use: two, or all whose answers the code needs."""
+        return self.worth_closing if self.shape.needed > 1 else len(self.members) > 1
+
+    @property
     def worth_closing(self) -> bool:
         """Whether it has members enough to be closed before it is full."""
         return len(self.members) >= self.shape.fewest
@@ -69,10 +74,6 @@ class Groups:
         if self.open:
             self.close(self.open)
         self.shape = shape
-
-    def overdue(self, at: float, wait: float) -> Group | None:
-        """The open group, if its first member has waited for ``wait`` seconds."""
-        return self.open if self.open and at >= self.open.opened_at + wait else None
 
 
 @dataclass(slots=True)

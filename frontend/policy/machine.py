@@ -12,9 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from encoder.code import GroupShape
 from frontend.policy import events as e
 from frontend.policy.budget import Budget
 from frontend.policy.deadline import Deadline
+from frontend.policy.deferral import Deferral
+from frontend.policy.forming import Forming
+from frontend.policy.grids import preferred
 from frontend.policy.groups import Group, Groups
 from frontend.policy.rules import Rules
 from frontend.policy.state import Flight, Flights, Request
@@ -26,6 +30,9 @@ def _turn(event: e.Event) -> tuple[int, float]:
     return 0 if isinstance(event, e.Answered) else 1 if helps else 2, event.at
 
 
+_SMOOTHING = 0.01
+
+
 class Policy:
     """Turns events into actions. Every request ends once: in Answer, AnswerCoded or Fail, or because it is Gone."""
 
@@ -34,18 +41,22 @@ class Policy:
         self.groups = Groups()
         self.budget = Budget(rules.extra_load)
         self._requests: dict[int, Request] = {}
-        self._flights = Flights(rules, self._requests)
-        self._coded_workers = 0
-        self._deadline = Deadline(rules)
-        self._audits = 0.0
-        self._reserve = 0.0  # tokens that a group has to leave for replicas
         self._actions: list[e.Action] = []
-        self._economise()
+        self._flights = Flights(rules, self._requests)
+        self._deadline = Deadline(rules)
+        self._deferral = Deferral(rules.defer, self.budget, self._deadline.latency)
+        self._forming = Forming(rules, self.groups, self._flights, self._deadline, self._deferral, self._actions)
+        self._audits = 0.0
+        self._under_way = 0.0  # requests, of late
 
     @property
     def open_requests(self) -> int:
         """How many requests have not ended."""
         return len(self._requests)
+
+    def prefer(self, offers: Mapping[GroupShape, int]) -> GroupShape:
+        """The best shape of groups, of those that redundant workers could run, so many of each at once."""
+        return preferred(offers, self.groups.shape, self.budget, self._under_way)
 
     @property
     def deadline(self) -> float:
@@ -58,7 +69,6 @@ class Policy:
         Within a batch own answers come first, so that an exact answer in hand beats a coded one or a deadline; then
         what the code gives, so that a coded answer in hand beats a replica.
         """
-        self._actions = []
         for event in sorted(events, key=_turn) if len(events) > 1 else events:
             match event:
                 case e.Arrived():
@@ -77,26 +87,27 @@ class Policy:
                         self._end(gone, at)
                 case e.CodedWorkers():
                     self._coded_workers_changed(event)
+                case e.Audited(_, confidence, agrees):
+                    self._flights.accuracy.audited(confidence, agrees=agrees)
                 case e.Due(at, timer, id):
                     self._due(at, timer, id)
-        return self._actions
+        actions = self._actions.copy()
+        self._actions.clear()
+        return actions
 
     # Events
 
     def _arrived(self, event: e.Arrived) -> None:
         deadline = event.at + self._deadline.value
         request = self._requests[event.request] = Request(event.request, event.at, deadline, event.expires)
-        self.budget.earn()
+        self._under_way += _SMOOTHING * (len(self._requests) - self._under_way)
+        self._deferral.earn(event.at)
+        self._flights.accuracy.earn()
         self._send(request)
         self._actions.append(e.SetTimer(event.expires, e.Timer.EXPIRY, request.id))
         if self.rules.coded or self.rules.replica:
             self._actions.append(e.SetTimer(request.deadline, e.Timer.DEADLINE, request.id))
-        if self.rules.coded and self._coded_workers:
-            request.group, request.place = group, _ = self.groups.join(request.id, event.at)
-            if group.full:
-                self._close(group, event.at)
-            elif len(group.members) == 1:
-                self._actions.append(e.SetTimer(event.at + self._group_wait, e.Timer.CLOSE, group.id))
+        self._forming.arrived(request, event.at)
 
     def _answered(self, event: e.Answered) -> None:
         request = self._requests.get(event.request)
@@ -104,6 +115,7 @@ class Policy:
             request.outstanding.discard(event.attempt)
             if event.attempt == e.PRIMARY:
                 self._deadline.finished(event.at - request.arrived)
+                self._deferral.update(event.at, self._flights.times.usual)
             self._actions.append(e.Answer(request.id, event.attempt))
             if flight := self._flights.of(request):
                 flight.progress.answered(request.place)
@@ -143,27 +155,26 @@ class Policy:
         elif not decodable:  # else e.Decoded follows
             if not event.ok:
                 self._look_after(flight, event.at)
-            self._close_overdue(event.at)
+            self._worker_idle(event.at)
 
     def _decoded(self, flight: Flight, confidences: Mapping[int, float], at: float) -> None:
         flight.confidences = confidences
         if flight.running:
             self._cancel_coded(flight, at)
         self._look_after(flight, at)
-        self._close_overdue(at)
+        self._worker_idle(at)
 
     def _coded_workers_changed(self, event: e.CodedWorkers) -> None:
-        self._coded_workers = event.workers
         if self.rules.accept is None:
             self._flights.accept = event.accept
-        if event.shape != self.groups.shape:
-            self.groups.reshape(event.shape)
-            self._economise()
+        self._flights.accuracy.use(event.errors)
+        self._forming.workers_changed(event.workers, event.shape, event.at)
 
     def _due(self, at: float, timer: e.Timer, id: int) -> None:
         if timer is e.Timer.CLOSE:
-            if self.groups.open and self.groups.open.id == id:
-                self._close_early(self.groups.open, at)
+            if (group := self.groups.open) and group.id == id:
+                self._forming.due(group, at)
+                self._look_into(group, at)
             return
         request = self._requests.get(id)
         if not request:
@@ -176,9 +187,14 @@ class Policy:
                 self._rescue(request, at)
             elif (flight := self._flights.of(request)) and flight.running:
                 self._straggle(request, at)
+        elif timer is e.Timer.JOIN:
+            self._forming.join(request, at)
+            self._look_into(request.group, at)
+        elif timer is e.Timer.UNSURE:
+            self._rescue(request, at)
         elif self._flights.confidence(request) is not None:
             self._answer_coded(request, at)
-        elif timer is e.Timer.EXPIRY:
+        else:
             self._actions.append(e.Fail(id, expired=True))
             self._end(request, at)
 
@@ -189,7 +205,9 @@ class Policy:
         request.straggles = True
         self._actions.append(e.Straggles(request.id))
         if request.group and not request.group.closed:
-            self._close_early(request.group, at)
+            self._forming.consider(request.group, at)
+        elif self._deferral.active:
+            self._forming.join(request, at)
         self._rescue(request, at)
 
     def _rescue(self, request: Request, at: float) -> None:
@@ -198,14 +216,14 @@ class Policy:
             self._replicate(request, at)
 
     def _take_coded(self, request: Request, at: float) -> bool:
-        """Answer from the code if that is sure, or the request was patient; true if that ends it."""
+        """Answer from the code if that is sure, or the request was patient, and it is paid; true if that ends it."""
         if self._flights.confidence(request) is None:
             return False
         unsure_from = request.patient_until(self.rules.patience)
-        if self._flights.sure(request) or at >= unsure_from:
+        if (self._flights.sure(request) or at >= unsure_from) and self._flights.paid(request):
             self._answer_coded(request, at)
             return True
-        if unsure_from < request.expires:
+        if at < unsure_from < request.expires:
             self._actions.append(e.SetTimer(unsure_from, e.Timer.UNSURE, request.id))
         return False
 
@@ -213,6 +231,8 @@ class Policy:
         """Leave a straggler to its coded answer for now; true if that is the best there is."""
         if not self.rules.await_coded or not request.outstanding or self._replica_is_sooner(request, at):
             return False
+        if self._deferral.active and request.group and not request.group.closed:
+            return not self._deferral.pays([at - request.arrived])
         late = self._flights.late_at(request)
         if late is None or at >= late:
             return False
@@ -222,15 +242,17 @@ class Policy:
     def _replicate(self, request: Request, at: float) -> None:
         """Send a straggler again, if it may be; twice where a coded answer that is under way would come after that."""
         nothing_left = not request.outstanding
-        coded = self._flights.confidence(request) is not None
+        coded = self._flights.paid(request)
         too_late = coded and at + self._deadline.median > request.patient_until(self.rules.patience)
         wanted = nothing_left or (request.sent == 1 and not too_late)
-        if wanted and self._send_again(request, force=nothing_left) and self._replica_is_sooner(request, at):
-            self._send_again(request)
+        if wanted and self._send_again(request, at, force=nothing_left) and self._replica_is_sooner(request, at):
+            self._send_again(request, at)
 
-    def _send_again(self, request: Request, *, force: bool = False) -> bool:
-        may = self.rules.replica and request.sent < self.rules.attempts and self.budget.spend(force=force)
-        if may:
+    def _send_again(self, request: Request, at: float, *, force: bool = False) -> bool:
+        may = self.rules.replica and request.sent < self.rules.attempts
+        if may and not force and self._deferral.active:
+            may = self._deferral.pays([at - request.arrived])
+        if may := may and self._deferral.spend(force=force):
             self._send(request)
         return may
 
@@ -238,6 +260,18 @@ class Policy:
         """A replica sent now would usually return before the redundant runs that are under way."""
         back_at = self._flights.back_at(request) if self.rules.await_coded else None
         return back_at is not None and back_at > at + self._deadline.median
+
+    def _worker_idle(self, at: float) -> None:
+        if group := self.groups.open:
+            self._forming.worker_idle(at)
+            self._look_into(group, at)
+
+    def _look_into(self, group: Group | None, at: float) -> None:
+        """A group may have been closed, or may not be worth waiting for any more."""
+        if group and self._deferral.active:
+            for id in list(group.members.values()):
+                if (request := self._requests.get(id)) and request.straggles:
+                    self._rescue(request, at)
 
     def _look_after(self, flight: Flight, at: float) -> None:
         """Something changed for all members of a group that have no answer."""
@@ -247,8 +281,8 @@ class Policy:
             if request.straggles:
                 self._rescue(request, at)
                 self._give_up_if_hopeless(request, at)
-            elif self.rules.early and self._flights.sure(request):
-                self._answer_coded(request, at)
+            elif self.rules.early and self._flights.sure(request) and self._flights.paid(request, early=True):
+                self._answer_coded(request, at, early=True)
 
     def _look_after_siblings(self, request: Request, at: float) -> None:
         """A member will have no own answer: without it the others may not be decodable any more."""
@@ -269,11 +303,6 @@ class Policy:
         """Whether a request waits for an answer, and nothing that could give one is under way."""
         return request.id in self._requests and not request.outstanding and not self._flights.pending(request)
 
-    @property
-    def _group_wait(self) -> float:
-        """A group must close early enough that its redundant runs can be back by the deadline of its first member."""
-        return max(0.0, min(self.rules.group_wait, self._deadline.value - self._flights.times.usual))
-
     # Means
 
     def _send(self, request: Request) -> None:
@@ -282,40 +311,11 @@ class Policy:
         request.outstanding.add(attempt)
         self._actions.append(e.Send(request.id, attempt))
 
-    def _close_early(self, group: Group, at: float) -> None:
-        """Close a group that is not full, if it is worth that and its redundant inputs can be run at once."""
-        worker_idle = self._flights.running < self._coded_workers
-        if group.worth_closing and worker_idle and self.budget.allows(group.shape.inputs, self._reserve):
-            self._close(group, at)
-
-    def _close_overdue(self, at: float) -> None:
-        """A redundant worker is idle: the open group may have waited for one."""
-        if overdue := self.groups.overdue(at, self._group_wait):
-            self._close_early(overdue, at)
-
-    def _close(self, group: Group, at: float) -> None:
-        self.groups.close(group)
-        if not self.budget.spend(group.shape.inputs, leaving=self._reserve):
-            return  # the group stays without a code; its stragglers are replicated
-        flight = self._flights.start(group, at)
-        self._actions.append(e.SendCoded(group.id, dict(group.members), group.shape))
-        if self.rules.late_coded and self._flights.times.known:
-            late = at + self._flights.times.late_after
-            waiting = [member.id for member in self._flights.members(flight) if late < member.deadline]
-            self._actions.extend(e.SetTimer(late, e.Timer.LATE, member) for member in waiting)
-
-    def _economise(self) -> None:
-        """Where the budget is too small to code every group, replicas come first, of those that it can pay.
-
-        A group costs its tokens whether it is needed or not, a replica is for stragglers only.
-        """
-        scarce = self.rules.replicas_first and self.budget.scarce(self.groups.shape)
-        self._reserve = self.budget.reserve if scarce else 0.0
-        self._deadline.spare(self.budget.affordable if scarce else 1.0)
-
-    def _answer_coded(self, request: Request, at: float) -> None:
-        assert request.group is not None  # noqa: S101 - only members of a group have a confidence
-        self._actions.append(e.AnswerCoded(request.id, request.group.id, request.place, self._flights.sure(request)))
+    def _answer_coded(self, request: Request, at: float, *, early: bool = False) -> None:
+        group, confidence = request.group, self._flights.confidence(request)
+        assert group is not None and confidence is not None  # noqa: S101, PT018 - a decoded member
+        cost, sure = self._flights.accuracy.spend(confidence), self._flights.sure(request)
+        self._actions.append(e.AnswerCoded(request.id, group.id, request.place, sure, early, cost))
         self._audits += self.rules.audit
         if self._audits >= 1 and e.PRIMARY in request.outstanding:
             self._audits -= 1

@@ -15,7 +15,7 @@ _MEANS: Mapping[str, Mapping[str, object]] = {
     "collage": {"coded": True, "replica": True},
     "adaptive": {
         **{"coded": True, "replica": True, "tracked": True, "early": True, "eject": True},
-        **{"await_coded": True, "late_coded": True, "replicas_first": True},
+        **{"await_coded": True, "late_coded": True, "defer": True},
         **{"accept": None, "patience": 1.1, "stretch": 1.6, "group_wait": math.inf},
     },
 }
@@ -38,10 +38,10 @@ class Rules:
     """No replica while the coded answer is on its way and not late, unless a replica would be back sooner; then two."""
     late_coded: bool = False
     """A group whose redundant outputs are late before its deadline makes stragglers of its members at once."""
-    replicas_first: bool = False
-    """Where the budget is too small to code every group, it is spent on replicas first.
+    defer: bool = False
+    """Where the budget is too small to code every group, help goes to requests that are still unanswered after a while.
 
-    The quantile is then at least as high as leaves no more stragglers than the budget can pay for.
+    A token has a price then, see ``Deferral``.
     """
     eject: bool = False
     """Workers that stay slow are left out (the pool's business)."""
@@ -63,6 +63,8 @@ class Rules:
     """Deadlines after which a straggler gets an unsure coded answer; it also does when its time runs out."""
     extra_load: float = 0.25
     """Budget: redundant executions for each ordinary request, coded ones and replicas together."""
+    accuracy: float | None = None
+    """Budget: errors of coded answers, beyond the base model's own, for each ordinary request; None: no bound."""
     attempts: int = 3
     """Most often that one request is sent, in all."""
     margin: float = 0.02

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from frontend.policy.accuracy import Accuracy
 from frontend.policy.groups import Group, Progress
 from frontend.policy.quantile import RunningQuantile
 from frontend.policy.rules import Rules
@@ -85,13 +86,15 @@ class CodedTimes:
 class Flights:
     """The groups whose redundant inputs were sent, and what they promise to the ``requests`` in them."""
 
-    def __init__(self, rules: Rules, requests: Mapping[int, Request]) -> None:
+    def __init__(self, rules: Rules, requests: dict[int, Request]) -> None:
         self.times = CodedTimes(rules.quantile)
         self.accept = 1.0 if rules.accept is None else rules.accept
         """Confidence from which on a coded answer is sure."""
+        self.accuracy = Accuracy(rules.accuracy)
+        """What coded answers may cost."""
         self.running = 0
         """Groups of which redundant runs are under way."""
-        self._requests = requests
+        self.requests = requests
         self._flights: dict[int, Flight] = {}
 
     def __len__(self) -> int:
@@ -125,7 +128,7 @@ class Flights:
 
     def members(self, flight: Flight) -> list[Request]:
         """The members without an answer."""
-        return [self._requests[request] for request in flight.live.values()]
+        return [self.requests[request] for request in flight.live.values()]
 
     def confidence(self, request: Request) -> float | None:
         """The confidence of a request's coded answer; None if it has none, or none yet."""
@@ -136,6 +139,11 @@ class Flights:
         """Whether a request has a coded answer of which the code is sure."""
         confidence = self.confidence(request)
         return confidence is not None and confidence >= self.accept
+
+    def paid(self, request: Request, *, early: bool = False) -> bool:
+        """Whether a request has a coded answer, and the budget of accuracy pays for that."""
+        confidence = self.confidence(request)
+        return confidence is not None and self.accuracy.pays(confidence, early=early)
 
     def pending(self, request: Request) -> bool:
         """Whether the request may still be decoded: what is there and what is under way would be enough."""
@@ -171,4 +179,4 @@ class Flights:
         return flight.sent_at + self.times.usual
 
     def _siblings(self, flight: Flight, request: Request) -> Iterator[Request]:
-        return (self._requests[id] for id in flight.live.values() if id != request.id)
+        return (self.requests[id] for id in flight.live.values() if id != request.id)

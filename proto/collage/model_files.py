@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from collage.model_info import METADATA_KEY, ModelInfo, parse
+from collage.model_info import METADATA_KEY, ModelInfo
+from collage.specs import parse
 
 _LOCATION = re.compile(rb"\x0a\x08location\x12")
 """In a tensor of an ONNX file, what comes before the name of the file that holds its data: its length, and itself."""
@@ -36,7 +37,7 @@ def describe(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
 def version(path: Path) -> str:
     """Made from all that decides about a model's answers: the file, the data beside it, and its sidecar; 12 digits."""
     whole = _digest(path)
-    others = [*sorted(_data(path)), *([sidecar(path)] if sidecar(path).exists() else [])]
+    others = [*sorted(data_files(path)), *([sidecar(path)] if sidecar(path).exists() else [])]
     if not others:
         return whole.hexdigest()[:12]
     parts = [whole.digest(), *(_digest(other).digest() for other in others)]
@@ -51,7 +52,7 @@ def _completed(content: object, others: object) -> object:
     return {**content, **others, **both}
 
 
-def _data(path: Path) -> set[Path]:
+def data_files(path: Path) -> set[Path]:
     """The files that hold tensors of the graph, which its tensors name."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return {found for name in _names(content) if (found := _beside(path, name))}

@@ -12,19 +12,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collage.plain import FORMAT_KEYS, PlainFormat
 from collage.specs import (
     DTYPES,
     MAX_K,
     brief,
+    check_errors,
     check_labels,
     check_number,
     check_text,
     check_whole,
+    code_from_json,
+    errors_from_json,
+    errors_from_proto,
+    errors_to_proto,
+    parse,
     shown,
     spec_from_proto,
     spec_to_proto,
 )
 from collage.specs import CodeInfo as CodeInfo
+from collage.specs import ErrorRate as ErrorRate
 from collage.specs import TensorSpec as TensorSpec
 from collage.v1 import model_pb2
 
@@ -64,9 +72,11 @@ class ModelInfo:
 
     ``input`` and ``outputs`` describe one call, without a batch dimension: uint8 RGB ``[size, size, 3]`` in; out come
     what model.proto lists for the model's kind and task. ``labels`` are empty for a localiser. ``code`` says how a
-    redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1. ``version`` is made
-    from the file's content when a worker loads it. ``extra`` is for people (data, recipe, accuracy) and stays off the
-    wire.
+    redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1; ``errors`` say what
+    coded answers cost by their confidence, empty if nobody measured it. ``version`` is made from the file's content
+    when a worker loads it. ``provider`` is what the worker runs it on: models are equal without it. ``plain`` is what
+    the graph takes and gives where that differs; it and ``extra``, which is for people (data, recipe, accuracy), stay
+    off the wire.
     """
 
     name: str
@@ -77,7 +87,10 @@ class ModelInfo:
     task: str = CLASSIFICATION
     code: CodeInfo | None = None
     accept_threshold: float = 1.0
+    errors: tuple[ErrorRate, ...] = ()
     version: str = ""
+    provider: str = field(default="", compare=False)
+    plain: PlainFormat = field(default_factory=PlainFormat)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -110,7 +123,9 @@ class ModelInfo:
     def __post_init__(self) -> None:
         check_text("name", self.name, 256)
         check_text("version", self.version, 64, least=0)
+        check_text("provider", self.provider, 64, least=0)
         check_number("accept_threshold", self.accept_threshold, 0, 1)
+        check_errors(self.errors)
         check_labels(self.labels)
         if not isinstance(self.extra, dict):
             raise ValueError("extra must be a JSON object")  # noqa: TRY004 - every mistake is a ValueError
@@ -155,6 +170,11 @@ class ModelInfo:
     def detection_threshold(self) -> float:
         """Detections of less confidence (0 to 1) are ignored; the usual threshold for a model that detects nothing."""
         return self.code.detection_threshold if self.code else CodeInfo.detection_threshold
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the graph's scores are probabilities, of which the logarithm is to be taken."""
+        return (self.kind, self.task, self.plain.scores) == (ModelKind.S_CNN, CLASSIFICATION, "probabilities")
 
     @property
     def most_detections(self) -> int:
@@ -209,6 +229,9 @@ class ModelInfo:
             content["code"] = asdict(code)
         if self.task != CLASSIFICATION:
             content["task"] = self.task
+        if self.errors:
+            content["errors"] = [asdict(rate) for rate in self.errors]
+        content |= self.plain.told
         return json.dumps(content, sort_keys=True)
 
     @classmethod
@@ -230,21 +253,26 @@ class ModelInfo:
         if kind not in list(ModelKind):
             raise ValueError(f"kind must be {', '.join(ModelKind)}, not {brief(kind)}")
         others = {key: content[key] for key in ("task", "accept_threshold", "version", "extra") if key in content}
-        return cls.make(
-            content["name"], ModelKind(kind), labels, content["size"], code=_code_from_json(content), **others
-        )
+        others |= {
+            "errors": errors_from_json(content.get("errors", [])),
+            "code": code_from_json(content, collage=kind == ModelKind.COLLAGE_CNN),
+            "plain": PlainFormat.of(content),
+        }
+        return cls.make(content["name"], ModelKind(kind), labels, content["size"], **others)
 
     def to_proto(self) -> model_pb2.GetModelInfoResponse:
-        """The wire's form; ``extra`` stays behind."""
+        """The wire's form; ``plain`` and ``extra`` stay behind."""
         message = model_pb2.GetModelInfoResponse(
             name=self.name,
             version=self.version,
+            provider=self.provider,
             kind=_WIRE_KINDS[self.kind],
             task=_WIRE_TASKS[self.task],
             labels=self.labels,
             input=spec_to_proto(self.input),
             outputs=[spec_to_proto(spec) for spec in self.outputs],
             accept_threshold=self.accept_threshold,
+            errors=errors_to_proto(self.errors),
         )
         if self.code:
             message.code.CopyFrom(model_pb2.Code(**asdict(self.code)))
@@ -266,6 +294,7 @@ class ModelInfo:
         return cls(
             name=message.name,
             version=message.version,
+            provider=message.provider,
             kind=kinds[message.kind],
             task=tasks[message.task],
             labels=tuple(message.labels),
@@ -273,19 +302,16 @@ class ModelInfo:
             outputs=tuple(map(spec_from_proto, message.outputs)),
             code=code,
             accept_threshold=message.accept_threshold,
+            errors=errors_from_proto(message.errors),
         )
 
 
-def parse(text: str) -> object:
-    """JSON, with or without a byte order mark; raises ValueError."""
-    try:
-        return json.loads(text.removeprefix("\ufeff"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
 _REQUIRED = {"name", "kind", "labels", "size"}
-_KNOWN = _REQUIRED | {"k", "detection_threshold", "accept_threshold", "version", "extra", "task", "code"}
+_KNOWN = (
+    _REQUIRED
+    | FORMAT_KEYS
+    | {"k", "detection_threshold", "accept_threshold", "errors", "version", "extra", "task", "code"}
+)
 
 
 def usual_outputs(kind: ModelKind, task: str, labels: int) -> tuple[TensorSpec, ...]:
@@ -322,25 +348,3 @@ def _detections_problem(
     if np.abs(probabilities.sum(-1) - 1).max() > _TOLERANCE:
         return "the class probabilities of a detection do not sum to 1"
     return None
-
-
-def _code_from_json(content: dict[str, Any]) -> CodeInfo | None:
-    """The code of a description: what its key ``code`` says, else the collage that ``k`` and the threshold say."""
-    k, threshold = content.get("k", 1), content.get("detection_threshold", CodeInfo.detection_threshold)
-    check_whole("k", k, 1, MAX_K)
-    check_number("detection_threshold", threshold, 0, 1)
-    collage = content["kind"] == ModelKind.COLLAGE_CNN
-    if not collage and k != 1:
-        raise ValueError(f"k is for collage-cnns: a {content['kind']} has none")
-    if "code" not in content:
-        return CodeInfo("collage", k * k, k=k, detection_threshold=threshold) if collage else None
-    told, known = content["code"], {entry.name for entry in fields(CodeInfo)}
-    if not isinstance(told, dict) or not {"name", "members"} <= told.keys() <= known:
-        raise ValueError(f"code must be a JSON object with name, members (known: {', '.join(sorted(known))})")
-    weights = told.get("weights", [])
-    if not isinstance(weights, list):
-        raise ValueError("the code's weights must be a list of numbers")  # noqa: TRY004 - every mistake is a ValueError
-    code = CodeInfo(**{**told, "weights": tuple(weights)})
-    if "k" in content and collage and code.k != k:
-        raise ValueError(f"k is {k}, and the code's k is {code.k}")
-    return code

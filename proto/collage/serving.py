@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -26,6 +26,7 @@ from collage.intake import MAX_HELD_BYTES, REASONS, SMALL_BYTES, Intake
 from collage.metrics_port import MetricsPort
 from collage.security import ServerTls, TokenCheck, Tokens
 from collage.texts import discard
+from collage.traces import CallerTraces, Traces
 
 logger = logging.getLogger("collage")
 
@@ -63,6 +64,9 @@ class ServerSettings(FlagSettings):
     )
     reflection: bool = Field(True, description="serve gRPC reflection, which lists the services and their messages")
     max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=1024, description="largest gRPC message, either direction")
+    traces: str = Field(
+        "", description="where OpenTelemetry traces go, by OTLP/HTTP: http://HOST:4318/v1/traces; none if empty"
+    )
     drain_delay_s: float = Field(0.0, ge=0, description="seconds from NOT_SERVING until new calls are refused")
     drain_s: float = Field(10.0, ge=0, description="seconds that calls in flight may take to finish on shutdown")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe message logged")
@@ -114,6 +118,16 @@ def max_connections() -> int:
     return min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
+class OtherPort(Protocol):
+    """A port that serves what gRPC does, in another way; it is open while it is among a server's ``other_ports``."""
+
+    name: str
+    port: int
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new requests; those in flight have ``grace_s`` seconds to finish."""
+
+
 class Server:
     """A gRPC server with health, reflection and a metrics port. It reports NOT_SERVING until ``set_serving(True)``."""
 
@@ -133,14 +147,18 @@ class Server:
         self.settings = settings
         self.registry = registry
         self.draining = asyncio.Event()  # set when new calls are refused; open streams must end then
-        interceptors = [TokenCheck(Tokens(settings.token_file))] if settings.token_file else []
+        self.tokens = Tokens(settings.token_file) if settings.token_file else None
+        interceptors: list[Any] = [TokenCheck(self.tokens)] if self.tokens else []
+        self.traces = Traces(services[0], settings.traces) if settings.traces else None
+        if self.traces:
+            interceptors.append(CallerTraces())
         refused = Counter(
             "collage_calls_refused_total", "Calls and messages refused unread, by reason", ["reason"], registry=registry
         )
         Info("collage_build", "The release that runs", registry=registry).info({"version": flags.version()})
         children = {reason: refused.labels(reason) for reason in REASONS}
-        self._intake = Intake(self.draining, lambda reason: children[reason].inc(), limit=held_bytes)
-        self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors, self._intake)
+        self.intake = Intake(self.draining, lambda reason: children[reason].inc(), limit=held_bytes)
+        self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors, self.intake)
         self._credentials: grpc.ServerCredentials | None = None
         if settings.tls_cert and settings.tls_key:
             self._credentials = ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca).credentials()
@@ -150,13 +168,14 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         self._probes: grpc.aio.Server | None = None
         if settings.health_port is not None:
-            self._probes = new_server(server_options(SMALL_BYTES), (), self._intake)
+            self._probes = new_server(server_options(SMALL_BYTES), (), self.intake)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
         if settings.reflection:
             names = (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self.grpc)
         registry.register(logs.DroppedLines())
         self._metrics = MetricsPort(registry)
+        self.other_ports: list[OtherPort] = []
         self._stopping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -194,14 +213,17 @@ class Server:
         await asyncio.sleep(self.settings.drain_delay_s)
         self.draining.set()
         # When gRPC stops it drops the calls that it has not handed over yet: there should be none.
-        await self._intake.lull(min(LULL_S, self.settings.drain_s))
-        stopping = asyncio.create_task(self.grpc.stop(self.settings.drain_s))
+        await self.intake.lull(min(LULL_S, self.settings.drain_s))
+        ports: list[Any] = [self.grpc, *self.other_ports]
+        stopping = [asyncio.create_task(port.stop(self.settings.drain_s)) for port in ports]
         await asyncio.sleep(0.01)
-        self._intake.stopped()
-        await stopping
+        self.intake.stopped()
+        await asyncio.gather(*stopping)
         if self._probes:
             await self._probes.stop(None)
         await self._metrics.close()
+        if self.traces:
+            await asyncio.to_thread(self.traces.close)
 
     async def run_until_signal(self) -> None:
         """Announce the ports on standard output, serve until SIGTERM or SIGINT, then drain."""
@@ -209,7 +231,8 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        _announce(f"ready port={self.port} metrics_port={self.metrics_port}")
+        others = "".join(f" {port.name}_port={port.port}" for port in self.other_ports)
+        _announce(f"ready port={self.port} metrics_port={self.metrics_port}{others}")
         await asked.wait()
         await self.stop()
 

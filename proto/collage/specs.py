@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +15,7 @@ from collage.v1 import model_pb2, tensor_pb2
 MAX_MEMBERS = 4096
 MAX_K = 16
 MAX_LABEL = 1024
+MAX_ERROR_RATES = 64
 WIRE_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
 DTYPES = {name: np.dtype(name) for name in WIRE_TYPES}
 
@@ -80,6 +84,75 @@ class CodeInfo:
         check_text("the code's base", self.base, 64, least=0)
 
 
+@dataclass(frozen=True)
+class ErrorRate:
+    """The cost of coded answers from a ``confidence`` on; shares from 0 to 1. ValueError where one is out of bounds.
+
+    ``errors``: answers that are wrong beyond the s-cnn's own, with their ``standard_error`` over images. ``differs``:
+    answers that are not the s-cnn's.
+    """
+
+    confidence: float
+    errors: float
+    standard_error: float
+    differs: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_number(f"{name} of an error rate", value, 0, 1)
+
+
+def check_errors(rates: Sequence[ErrorRate]) -> None:
+    """Raise ValueError unless confidences rise from 0 on, with errors that do not, or there are none."""
+    rising = all(one.confidence < other.confidence and one.errors >= other.errors for one, other in pairwise(rates))
+    if len(rates) > MAX_ERROR_RATES or not rising or (rates and rates[0].confidence):
+        raise ValueError(
+            f"errors must be a list of at most {MAX_ERROR_RATES} whose confidences rise from 0 on, and errors do not"
+        )
+
+
+def code_from_json(content: Mapping[str, Any], *, collage: bool) -> CodeInfo | None:
+    """The code of a description: what its key ``code`` says, else the collage that ``k`` and the threshold say.
+
+    ``collage``: it is that of a collage-cnn. Raises ValueError that says what is wrong.
+    """
+    k, threshold = content.get("k", 1), content.get("detection_threshold", CodeInfo.detection_threshold)
+    check_whole("k", k, 1, MAX_K)
+    check_number("detection_threshold", threshold, 0, 1)
+    if not collage and k != 1:
+        raise ValueError(f"k is for collage-cnns: a {content['kind']} has none")
+    if "code" not in content:
+        return CodeInfo("collage", k * k, k=k, detection_threshold=threshold) if collage else None
+    told, known = content["code"], {entry.name for entry in fields(CodeInfo)}
+    if not isinstance(told, dict) or not {"name", "members"} <= told.keys() <= known:
+        raise ValueError(f"code must be a JSON object with name, members (known: {', '.join(sorted(known))})")
+    weights = told.get("weights", [])
+    if not isinstance(weights, list):
+        raise ValueError("the code's weights must be a list of numbers")  # noqa: TRY004 - every mistake is a ValueError
+    code = CodeInfo(**{**told, "weights": tuple(weights)})
+    if "k" in content and collage and code.k != k:
+        raise ValueError(f"k is {k}, and the code's k is {code.k}")
+    return code
+
+
+def errors_from_json(told: object) -> tuple[ErrorRate, ...]:
+    """Parse a list of JSON objects; raises ValueError that says what is wrong."""
+    known = {entry.name for entry in fields(ErrorRate)}
+    if not isinstance(told, list) or not all(isinstance(rate, dict) and rate.keys() == known for rate in told):
+        raise ValueError(f"errors must be a list of JSON objects with {', '.join(sorted(known))}")
+    return tuple(ErrorRate(**rate) for rate in told)
+
+
+def errors_to_proto(rates: Sequence[ErrorRate]) -> list[model_pb2.ErrorRate]:
+    """The wire's form."""
+    return [model_pb2.ErrorRate(**asdict(rate)) for rate in rates]
+
+
+def errors_from_proto(messages: Iterable[model_pb2.ErrorRate]) -> tuple[ErrorRate, ...]:
+    """Read the wire's form; raises ValueError that says what is wrong."""
+    return tuple(ErrorRate(rate.confidence, rate.errors, rate.standard_error, rate.differs) for rate in messages)
+
+
 def spec_to_proto(spec: TensorSpec) -> model_pb2.TensorSpec:
     """The wire's form."""
     return model_pb2.TensorSpec(name=spec.name, data_type=WIRE_TYPES[spec.dtype], shape=spec.shape)
@@ -96,6 +169,14 @@ def spec_from_proto(message: model_pb2.TensorSpec) -> TensorSpec:
 def shown(spec: TensorSpec) -> str:
     """A tensor's name, type and shape, for messages."""
     return f"{spec.name} {spec.dtype} [{', '.join('any' if extent == -1 else str(extent) for extent in spec.shape)}]"
+
+
+def parse(text: str) -> object:
+    """JSON, with or without a byte order mark; raises ValueError."""
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def check_text(what: str, value: object, most: int, least: int = 1) -> None:

@@ -227,8 +227,11 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
 def version_number(model: ModelInfo) -> str:
     """The model's version as the decimal number that the protocol's tools expect.
 
-    Versions that our workers make are twelve hexadecimal digits; any other one is hashed to as many.
+    Versions that our workers make are twelve hexadecimal digits. A decimal number of fewer digits is the version in a
+    fleet of another make, and stays. Any other one is hashed to as many digits as ours have.
     """
+    if len(model.version) < 12 and model.version.isascii() and model.version.isdecimal():
+        return model.version
     try:
         return str(int(model.version, 16))
     except ValueError:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.samples import SAMPLES, Sample, TypicalModels, load_samples, random_groups, slug
+from bench.samples import SAMPLES, MeasuredModels, Sample, TypicalModels, load_samples, random_groups, slug
 
 
 def test_random_groups_use_every_sample_before_any_again() -> None:
@@ -62,3 +62,19 @@ def test_images_are_as_good_as_the_model_says() -> None:
     assert images.coded_right.mean() == pytest.approx(0.9, abs=0.006)
     assert not images.coded_right[np.isnan(images.confidence)].any(), "an empty cell is not right"
     assert images.s_cnn_right.mean() == pytest.approx(0.93, abs=0.003)
+
+
+def test_measured_models_answer_as_often_and_as_surely_as_measured() -> None:
+    steps = np.array([[0.3, 5, 10, 15, 10], [0.9, 50, 2, 5, 1], [np.nan, 0, 0, 1, 1]])
+    models = MeasuredModels(steps, accept=0.5, factor=0.7)
+    drawn = models.draw(40_000, seed=1)
+    low = drawn.confidence < 0.5
+    assert low.mean() == pytest.approx(0.4, abs=0.01)
+    assert drawn.coded_right[low].mean() == pytest.approx(15 / 40, abs=0.02)
+    assert drawn.s_cnn_right[low].mean() == pytest.approx(20 / 40, abs=0.02)
+    assert (drawn.coded_right & ~drawn.s_cnn_right)[low].mean() == pytest.approx(10 / 40, abs=0.02)
+    empty = np.isnan(drawn.confidence)
+    assert empty.mean() == pytest.approx(0.02, abs=0.003)
+    assert not drawn.coded_right[empty].any()
+    np.testing.assert_array_equal(drawn.confidence, models.draw(40_000, seed=1).confidence)
+    assert (drawn.confidence != models.draw(40_000, seed=2).confidence).any()

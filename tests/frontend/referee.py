@@ -65,6 +65,10 @@ class _Coded:
     own: set[int] = field(default_factory=set)
 
 
+DEBT = 10.0
+"""Tokens that a deferring policy may owe."""
+
+
 class Referee:
     """Holds every batch of actions against the promises of the policy, from the outside."""
 
@@ -78,6 +82,7 @@ class Referee:
         self.workers, self.shape = 0, GroupShape(1, 1, 1, 1)
         self.accept = 1.0
         self.coded, self.audits = 0, 0
+        self.spent = 0.0  # errors to expect of coded answers that were given by choice
         self.ordinary, self.redundant = 0, 0  # redundant: by choice, not because every attempt had failed
 
     def check(self, batch: Sequence[Event], actions: Sequence[Action]) -> None:
@@ -147,7 +152,8 @@ class Referee:
                     assert shape in [each for _, each in room]
                     assert max(members) < shape.members
                     if len(members) < shape.members:
-                        assert len(members) >= shape.fewest, "nearly empty"
+                        fewest = 2 if self.rules.defer and shape.needed == 1 else shape.fewest
+                        assert len(members) >= fewest, "nearly empty"
                         assert len(self.flying) < max(workers for workers, _ in room), "no idle worker"
                     for place, request in members.items():
                         assert request not in ends, "shows a request that has ended"
@@ -169,12 +175,13 @@ class Referee:
                 case Answer(request, attempt):
                     assert (request, attempt) in done, "answers only what has come"
                     self._end(ends, request, action)
-                case AnswerCoded(request, group, place, sure):
+                case AnswerCoded(request, group, place, sure, is_early):
                     assert self.open[request].place == (group, place), "its own place"
                     assert place in self.back[group], "answers only what was decoded"
                     assert sure == self._sure(request)
                     early = self.rules.early and self._sure(request)
-                    assert self.open[request].straggles or request in expired or early, (
+                    assert is_early <= (early and not self.open[request].straggles)
+                    assert self.open[request].straggles or request in expired or is_early, (
                         "coded answers are for stragglers"
                     )
                     self.coded += 1
@@ -218,22 +225,27 @@ class Referee:
                 case AnswerCoded():
                     patient = now < self._unsure_from(request)
                     assert self._sure(request) or hopeless or request in expired or not patient, "better may come"
+                    self.spent += 0.0 if hopeless or request in expired else end.cost
                 case Fail(_, False):
                     assert hopeless, "gave up too early"
             del self.open[request]
             self.ended.add(request)
         assert not expired & self.open.keys(), "outlives its caller's deadline"
-        assert not impatient & self.open.keys(), "waits although its patience is over"
+        unbound = self.rules.accuracy is None  # else an answer may not be paid
+        earned = 2 + (self.rules.accuracy or 0.0) * self.ordinary
+        assert unbound or self.spent <= earned + 1e-6, "less accurate than the budget"
+        assert not unbound or not impatient & self.open.keys(), "waits although its patience is over"
         assert self.audits <= self.rules.audit * self.coded + 1e-6, "more audits than asked for"
-        assert self.redundant <= 1 + self.rules.extra_load * self.ordinary + 1e-6, "over budget"
+        debt = DEBT if self.rules.defer and self.rules.extra_load else 0.0
+        assert self.redundant <= 1 + debt + self.rules.extra_load * self.ordinary + 1e-6, "over budget"
         for members in self.flying.values():
             assert any(request in self.open for request in members.values()), "a collage that nobody needs"
         for request, state in self.open.items():
             assert state.running or self._may_be_decoded(request, {}), "waits for nothing"
             assert state.straggles or request not in late, "missed its deadline unnoticed"
-            if state.straggles or self.rules.early:
+            if unbound and (state.straggles or self.rules.early):
                 assert not self._sure(request), "left a sure answer lying"
-            if state.straggles and self._confidence(request) is not None:
+            if unbound and state.straggles and self._confidence(request) is not None:
                 assert state.waits_unsure or self._unsure_from(request) >= state.expires, "forgot an unsure answer"
 
     def check_over(self, policy: Policy) -> None:

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.policy.balance import Balancer, Peer
+from frontend.policy.balance import Balancer
+from frontend.policy.choices import FewestCalls, PowerOfTwo
 from frontend.policy.ejection import Ejection
+from frontend.policy.shelves import Peer
 
 
 def balancer(workers: int, ejection: Ejection | None = None) -> Balancer:
-    made = Balancer(ejection, seed=1)
+    made = Balancer(ejection, seed=1, choice=PowerOfTwo() if ejection else None)  # or the slow are hardly called
     for number in range(workers):
         made.set_ready(f"w{number}", True)
     return made
@@ -46,7 +48,7 @@ def test_the_cost_decides_between_equally_loaded_workers_only() -> None:
     def distance(worker: Peer) -> float:
         return float(worker.name.removeprefix("w"))
 
-    workers = Balancer(seed=1, cost=distance)
+    workers = Balancer(seed=1, choice=FewestCalls(distance))
     for number in (0, 1):
         workers.set_ready(f"w{number}", True)
     workers.succeeded("w0", 0.0, 0.2)

@@ -144,20 +144,6 @@ def test_a_full_group_without_a_budget_gets_no_collage_and_its_stragglers_are_re
     assert cluster.ends[5] == ended(0.375, Answer(5, 1))
 
 
-@pytest.mark.parametrize(("extra_load", "first"), [(0.2, 10), (0.24, 1), (0.25, 1)])
-def test_a_budget_too_small_for_a_collage_of_every_group_is_spent_on_replicas_first(
-    extra_load: float, first: int
-) -> None:
-    """Seven of a burst of ten are kept for them, where one in twenty groups or more would go without a collage."""
-    rules = replace(COLLAGE, replicas_first=True, extra_load=extra_load)
-    cluster = Virtual(rules, {(0, 0): None, (0, 1): QUICK}, dict.fromkeys(range(1, 13), Seen(0.0625)), usual=QUICK)
-    for group in range(12):
-        cluster.arrive(*range(4 * group, 4 * group + 4), at=float(group))
-    cluster.run()
-    assert cluster.ordered(SendCoded)[0].group == first
-    assert (Send(0, 1) in cluster.ordered(Send)) == (first > 1)
-
-
 def test_a_collage_back_without_a_sure_answer_tries_again_for_a_replica_that_had_no_budget() -> None:
     rules = replace(COLLAGE, extra_load=0.125)
     cluster = Virtual(rules, {(1, 0): None, (1, 1): QUICK}, {1: Broken(0.375)}, usual=QUICK)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoder.code import GroupShape
+from frontend.policy.accuracy import ErrorStep
 from frontend.policy.budget import Budget
 from frontend.policy.events import Send, SendCoded
 from frontend.policy.rules import POLICIES, Rules
@@ -63,7 +64,9 @@ rules = st.builds(
     extra_load=st.sampled_from([0.0, 0.125, 0.25, 2.0]),
     attempts=st.integers(2, 4),
     margin=ticks(0, 2),
+    accuracy=st.sampled_from([None, None, 0.0, 0.01, 0.25]),
 )
+TABLE = (ErrorStep(0.0, 0.25, 0.125, 0.5), ErrorStep(0.5, 0.125, 0.0625, 0.25), ErrorStep(0.75, 0.0, 0.03125, 0.0625))
 windows = st.lists(st.builds(Window, ticks(0, 8), st.booleans()), max_size=60)
 collages = st.one_of(runs, st.tuples(runs, runs))
 SHAPES = [collage(4), collage(9), GroupShape(2, 1, 2, 2), GroupShape(3, 2, 3, 3), GroupShape(4, 2, 4, 4)]
@@ -98,6 +101,7 @@ def test_every_request_ends_once_and_leaves_nothing_behind(
         usual=usual,
         workers=first[0],
         shape=first[1],
+        errors=TABLE,
         windows=windows,
         deaf=deaf,
     )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from encoder.code import GroupShape
+from frontend.policy.accuracy import ErrorStep
 from frontend.policy.events import (
     Action,
     Answer,
@@ -114,11 +115,12 @@ class Virtual:
         cells: int = 4,
         shape: GroupShape | None = None,
         accept: float = 0.5,
+        errors: Sequence[ErrorStep] = (),
         windows: Iterable[Window] = (),
         deaf: bool = False,
     ) -> None:
         self.policy = Policy(rules)
-        self._accept = accept
+        self._accept, self._errors = accept, errors
         self.now = 0.0
         self.log: list[tuple[float, Action]] = []
         self.ends: dict[int, tuple[float, str, End]] = {}
@@ -142,7 +144,7 @@ class Virtual:
         self._schedule(Gone(at, request))
 
     def coded_workers(self, workers: int, shape: GroupShape, at: float = 0.0) -> None:
-        self._schedule(CodedWorkers(at, workers, shape, self._accept))
+        self._schedule(CodedWorkers(at, workers, shape, self._accept, self._errors))
 
     def run(self) -> Virtual:
         """Run until nothing is left to happen; then nothing may be left in the policy either."""

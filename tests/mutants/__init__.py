@@ -17,8 +17,10 @@ from tests.mutants import (
     measuring,
     policy,
     publishing,
+    rivals,
     serving,
     shell,
+    tails,
     wire,
     working,
 )
@@ -43,6 +45,8 @@ EVERY: list[Mutant] = [
     *edges.MUTANTS,
     *attacks.MUTANTS,
     *publishing.MUTANTS,
+    *rivals.MUTANTS,
+    *tails.MUTANTS,
 ]
 
 _HEAD = """# Mutants

@@ -113,7 +113,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "proto/collage/serving.py",
         [
-            ("gRPC stops at once", "await self._intake.lull(min(LULL_S, self.settings.drain_s))", "pass"),
+            ("gRPC stops at once", "await self.intake.lull(min(LULL_S, self.settings.drain_s))", "pass"),
         ],
     ),
     (
@@ -254,13 +254,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "MAX_DETECTIONS",
             ),
             ("more detections than make sense", "if len(outputs[0]) > self.most_detections:", "if False:"),
-            ("nesting without end is an internal error", "except RecursionError:", "except KeyError:"),
         ],
     ),
     (
         "proto/collage/model_files.py",
         [
-            ("external data is no part of the version", "others = [*sorted(_data(path)), *(", "others = [*("),
+            ("external data is no part of the version", "others = [*sorted(data_files(path)), *(", "others = [*("),
             ("the sidecar is no part of the version", "*([sidecar(path)] if sidecar(path).exists() else [])", ""),
             ("names of 128 letters and more are not found", "if length > 127:", "if False:"),
             (
@@ -274,6 +273,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         "proto/collage/specs.py",
         [
             ("labels of any length", "len(label) <= MAX_LABEL", "True"),
+            ("nesting without end is an internal error", "except RecursionError:", "except KeyError:"),
         ],
     ),
     (

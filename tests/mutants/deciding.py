@@ -282,18 +282,28 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if self._probing and not avoid:",
                 "if False:",
             ),
+            ("calls are never over", "max(0, worker.outstanding - count)", "worker.outstanding"),
+            ("none rather than one that is left out", "last = None if avoid else self._last_resort", "last = None"),
+        ],
+    ),
+    (
+        f"{_POLICY}choices.py",
+        [
             (
                 "of two workers the slower one",
-                "return min(candidates, key=self._cost).name",
-                "return max(candidates, key=self._cost).name",
+                "return min(candidates, key=self._cost)",
+                "return max(candidates, key=self._cost)",
             ),
-            ("calls are never over", "max(0, worker.outstanding - count)", "worker.outstanding"),
             (
                 "a worker to avoid is taken",
-                "candidates = [worker for worker in self._sample(shelf) if worker.name not in avoid]",
-                "candidates = self._sample(shelf)",
+                "candidates = [worker for worker in workers.sample(shelf, SAMPLED) if worker.name not in avoid]",
+                "candidates = workers.sample(shelf, SAMPLED)",
             ),
-            ("none rather than one that is left out", "last = None if avoid else self._last_resort", "last = None"),
+        ],
+    ),
+    (
+        f"{_POLICY}shelves.py",
+        [
             (
                 "a worker on probation gets several calls at once",
                 "busy_probing = self.standing is Standing.PROBATION and self.outstanding > 0",

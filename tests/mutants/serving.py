@@ -86,11 +86,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("streams live through a drain", "self.draining.set()", "pass"),
             (
                 "calls in flight are cut off",
-                "self.grpc.stop(self.settings.drain_s)",
-                "self.grpc.stop(None)",
+                "port.stop(self.settings.drain_s)",
+                "port.stop(0)",
             ),
             ("a cancelled stop stops the drain", "await asyncio.shield(self._stopping)", "await self._stopping"),
-            ("no tokens asked for", "[TokenCheck(Tokens(settings.token_file))] if settings.token_file else []", "[]"),
+            ("no tokens asked for", "[TokenCheck(self.tokens)] if self.tokens else []", "[]"),
             (
                 "plaintext beside a certificate",
                 "if settings.tls_cert and settings.tls_key:\n            self",

@@ -34,7 +34,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("refusals not counted", "self.metrics.refused.labels(reason).inc()", ""),
             ("requests that fail count as answered", "code = error.code.name", 'code = "OK"'),
             ("hang-ups count as internal errors", 'code = "CANCELLED"', ""),
-            ("answers not counted by source", "self.metrics.answers.inc(source)", ""),
+            ("answers not counted", "self.metrics.answered(outcome.answered.source, outcome.total_s)", "pass"),
             ("latency in milliseconds", ".observe(outcome.total_s)", ".observe(1000 * outcome.total_s)"),
             (
                 "an input of the wrong size is sent: the model changed while it was made",

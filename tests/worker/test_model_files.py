@@ -64,7 +64,7 @@ async def test_the_version_covers_what_is_beside_the_file(load: Load, tmp_path: 
     assert versions[0] == versions[2] != versions[1]
     assert versions[0] != hashlib.sha256(one.read_bytes()).hexdigest()[:12]
     beside = tmp_path / "a" / "m.onnx.json"
-    beside.write_text(json.dumps({**SIDECAR, "extra": {"mean": [0.5, 0.5, 0.5]}}))
+    beside.write_text(json.dumps(format_of(mean=[0.5] * 3, std=[0.5] * 3)))
     assert load(one).info.version not in versions
     (tmp_path / "a" / "readme.txt").write_text("no part of the model")
     (tmp_path / "c").mkdir()
@@ -86,6 +86,11 @@ def test_bytes_that_only_look_like_the_name_of_a_file_do_no_harm(tmp_path: Path,
     assert version(file) == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
+def format_of(**told: Any) -> dict[str, Any]:
+    """A sidecar with more keys."""
+    return {**SIDECAR, **told}
+
+
 @pytest.mark.parametrize(
     ("sidecar", "told"),
     [
@@ -97,19 +102,28 @@ def test_bytes_that_only_look_like_the_name_of_a_file_do_no_harm(tmp_path: Path,
         ({**SIDECAR, "kind": "collage-cnn"}, "have boxes, confidences, class_probabilities"),
         ({**SIDECAR, "labels": 3}, "labels must be"),
         ({**SIDECAR, "size": 0}, "size must be"),
-        ({**SIDECAR, "extra": {"mean": [0.5]}}, "lists of three numbers"),
-        ({**SIDECAR, "extra": {"mean": "grey"}}, "lists of three numbers"),
-        ({**SIDECAR, "extra": {"std": [1, 0, 1]}}, "extra.std positive"),
-        ({**SIDECAR, "extra": {"std": [1, -1, 1]}}, "extra.std positive"),
-        ({**SIDECAR, "extra": {"std": [1, 1e-320, 1]}}, "extra.std positive"),
-        ({**SIDECAR, "extra": {"std": [1, 1e300, 1]}}, "extra.std positive"),
-        ({**SIDECAR, "extra": {"std": [1, math.nan, 1]}}, "extra.std positive"),
-        ({**SIDECAR, "extra": {"mean": [1, math.nan, 1]}}, "must be finite"),
-        ({**SIDECAR, "extra": {"mean": [1, 1e39, 1]}}, "must be finite"),
-        ({**SIDECAR, "extra": {"mean": [10**400, 0, 0]}}, "lists of three numbers"),
-        ({**SIDECAR, "extra": {"mean": {"r": 0}}}, "lists of three numbers"),
-        ({**SIDECAR, "extra": {"mean": [[1], 2, 3]}}, "lists of three numbers"),
-        ({**SIDECAR, "extra": {"scores": "x" * 5000}}, "xxx..."),
+        (format_of(mean=[0.5], std=[1, 1, 1]), "mean must be a list of three numbers, one per channel, not [0.5]"),
+        (format_of(mean="grey", std=[1, 1, 1]), "mean must be a list of three numbers, one per channel, not 'grey'"),
+        (format_of(mean={"r": 0}, std=[1, 1, 1]), "mean must be a list of three numbers"),
+        (format_of(mean=[[1], 0, 0], std=[1, 1, 1]), "mean, in shares of 255, must be a number from 0 to 1, not [1]"),
+        (format_of(mean=[123.7, 116.3, 103.5], std=[1, 1, 1]), "a number from 0 to 1, not 123.7"),
+        (format_of(mean=[0, 10**400, 0], std=[1, 1, 1]), "mean, in shares of 255, must be a number from 0 to 1"),
+        (format_of(mean=[0, math.nan, 0], std=[1, 1, 1]), "mean, in shares of 255, must be a number from 0 to 1"),
+        (format_of(mean=[0, 0, 0], std=[58.4, 57.1, 57.4]), "std, in shares of 255, must be a number from 1e-06 to 1"),
+        (format_of(mean=[0, 0, 0], std=[1, 0, 1]), "std, in shares of 255, must be a number from 1e-06 to 1, not 0"),
+        (format_of(mean=[0, 0, 0], std=[1, -1, 1]), "std, in shares of 255, must be"),
+        (format_of(mean=[0, 0, 0], std=[1, 1e-320, 1]), "std, in shares of 255, must be"),
+        (format_of(mean=[0, 0, 0], std=[1, math.nan, 1]), "std, in shares of 255, must be"),
+        (format_of(mean=[0, 0, 0]), "mean and std go together: one of them is missing"),
+        (format_of(std=[1, 1, 1]), "mean and std go together: one of them is missing"),
+        (format_of(scores="odds"), "scores must be logits or probabilities, not 'odds'"),
+        (format_of(scores=[]), "scores must be logits or probabilities, not []"),
+        (format_of(layout="nchw"), "layout must be NHWC or NCHW, not 'nchw'"),
+        (format_of(layout="NHWC"), "layout is NHWC, and the graph takes NCHW"),
+        (format_of(colours="GBR"), "colours must be RGB or BGR, not 'GBR'"),
+        ({**SIDECAR, "extra": {"mean": [0.5, 0.5, 0.5]}}, "move mean and std out of extra, to where its name is"),
+        ({**SIDECAR, "extra": {"std": [0.5, 0.5, 0.5]}}, "move mean and std out of extra, to where its name is"),
+        (format_of(scores="x" * 5000), "xxx..."),
         ({**SIDECAR, "size": 2**32}, "size must be"),
         ({**SIDECAR, "labels": ["a", "b", "\ud800"]}, "half a surrogate"),
         ({**SIDECAR, "labels": ["a", "b", "c" * 1025]}, "of at most 1024 characters"),
@@ -125,7 +139,6 @@ def test_bytes_that_only_look_like_the_name_of_a_file_do_no_harm(tmp_path: Path,
         ({**SIDECAR, "k": 2**32}, "k must be"),
         ({**SIDECAR, "code": {"name": "linear", "members": 2**32}}, "the code's members must be"),
         ({**SIDECAR, "code": {"name": "linear", "members": 2, "weights": [[], []]}}, "a weight of the code must be"),
-        ({**SIDECAR, "extra": {"scores": "odds"}}, "logits or probabilities"),
     ],
 )
 def test_an_unusable_sidecar_is_refused(tmp_path: Path, sidecar: dict[str, Any] | None, told: str) -> None:

@@ -16,11 +16,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo
-from collage.tensors import floats_from_tensor
+from collage.tensors import floats_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
 from tests.worker.conftest import BOUND_S, Launch, until
+from worker.server import ATTEMPT_HEADER, proxied_attempt
+from worker.slowdown import Slowdown
 
 LONG = "fixed:600"
 
@@ -240,3 +242,24 @@ async def test_metrics_are_on_their_port(launch: Launch, s_cnn: Path) -> None:
         page = (await reader.read()).decode()
     writer.close()
     assert 'collage_worker_requests_total{outcome="ok"} 1.0' in page
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("1", 0), ("2", 1), ("100", 99), ("0", 0), ("-3", 0), ("many", 0), ("9" * 99, 0), (b"2", 0)]
+)
+def test_a_proxy_counts_copies_from_one_and_anything_else_is_made_up(value: str | bytes, expected: int) -> None:
+    assert proxied_attempt((("other", "7"), (ATTEMPT_HEADER, value))) == expected
+    assert proxied_attempt(()) == proxied_attempt(None) == 0
+
+
+async def test_a_copy_that_a_proxy_sends_draws_slowness_of_its_own(launch: Launch, s_cnn: Path) -> None:
+    client = await launch(s_cnn, slowdown="bimodal:0.001,0.05,0.5", slowdown_seed=3)
+    draw = Slowdown("bimodal:0.001,0.05,0.5", seed=3).draw
+    stub = model_pb2_grpc.ModelServiceStub(client.channel)
+    request = model_pb2.RunRequest(input=to_tensor(np.zeros((8, 8, 3), np.uint8)), request_id="r")
+    total = 0.0
+    for metadata, attempt in (((), 0), ((("x-envoy-attempt-count", "2"),), 1), ((("x-envoy-attempt-count", "3"),), 2)):
+        await stub.Run(request, timeout=BOUND_S, metadata=metadata)
+        total += draw("r", attempt)
+        assert client.metric("slowdown_seconds_sum") == pytest.approx(total)
+    assert len({draw("r", attempt) for attempt in range(3)}) == 3

@@ -76,6 +76,53 @@ def test_two_modes_and_a_heavy_tail() -> None:
     assert np.quantile(pareto, 0.99) == pytest.approx(1.0, rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("specification", "quantiles"),
+    [  # at 10, 50, 90 and 99 %
+        ("uniform:0.05,0.2", (0.065, 0.125, 0.185, 0.1985)),
+        ("exponential:0.15", (0.0158, 0.104, 0.345, 0.691)),
+        ("lognormal:0.14,0.4", (0.0839, 0.14, 0.2337, 0.355)),
+        ("lognormal:0.14,0.8", (0.0502, 0.14, 0.390, 0.900)),
+        ("pareto:0.1,1.6", (0.1068, 0.1542, 0.4217, 1.778)),
+    ],
+)
+def test_families_have_the_quantiles_of_their_distributions(specification: str, quantiles: tuple[float, ...]) -> None:
+    drawn = draws(Slowdown(specification, seed=2))
+    for share, seconds in zip((0.1, 0.5, 0.9, 0.99), quantiles, strict=True):
+        assert (drawn <= seconds).mean() == pytest.approx(share, abs=0.01), share
+
+
+def test_spikes_are_rare_and_all_as_long() -> None:
+    drawn = draws(Slowdown("spikes:0.1,3,0.005"))
+    assert set(drawn) == {0.1, 3.0}
+    assert (drawn == 3).mean() == pytest.approx(0.005, abs=0.0016)
+
+
+def test_pairs_of_workers_are_slow_while_they_move_data() -> None:
+    workers = [Slowdown(f"transfers:0.1,0.05,16,16,0.5#{index}/16", seed=4) for index in range(16)]
+
+    def slow(at: float) -> list[int]:  # an extra of no length at all has no share
+        return [
+            index for index, worker in enumerate(workers) if max(worker.draw(str(i), 0, at) for i in range(40)) > 0.12
+        ]
+
+    moments = [slow(64 + second) for second in range(160)]
+    assert all(len(moment) <= 16 * 0.5 + 4 for moment in moments)
+    assert np.mean([len(moment) for moment in moments]) == pytest.approx(0.75 * 0.5 * 16, rel=0.15)
+    assert len({tuple(moment) for moment in moments[::16]}) > 5, "the pairs change"
+    assert {index for moment in moments for index in moment} == set(range(16))
+    alone = [worker.draw("r", 0, 64.0) for worker in workers]
+    assert alone == [worker.draw("r", 0, 64.0) for worker in workers]
+    assert sum(seconds > 0.11 for seconds in alone) <= 10
+
+
+def test_an_exponential_time_is_added_while_data_move() -> None:
+    worker = Slowdown("transfers:0.1,0.05,16,16,1#0/2", seed=1)
+    always = np.array([worker.draw(f"{i}", 0, 16.0 + 0.001 * i) for i in range(5000)])  # the pair begins at once
+    assert always.mean() == pytest.approx(0.15, rel=0.03)
+    assert np.quantile(always, 0.99) == pytest.approx(0.11 + 0.05 * 4.6, rel=0.1)
+
+
 @pytest.fixture
 def machines(tmp_path: Path) -> Path:
     """Four machines of constant speed, the first one slow; pooled, a second."""
@@ -142,6 +189,12 @@ def test_measured_latencies_are_drawn_from() -> None:
         ("bimodal:0.1,0.5", "3 numbers are needed"),
         ("bimodal:0.1,0.5,2", "SHARE must be at most 1"),
         ("pareto:0.1,0", "SHAPE must be above 0"),
+        ("spikes:0.1,3,2", "SHARE must be at most 1"),
+        ("uniform:0.2,0.1", "MOST must not be below LEAST"),
+        ("transfers:0.1,0.05,16#0/2", "5 numbers are needed"),
+        ("transfers:0.1,0.05,0,16,0.5#0/2", "LONGEST above 0"),
+        ("transfers:0.1,0.05,17,16,0.5#0/2", "at most EVERY"),
+        ("transfers:0.1,0.05,16,16,2#0/2", "SHARE must be at most 1"),
         ("persistent:{}/words.json#0/1", "Expecting value"),
         ("persistent:{}/none.json#0/1", '{{"vms":'),
         ("persistent:{}/none.json", "FILE.json#INDEX/COUNT is needed"),
@@ -167,3 +220,19 @@ def test_an_unusable_specification_is_refused_in_one_line(tmp_path: Path, specif
         Slowdown(specification.format(tmp_path))
     assert told.replace("{{", "{") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_switch_is_looked_at_with_every_draw(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    switch = tmp_path / "switch"
+    slowdown = Slowdown(f"switch:{switch}", scale=2)
+    assert (slowdown.enabled, slowdown.draw("r", 0)) == (True, 0)
+    for specification, seconds in (("fixed:0.25", 0.5), ("off", 0), ("fixed:0.125\n", 0.25)):
+        (tmp_path / "new").write_text(specification)
+        (tmp_path / "new").replace(switch)
+        assert slowdown.draw("r", 0) == seconds
+    (tmp_path / "new").write_text("nonsense")
+    (tmp_path / "new").replace(switch)
+    assert slowdown.draw("r", 0) == 0.25, "the last one stays"
+    assert "specifies no slowness" in caplog.text
+    switch.unlink()
+    assert slowdown.draw("r", 0) == 0

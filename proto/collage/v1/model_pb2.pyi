@@ -33,7 +33,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("name", "version", "kind", "task", "labels", "input", "outputs", "code", "accept_threshold")
+    __slots__ = ("name", "version", "kind", "task", "labels", "input", "outputs", "code", "accept_threshold", "errors", "provider")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,8 @@ class GetModelInfoResponse(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: ModelKind
@@ -52,7 +54,21 @@ class GetModelInfoResponse(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     code: Code
     accept_threshold: float
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., task: _Optional[_Union[ModelTask, str]] = ..., labels: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., accept_threshold: _Optional[float] = ...) -> None: ...
+    errors: _containers.RepeatedCompositeFieldContainer[ErrorRate]
+    provider: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., task: _Optional[_Union[ModelTask, str]] = ..., labels: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., accept_threshold: _Optional[float] = ..., errors: _Optional[_Iterable[_Union[ErrorRate, _Mapping]]] = ..., provider: _Optional[str] = ...) -> None: ...
+
+class ErrorRate(_message.Message):
+    __slots__ = ("confidence", "errors", "standard_error", "differs")
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DIFFERS_FIELD_NUMBER: _ClassVar[int]
+    confidence: float
+    errors: float
+    standard_error: float
+    differs: float
+    def __init__(self, confidence: _Optional[float] = ..., errors: _Optional[float] = ..., standard_error: _Optional[float] = ..., differs: _Optional[float] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
     __slots__ = ("name", "data_type", "shape")
@@ -85,14 +101,16 @@ class Code(_message.Message):
     def __init__(self, name: _Optional[str] = ..., members: _Optional[int] = ..., inputs: _Optional[int] = ..., row: _Optional[int] = ..., k: _Optional[int] = ..., weights: _Optional[_Iterable[float]] = ..., detection_threshold: _Optional[float] = ..., base: _Optional[str] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("input", "request_id", "attempt")
+    __slots__ = ("input", "request_id", "attempt", "traceparent")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     input: _tensor_pb2.Tensor
     request_id: str
     attempt: int
-    def __init__(self, input: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, input: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class RunResponse(_message.Message):
     __slots__ = ("outputs", "queue_s", "inference_s")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.offer.workload import REGIMES, Regime, load_of, poisson, read_arrivals, read_numbers
+from bench.offer.workload import FAMILIES, REGIMES, Regime, load_of, poisson, read_arrivals, read_numbers, transfers
 from worker.slowdown import Slowdown
 
 
@@ -105,3 +105,29 @@ def test_an_unusable_file_is_refused_in_one_line(tmp_path: Path, text: str, colu
     with pytest.raises(ValueError, match=told) as caught:
         read_numbers(tmp_path / "mine.csv", column)
     assert "\n" not in str(caught.value)
+
+
+def test_bursts_come_as_often_as_single_requests_on_average() -> None:
+    times = poisson(100.0, 50_001, seed=3, together=20)
+    assert len(times) == 50_001
+    moments, counts = np.unique(times, return_counts=True)
+    assert set(counts[:-1]) == {20}
+    assert load_of(times, 100.0) == pytest.approx(1.0, rel=0.05)
+    assert np.diff(moments).std() == pytest.approx(np.diff(moments).mean(), rel=0.05), "exponential gaps"
+    np.testing.assert_array_equal(poisson(5.0, 100, seed=1, together=1), poisson(5.0, 100, seed=1))
+
+
+def test_every_family_is_a_regime_with_a_mean() -> None:
+    assert set(FAMILIES) < set(REGIMES)
+    means = {name: float(REGIMES[name].sample.mean()) for name in FAMILIES}
+    known = {"uniform": 0.125, "exponential": 0.15, "constant": 0.1, "spikes": 0.1 + 0.005 * 2.9, "pareto-1.6": 0.267}
+    for name, mean in known.items():
+        assert means[name] == pytest.approx(mean, rel=0.06), name
+    assert np.quantile(REGIMES["lognormal-0.8"].sample, 0.5) == pytest.approx(0.14, rel=0.03)
+
+
+def test_more_pairs_that_move_data_make_more_workers_slow() -> None:
+    shares = [float((transfers(share).sample > 0.15).mean()) for share in (0.0, 0.2, 0.5)]
+    assert shares[0] == 0
+    assert 2 < shares[2] / shares[1] < 3
+    assert transfers(0.25).specification.endswith(",0.25#{index}/{count}")

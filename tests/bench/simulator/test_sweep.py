@@ -11,7 +11,18 @@ import pytest
 from bench.offer import load_table
 from bench.report.findings import read
 from bench.simulator.replay import REGIMES, Setup
-from bench.simulator.sweep import RECORDED, SweptCase, budget_cases, cases, long_cases, main, scale, sweep
+from bench.simulator.sweep import (
+    OTHER_REGIMES,
+    RECORDED,
+    REGIME,
+    SweptCase,
+    budget_cases,
+    cases,
+    long_cases,
+    main,
+    scale,
+    sweep,
+)
 from collage.figures import MADE
 from frontend.policy.rules import Rules
 from tests.bench.columns import COLUMNS
@@ -30,7 +41,7 @@ def test_every_case_of_the_sweep_can_be_simulated() -> None:
     assert {(case.setup.n, case.policy) for case in cases() if case.recorded} == {
         (n, policy) for n in (4, 9, 16, 25) for policy in RECORDED
     }
-    assert {case.regime for case in cases()} == set(REGIMES)
+    assert {case.regime for case in cases()} == {REGIME, *OTHER_REGIMES}
     limits = [load_table().quantile(0.95) * (case.value or 0) for case in cases() if case.setting == "patience"]
     assert (min(limits), max(limits)) == (pytest.approx(0.22, abs=0.005), pytest.approx(0.5, abs=0.01))
 
@@ -43,6 +54,9 @@ def test_a_sweep_writes_rows_with_settings_and_group_latencies(tmp_path: Path) -
     ]
     file = sweep(tmp_path / "sim.json", chosen, 10, 1)
     rows = json.loads(file.read_text())["rows"]
+    beside = sweep(tmp_path / "beside.json", chosen, 10, 1, processes=2)
+    assert json.loads(beside.read_text())["rows"] == rows, "side by side nothing changes"
+    assert beside.with_suffix(".jsonl").read_text() == file.with_suffix(".jsonl").read_text()
     assert [(row["policy"], row.get("setting"), row.get("value"), row["load"]) for row in rows] == [
         ("adaptive", "patience", 1.3, None),
         ("hedge", None, None, 0.5),
