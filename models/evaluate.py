@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="folders of exported models")
     parser.add_argument("--seeds", type=int, default=3, help="random placements of every image")
-    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument("--split", choices=("test", "validation"), default="test", help="images (%(default)s)")
     parser.add_argument("--repeats", type=int, default=300, help="runs behind every median")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for what is written")
     parser.add_argument("--pictures", type=Path, help="folder for pictures (default: the same)")
