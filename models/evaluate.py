@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models.add_argument("--models", type=Path, nargs="+", help="folders of exported models")
     models.add_argument("--s-cnn", type=Path, metavar="FILE", help="an s-cnn of any origin, with what is beside it")
     parser.add_argument("--seeds", type=int, default=3, help="random placements of every image")
-    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument("--split", choices=("test", "validation"), default="test", help="images (%(default)s)")
     parser.add_argument("--repeats", type=int, default=300, help="runs behind every median")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for what is written")
     parser.add_argument("--pictures", type=Path, help="folder for pictures (default: the same)")

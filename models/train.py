@@ -16,6 +16,7 @@ import torch
 from models import photos
 from models.checkpoint import ARCHITECTURES, ModelSpec
 from models.data import Dataset, load
+from models.flag_help import DEVICE_HELP, HELP, PRECISION_HELP
 from models.layers import default_precision, keep_memory
 from models.lessons import Teachers, gather
 from models.measure import OnnxModel
@@ -102,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments; every setting of ``Recipe`` that is a number is one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--model", choices=sorted(ARCHITECTURES), required=True)
+    parser.add_argument("--model", choices=sorted(ARCHITECTURES), required=True, help="the network")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write, and to resume from")
     parser.add_argument("--size", type=int, default=32, help="side of an image or of a cell, pixels")
     parser.add_argument("--k", type=int, default=3, help="grid of a collage-cnn")
@@ -127,13 +128,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
     parser.add_argument("--pools", type=int, help="max-pools of stride 2 (collage-yolo)")
     parser.add_argument("--stem", help="imagenet or small (resnet); stride of the first convolution (collage-resnet)")
-    parser.add_argument("--preset", choices=("ours", "paper"), default="ours")
+    parser.add_argument(
+        "--preset", choices=("ours", "paper"), default="ours", help="settings that are not given (ours)"
+    )
     for setting in fields(Recipe):
         if setting.type != "bool":
             kind = {"int": int, "float": float}[str(setting.type)]
-            parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind)
-    parser.add_argument("--device", default=DEVICE)
-    parser.add_argument("--precision", choices=("bf16", "fp32"))
+            parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, help=HELP[setting.name])
+    parser.add_argument("--device", default=DEVICE, help=DEVICE_HELP)
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     parser.add_argument("--threads", type=int, help="CPU threads")
     return parser
 

@@ -90,7 +90,7 @@ NOT_RUN = {
     "make mutants": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
     "python -m tests.mutants*": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
     "python -m tests.page_pictures": "it takes five minutes; tests/frontend/http/test_page.py presses the same",
-    "COLLAGE_FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
+    "FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
     "chrt -r 1": "a way to run a command, with real-time priority, which takes rights",
     "pre-commit install": "it changes the checkout; tests/test_project.py compares the hooks with make lint",
     "pip install -e '.[traces]'": "it changes the environment; tests/test_traces.py needs what it installs",

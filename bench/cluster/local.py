@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -186,8 +188,23 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str], folder: P
                     watchers.create_task(_watch(child, needed=child is cluster.frontend))
     except asyncio.CancelledError:
         print("stopped")
-    finally:
-        CLUSTER_FILE.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While this is open no other cluster can start in this folder; raises ProcessError if one runs."""
+    CLUSTER_FILE.parent.mkdir(parents=True, exist_ok=True)
+    with CLUSTER_FILE.with_suffix(".lock").open("w") as lock:  # let go of by the system, however we end
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProcessError(
+                f"a cluster runs already, as {CLUSTER_FILE} says: end it with Ctrl-C in its terminal first"
+            ) from None
+        try:
+            yield
+        finally:
+            CLUSTER_FILE.unlink(missing_ok=True)
 
 
 async def _watch(child: Child, needed: bool) -> None:
@@ -246,7 +263,7 @@ def main(argv: Sequence[str]) -> int:
     )
     args, frontend_flags = parser.parse_known_args(argv)
     try:
-        with tempfile.TemporaryDirectory(prefix="collage-") as folder:
+        with alone(), tempfile.TemporaryDirectory(prefix="collage-") as folder:
             asyncio.run(_up(args, frontend_flags, Path(folder)))
     except* ProcessError as failures:
         print(failures.exceptions[0], file=sys.stderr)
