@@ -9,6 +9,8 @@ RUNS ?= runs
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine))))
 BASE ?= python:3.12-slim
 FIGURES ?=
+S_CNN ?=
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 DEMO := .venv
@@ -18,14 +20,14 @@ STUBS := proto
 PROTOS = $(wildcard proto/collage/v1/*.proto proto/inference/*.proto)
 IMAGES := frontend s-cnn collage-cnn load
 SWEEPS := usual budgets long
-PIECES := sim transient cells regimes open report
+PIECES := sim frontier transient cells regimes open report
 
 # ONNX Runtime's packages report usage to their maker unless told otherwise; ours tell it too, where they import it first.
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test lint check proto client audit k8s-validate monitoring data zoo evaluate cards results images mutants clean
+.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test test-fleet lint check proto client audit k8s-validate monitoring data zoo evaluate cards results images mutants clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,8 +52,12 @@ $(PROTOC)/ready: proto/toolchain.txt
 demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (under 4 minutes)
 	$(DEMO)/bin/python -m bench demo
 
-up: $(DEMO)/ready ## Start a local cluster of MODEL's s-cnn and collage-cnn (GRID=3x3); Ctrl-C ends it
-	$(DEMO)/bin/python -m bench cluster up --s-cnn $(MODEL)-s-cnn.onnx --collage $(MODEL)-collage-$(GRID).onnx
+# Of S_CNN=mine.onnx, or else of MODEL: the s-cnn, and the collage-cnn if there is one beside it.
+SERVED = $(or $(S_CNN),$(MODEL)-s-cnn.onnx)
+BESIDE = $(wildcard $(patsubst %-s-cnn,%,$(SERVED:.onnx=))-collage-$(GRID).onnx)
+
+up: $(DEMO)/ready ## Start a local cluster of MODEL's models, or of S_CNN=mine.onnx (GRID=3x3); Ctrl-C ends it
+	$(DEMO)/bin/python -m bench cluster up --s-cnn "$(SERVED)" $(if $(BESIDE),--collage "$(BESIDE)",--no-collage)
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench
@@ -65,13 +71,17 @@ bench-full: $(PIECES:%=bench-full-%) ## The same at full length, in all regimes 
 bench-full-sim: $(SWEEPS:%=out/bench-full/runs/sweep-%.json) out/bench-scale.json
 
 out/bench-full/runs/sweep-%.json: | $(DEV)/ready
-	$(DEV)/bin/python -m bench sweep $* --out $@
+	$(DEV)/bin/python -m bench sweep $* --out $@ --processes $(CORES)
 
 out/bench-scale.json: | $(DEV)/ready
 	$(DEV)/bin/python -m bench sweep scale --out $@
 
+bench-full-frontier: $(DEV)/ready
+	$(DEV)/bin/python -m bench frontier --processes $(CORES)
+	$(DEV)/bin/python -m bench parm --out docs/results/parm.json --processes $(CORES)
+
 bench-full-transient: $(DEV)/ready
-	$(FULL) --policies none,replicate:deadline=0.186,hedge:quantile=0.88,collage,adaptive --groups 2000 --scale 0.5
+	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.5
 
 bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.93,collage,adaptive --drawn 4 --groups 300 --scale 0.5
@@ -79,8 +89,9 @@ bench-full-cells: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.96,collage,adaptive --drawn 25 --groups 300 --scale 1
 
 bench-full-regimes: $(DEV)/ready
-	$(FULL) --regimes persistent --policies none,replicate,ejection,collage,adaptive --groups 400 --scale 0.5
-	$(FULL) --regimes mixture --policies ejection,collage,adaptive --groups 2500 --scale 0.5
+	$(FULL) --regimes persistent --policies none,ejection,collage,adaptive --groups 400 --scale 0.5
+	$(FULL) --regimes mixture --policies collage,adaptive --groups 2500 --scale 0.5 --seeds 0,1,2,3,4
+	$(FULL) --regimes mixture --policies ejection --groups 2500 --scale 0.5 --seeds 0,1
 	$(FULL) --regimes failures --policies none,ejection,collage,adaptive --groups 300 --scale 0.75
 
 bench-full-open: $(DEV)/ready
@@ -96,6 +107,17 @@ results: $(DEMO)/ready ## Write the tables of README.md and docs/ from docs/resu
 
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest
+
+# Servers of other makes, each in an environment of its own: their packages do not go together.
+.venv-triton/ready: PACKAGES := nvidia-pytriton==0.7.0 onnxruntime
+.venv-mlserver/ready: PACKAGES := mlserver==1.7.1 onnxruntime
+.venv-triton/ready .venv-mlserver/ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
+	@touch $@
+
+test-fleet: $(DEV)/ready .venv-triton/ready .venv-mlserver/ready ## Test with real Triton and MLServer servers (installs them: 850 MB)
+	$(DEV)/bin/python -m pytest tests/fleet
 
 mutants: $(DEV)/ready ## Try wrong versions of the code; docs/mutants.md says which test notices each (half an hour)
 	$(DEV)/bin/python -m tests.mutants
@@ -135,9 +157,9 @@ client: $(DEV)/ready ## Build the wheel of collage-client, for callers, in out/
 data: $(DEV)/ready ## Get the public data sets into DATA, or say what to place there
 	$(DEV)/bin/python -m models.fetch --data "$(DATA)"
 
-zoo: $(DEV)/ready ## Train, export and calibrate every model that DATA has data for, then evaluate (a day; resumes)
-	$(DEV)/bin/python -m models.zoo --data "$(DATA)" --runs "$(RUNS)" --out "$(MODELS)"
-	$(MAKE) evaluate cards
+zoo: $(DEV)/ready ## Train every model that DATA has data for, then evaluate (resumes); or a collage-cnn for S_CNN=mine.onnx
+	$(DEV)/bin/python -m models.zoo --data "$(DATA)" --runs "$(RUNS)" $(if $(S_CNN),--s-cnn "$(S_CNN)",--out "$(MODELS)")
+	$(if $(S_CNN),,$(MAKE) evaluate cards)
 
 evaluate: $(DEMO)/ready ## Measure the models on the test images in DATA; tables, out/evaluate.json and pictures
 	$(DEMO)/bin/python -m models.evaluate --data "$(DATA)" --models "$(MODELS)" "$(RUNS)/zoo"
@@ -152,5 +174,5 @@ image-%:
 	$(ENGINE) build --target $* --tag collage/$*:$(TAG) --build-arg BASE=$(BASE) .
 
 clean: ## Remove the environments and caches; results and trained models (out/, runs/, DATA) stay
-	rm -rf $(DEMO) $(DEV) $(PROTOC) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO) $(DEV) $(PROTOC) .venv-triton .venv-mlserver .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,13 +9,17 @@ if __name__ == "__main__":
 
 import asyncio
 import functools
+import itertools
+import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from collage import flags
 from collage.security import SecurityError
 from collage.serving import Server, load_settings
 from collage.system import batch_threads, keep_memory
@@ -24,13 +28,27 @@ from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
+from frontend.policy import Rules
 from frontend.policy.choices import CHOICES
 from frontend.recorder import Recorder, recording
 from frontend.server import PredictServicer
-from frontend.workers import GrpcTransport, Pool, PoolSettings, TargetError, check, server_name
+from frontend.tracing import TracedDispatcher
+from frontend.workers import (
+    GrpcTransport,
+    OpenInferenceTransport,
+    Pool,
+    PoolSettings,
+    TargetError,
+    check,
+    read_description,
+    server_name,
+)
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
 
+logger = logging.getLogger("collage.frontend")
+
+LISTS = ("--coded-workers", "--coded-descriptions")
 SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
 
 
@@ -44,8 +62,10 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
     with batch_threads():  # which gRPC starts with its first server
         held_bytes = settings.max_bytes_in_flight // 2  # the other half may be of requests in flight
         server = Server(settings, registry, [SERVICE, OPEN_INFERENCE], connection_age(settings), held_bytes)
-    base = pool("s_cnn", settings.s_cnn_workers, settings, metrics)
-    coded = [pool("coded", each, settings, metrics) for each in settings.coded_workers.split() if rules.coded]
+    base = pool("s_cnn", settings.s_cnn_workers, settings.s_cnn_description, settings, metrics)
+    described = [*map(Path, settings.coded_descriptions.split())] or itertools.repeat(None)
+    listed = zip(settings.coded_workers.split(), described, strict=False)
+    coded = [pool("coded", *each, settings, metrics) for each in listed if rules.coded]
     metrics.watch_workers("s_cnn", lambda state: base.counts[state])
     if coded:  # or an alert would miss what nobody wants
         metrics.watch_workers("coded", lambda state: sum(pool.counts[state] for pool in coded))
@@ -58,7 +78,9 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         def counts() -> tuple[int, int]:
             return len(base.workers), dispatcher.coded_workers
 
-        dispatcher = Dispatcher(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        make = functools.partial(TracedDispatcher, server.traces) if server.traces else Dispatcher
+        dispatcher = make(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        dispatchers = [dispatcher]
         servicer = PredictServicer(
             dispatcher,
             settings.timeout_s,
@@ -73,19 +95,38 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
         for each in (base, *coded):
             await each.start()
         try:
+            if settings.http_port is not None:
+                from frontend.http.site import open_port
+
+                def unprotected() -> Dispatcher:
+                    separate = FrontendMetrics(CollectorRegistry())
+                    dispatchers.append(
+                        Dispatcher(Rules.named("none"), base, [], separate, executor, encoder, dispatching(settings))
+                    )
+                    return dispatchers[-1]
+
+                await open_port(server, settings, servicer, open_inference, dispatcher, coded, unprotected)
             async with recording(recorder, events, rules, counts) if events else nullcontext():
                 yield server
         finally:
             await server.stop()
-            await dispatcher.close()
+            for started in dispatchers:
+                await started.close()
             for each in (base, *coded):
                 await each.close()
 
 
-def pool(role: str, target: str, settings: FrontendSettings, metrics: FrontendMetrics) -> Pool:
-    """The workers of a role that ``target`` lists."""
+def pool(
+    role: str, target: str, description: Path | None, settings: FrontendSettings, metrics: FrontendMetrics
+) -> Pool:
+    """The workers of a role that ``target`` lists. Workers of another make have a file with a ``description``.
+
+    Raises TargetError if that cannot be used.
+    """
+    other = read_description(description) if description else None
+    transport = functools.partial(OpenInferenceTransport, description=other) if other else GrpcTransport
     connect = functools.partial(
-        GrpcTransport,
+        transport,
         max_message_bytes=settings.max_message_bytes,
         security=settings.worker_security(),
         name=server_name(target),
@@ -139,14 +180,22 @@ async def serve(settings: FrontendSettings) -> None:
 
 
 def one_list(arguments: Sequence[str]) -> list[str]:
-    """Arguments with all that follows ``--coded-workers``, up to the next flag, as its one value."""
+    """Arguments with all that follows a flag of ``LISTS``, up to the next flag, as its one value."""
     joined: list[str] = []
     for argument in arguments:
-        if len(joined) > 1 and joined[-2] == "--coded-workers" and not argument.startswith("-"):
+        if len(joined) > 1 and joined[-2] in LISTS and not argument.startswith("-"):
             joined[-1] += f" {argument}"
         else:
             joined.append(argument)
     return joined
+
+
+def first_line(settings: FrontendSettings) -> str:
+    """What was started, for the log: release, workers, policy and budget. Which model they serve is logged later."""
+    return (
+        f"frontend {flags.version()}: policy {settings.policy}, extra load {settings.extra_load:.3g} at most, "
+        f"s-cnn workers {settings.s_cnn_workers}, redundant workers {settings.coded_workers or 'none'}"
+    )
 
 
 def main() -> int:
@@ -154,6 +203,7 @@ def main() -> int:
     settings = load_settings(FrontendSettings, one_list(sys.argv[1:]))
     try:
         check_targets(settings)
+        logger.info("%s", first_line(settings))
         keep_memory()
         asyncio.run(serve(settings))
     except (TargetError, SecurityError, OSError) as error:

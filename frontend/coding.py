@@ -1,119 +1,39 @@
-"""Codes at work: which redundant workers fit, what is sent for a group, and what is decoded from what comes back."""
+"""Codes at work: what is sent for a group, to which workers, and what is decoded from what comes back."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.model_info import CodeInfo, ModelInfo, ModelKind
+from collage.model_info import ModelInfo
 from encoder.code import Code, GroupShape, Outputs
-from encoder.codes import CodeParameters, build
 from encoder.tasks import TASKS
+from frontend.fitting import CodingSettings, base_misfit, code_of, error_steps, misfit, shape_of
 from frontend.jobs import Job, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import events as e
-from frontend.policy.accuracy import ErrorStep
+from frontend.policy.elect import Offer
 from frontend.policy.groups import Progress
 from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
 logger = logging.getLogger("collage.frontend")
 
+CHOOSE_EVERY_S = 5.0
+"""Seconds between two choices among workers of several shapes."""
 
-@dataclass(frozen=True, kw_only=True)
-class CodingSettings:
-    """What the operator decides about codes."""
-
-    detection_threshold: float | None = None
-    """Takes the place of the collage-cnns' own."""
-    grid: int | None = None
-    """Collages of another number of rows and columns are refused."""
-    accuracy_budget: float | None = None
-    """The policy's, which a model without a table of errors cannot keep."""
-
-
-def base_misfit(info: ModelInfo) -> str | None:
-    """What keeps a model from answering single requests, if anything."""
-    return None if info.kind is ModelKind.S_CNN else f"it is a {info.kind}, expected an {ModelKind.S_CNN}"
-
-
-def misfit(info: ModelInfo, base: ModelInfo | None, row: int, settings: CodingSettings) -> str | None:
-    """What keeps a model from running redundant input ``row`` of a code for the base model, if anything.
-
-    Empty if that cannot be said yet, as nobody knows the base model.
-    """
-    its = info.code
-    if its is None:
-        return f"it is a {info.kind} without a code, expected the model of a redundant input"
-    if base is None:
-        return ""
-    of = f"the s-cnn {base.name} {base.version}"
-    if info.task != base.task:
-        return f"its task is {info.task}, that of {of} is {base.task}"
-    if info.labels != base.labels:
-        return f"its labels are not those of {of}"
-    if its.base not in ("", base.version):
-        return f"it decodes for version {its.base} of the base model, not for {of}"
-    if its.row != row:
-        return f"it runs redundant input {its.row}, and its place in --coded-workers is {row}"
-    if its.name == "collage":
-        return _collage_misfit(info, its, base, settings.grid)
-    if info.input.shape != base.input.shape:
-        return f"its input has another shape than that of {of}"
-    return None
-
-
-def _collage_misfit(info: ModelInfo, its: CodeInfo, base: ModelInfo, grid: int | None) -> str | None:
-    if its.k < 2:
-        return f"its grid is {its.k} x {its.k}: a collage has at least 2 x 2 cells"
-    if grid not in (None, its.k):
-        return f"its grid is {its.k} x {its.k}, and this frontend is set to {grid} x {grid}"
-    if info.size < its.k or -(-info.size // its.k) > base.size:
-        return (
-            f"{its.k} x {its.k} cells in {info.size} pixels do not go with the s-cnn {base.name} "
-            f"{base.version} of {base.size} pixels"
-        )
-    return None
-
-
-def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
-    """The code whose redundant inputs these models run, in order of their rows; raises ValueError if there is none."""
-    its = [model.code for model in models if model.code]
-    if len(its) < len(models):
-        raise ValueError("not all redundant models say what their code is")
-    first = its[0]
-    if first.inputs != len(its):
-        raise ValueError(
-            f"the code {first.name} has {first.inputs} redundant inputs, workers were given for {len(its)}"
-        )
-    if len({(each.name, each.members, each.inputs, each.base) for each in its}) > 1:
-        raise ValueError("the redundant models are not all of one code")
-    threshold = settings.detection_threshold
-    return build(
-        CodeParameters(
-            first.name,
-            models[0].size,
-            first.k,
-            first.detection_threshold if threshold is None else threshold,
-            tuple(each.weights for each in its),
-            first.base,
-        )
-    )
-
-
-def error_steps(model: ModelInfo) -> tuple[ErrorStep, ...]:
-    """What a model says that its answers cost, as the policy has it."""
-    return tuple(ErrorStep(*astuple(rate)) for rate in model.errors)
+Prefer = Callable[[Mapping[GroupShape, int]], GroupShape]
+"""Says which shape of groups is best, of those that so many workers run."""
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
+class GroupRun:
     """A group whose code is at work."""
 
     code: Code
@@ -142,10 +62,8 @@ class _Run:
 class Coding:
     """Runs redundant inputs on their workers, one pool for each row, and tells by ``feed`` what became of them.
 
-    It also tells the pools which models fit.
-
-    ``executor`` encodes. The policy is told Returned for each redundant run that was not cancelled, and Decoded once
-    for a group that becomes decodable, or never will.
+    It also tells the pools which models fit. ``executor`` encodes. The policy is told Returned for each redundant run
+    that was not cancelled, and Decoded once for a group that becomes decodable, or never will.
     """
 
     def __init__(
@@ -156,17 +74,22 @@ class Coding:
         executor: Executor,
         feed: Callable[[e.Event], None],
         settings: CodingSettings,
+        prefer: Prefer,
     ) -> None:
         self.code: Code | None = None
         """The code of the workers in use; None until there are any."""
         self._pools, self._metrics, self._executor, self._feed = pools, metrics, executor, feed
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, GroupRun] = {}
+        self.watchers: list[Callable[[GroupRun], object]] = []
         self._models: list[ModelInfo] = []
+        self._prefer = prefer
+        self._choosing: asyncio.TimerHandle | None = None
         base.fits = base_misfit
         for row, pool in enumerate(pools):
             pool.fits = functools.partial(self._misfit, base, row)
+            pool.prefers = functools.partial(self._preferred, pool)
             pool.listeners.append(self._workers_changed)
             base.listeners.append(pool.review)
 
@@ -184,7 +107,9 @@ class Coding:
             for _ in range(shape.inputs):
                 self._returned(group, ok=False, sent=False)
             return
-        run = self._runs[group] = _Run(code, jobs, Progress(shape), set(jobs))
+        run = self._runs[group] = GroupRun(code, jobs, Progress(shape), set(jobs))
+        for watcher in self.watchers:
+            watcher(run)
         inputs = [job.input if (job := jobs.get(place)) else None for place in range(shape.members)]
         if code.quick(inputs):
             try:
@@ -231,6 +156,8 @@ class Coding:
 
     async def close(self) -> None:
         """Cancel what still runs."""
+        if self._choosing:
+            self._choosing.cancel()
         encoding = [run.encoding for run in self._runs.values() if run.encoding]
         for group in list(self._runs):
             self.cancel(group)
@@ -241,6 +168,26 @@ class Coding:
 
     def _misfit(self, base: Pool, row: int, info: ModelInfo) -> str | None:
         return misfit(info, base.info, row, self._settings)
+
+    def _preferred(self, pool: Pool, offers: Sequence[Offer[ModelInfo]]) -> Set[int]:
+        """Where workers of a pool have models of several shapes: those of the best. It is looked at again, as the load
+        changes.
+        """
+        shapes = {index: shape_of(offer.model, self._settings) for index, offer in enumerate(offers) if offer.fits}
+        workers: dict[GroupShape, int] = {}
+        for index, shape in shapes.items():
+            if shape is not None:
+                workers[shape] = max(workers.get(shape, 0), offers[index].workers)
+        if len(workers) < 2:
+            return frozenset()
+        if self._choosing is None:
+            self._choosing = self._loop.call_later(CHOOSE_EVERY_S, self._choose_again, pool)
+        best = self._prefer(workers)
+        return {index for index, shape in shapes.items() if shape == best}
+
+    def _choose_again(self, pool: Pool) -> None:
+        self._choosing = None
+        pool.review()
 
     def _workers_changed(self) -> None:
         """Tell how many groups can be run at once, and what shape they have."""
@@ -268,11 +215,11 @@ class Coding:
         with self._metrics.encode.time():
             return code.encode(inputs)
 
-    async def _encode_elsewhere(self, group: int, run: _Run, inputs: Sequence[NDArray[np.uint8] | None]) -> None:
+    async def _encode_elsewhere(self, group: int, run: GroupRun, inputs: Sequence[NDArray[np.uint8] | None]) -> None:
         encoded = await self._loop.run_in_executor(self._executor, self._encode, run.code, inputs)
         self._start(group, run, encoded)
 
-    def _encoded(self, group: int, run: _Run, task: asyncio.Task[None]) -> None:
+    def _encoded(self, group: int, run: GroupRun, task: asyncio.Task[None]) -> None:
         run.encoding = None
         error = None if task.cancelled() else task.exception()
         if error:
@@ -282,14 +229,14 @@ class Coding:
         else:
             self._forget_if_over(group, run)
 
-    def _give_up(self, group: int, run: _Run) -> None:
+    def _give_up(self, group: int, run: GroupRun) -> None:
         """A group's code is not sent, and so costs nothing."""
         for _ in range(run.progress.out):
             self._returned(group, ok=False, sent=False)
         run.progress.out = 0
         self._forget_if_over(group, run)
 
-    def _start(self, group: int, run: _Run, encoded: Sequence[NDArray[np.uint8]]) -> None:
+    def _start(self, group: int, run: GroupRun, encoded: Sequence[NDArray[np.uint8]]) -> None:
         first = run.jobs[min(run.jobs)]
         name = f"{run.code.name}:{first.name}"
         timeout_s = max(0.0, max(job.expires for job in run.jobs.values()) - self._loop.time())
@@ -306,7 +253,7 @@ class Coding:
             run.calls[row] = worker.call(redundant, name, row, timeout_s, ended)
         self._forget_if_over(group, run)
 
-    def _ended(self, group: int, run: _Run, row: int, address: str, name: str, outcome: Ending) -> None:
+    def _ended(self, group: int, run: GroupRun, row: int, address: str, name: str, outcome: Ending) -> None:
         del run.calls[row]
         if outcome is None:
             return
@@ -325,7 +272,7 @@ class Coding:
     def _returned(self, group: int, *, ok: bool, sent: bool = True) -> None:
         self._feed(e.Returned(self._loop.time(), group, ok, sent))
 
-    def _decode(self, group: int, run: _Run, model: ModelInfo | None = None) -> None:
+    def _decode(self, group: int, run: GroupRun, model: ModelInfo | None = None) -> None:
         at = self._loop.time()
         model = model or run.models[min(run.coded)]
         confidences: dict[int, float] = {}
@@ -345,12 +292,12 @@ class Coding:
             logger.exception("a group could not be decoded")
         self._feed(e.Decoded(at, group, confidences))
 
-    def _forget_if_over(self, group: int, run: _Run) -> None:
+    def _forget_if_over(self, group: int, run: GroupRun) -> None:
         self._give_up_if_out_of_reach(group, run)
         if run.over and self._runs.get(group) is run:
             del self._runs[group]
 
-    def _give_up_if_out_of_reach(self, group: int, run: _Run) -> None:
+    def _give_up_if_out_of_reach(self, group: int, run: GroupRun) -> None:
         """Tell the policy that a group will never be decodable, where it cannot know: it counts every own answer."""
         out_of_reach = run.foreign and not run.progress.reachable(len(run.waiting) - 1)
         if run.waiting and out_of_reach and not run.progress.decoded:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import CliSuppress
@@ -17,6 +18,15 @@ from frontend.policy import MAX_BYTES, Ejection, Rules
 class FrontendSettings(ServerSettings):
     """How to find workers, and what to do about stragglers. All times are in seconds."""
 
+    sections: ClassVar[Mapping[str, str]] = {
+        **ServerSettings.sections,
+        "s_cnn_workers": "workers",
+        "policy": "stragglers",
+        "eject_factor": "workers that are left out for a while",
+        "timeout_s": "requests",
+        "events_file": "observation",
+    }
+
     s_cnn_workers: str = Field(
         min_length=1,
         description="s-cnn workers: host:port,host:port,... or dns:///name:port or file:///path with one host:port a "
@@ -27,7 +37,23 @@ class FrontendSettings(ServerSettings):
         description="workers of redundant models: one list, in the same form, for each redundant input of the code, "
         "with spaces between them (a collage has one); empty for none",
     )
+    s_cnn_description: Path | None = Field(
+        None,
+        description="JSON file that describes the s-cnn; given if its workers speak the Open Inference Protocol "
+        "(Triton, KServe, MLServer)",
+    )
+    coded_descriptions: str = Field(
+        "",
+        description="such a file for each redundant input, with spaces between them; given if the workers of redundant "
+        "models speak the Open Inference Protocol",
+    )
     resolve_every_s: float = Field(5.0, gt=0, description="how often DNS names are resolved and files are read")
+    http_port: int | None = Field(
+        None, ge=0, le=65535, description="port for HTTP/1.1, with what gRPC has of TLS and tokens; 0 takes a free one"
+    )
+    playground: Path | None = Field(
+        None, description="file by which `make up` offers its page: samples, and switches that make workers straggle"
+    )
     worker_ca: Path | None = Field(
         None, description="CA certificates of the workers, PEM; turns on TLS towards them (to DNS names as given)"
     )
@@ -161,6 +187,19 @@ class FrontendSettings(ServerSettings):
             raise ValueError("--worker-cert and --worker-key belong together: give both or neither")
         if self.worker_cert and not self.worker_ca:
             raise ValueError("--worker-cert needs --worker-ca as well")
+        return self
+
+    @model_validator(mode="after")
+    def _every_coded_worker_is_described(self) -> Self:
+        described, listed = len(self.coded_descriptions.split()), len(self.coded_workers.split())
+        if described not in (0, listed):
+            raise ValueError(f"--coded-descriptions names {described} files for {listed} lists of --coded-workers")
+        return self
+
+    @model_validator(mode="after")
+    def _playground_is_local(self) -> Self:
+        if self.playground and (self.http_port is None or self.token_file):
+            raise ValueError("--playground is for one person on one machine: it needs --http-port, and no --token-file")
         return self
 
     @model_validator(mode="after")

@@ -18,7 +18,8 @@ from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted,
 from collage.model_info import ModelInfo
 from encoder.code import GroupShape, Source
 from encoder.tasks import TASKS, TaskName
-from frontend.coding import Coding, CodingSettings
+from frontend.coding import Coding
+from frontend.fitting import CodingSettings
 from frontend.jobs import ImageLine, Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import MAX_BYTES, Admission, Policy, Rules, Shares
@@ -82,7 +83,8 @@ class Dispatcher:
         metrics.deadline.set_function(lambda: self.policy.deadline)
         self._calls: dict[tuple[int, int], Cancellable] = {}
         self._events: list[e.Event] = []
-        self._coding = Coding(base, coded, metrics, encoder, self._feed, settings)
+        self._coding = Coding(base, coded, metrics, encoder, self._feed, settings, self.policy.prefer)
+        self.group_watchers = self._coding.watchers
 
     # Requests
 
@@ -118,9 +120,7 @@ class Dispatcher:
         finally:
             self._shares.leave(caller, 1, size)
             self.metrics.requests.inc(code)
-        source = outcome.answered.source
-        self.metrics.answers.inc(source)
-        self.metrics.latency.labels(source).observe(outcome.total_s)
+        self.metrics.answered(outcome.answered.source, outcome.total_s)
         return outcome
 
     @property

@@ -132,6 +132,7 @@ class FrontendMetrics:
         self.tasks = Gauge(
             "collage_tasks", "Tasks of the event loop; what does not return was leaked", registry=registry
         )
+        self.watchers: list[Callable[[Source, float], object]] = []
         ProcessCollector(registry=registry)
         # To look the child up would take longer than to observe.
         self.latency.labels = functools.cache(self.latency.labels)  # type: ignore[method-assign]
@@ -150,6 +151,13 @@ class FrontendMetrics:
         if not sure:
             self.unsure.inc()
         self.accuracy_spent.labels("early" if early else "straggler").inc(cost)
+
+    def answered(self, source: Source, seconds: float) -> None:
+        """Count an answer, and tell the ``watchers``."""
+        self.answers.inc(source)
+        self.latency.labels(source).observe(seconds)
+        for watcher in self.watchers:
+            watcher(source, seconds)
 
     def watch_tasks(self) -> None:
         """Report the number of the running loop's tasks whenever the metrics are read."""

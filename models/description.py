@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import onnxruntime
 
 from collage.model_files import describe as describe_file
 from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
@@ -37,3 +42,30 @@ def entry(info: ModelInfo) -> dict[str, str]:
 def code_of(info: ModelInfo) -> CollageCode:
     """The code of a collage-cnn, as a frontend makes it."""
     return CollageCode(Grid(info.k, info.size), info.detection_threshold)
+
+
+def of_file(path: Path) -> ModelInfo:
+    """The description of an ONNX file, and of its sidecar; ValueError if there is none, or ONNX Runtime's own error."""
+    return read(onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m models.description FILE.onnx`` prints what a fleet of another make is to be described by."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.description",
+        description="Print the description of a model, for a fleet of another make.",
+    )
+    parser.add_argument("model", type=Path, help="ONNX file that describes itself, or has its description beside it")
+    parser.add_argument("--name", help="the model's name in the fleet, if it is another one")
+    args = parser.parse_args(argv)
+    try:
+        info = of_file(args.model)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        print(f"{parser.prog}: {(str(error) or type(error).__name__).splitlines()[0]}", file=sys.stderr)
+        return 2
+    print(replace(info, name=args.name or info.name, version="", extra={}).to_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -38,6 +38,9 @@ class WorkerMetrics:
         self.slowdown = Histogram(
             "collage_worker_slowdown_seconds", "Draws of injected slowness", buckets=SECONDS_BUCKETS, registry=registry
         )
+        self.provider = Gauge(
+            "collage_worker_provider", "1 for ONNX Runtime's execution provider in use", ["provider"], registry=registry
+        )
         self.busy = Counter("collage_worker_busy_seconds_total", "Time the inference slot was taken", registry=registry)
         for outcome in OUTCOMES:
             self.requests.labels(outcome)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from collage.model_files import data_files, describe, sidecar
 from collage.model_info import CLASSIFICATION, METADATA_KEY, ModelInfo, ModelKind, TensorSpec, usual_outputs
 from collage.plain import PlainInput, like_probabilities, logarithm
+from worker.providers import ProviderError, choose, short
 
 Floats = NDArray[np.float32]
 
@@ -37,8 +38,8 @@ class ServedModel:
     says, see ``collage.plain``; of probabilities the logarithm is taken. ``assumed`` lists what nobody says.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Load and check; raises ModelError. ``threads`` run one inference."""
+    def __init__(self, path: Path, threads: int = 1, providers: str = "CPU") -> None:
+        """Load and check; raises ModelError. ``threads`` run one inference, on the first of ``providers`` that can."""
         if not path.is_file():
             raise ModelError(f"there is no model file {path}")
         options = onnxruntime.SessionOptions()
@@ -46,16 +47,22 @@ class ServedModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ARE_RAISED
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            chosen = choose(providers, threads)
+            self._session = onnxruntime.InferenceSession(path, options, providers=chosen)
+        except ProviderError as error:
+            raise ModelError(str(error)) from None
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from None
         self._name = str(path)
         self.info = _describe(path, self._session)
         self._input, self._feed = self._choose_input()
         self.assumed = [*self._feed.assumed, *_apart(path)]
+        provider, wanted = short(self._session.get_providers()[0]), short(chosen[0][0])
+        if provider != wanted:
+            self.assumed.append(f"the execution provider {wanted} cannot be used here: {provider} runs the model")
         try:
             image = replace(self.info.input, name=self._input)
-            self.info = replace(self.info, input=image, outputs=self._choose_outputs())
+            self.info = replace(self.info, input=image, outputs=self._choose_outputs(), provider=provider)
         except ValueError as error:
             raise ModelError(f"{path} cannot be served: {error}") from None
         self._outputs = [spec.name for spec in self.info.outputs]

@@ -10,10 +10,11 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from collage.errors import boundary
+from collage.errors import ServiceError, boundary
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import Server
 from collage.tensors import pack
+from collage.traces import Traces
 from collage.v1 import model_pb2, model_pb2_grpc
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
@@ -35,9 +36,10 @@ _COUNTS = tuple(map(str, range(1, 101)))  # anything else a caller has made up
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     """``collage.v1.ModelService`` over an engine."""
 
-    def __init__(self, engine: Engine, info: ModelInfo, draining: asyncio.Event) -> None:
+    def __init__(self, engine: Engine, info: ModelInfo, draining: asyncio.Event, traces: Traces | None = None) -> None:
         """``info`` describes the engine's model; streams end when the process is ``draining``."""
         self._engine, self._info, self._draining = engine, info.to_proto(), draining
+        self._traces = traces
 
     @boundary
     async def GetModelInfo(
@@ -66,6 +68,30 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         await CallServer(self._run, self._draining).serve(request_iterator, context)
 
     async def _run(self, request: model_pb2.RunRequest, time_remaining: float | None) -> model_pb2.RunResponse:
+        if self._traces and request.traceparent:
+            return await self._traced(self._traces, request, time_remaining)
+        return await self._answer(request, time_remaining)
+
+    async def _traced(
+        self, traces: Traces, request: model_pb2.RunRequest, time_remaining: float | None
+    ) -> model_pb2.RunResponse:
+        loop = asyncio.get_running_loop()
+        span = traces.begin("collage.run", loop.time(), request.traceparent)
+        span.tell(request_id=request.request_id, attempt=request.attempt)
+        try:
+            response = await self._answer(request, time_remaining)
+            span.event("inference began", loop.time() - response.inference_s)
+            return response
+        except ServiceError as error:
+            span.fail(error.code.name, str(error))
+            raise
+        except asyncio.CancelledError:
+            span.fail("CANCELLED", "the frontend needs it no more")
+            raise
+        finally:
+            span.end()
+
+    async def _answer(self, request: model_pb2.RunRequest, time_remaining: float | None) -> model_pb2.RunResponse:
         image = self._engine.image(request.input)
         done = await self._engine.infer(image, request.request_id, request.attempt, time_remaining)
         response = model_pb2.RunResponse(queue_s=done.queue_s, inference_s=done.inference_s)
@@ -88,14 +114,16 @@ class WorkerProcess:
 
     def __init__(self, settings: WorkerSettings, registry: CollectorRegistry) -> None:
         """Load the model; raises ModelError or SlowdownError."""
-        model = ServedModel(settings.model, settings.threads)
+        model = ServedModel(settings.model, settings.threads, settings.providers)
         collage = model.info.kind is ModelKind.COLLAGE_CNN
         scale = settings.slowdown_scale * (COLLAGE_FACTOR if collage else 1.0)
         slowdown = Slowdown(settings.slowdown, settings.slowdown_seed, scale)
-        self.engine = Engine(model, slowdown, settings.queue_size, WorkerMetrics(registry))
+        metrics = WorkerMetrics(registry)
+        metrics.provider.labels(model.info.provider).set(1)
+        self.engine = Engine(model, slowdown, settings.queue_size, metrics)
         alone = model.info.kind is ModelKind.S_CNN
         self.server = Server(settings, registry, [SERVICE, OPEN_INFERENCE] if alone else [SERVICE])
-        servicer = ModelServicer(self.engine, model.info, self.server.draining)
+        servicer = ModelServicer(self.engine, model.info, self.server.draining, self.server.traces)
         model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, self.server.grpc)
         if alone:
             open_inference = WorkerInference(self.server, self.engine, settings.max_pixels)

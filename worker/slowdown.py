@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger("collage.worker")
 
 COLLAGE_FACTOR = 0.9
 """A collage-cnn is about 10 % faster than the s-cnn it protects (Collage inference, section 5.5)."""
@@ -49,13 +52,14 @@ class Slowdown:
     - ``pareto:LEAST,SHAPE``: a heavy tail, from LEAST seconds on
     - ``persistent:FILE#INDEX/COUNT``: worker INDEX of COUNT (from 0) plays one machine all the time; the file's ``vms``
       (``{"shares": [p, ...], "seconds": [[...], ...]}``, the slow machine first) are spread evenly over the workers
+    - ``switch:FILE``: what the file specifies, read again whenever it changes; ``off`` if there is none
     - ``mixture:FILE#INDEX/COUNT``: draws as with ``quantiles``, but one worker in 50 (at least one) plays the slow
       machine instead, the next one every 30 seconds of the workers' clock (of real ones, the machine's uptime), which
       ``scale`` does not shorten; so all have been slow for as long when all have had their turn
-    - ``transfers:USUAL,EXTRA,LONGEST,SHARE#INDEX/COUNT``: around USUAL seconds, within 10 %; while a worker moves data
-      to or from another one, an exponential time of mean EXTRA more. A SHARE of the workers is paired at random, the
-      pairs anew every LONGEST seconds, of which each moves data for a half to all (128 to 256 MB, as ParM's background
-      load). ``scale`` does not shorten these
+    - ``transfers:USUAL,EXTRA,LONGEST,EVERY,SHARE#INDEX/COUNT``: around USUAL seconds, within 10 %; while a worker moves
+      data to or from another one, an exponential time of mean EXTRA more. A SHARE of the workers is paired at random,
+      other ones EVERY so many seconds; a pair moves data for half of LONGEST to LONGEST seconds (128 to 256 MB, as
+      ParM's background load). ``scale`` does not shorten these times
     """
 
     def __init__(self, specification: str = "off", seed: int = 0, scale: float = 1.0) -> None:
@@ -65,18 +69,23 @@ class Slowdown:
         self._scale = scale
         self._slow: Quantiles | None = None  # while a worker is slow
         self._slow_at: Callable[[float], bool] = lambda at: False
+        self._switch: Path | None = None
+        self._stamp: object = None  # of the switch's file, when it was read last
         source, _, argument = specification.partition(":")
         try:
-            if source == "mixture":
+            if source == "switch":
+                self._switch = Path(argument)
+                self._usual = _parse("off", "")
+            elif source == "mixture":
                 file, index, count = _one_of(argument)
                 self._usual, self._slow = _table(file), _machines(file)[0]
                 self._slow_at = _in_turn(index, count, first=int(count * _uniform(seed, "slow", 0)))
             elif source == "transfers":
                 numbers, index, count = _one_of(argument)
-                usual, extra, longest, share = _numbers(numbers, 4)
+                usual, extra, longest, every, share = _numbers(numbers, 5)
                 self._usual = _interpolation([0, 1], [0.9 * usual, 1.1 * usual])
                 self._slow = lambda share: self._usual(share) - extra * math.log1p(-share)
-                self._slow_at = _moving_data(index, count, share, longest, seed)
+                self._slow_at = _moving_data(index, count, share, longest, every, seed)
             else:
                 self._usual = _parse(source, argument)
         except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
@@ -94,8 +103,25 @@ class Slowdown:
 
         0 when off. The time matters to ``mixture`` and ``transfers`` only.
         """
+        if self._switch:
+            self._look_at(self._switch)
         quantiles = self._slow if self._slow and self._slow_at(at) else self._usual
         return self._scale * quantiles(_uniform(self._seed, request_id, attempt))
+
+    def _look_at(self, switch: Path) -> None:
+        try:
+            told = switch.stat()
+            stamp = told.st_mtime_ns, told.st_size, told.st_ino
+            specification = switch.read_text().strip() if stamp != self._stamp else None
+        except OSError:
+            stamp, specification = None, "off"
+        self._stamp = stamp
+        if specification is not None:
+            source, _, argument = specification.partition(":")
+            try:
+                self._usual = _parse(source, argument)
+            except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+                logger.warning("%s specifies no slowness, the last one stays: %s", switch, error)
 
 
 def _in_turn(index: int, count: int, first: int) -> Callable[[float], bool]:
@@ -104,17 +130,19 @@ def _in_turn(index: int, count: int, first: int) -> Callable[[float], bool]:
     return lambda at: (index - first - many * int(at / MOVES_EVERY_S)) % count < many
 
 
-def _moving_data(index: int, count: int, share: float, longest: float, seed: int) -> Callable[[float], bool]:
+def _moving_data(
+    index: int, count: int, share: float, longest: float, every: float, seed: int
+) -> Callable[[float], bool]:
     """Whether worker ``index`` moves data: the pairs of a turn do not all begin at once, but evenly within it."""
-    if not (0 <= share <= 1 and longest > 0):
-        raise ValueError("SHARE must be at most 1, and LONGEST above 0")
+    if not (share <= 1 and 0 < longest <= every):
+        raise ValueError("SHARE must be at most 1, and LONGEST above 0 and at most EVERY")
     pairs = round(share * count / 2)
 
     def moving(at: float) -> bool:
-        turns = at / longest
+        turns = at / every
         for turn in (int(turns), int(turns) - 1):
             begins, lasts = _transfers(seed, turn, pairs, count).get(index, (0.0, 0.0))
-            if 0 <= turns - turn - begins < lasts:
+            if 0 <= turns - turn - begins < lasts * longest / every:
                 return True
         return False
 
@@ -123,7 +151,7 @@ def _moving_data(index: int, count: int, share: float, longest: float, seed: int
 
 @functools.lru_cache(maxsize=64)
 def _transfers(seed: int, turn: int, pairs: int, count: int) -> Mapping[int, tuple[float, float]]:
-    """Workers that are paired in a turn, and when each begins to move data and for how long, in turns."""
+    """Workers that are paired in a turn: when each begins to move data, in turns, and for which share of LONGEST."""
     random = np.random.default_rng((seed, turn + 1))
     workers = random.permutation(count)[: 2 * pairs].tolist()
     lengths = random.uniform(0.5, 1.0, pairs).tolist()
@@ -185,7 +213,7 @@ def _parse(source: str, argument: str) -> Quantiles:
                 "it is none of off, fixed:SECONDS, quantiles:FILE.json, trace:FILE.npy, trace:FILE.npy#START-END, "
                 "bimodal:FAST,SLOW,SHARE, spikes:USUAL,SLOW,SHARE, uniform:LEAST,MOST, exponential:MEAN, "
                 "lognormal:MEDIAN,SIGMA, pareto:LEAST,SHAPE, persistent:FILE.json#INDEX/COUNT, "
-                "mixture:FILE.json#INDEX/COUNT, transfers:USUAL,EXTRA,LONGEST,SHARE#INDEX/COUNT"
+                "mixture:FILE.json#INDEX/COUNT, transfers:USUAL,EXTRA,LONGEST,EVERY,SHARE#INDEX/COUNT, switch:FILE"
             )
 
 

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import json
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from bench.cluster.processes import HOST, LOGS, Child, Metrics, ProcessError, ProcessGroup, free_port
+from bench.cluster.switches import Switches
+from bench.samples import SAMPLES
 from collage.cli import CLUSTER_FILE
 from collage.client import DEFAULT_ADDRESS, Client, ClientError
 
@@ -48,7 +53,8 @@ class Cluster(ProcessGroup):
     ``coded`` is the redundant model, or one for each redundant input of a code; each has ``coded_workers``. Serving
     once the ``async with`` block is entered; no process is left after it. ``worker_flags`` go to every worker, or are
     made for each from its place among all (from 0, s-cnn workers first), ``frontend_flags`` to the frontend
-    (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one.
+    (``("--policy", "none")``). ``port`` is the frontend's; 0 takes a free one. With ``switches``, workers can be
+    made to straggle while they run, by the frontend's page, which needs its HTTP port.
     """
 
     def __init__(
@@ -61,16 +67,21 @@ class Cluster(ProcessGroup):
         worker_flags: Sequence[str] | Callable[[int], Sequence[str]] = (),
         frontend_flags: Sequence[str] = (),
         port: int = 0,
+        switches: Switches | None = None,
         logs: Path = LOGS,
     ) -> None:
         super().__init__(logs)
+        self._switches = switches
 
         def workers(role: str, model: Path, count: int) -> list[Child]:
             if not model.exists():
                 raise ProcessError(f"there is no model at {model}")
             made = []
             for i in range(count):
-                flags = worker_flags(len(self.children)) if callable(worker_flags) else worker_flags
+                place = len(self.children)
+                flags = worker_flags(place) if callable(worker_flags) else worker_flags
+                if switches:
+                    flags = *flags, *switches.of(place)
                 command = _python("worker", "--model", str(model), "--threads", "1", *flags)
                 made.append(self.add(role, f"{role}-{i}", command))
             return made
@@ -100,8 +111,12 @@ class Cluster(ProcessGroup):
 
     async def restart_frontend(self, flags: Sequence[str]) -> None:
         """Start the frontend with these flags, on the same port; stops the one that runs. Returns when it serves."""
+        if self._switches:
+            flags = *flags, *self._switches.tell(self.workers)
         s_cnn, *coded = (",".join(child.address for child in workers) for workers in (self.s_cnn, *self.rows))
-        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", *coded, *flags)
+        self.frontend.command = _python(
+            "frontend", "--s-cnn-workers", s_cnn, *(["--coded-workers", *coded] if coded else []), *flags
+        )
         await self.frontend.restart()
         await until_serving(self.frontend)
 
@@ -148,16 +163,22 @@ def _python(module: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", module, "--host", HOST, *flags]
 
 
-async def _up(args: argparse.Namespace, frontend_flags: Sequence[str]) -> None:
+def samples_of(model: Path) -> Path:
+    """The folder of sample images for an s-cnn; photos if it has none of its own."""
+    own = SAMPLES.parent / model.name.removesuffix("-s-cnn.onnx")
+    return own if own.is_dir() else SAMPLES.parent / "photos"
+
+
+async def _up(args: argparse.Namespace, frontend_flags: Sequence[str], folder: Path) -> None:
     try:
         cluster = Cluster(
             args.s_cnn,
-            args.collage,
+            () if args.no_collage else args.collage,
             s_cnn_workers=args.workers,
             coded_workers=args.collage_workers,
-            worker_flags=("--slowdown", args.slowdown),
-            frontend_flags=frontend_flags,
+            frontend_flags=("--http-port", str(args.http_port), *frontend_flags),
             port=args.port,
+            switches=Switches(folder, samples_of(args.s_cnn), args.slowdown),
         )
         print(f"starting {len(cluster.children)} processes ...", flush=True)
         async with cluster:
@@ -167,8 +188,23 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str]) -> None:
                     watchers.create_task(_watch(child, needed=child is cluster.frontend))
     except asyncio.CancelledError:
         print("stopped")
-    finally:
-        CLUSTER_FILE.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While this is open no other cluster can start in this folder; raises ProcessError if one runs."""
+    CLUSTER_FILE.parent.mkdir(parents=True, exist_ok=True)
+    with CLUSTER_FILE.with_suffix(".lock").open("w") as lock:  # let go of by the system, however we end
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProcessError(
+                f"a cluster runs already, as {CLUSTER_FILE} says: end it with Ctrl-C in its terminal first"
+            ) from None
+        try:
+            yield
+        finally:
+            CLUSTER_FILE.unlink(missing_ok=True)
 
 
 async def _watch(child: Child, needed: bool) -> None:
@@ -190,15 +226,16 @@ def _announce(cluster: Cluster, model: Path) -> None:
     command = Path(sys.executable).with_name("collage")
     if command.is_relative_to(Path.cwd()):
         command = command.relative_to(Path.cwd())
-    folder = ROOT / "samples" / model.name.removesuffix("-s-cnn.onnx")
-    sample = next(folder.rglob("*.png"), Path("IMAGES/any.png"))
+    sample = next(samples_of(model).rglob("*.*g"), Path("IMAGES/any.png"))
     if sample.is_relative_to(Path.cwd()):
         sample = sample.relative_to(Path.cwd())
     print(
-        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.coded)} collage-cnn workers\n\n"
+        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.coded)} collage-cnn workers\n"
+        f"a page to try it: http://{HOST}:{cluster.frontend.http_port}\n\n"
         f"  {command} predict {sample}{option}\n"
         f"  {command} predict {sample.parent}/*.png --json{option}\n"
         f"  {command} health{option}\n"
+        f"  curl -T {sample} http://{HOST}:{cluster.frontend.http_port}/v1/predict\n"
         f"  {cluster.frontend.metrics_address}\n\n"
         f"logs: {cluster.logs}/   every process: {CLUSTER_FILE}   Ctrl-C stops them all",
         flush=True,
@@ -216,15 +253,18 @@ def main(argv: Sequence[str]) -> int:
     )
     up.add_argument("--s-cnn", type=Path, default=S_CNN, help="single-image model, ONNX (%(default)s)")
     up.add_argument("--collage", type=Path, default=COLLAGE, help="its collage model, ONNX (%(default)s)")
+    up.add_argument("--no-collage", action="store_true", help="serve the s-cnn alone: stragglers are only replicated")
     up.add_argument("--workers", type=int, default=9, help="s-cnn workers (%(default)s)")
     up.add_argument("--collage-workers", type=int, default=1, help="collage-cnn workers (%(default)s)")
     up.add_argument("--port", type=int, default=50051, help="the frontend's port (%(default)s)")
+    up.add_argument("--http-port", type=int, default=8080, help="its port for HTTP and the page (%(default)s)")
     up.add_argument(
         "--slowdown", default="off", help="make workers straggle: quantiles:bench/latency.json (%(default)s)"
     )
     args, frontend_flags = parser.parse_known_args(argv)
     try:
-        asyncio.run(_up(args, frontend_flags))
+        with alone(), tempfile.TemporaryDirectory(prefix="collage-") as folder:
+            asyncio.run(_up(args, frontend_flags, Path(folder)))
     except* ProcessError as failures:
         print(failures.exceptions[0], file=sys.stderr)
         failed = True

@@ -16,10 +16,15 @@ from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from collage.flags import PREFIX, FlagSettings
+from frontend.config import FrontendSettings
+from worker.config import WorkerSettings
+
 HOST = "127.0.0.1"
 LOGS = Path("out/logs")
 LAST_LINES = 12  # of a child's log, shown when it fails
-_READY = re.compile(rb"ready port=(\d+) metrics_port=(\d+)")
+_PROGRAMS: dict[str, type[FlagSettings]] = {"frontend": FrontendSettings, "worker": WorkerSettings}
+_READY = re.compile(rb"ready port=(\d+) metrics_port=(\d+)(?: http_port=(\d+))?")
 # Asks the kernel to kill the child with its parent, then becomes the child. (A preexec_fn could do so as well, but
 # must not be used in a process with threads, and gRPC has many.)
 _TETHER = """
@@ -62,6 +67,18 @@ class Metrics(dict[str, float]):
         return self.get(_key(name, labels), 0.0)
 
 
+def _environment(command: Sequence[str]) -> dict[str, str]:
+    """Our environment without the settings of the other program, which a child would not know."""
+    module = command[2] if list(command[1:2]) == ["-m"] else ""
+    theirs = {
+        f"{PREFIX}{name.upper()}"
+        for other, settings in _PROGRAMS.items()
+        if other != module
+        for name in settings.model_fields.keys() - _PROGRAMS.get(module, settings).model_fields.keys()
+    }
+    return {name: value for name, value in os.environ.items() if name not in theirs or module not in _PROGRAMS}
+
+
 def _key(name: str, labels: dict[str, str]) -> str:
     inside = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
     return f"{name}{{{inside}}}" if inside else name
@@ -77,6 +94,7 @@ class Child:
     def __init__(self, role: str, name: str, command: Sequence[str], log: Path) -> None:
         self.role, self.name, self.command, self.log = role, name, list(command), log
         self.port = self.metrics_port = 0
+        self.http_port: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -112,6 +130,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env=_environment(self.command),
                 start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
             )
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,7 +153,8 @@ class Child:
                 log.flush()
                 found = _READY.search(line)
                 if found and not ready.done():
-                    self.port, self.metrics_port = map(int, found.groups())
+                    self.port, self.metrics_port = int(found[1]), int(found[2])
+                    self.http_port = None if found[3] is None else int(found[3])
                     ready.set_result(None)
         code = await process.wait()
         if not ready.done():

@@ -24,17 +24,22 @@ from bench.cluster.local import COLLAGE, LOGS, S_CNN, Child, Cluster, ProcessErr
 from bench.offer import (
     ImageAnswers,
     KnownModels,
+    Models,
     Outage,
     Sample,
     TypicalModels,
     load_samples,
+    measured_models,
     random_groups,
     slug,
 )
+from bench.report.stored import RESULTS
+from collage.figures import read_figures
 from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
 from encoder.image import Pixels, decode
 from models import data
 from models.measure import OnnxModel
+from worker.slowdown import COLLAGE_FACTOR
 
 __all__ = [
     "LABELS",
@@ -227,9 +232,13 @@ class Prepared(NamedTuple):
 
 
 class AnswerSource(Protocol):
-    """Where the stand-ins' answers come from; ``version`` tells one such source from another."""
+    """Where the stand-ins' answers come from; ``version`` tells one such source from another.
+
+    The collage-cnn takes ``factor`` times as long as the s-cnn.
+    """
 
     version: str
+    factor: float
     s_cnn: ModelInfo
     collage: ModelInfo
 
@@ -245,7 +254,7 @@ def answer_source(drawn: int | None = None, folder: Path | None = None) -> Answe
     for a folder that holds no data set.
     """
     if drawn:
-        return Drawn(drawn)
+        return Drawn(drawn, measured_models(round(drawn**0.5)))
     if folder is None:
         return Shipped(S_CNN, COLLAGE, load_samples())
     found = data.load(folder, 32)
@@ -262,7 +271,8 @@ class Shipped:
         self.s_cnn, self.collage = self._s_cnn.info, self._collage.info
         if self.s_cnn.kind is not ModelKind.S_CNN or self.collage.kind is not ModelKind.COLLAGE_CNN:
             raise ValueError("expected an s-cnn and a collage-cnn")
-        self.version = f"{self.s_cnn.version} {self.collage.version} {len(samples)}"
+        self.factor = measured_factor(self.collage.name)
+        self.version = f"{self.s_cnn.version} {self.collage.version} {len(samples)} {self.factor:g}"
 
     def prepare(self, groups: int, seed: int) -> Prepared:
         """Random images, none again before all have come."""
@@ -279,7 +289,7 @@ class Shipped:
             [replace(sample, data=png(picture)) for sample, picture in zip(group, answer.pictures(), strict=True)]
             for group, answer in zip(chosen, said, strict=True)
         ]
-        return Prepared(painted, KnownModels(images, self.collage.accept_threshold))
+        return Prepared(painted, KnownModels(images, self.collage.accept_threshold, factor=self.factor))
 
     def _answers(self, groups: Sequence[Sequence[Sample]]) -> Iterator[GroupAnswers]:
         """Run the models over groups as large as the collage's grid; the s-cnn once per image."""
@@ -301,10 +311,11 @@ class Shipped:
 
 
 class Drawn:
-    """Answers as of ``TypicalModels``, for grids that no model was trained for."""
+    """Answers as of ``TypicalModels``, or of models that were measured on images that do not ship."""
 
-    def __init__(self, members: int, model: TypicalModels | None = None) -> None:
-        self._model = model or TypicalModels()
+    def __init__(self, members: int, model: Models | None = None) -> None:
+        self._model: Models = model or TypicalModels()
+        self.factor = self._model.factor
         labels = tuple(f"class {i}" for i in range(10))
         self.s_cnn = ModelInfo.make("drawn", ModelKind.S_CNN, labels, SIDE)
         k = round(members**0.5)
@@ -328,7 +339,13 @@ class Drawn:
             for i, (label, picture) in enumerate(zip(truth.tolist(), said.pictures(), strict=True))
         ]
         split = [samples[first : first + members] for first in range(0, len(samples), members)]
-        return Prepared(split, KnownModels(images, self._model.accept))
+        return Prepared(split, KnownModels(images, self._model.accept, factor=self.factor))
+
+
+def measured_factor(name: str) -> float:
+    """The latency of a collage-cnn as a share of its s-cnn's, of the stored evaluation; the usual one if not there."""
+    found = (row for row in read_figures(RESULTS / "evaluate.json") if row.get("model") == name)
+    return next((float(row["latency_ratio"]) for row in found if row["latency_ratio"]), COLLAGE_FACTOR)
 
 
 def png(picture: Pixels) -> bytes:

@@ -221,8 +221,15 @@ def latencies(runs: Iterable[Recorded], of: str) -> dict[str, dict[str, NDArray[
 
 def curve(rows: Iterable[FoundRow], x: str, y: str, x_scale: float = 100, y_scale: float = 1000) -> NDArray[np.float64]:
     """x, y and half the interval of y, a point for each variant and case, from left to right; float64 ``[P, 3]``."""
+    return curve_of(grouped(rows, (*CASE, *VARIANT)).values(), x, y, x_scale, y_scale)
+
+
+def curve_of(
+    variants: Iterable[Sequence[FoundRow]], x: str, y: str, x_scale: float = 100, y_scale: float = 1000
+) -> NDArray[np.float64]:
+    """As ``curve``, a point for the rows of each variant."""
     points = []
-    for same in grouped(rows, (*CASE, *VARIANT)).values():
+    for same in variants:
         if (found := mean_of(same, y)) is not None:
             points.append((x_scale * mean(same, x), y_scale * found[0], y_scale * found[1]))
     return np.array(sorted(points)).reshape(-1, 3)

@@ -28,7 +28,6 @@ from bench.runs.trial import (
     OFF,
     POLICY_NAMES,
     REGIME_NAMES,
-    WARM_UP_GROUPS,
     Case,
     Overhead,
     Trial,
@@ -48,7 +47,7 @@ async def compare(trial: Trial, chosen: Sequence[Case], runs: Path, console: Con
         bar = progress.add_task("", total=sum(map(trial.seconds, missing)))
         for (equal, seed), shared in groupby(missing, lambda case: (case.equal_resources, case.seed)):
             progress.update(bar, description=f"{trial.regime.name}: preparing seed {seed}")
-            prepared = await asyncio.to_thread(trial.answers.prepare, WARM_UP_GROUPS + trial.groups, seed)
+            prepared = await asyncio.to_thread(trial.prepare, seed)
             async with trial.cluster(seed, equal) as cluster:
                 for case in shared:
                     progress.update(bar, description=f"{trial.regime.name}: {case.title}")
@@ -65,15 +64,16 @@ async def compare(trial: Trial, chosen: Sequence[Case], runs: Path, console: Con
 async def calibrate(trial: Trial, runs: Path, console: Console) -> Overhead:
     """The parts of a request's latency without injected slowness, measured once per target and cluster.
 
-    The real row (regime ``off``, policy none) is kept with the others.
+    That cluster has one collage worker, and as many s-cnn workers as a collage has cells. The real row (regime ``off``,
+    policy none) is kept with the others.
     """
     still = Trial(OFF, trial.answers, CALIBRATION_GROUPS, 1.0, (), runs.parent)
-    name, file = still.name(Case("none", 0)), runs.parent / f"overhead-{trial.members}.json"
+    name, file = still.name(Case("none", 0)), runs.parent / f"overhead-{still.members}.json"
     if not (file.exists() and (runs / f"{name}.json").exists()):
-        prepared = await asyncio.to_thread(still.answers.prepare, WARM_UP_GROUPS + CALIBRATION_GROUPS, 0)
+        prepared = await asyncio.to_thread(still.prepare, 0)
         async with still.cluster(0, equal_resources=False) as cluster:
             row, records = await still.run(cluster, Case("none", 0), prepared)
-        about: dict[str, Scalar] = {"regime": OFF.name, "n": trial.members, "load": None, "policy": "none", "seed": 0}
+        about: dict[str, Scalar] = {"regime": OFF.name, "n": still.members, "load": None, "policy": "none", "seed": 0}
         write_figures(name, [row], ({**about, **asdict(record)} for record in records), runs)
         file.write_text(json.dumps(asdict(Overhead.of(records))) + "\n")
     overhead = Overhead(**json.loads(file.read_text()))
@@ -97,35 +97,37 @@ def collect(target: str, runs: Path) -> Path:
     return write_figures(target, rows, map(json.loads, lines))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command's own flags."""
+    flags = argparse.ArgumentParser(
         prog="python -m bench experiment", description=(__doc__ or "").partition("\n")[0],
         epilog="Further flags go to the frontends.",
     )  # fmt: skip
-    parser.add_argument("--regimes", default="transient", help=f"of {', '.join(REGIME_NAMES)} (%(default)s)")
-    parser.add_argument(
+    flags.add_argument("--regimes", default="transient", help=f"of {', '.join(REGIME_NAMES)} (%(default)s)")
+    flags.add_argument(
         "--policies", default="none,hedge,collage,adaptive",
         help=f"of {', '.join(POLICY_NAMES)}; one limit may be set, as in hedge:quantile=0.9 ({', '.join(LIMITS)})",
     )  # fmt: skip
-    parser.add_argument("--groups", type=int, default=500, help="groups per policy and seed (%(default)s)")
-    parser.add_argument("--seeds", default="0,1,2", help="which draws (%(default)s)")
-    parser.add_argument("--loads", default="", help="open loop: shares of capacity, as 0.1,0.5,0.8 (closed groups)")
-    parser.add_argument(
+    flags.add_argument("--groups", type=int, default=500, help="groups per policy and seed (%(default)s)")
+    flags.add_argument("--seeds", default="0,1,2", help="which draws (%(default)s)")
+    flags.add_argument("--loads", default="", help="open loop: shares of capacity, as 0.1,0.5,0.8 (closed groups)")
+    flags.add_argument(
         "--arrivals", type=Path, help="open loop: CSV file of arrival times in seconds, the first 100 groups to warm up"
     )
-    parser.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
-    parser.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
-    parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
-    parser.add_argument("--target", default="bench", help="name of the files in out/ (%(default)s)")
-    parser.add_argument("--collect", action="store_true", help="only put existing runs together")
-    parser.add_argument("--plan", action="store_true", help="only say which runs are left and how long they take")
-    return parser
+    flags.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
+    flags.add_argument("--workers", type=int, help="s-cnn workers, if other than a collage has cells")
+    flags.add_argument("--collage-workers", type=int, default=1, help="collage workers (%(default)s)")
+    flags.add_argument("--data", type=Path, help="data set of whose test images the answers are (samples/)")
+    flags.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")
+    flags.add_argument("--target", default="bench", help="name of the files in out/ (%(default)s)")
+    flags.add_argument("--collect", action="store_true", help="only put existing runs together")
+    flags.add_argument("--plan", action="store_true", help="only say which runs are left and how long they take")
+    return flags
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the comparison: 0 if it went well, 2 for an argument, 130 after Ctrl-C; ProcessError if a process failed."""
-    parser = _parser()
-    args, flags = parser.parse_known_args(argv)
+    args, flags = parser().parse_known_args(argv)
     console = Console()
     policies, regimes = args.policies.split(","), args.regimes.split(",")
     folder = OUT / args.target
@@ -142,12 +144,20 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"groups and scale must be above 0, seeds not below, loads at least {FEWEST_OPEN}")
         if args.drawn is not None and (args.drawn < 4 or round(args.drawn**0.5) ** 2 != args.drawn):
             raise ValueError("--drawn takes a square: 4, 9, 16, 25")
+        cells = args.drawn or 9
+        if args.collage_workers < 1 or (args.workers is not None and (args.workers < cells or args.workers % cells)):
+            raise ValueError(
+                f"workers must be a multiple of {cells}, the cells of a collage; at least 1 collage worker"
+            )
         if args.arrivals and (args.loads or len(regimes) > 1):
             raise ValueError("--arrivals are the load, of one regime")
-        planned = trials(regimes, args.drawn, args.data, args.groups, args.scale, flags, folder, args.arrivals)
+        planned = trials(
+            regimes, args.drawn, args.data, args.groups, args.scale, flags, folder, args.arrivals,
+            args.workers, args.collage_workers,
+        )  # fmt: skip
         chosen = list(cases(policies, seeds, [planned[0].load] if args.arrivals else loads))
     except (OSError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"python -m bench experiment: {error}", file=sys.stderr)
         return 2
     if args.collect:
         print(f"figures: {collect(args.target, runs)}")

@@ -30,9 +30,11 @@ from bench.simulator.replay import KNOWN, Setup, about, capacity, run, table
 from bench.simulator.rivals import RIVALS, Rival
 from collage.client import Client
 from collage.figures import Row
+from encoder.code import GroupShape
 from frontend.policy.choices import CHOICES
 from frontend.policy.ejection import Ejection
 from frontend.policy.rules import Rules
+from worker.slowdown import COLLAGE_FACTOR
 
 WARM_UP_GROUPS = 100  # a tracked deadline has settled by then
 OFF = Regime("off", "off")
@@ -95,11 +97,10 @@ class Overhead:
         parts = inference, total - queue - inference, latency - total
         return cls(*(float(np.median(part)) for part in parts))
 
-    def setup(self, members: int, scale: float) -> Setup:
+    def on(self, setup: Setup, scale: float) -> Setup:
         """A simulated cluster that loses as much, in times that are not shortened."""
-        return Setup(
-            members,
-            1,
+        return replace(
+            setup,
             inference_s=self.inference_s / scale,
             overhead_s=self.overhead_s / scale,
             caller_s=self.caller_s / scale,
@@ -123,17 +124,26 @@ class Trial:
         flags: Sequence[str],
         folder: Path,
         arrivals: Seconds | None = None,
+        workers: int | None = None,
+        redundant: int = 1,
     ) -> None:
-        """Open loops have Poisson arrivals, or these (of all groups, the warm-up's first, in times not shortened)."""
+        """Open loops have Poisson arrivals, or these (of all groups, the warm-up's first, in times not shortened).
+
+        There are as many s-cnn ``workers`` as a collage has cells, unless given, and ``redundant`` collage workers. As
+        many requests as there are s-cnn workers are sent as one group; a frontend makes collages of them as it likes.
+        """
         self.regime, self.answers, self.groups, self.scale, self.flags = regime, answers, groups, scale, tuple(flags)
-        self.members, self.arrivals = answers.collage.k**2, arrivals
-        self.setup = Setup(self.members, 1)
+        cells = answers.collage.k**2
+        self.members, self.arrivals = workers or cells, arrivals
+        self.setup = Setup(self.members, redundant, code=GroupShape(cells, 1, needed=1, fewest=(cells + 1) // 2))
         self.deadline = float(np.quantile(regime.sample, 0.95))
         self._folder = folder
 
     @functools.cached_property
     def _models(self) -> tuple[Path, Path]:
-        return save_models(self._folder / f"stand-ins-{self.members}", self.answers.s_cnn, self.answers.collage)
+        return save_models(
+            self._folder / f"stand-ins-{self.answers.collage.k**2}", self.answers.s_cnn, self.answers.collage
+        )
 
     def name(self, case: Case) -> str:
         """A run's name, the same for the same run only."""
@@ -143,7 +153,9 @@ class Trial:
         trace = b"" if self.arrivals is None else self.arrivals.tobytes()
         digest = hashlib.blake2b(matters + trace, digest_size=4).hexdigest()
         policy = f"{case.policy}-{case.setting}-{case.value:g}" if case.setting else case.policy
-        return f"{self.regime.name}-{self.members}-{offered}-{policy}-seed{case.seed}-{digest}"
+        alone = (self.members, self.setup.redundant) == (self.answers.collage.k**2, 1)
+        cluster = self.members if alone else f"{self.members}+{self.setup.redundant}"
+        return f"{self.regime.name}-{cluster}-{offered}-{policy}-seed{case.seed}-{digest}"
 
     @property
     def load(self) -> float | None:
@@ -163,16 +175,17 @@ class Trial:
         return load * capacity(self.members, self.regime) / self.scale
 
     def cluster(self, seed: int, equal_resources: bool) -> StandIns:
-        """N s-cnn workers and one collage worker, or N + 1 s-cnn workers, which draw slowness with ``seed``."""
-        count = self.members + 1
+        """The s-cnn and collage workers, or as many s-cnn workers in all, which draw slowness with ``seed``."""
+        count = self.setup.workers
 
         def flags(index: int) -> tuple[str, ...]:
-            return *self.regime.flags(index, count, seed), "--slowdown-scale", str(self.scale)
+            faster = self.answers.factor / COLLAGE_FACTOR if index >= self.members and not equal_resources else 1.0
+            return *self.regime.flags(index, count, seed), "--slowdown-scale", str(self.scale * faster)
 
         return StandIns(
             *self._models,
             s_cnn_workers=count if equal_resources else self.members,
-            coded_workers=0 if equal_resources else 1,
+            coded_workers=0 if equal_resources else self.setup.redundant,
             worker_flags=flags,
             logs=self._folder / "logs" / f"seed{seed}",  # seeds may run side by side
         )
@@ -194,6 +207,14 @@ class Trial:
             part for flag, seconds in shortened.items() for part in (flag, f"{max(seconds * self.scale, 1e-3):.4f}")
         )
         return "--policy", rival.policy, *times, *chosen, *self.flags
+
+    def prepare(self, seed: int) -> Prepared:
+        """All groups, those that warm up first, and the models' answers."""
+        cells = self.answers.collage.k**2
+        prepared = self.answers.prepare((WARM_UP_GROUPS + self.groups) * self.members // cells, seed)
+        samples = [sample for group in prepared.groups for sample in group]
+        groups = [samples[first : first + self.members] for first in range(0, len(samples), self.members)]
+        return prepared._replace(groups=groups)
 
     async def run(self, cluster: StandIns, case: Case, prepared: Prepared) -> tuple[Row, Records]:
         """Send the groups; returns the row and the raw records."""
@@ -228,7 +249,7 @@ class Trial:
         return poisson(rate, (WARM_UP_GROUPS + self.groups) * self.members, case.seed)
 
     def _outages(self, seed: int) -> Iterable[Outage]:
-        outages = self.regime.outages(self.members + 1, seed)
+        outages = self.regime.outages(self.setup.workers, seed)
         return (replace(outage, at=outage.at * self.scale, until=outage.until * self.scale) for outage in outages)
 
     def simulate(self, case: Case, prepared: Prepared, overhead: Overhead) -> Row:
@@ -240,7 +261,7 @@ class Trial:
         takes a while to start, and which requests they meet depends on how long those before took.
         """
         done = run(
-            overhead.setup(self.members, self.scale),
+            overhead.on(self.setup, self.scale),
             case.policy,
             self.regime,
             case.seed,
@@ -257,7 +278,8 @@ class Trial:
     def tables(self, rows: Sequence[dict[str, Any]], load: float | None) -> list[Table]:
         """Real and simulated rows of one load for a terminal, a line for each policy with its limit."""
         offered = "closed groups" if load is None else f"open loop at {load:.0%}"
-        title = f"{self.regime.name}, {self.members} + 1: {self.groups} groups per policy and seed, {offered}"
+        cluster = f"{self.regime.name}, {self.members} + {self.setup.redundant}"
+        title = f"{cluster}: {self.groups} groups per policy and seed, {offered}"
         named = [
             {**row, "policy": f"{row['policy']}\n{row['setting']} {row['value']:g}"} if "setting" in row else row
             for row in rows
@@ -277,6 +299,8 @@ def trials(
     flags: Sequence[str],
     folder: Path,
     arrivals: Path | None = None,
+    workers: int | None = None,
+    redundant: int = 1,
 ) -> list[Trial]:
     """A trial for each regime; with a file of ``arrivals``, of as many groups as it has requests for.
 
@@ -286,14 +310,14 @@ def trials(
     if unknown := set(regimes) - set(REGIMES):
         raise ValueError(f"there is no regime {min(unknown)!r}")
     answers = answer_source(drawn, data)
-    times, members = None, answers.collage.k**2
+    times, members = None, workers or answers.collage.k**2
     if arrivals:
         times = read_arrivals(arrivals)
         groups = min(groups, len(times) // members - WARM_UP_GROUPS)
         if groups < 1:
             raise ValueError(f"{arrivals} is too short: {WARM_UP_GROUPS} groups of {members} are to warm up")
         times = times[: (WARM_UP_GROUPS + groups) * members]  # only these are sent
-    return [Trial(REGIMES[name], answers, groups, scale, flags, folder, times) for name in regimes]
+    return [Trial(REGIMES[name], answers, groups, scale, flags, folder, times, workers, redundant) for name in regimes]
 
 
 def cases(policies: Sequence[str], seeds: Sequence[int], loads: Sequence[float | None]) -> Iterator[Case]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from bench.offer import measured_models
 from bench.simulator.replay import COMPARED, REGIMES, Setup, about, run
 from collage.figures import Row, Scalar, write_figures
 
@@ -90,31 +93,45 @@ def budget_cases() -> Iterator[SweptCase]:
 
 def long_cases() -> Iterator[SweptCase]:
     """Enough groups for a 99.9th percentile."""
-    yield from (SweptCase(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "collage-only", "adaptive"))
+    yield from (
+        SweptCase(Setup(9, 1), policy, times=FOR_P999) for policy in ("none", "collage-only", "collage", "adaptive")
+    )
 
 
-def sweep(out: Path, chosen: Iterable[SweptCase], groups: int, seeds: int) -> Path:
+def simulate(task: tuple[SweptCase, int, int]) -> tuple[Row, list[Row]]:
+    """The row of a case, a seed and a number of groups, and its groups one by one if they are recorded.
+
+    The models are the shipped ones of CIFAR-10 for that grid.
+    """
+    case, seed, groups = task
+    setup, regime = case.setup, REGIMES[case.regime]
+    limits: dict[str, float | None] = {case.setting: case.value} if case.setting else {}
+    warm_up = 20
+    count = case.times * groups if case.load is None else case.times * (9 * groups // setup.n) + warm_up
+    models = measured_models(math.isqrt(setup.shape.members))
+    done = run(setup, case.policy, regime, seed, count, case.load, models=models, limits=limits)
+    row = done.row(about("sim", setup, regime, case.policy, seed, case.load))
+    known: dict[str, Scalar] = {"simulated": True, "regime": case.regime, "n": setup.n}
+    known |= {"policy": case.policy, "seed": seed}
+    records = [{**known, **record} for record in done.group_records()] if case.recorded else []
+    return ({**row, "setting": case.setting, "value": case.value} if case.setting else row), list(records)
+
+
+def sweep(out: Path, chosen: Iterable[SweptCase], groups: int, seeds: int, processes: int = 1) -> Path:
     """Simulate the ``chosen`` cases and write ``out`` (.json), and beside it groups one by one (.jsonl).
 
     Rows of a case that sets a limit have two more columns: ``setting``, its name, and its ``value``. An open loop
-    offers as many requests as ``groups`` of 9 are.
+    offers as many requests as ``groups`` of 9 are. Simulates in ``processes`` side by side.
     """
     rows: list[Row] = []
     records: list[Row] = []
     console = Console(stderr=True)
-    runs = [(case, seed) for case in chosen for seed in range(seeds)]
-    for case, seed in track(runs, "sweeping", console=console, transient=True):
-        setup, regime = case.setup, REGIMES[case.regime]
-        limits: dict[str, float | None] = {case.setting: case.value} if case.setting else {}
-        warm_up = 20
-        count = case.times * groups if case.load is None else case.times * (9 * groups // setup.n) + warm_up
-        done = run(setup, case.policy, regime, seed, count, case.load, limits=limits)
-        row = done.row(about("sim", setup, regime, case.policy, seed, case.load))
-        rows.append({**row, "setting": case.setting, "value": case.value} if case.setting else row)
-        if case.recorded:
-            known: dict[str, Scalar] = {"simulated": True, "regime": case.regime, "n": setup.n}
-            known |= {"policy": case.policy, "seed": seed}
-            records += [{**known, **record} for record in done.group_records()]
+    tasks = [(case, seed, groups) for case in chosen for seed in range(seeds)]
+    with ProcessPoolExecutor(processes) as pool:
+        found = pool.map(simulate, tasks) if processes > 1 else map(simulate, tasks)
+        for row, recorded in track(found, "sweeping", len(tasks), console=console, transient=True):
+            rows.append(row)
+            records += recorded
     return write_figures(out.stem, rows, records, out.parent)
 
 
@@ -153,13 +170,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("what", choices=(*kinds, "scale"), nargs="?", default="usual", help="(%(default)s)")
     parser.add_argument("--groups", type=int, default=1000, help="closed groups per setting and seed (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="runs to average (%(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/bench-sim.json"), help="the figures (%(default)s)")
     args = parser.parse_args(argv)
-    if args.groups < 10 or args.seeds < 1:
-        parser.error("at least 10 groups and one seed")
+    if args.groups < 10 or args.seeds < 1 or args.processes < 1:
+        parser.error("at least 10 groups and one seed, in one process or more")
     if args.what == "scale":
         file = scale(args.out, 1000 * args.groups)
     else:
-        file = sweep(args.out, kinds[args.what](), args.groups, args.seeds)
+        file = sweep(args.out, kinds[args.what](), args.groups, args.seeds, args.processes)
     print(f"figures: {file}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 M = TypeVar("M")
@@ -16,7 +16,13 @@ class Offer(NamedTuple, Generic[M]):
     fits: bool
 
 
-def elect(offers: Sequence[Offer[M]], in_use: M | None) -> int | None:
-    """Which of the offers to use, None if none fits: that of most workers; at a tie the one in use, else the first."""
-    fitting = [index for index, offer in enumerate(offers) if offer.fits]
-    return max(fitting, key=lambda index: (offers[index].workers, offers[index].model == in_use), default=None)
+def elect(offers: Sequence[Offer[M]], in_use: M | None, preferred: Container[int] = ()) -> int | None:
+    """Which of the offers to use, None if none fits.
+
+    The ``preferred`` ones come first, then that of most workers; at a tie the one in use, else the first.
+    """
+
+    def rank(index: int) -> tuple[bool, int, bool]:
+        return index in preferred, offers[index].workers, offers[index].model == in_use
+
+    return max((index for index, offer in enumerate(offers) if offer.fits), key=rank, default=None)

@@ -32,12 +32,14 @@ class Forming:
         self._rules, self._groups, self._flights, self._requests = rules, groups, flights, flights.requests
         self._deadline, self._deferral, self._actions = deadline, deferral, actions
 
-    def workers_changed(self, workers: int, shape: GroupShape) -> None:
+    def workers_changed(self, workers: int, shape: GroupShape, at: float) -> None:
         """So many groups of this shape can be run at once."""
-        self._workers = workers
+        before, self._workers = self._groups.open, workers
+        self._deferral.sell(shape, shape if workers else ALONE)
         if shape != self._groups.shape:
             self._groups.reshape(shape)
-        self._deferral.sell(shape, shape if workers else ALONE)
+            if before and self._deferral.active:
+                self._defer(before, at)
 
     def arrived(self, request: Request, at: float) -> None:
         """Let a request join, now or later."""

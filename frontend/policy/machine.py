@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from encoder.code import GroupShape
 from frontend.policy import events as e
 from frontend.policy.budget import Budget
 from frontend.policy.deadline import Deadline
 from frontend.policy.deferral import Deferral
 from frontend.policy.forming import Forming
+from frontend.policy.grids import preferred
 from frontend.policy.groups import Group, Groups
 from frontend.policy.rules import Rules
 from frontend.policy.state import Flight, Flights, Request
@@ -26,6 +28,9 @@ def _turn(event: e.Event) -> tuple[int, float]:
     """Its place in a batch."""
     helps = isinstance(event, e.Decoded) or (isinstance(event, e.Returned) and event.ok)
     return 0 if isinstance(event, e.Answered) else 1 if helps else 2, event.at
+
+
+_SMOOTHING = 0.01
 
 
 class Policy:
@@ -42,11 +47,16 @@ class Policy:
         self._deferral = Deferral(rules.defer, self.budget, self._deadline.latency)
         self._forming = Forming(rules, self.groups, self._flights, self._deadline, self._deferral, self._actions)
         self._audits = 0.0
+        self._under_way = 0.0  # requests, of late
 
     @property
     def open_requests(self) -> int:
         """How many requests have not ended."""
         return len(self._requests)
+
+    def prefer(self, offers: Mapping[GroupShape, int]) -> GroupShape:
+        """The best shape of groups, of those that redundant workers could run, so many of each at once."""
+        return preferred(offers, self.groups.shape, self.budget, self._under_way)
 
     @property
     def deadline(self) -> float:
@@ -90,6 +100,7 @@ class Policy:
     def _arrived(self, event: e.Arrived) -> None:
         deadline = event.at + self._deadline.value
         request = self._requests[event.request] = Request(event.request, event.at, deadline, event.expires)
+        self._under_way += _SMOOTHING * (len(self._requests) - self._under_way)
         self._deferral.earn(event.at)
         self._flights.accuracy.earn()
         self._send(request)
@@ -157,7 +168,7 @@ class Policy:
         if self.rules.accept is None:
             self._flights.accept = event.accept
         self._flights.accuracy.use(event.errors)
-        self._forming.workers_changed(event.workers, event.shape)
+        self._forming.workers_changed(event.workers, event.shape, event.at)
 
     def _due(self, at: float, timer: e.Timer, id: int) -> None:
         if timer is e.Timer.CLOSE:

@@ -1,6 +1,8 @@
 """The asyncio side of workers: where they are, how to talk to them, which are ready."""
 
 from frontend.workers.discovery import TargetError, check, server_name
+from frontend.workers.fleet import read_description
+from frontend.workers.open_inference import OpenInferenceTransport
 from frontend.workers.pool import Fits, Pool, PoolSettings
 from frontend.workers.streams import Ended, Ending, Reply, WorkerFailure
 from frontend.workers.transport import Cancellable, GrpcTransport, Transport
@@ -12,6 +14,7 @@ __all__ = [
     "Ending",
     "Fits",
     "GrpcTransport",
+    "OpenInferenceTransport",
     "Pool",
     "PoolSettings",
     "Reply",
@@ -20,5 +23,6 @@ __all__ = [
     "Worker",
     "WorkerFailure",
     "check",
+    "read_description",
     "server_name",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from collage.model_info import ModelInfo
@@ -40,6 +40,10 @@ Fits = Callable[[ModelInfo], str | None]
 """Says why a model may not be used: None if it may, an empty string while nobody can know."""
 
 
+Prefers = Callable[[Sequence[Offer[ModelInfo]]], Container[int]]
+"""Says which of the models on offer are preferred, by their indices."""
+
+
 class Pool:
     """The workers that play one role, found as ``discovery.addresses`` says.
 
@@ -65,6 +69,7 @@ class Pool:
         settings = settings or PoolSettings()
         self.name = name
         self.fits: Fits = lambda info: None
+        self.prefers: Prefers = lambda offers: ()
         self.balancer = Balancer(settings.ejection, settings.seed, settings.choice())
         self.info: ModelInfo | None = None  # the model in use, or the last one that was
         self.ready = self.refused = 0  # workers that may be used, and workers that serve a model not in use
@@ -101,6 +106,9 @@ class Pool:
 
     async def close(self) -> None:
         """Let go of all workers."""
+        if self._finding:
+            self._finding.cancel()
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun does not clean up
         tasks = [*([self._finding] if self._finding else []), *self._following.values(), *self._retiring]
         for task in tasks:
             task.cancel()
@@ -152,16 +160,18 @@ class Pool:
         offers = [
             Offer(info, len(others), problem is None) for (info, others), problem in zip(models, problems, strict=True)
         ]
-        elected = elect(offers, self.info)
+        preferred = self.prefers(offers)
+        elected = elect(offers, self.info, preferred)
         chosen, used = (self.info, []) if elected is None else models[elected]
         if used and chosen != self.info:
             self._complaints.clear()
             logger.info("%s workers: using %s of %d", self.name, _title(chosen), len(used))
         self.info, self.ready, self.refused = chosen, len(used), 0
-        for (info, others), problem in zip(models, problems, strict=True):
+        for index, ((info, others), problem) in enumerate(zip(models, problems, strict=True)):
             if others is not used and problem != "":
                 self.refused += len(others)
-                self._complain(info, problem or f"more workers serve {_title(chosen)}")
+                if problem or (index in preferred) == (elected in preferred):
+                    self._complain(info, problem or f"more workers serve {_title(chosen)}")
         return set(used)
 
     def _let_go(self, worker: Worker) -> None:

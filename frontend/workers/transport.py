@@ -15,6 +15,7 @@ from collage.channels import channel_options
 from collage.model_info import ModelInfo
 from collage.security import PLAINTEXT, ClientSecurity
 from collage.tensors import pack
+from collage.traces import outgoing
 from collage.v1 import model_pb2
 from encoder.image import Pixels
 from frontend.workers.streams import CallStream, Ended, WorkerFailure
@@ -60,12 +61,11 @@ class Transport(Protocol):
         ...
 
 
-class GrpcTransport:
-    """Calls ModelService. All calls go over one stream: opened when the worker serves, and again after it broke.
+class Connection:
+    """A channel to one worker, which is made again when the certificates have changed: it cannot take up others.
 
     The worker's certificate must be for ``name``, or for the address's host if that is None. A host that is a name is
-    resolved again after ``resolve_every_s`` seconds at the earliest, when the connection is lost. A message that is
-    larger than the worker's model can need is not looked at, and ends the stream.
+    resolved again after ``resolve_every_s`` seconds at the earliest, when the connection is lost.
     """
 
     def __init__(
@@ -86,54 +86,70 @@ class GrpcTransport:
     def _connect(self) -> None:
         self._files = self._security.stamp()
         self.channel = self._dial()
-        self._stream: CallStream | None = None
+
+    async def ask(
+        self, method: str, request: Message, kind: type[_Parsed], most_bytes: int, timeout_s: float = PING_TIMEOUT_S
+    ) -> _Parsed:
+        """The answer, of this kind and at most that large, to one short call of ``/service/Method``.
+
+        Raises WorkerFailure. After a failure to connect, the next attempt uses certificates that are new.
+        """
+        send = self.channel.unary_unary(method, type(request).SerializeToString, reader(kind, lambda: most_bytes))
+        try:
+            return read(await _answer(send(request, timeout=timeout_s, metadata=self._security.metadata())))
+        except WorkerFailure as failure:
+            if failure.unreachable and self._security.stamp() != self._files:
+                channel = self.channel
+                self._connect()
+                await self._hang_up()
+                await channel.close()
+            raise
+
+    async def _hang_up(self) -> None:
+        """End the calls that are under way."""
+
+    async def close(self) -> None:
+        """Close the channel; calls that are under way fail."""
+        await self._hang_up()
+        await self.channel.close()
+
+
+class GrpcTransport(Connection):
+    """Calls ModelService. All calls go over one stream: opened when the worker serves, and again after it broke.
+
+    A message that is larger than the worker's model can need is not looked at, and ends the stream.
+    """
+
+    _stream: CallStream | None = None
 
     async def ping(self) -> ModelInfo:
-        """Ask for the model; after a failure to connect, the next attempt uses certificates that are new."""
-        try:
-            info = ModelInfo.from_proto(await self._describe())
-        except WorkerFailure as failure:
-            if failure.unreachable:
-                await self._renew()
-            raise
+        """Ask for the model."""
+        info = ModelInfo.from_proto(await self._describe())
         self._max_answer_bytes = min(self._max_message_bytes, info.answer_bytes)
         return info
 
     async def _describe(self) -> model_pb2.GetModelInfoResponse:
-        ask = self.channel.unary_unary(
-            "/collage.v1.ModelService/GetModelInfo",
-            model_pb2.GetModelInfoRequest.SerializeToString,
-            _reader(model_pb2.GetModelInfoResponse, lambda: MAX_DESCRIPTION_BYTES),
-        )
-        call = ask(model_pb2.GetModelInfoRequest(), timeout=PING_TIMEOUT_S, metadata=self._security.metadata())
-        return _read(await _answer(call))
-
-    async def _renew(self) -> None:
-        """Connect again if the certificates have changed since: a channel cannot take up others."""
-        if self._security.stamp() != self._files:
-            channel, stream = self.channel, self._stream
-            self._connect()
-            if stream:
-                await stream.close()
-            await channel.close()
+        ask = model_pb2.GetModelInfoRequest()
+        method = "/collage.v1.ModelService/GetModelInfo"
+        return await self.ask(method, ask, model_pb2.GetModelInfoResponse, MAX_DESCRIPTION_BYTES)
 
     async def watch(self, changed: Callable[[bool], None]) -> None:
         """Report SERVING or not until it is not; opens the stream of calls as soon as the worker serves."""
         watch = self.channel.unary_stream(
             "/grpc.health.v1.Health/Watch",
             health_pb2.HealthCheckRequest.SerializeToString,
-            _reader(health_pb2.HealthCheckResponse, lambda: MAX_HEALTH_BYTES),
+            reader(health_pb2.HealthCheckResponse, lambda: MAX_HEALTH_BYTES),
         )
         try:
             async for update in watch(health_pb2.HealthCheckRequest()):
-                serving = _read(update).status == health_pb2.HealthCheckResponse.SERVING
+                serving = read(update).status == health_pb2.HealthCheckResponse.SERVING
                 if serving:
                     self._calls()
                 changed(serving)
                 if not serving:  # a draining worker waits for its calls to end, and this is one
                     return
         except grpc.aio.AioRpcError as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
 
     def _calls(self) -> CallStream:
         """The stream in use; a new one if there is none."""
@@ -141,7 +157,7 @@ class GrpcTransport:
             run = self.channel.stream_stream(
                 "/collage.v1.ModelService/RunStream",
                 model_pb2.RunStreamRequest.SerializeToString,
-                _reader(model_pb2.RunStreamResponse, lambda: self._max_answer_bytes),
+                reader(model_pb2.RunStreamResponse, lambda: self._max_answer_bytes),
             )
             self._stream = CallStream(run(metadata=self._security.metadata()))
         return self._stream
@@ -152,6 +168,8 @@ class GrpcTransport:
         request = message.request
         pack(image, request.input)
         request.request_id, request.attempt = request_id, attempt
+        if context := outgoing.get():
+            request.traceparent = context
         return self._calls().call(message, timeout_s, ended)
 
     async def settle(self) -> None:
@@ -166,18 +184,16 @@ class GrpcTransport:
                 continue  # frozen, or gone: then the stream ends
             stream.forget(calls)
 
-    async def close(self) -> None:
-        """Close the stream and the channel; calls that are under way fail."""
+    async def _hang_up(self) -> None:
         stream, self._stream = self._stream, None
         if stream:
             await stream.close()
-        await self.channel.close()
 
 
-def _reader(kind: type[_Parsed], limit: Callable[[], int]) -> Callable[[bytes], _Parsed | WorkerFailure]:
+def reader(kind: type[_Parsed], limit: Callable[[], int]) -> Callable[[bytes], _Parsed | WorkerFailure]:
     """Parses messages from a worker, or says why not: one that is too large would keep the event loop busy."""
 
-    def read(data: bytes) -> _Parsed | WorkerFailure:
+    def parse(data: bytes) -> _Parsed | WorkerFailure:
         if len(data) > limit():
             return WorkerFailure("GARBAGE", f"the worker sent {len(data)} bytes at once: at most {limit()} make sense")
         message = kind()
@@ -187,10 +203,11 @@ def _reader(kind: type[_Parsed], limit: Callable[[], int]) -> Callable[[bytes], 
             return WorkerFailure("GARBAGE", "the worker sent what is no answer")
         return message
 
-    return read
+    return parse
 
 
-def _read(message: _Response | WorkerFailure) -> _Response:
+def read(message: _Response | WorkerFailure) -> _Response:
+    """What ``reader`` parsed; raises what it could not."""
     if isinstance(message, WorkerFailure):
         raise message
     return message
@@ -201,7 +218,7 @@ async def _answer(call: Awaitable[_Response]) -> _Response:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        raise _failure(error) from None
+        raise failure_of(error) from None
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -209,5 +226,6 @@ async def _answer(call: Awaitable[_Response]) -> _Response:
         raise WorkerFailure("UNAVAILABLE", "the connection was closed") from None
 
 
-def _failure(error: grpc.aio.AioRpcError) -> WorkerFailure:
+def failure_of(error: grpc.aio.AioRpcError) -> WorkerFailure:
+    """How a call failed."""
     return WorkerFailure(error.code().name, error.details() or "")

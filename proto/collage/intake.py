@@ -74,7 +74,7 @@ class Intake:
         limit: int = MAX_HELD_BYTES,
         held: Callable[[], int] = in_use,
     ) -> None:
-        self._draining, self._refused = draining, refused
+        self._draining, self.refused = draining, refused
         self._most, self._held = most, held
         self._limit = held() + limit
         self.turns = Turns()  # of streams' messages: unary calls come one by one anyway
@@ -111,7 +111,7 @@ class Intake:
             return True
         self._last_call = asyncio.get_running_loop().time()
         if self._open > self._most:
-            self._refused("open")
+            self.refused("open")
             raise ResourceExhausted(f"{self._open - 1} calls are open already: try again later", _RETRY_S)
         return not self._draining.is_set()
 
@@ -120,7 +120,7 @@ class Intake:
 
         Callers who call again at once would otherwise always have a call on its way, which gRPC drops when it stops.
         """
-        self._refused("draining")
+        self.refused("draining")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PARKED_S):
                 await self._stopped.wait()
@@ -163,10 +163,10 @@ class Intake:
                 wire.check(raw, kind.DESCRIPTOR)
             return parser(raw)
         except DecodeError:
-            self._refused("message")
+            self.refused("message")
             raise InvalidArgument(f"the message is no {kind.DESCRIPTOR.name}: send one") from None
         except ServiceError:
-            self._refused("message")
+            self.refused("message")
             raise
 
     def _review(self) -> None:
@@ -190,7 +190,7 @@ class Intake:
                     self._give_up(read, "unfinished", ResourceExhausted(told, _RETRY_S))
 
     def _give_up(self, read: _Read, reason: str, error: ServiceError) -> None:
-        self._refused(reason)
+        self.refused(reason)
         read.give_up(error)
 
 

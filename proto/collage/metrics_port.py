@@ -40,7 +40,7 @@ class MetricsPort:
 
     async def start(self, host: str, port: int) -> int:
         """Listen wherever gRPC would for this host; returns the port. Raises OSError."""
-        sockets = await asyncio.to_thread(_listen, host, port)
+        sockets = await asyncio.to_thread(listen, host, port)
         for each in sockets:
             # asyncio accepts as many at a time as the backlog allows.
             self._servers.append(
@@ -122,7 +122,7 @@ def _response(status: str, headers: list[tuple[str, str]], body: bytes) -> bytes
     return "\r\n".join(lines).encode("latin-1", "replace") + body
 
 
-def _listen(host: str, port: int) -> list[socket.socket]:
+def listen(host: str, port: int) -> list[socket.socket]:
     """Sockets on one port of every address of ``host`` that this machine has; as with gRPC, a wildcard is any address.
 
     Raises OSError.

@@ -74,8 +74,9 @@ class ModelInfo:
     what model.proto lists for the model's kind and task. ``labels`` are empty for a localiser. ``code`` says how a
     redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1; ``errors`` say what
     coded answers cost by their confidence, empty if nobody measured it. ``version`` is made from the file's content
-    when a worker loads it. ``plain`` is what the graph takes and gives where that differs; it and ``extra``, which is
-    for people (data, recipe, accuracy), stay off the wire.
+    when a worker loads it. ``provider`` is what the worker runs it on: models are equal without it. ``plain`` is what
+    the graph takes and gives where that differs; it and ``extra``, which is for people (data, recipe, accuracy), stay
+    off the wire.
     """
 
     name: str
@@ -88,6 +89,7 @@ class ModelInfo:
     accept_threshold: float = 1.0
     errors: tuple[ErrorRate, ...] = ()
     version: str = ""
+    provider: str = field(default="", compare=False)
     plain: PlainFormat = field(default_factory=PlainFormat)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -121,6 +123,7 @@ class ModelInfo:
     def __post_init__(self) -> None:
         check_text("name", self.name, 256)
         check_text("version", self.version, 64, least=0)
+        check_text("provider", self.provider, 64, least=0)
         check_number("accept_threshold", self.accept_threshold, 0, 1)
         check_errors(self.errors)
         check_labels(self.labels)
@@ -262,6 +265,7 @@ class ModelInfo:
         message = model_pb2.GetModelInfoResponse(
             name=self.name,
             version=self.version,
+            provider=self.provider,
             kind=_WIRE_KINDS[self.kind],
             task=_WIRE_TASKS[self.task],
             labels=self.labels,
@@ -290,6 +294,7 @@ class ModelInfo:
         return cls(
             name=message.name,
             version=message.version,
+            provider=message.provider,
             kind=kinds[message.kind],
             task=tasks[message.task],
             labels=tuple(message.labels),

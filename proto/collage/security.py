@@ -16,6 +16,7 @@ import grpc.aio
 logger = logging.getLogger("collage")
 
 HEADER = "authorization"
+WANTS_TOKEN = "this server wants a valid token: authorization: Bearer TOKEN"  # noqa: S105 - none is in it
 _SCHEME = "Bearer "
 _OPEN_TO_ALL = "/grpc.health.v1.Health/"
 
@@ -101,6 +102,30 @@ class ServerTls:
             require_client_authentication=self._client_ca is not None,
         )
 
+    def context(self) -> ssl.SSLContext:
+        """For servers by asyncio, HTTP/1.1; every handshake takes the files as they are then. Raises SecurityError."""
+        current = self._checked_context()
+
+        def renew(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+            nonlocal current
+            if self._changed():
+                current = self._checked_context()
+            connection.context = current
+
+        current.sni_callback = renew  # called in every handshake, with or without a name
+        return current
+
+    def _checked_context(self) -> ssl.SSLContext:
+        self._configuration()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self._cert, self._key)
+        if self._client_ca:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cafile=self._client_ca)
+        return context
+
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         key, chain, *ca = self._files.contents
         if self._client_ca:
@@ -138,6 +163,13 @@ class Tokens:
             logger.warning("keeping the tokens in use: %s", error)
         return self._tokens
 
+    def accept(self, authorization: str) -> bool:
+        """Whether the value of an authorization header has one of the tokens; takes as long for every wrong one."""
+        scheme, _, token = authorization.partition(" ")
+        given = token.strip().encode()
+        matches = [hmac.compare_digest(given, known) for known in self.current()]  # all: in constant time
+        return scheme.lower() == "bearer" and any(matches)
+
     def _parse(self) -> Sequence[bytes]:
         tokens = self._files.contents[0].split()
         if not tokens:
@@ -173,14 +205,11 @@ class TokenCheck(grpc.aio.ServerInterceptor):
 
     def _valid(self, details: grpc.HandlerCallDetails) -> bool:
         sent = next((value for name, value in details.invocation_metadata or () if name == HEADER), "")
-        scheme, _, token = (sent.decode("latin-1") if isinstance(sent, bytes) else sent).partition(" ")
-        given = token.strip().encode()
-        matches = [hmac.compare_digest(given, known) for known in self._tokens.current()]  # all: in constant time
-        return scheme.lower() == "bearer" and any(matches)
+        return self._tokens.accept(sent.decode("latin-1") if isinstance(sent, bytes) else sent)
 
 
 async def _refuse(requests: object, context: Any) -> None:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this server wants a valid token: authorization: Bearer TOKEN")
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, WANTS_TOKEN)
 
 
 class ClientSecurity:

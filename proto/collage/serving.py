@@ -7,25 +7,26 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, Counter
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from prometheus_client import CollectorRegistry, Counter, Info
+from pydantic import Field, field_validator, model_validator
 
-from collage import logs
+from collage import flags, logs
 from collage.channels import MAX_MESSAGE_BYTES, join, server_options
+from collage.flags import FlagSettings
 from collage.health import Health
 from collage.intake import MAX_HELD_BYTES, REASONS, SMALL_BYTES, Intake
 from collage.metrics_port import MetricsPort
 from collage.security import ServerTls, TokenCheck, Tokens
 from collage.texts import discard
+from collage.traces import CallerTraces, Traces
 
 logger = logging.getLogger("collage")
 
@@ -33,10 +34,15 @@ LULL_S = 2.0
 """Longest wait, when draining begins, for a moment without new calls."""
 
 
-class ServerSettings(BaseSettings):
+class ServerSettings(FlagSettings):
     """Settings of any process: command-line flags, or environment variables with the prefix ``COLLAGE_``."""
 
-    model_config = SettingsConfigDict(env_prefix="COLLAGE_", cli_kebab_case=True, cli_avoid_json=True)
+    sections: ClassVar[Mapping[str, str]] = {
+        "host": "ports",
+        "tls_cert": "security towards callers",
+        "max_message_bytes": "limits and shutdown",
+        "log_level": "logs",
+    }
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - pods listen on all interfaces
     port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 takes a free one")
@@ -58,6 +64,9 @@ class ServerSettings(BaseSettings):
     )
     reflection: bool = Field(True, description="serve gRPC reflection, which lists the services and their messages")
     max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=1024, description="largest gRPC message, either direction")
+    traces: str = Field(
+        "", description="where OpenTelemetry traces go, by OTLP/HTTP: http://HOST:4318/v1/traces; none if empty"
+    )
     drain_delay_s: float = Field(0.0, ge=0, description="seconds from NOT_SERVING until new calls are refused")
     drain_s: float = Field(10.0, ge=0, description="seconds that calls in flight may take to finish on shutdown")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe message logged")
@@ -81,21 +90,8 @@ _Settings = TypeVar("_Settings", bound=ServerSettings)
 
 
 def load_settings(settings: type[_Settings], arguments: Sequence[str] | None = None) -> _Settings:
-    """Settings from the command line (``sys.argv`` by default) and the environment; starts logging as well.
-
-    Raises SystemExit with code 2, after one line per mistake on standard error, when a setting is missing or wrong.
-    """
-    try:
-        loaded = CliApp.run(settings, None if arguments is None else list(arguments))
-    except ValidationError as error:
-        for mistake in error.errors():
-            if not mistake["loc"]:  # of several settings, which the message names
-                print(mistake["msg"].removeprefix("Value error, "), file=sys.stderr)
-                continue
-            flag = "--" + "-".join(str(part) for part in mistake["loc"]).replace("_", "-")
-            given = f", got {mistake['input']!r}" if mistake["type"] != "missing" else ""
-            print(f"{flag}: {mistake['msg']}{given}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """Settings as ``flags.parse`` reads them, or raises SystemExit; starts logging as well."""
+    loaded = flags.parse(settings, arguments)
     logs.start(loaded.log_level, loaded.log_format)
     return loaded
 
@@ -122,6 +118,16 @@ def max_connections() -> int:
     return min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
+class OtherPort(Protocol):
+    """A port that serves what gRPC does, in another way; it is open while it is among a server's ``other_ports``."""
+
+    name: str
+    port: int
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new requests; those in flight have ``grace_s`` seconds to finish."""
+
+
 class Server:
     """A gRPC server with health, reflection and a metrics port. It reports NOT_SERVING until ``set_serving(True)``."""
 
@@ -141,13 +147,18 @@ class Server:
         self.settings = settings
         self.registry = registry
         self.draining = asyncio.Event()  # set when new calls are refused; open streams must end then
-        interceptors = [TokenCheck(Tokens(settings.token_file))] if settings.token_file else []
+        self.tokens = Tokens(settings.token_file) if settings.token_file else None
+        interceptors: list[Any] = [TokenCheck(self.tokens)] if self.tokens else []
+        self.traces = Traces(services[0], settings.traces) if settings.traces else None
+        if self.traces:
+            interceptors.append(CallerTraces())
         refused = Counter(
             "collage_calls_refused_total", "Calls and messages refused unread, by reason", ["reason"], registry=registry
         )
+        Info("collage_build", "The release that runs", registry=registry).info({"version": flags.version()})
         children = {reason: refused.labels(reason) for reason in REASONS}
-        self._intake = Intake(self.draining, lambda reason: children[reason].inc(), limit=held_bytes)
-        self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors, self._intake)
+        self.intake = Intake(self.draining, lambda reason: children[reason].inc(), limit=held_bytes)
+        self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors, self.intake)
         self._credentials: grpc.ServerCredentials | None = None
         if settings.tls_cert and settings.tls_key:
             self._credentials = ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca).credentials()
@@ -157,13 +168,14 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         self._probes: grpc.aio.Server | None = None
         if settings.health_port is not None:
-            self._probes = new_server(server_options(SMALL_BYTES), (), self._intake)
+            self._probes = new_server(server_options(SMALL_BYTES), (), self.intake)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
         if settings.reflection:
             names = (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self.grpc)
         registry.register(logs.DroppedLines())
         self._metrics = MetricsPort(registry)
+        self.other_ports: list[OtherPort] = []
         self._stopping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -201,14 +213,17 @@ class Server:
         await asyncio.sleep(self.settings.drain_delay_s)
         self.draining.set()
         # When gRPC stops it drops the calls that it has not handed over yet: there should be none.
-        await self._intake.lull(min(LULL_S, self.settings.drain_s))
-        stopping = asyncio.create_task(self.grpc.stop(self.settings.drain_s))
+        await self.intake.lull(min(LULL_S, self.settings.drain_s))
+        ports: list[Any] = [self.grpc, *self.other_ports]
+        stopping = [asyncio.create_task(port.stop(self.settings.drain_s)) for port in ports]
         await asyncio.sleep(0.01)
-        self._intake.stopped()
-        await stopping
+        self.intake.stopped()
+        await asyncio.gather(*stopping)
         if self._probes:
             await self._probes.stop(None)
         await self._metrics.close()
+        if self.traces:
+            await asyncio.to_thread(self.traces.close)
 
     async def run_until_signal(self) -> None:
         """Announce the ports on standard output, serve until SIGTERM or SIGINT, then drain."""
@@ -216,7 +231,8 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        _announce(f"ready port={self.port} metrics_port={self.metrics_port}")
+        others = "".join(f" {port.name}_port={port.port}" for port in self.other_ports)
+        _announce(f"ready port={self.port} metrics_port={self.metrics_port}{others}")
         await asked.wait()
         await self.stop()
 

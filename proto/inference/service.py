@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from collage import flags
 from collage.errors import InvalidArgument, ServiceError, Unavailable, boundary
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import Server
@@ -103,7 +103,7 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
     @boundary
     async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Any) -> oip.ServerMetadataResponse:
         """Describe the server."""
-        return oip.ServerMetadataResponse(name="collage", version=_server_version(), extensions=_EXTENSIONS)
+        return oip.ServerMetadataResponse(name="collage", version=flags.version(), extensions=_EXTENSIONS)
 
     @boundary
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Any) -> oip.ModelMetadataResponse:
@@ -224,18 +224,14 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
         spent.compute_infer.ns += round(1e9 * sum(answer.inference_s for answer in answers))
 
 
-def _server_version() -> str:
-    try:
-        return metadata.version("collage-cluster")
-    except metadata.PackageNotFoundError:  # run from its source, not installed
-        return ""
-
-
 def version_number(model: ModelInfo) -> str:
     """The model's version as the decimal number that the protocol's tools expect.
 
-    Versions that our workers make are twelve hexadecimal digits; any other one is hashed to as many.
+    Versions that our workers make are twelve hexadecimal digits. A decimal number of fewer digits is the version in a
+    fleet of another make, and stays. Any other one is hashed to as many digits as ours have.
     """
+    if len(model.version) < 12 and model.version.isascii() and model.version.isdecimal():
+        return model.version
     try:
         return str(int(model.version, 16))
     except ValueError:

@@ -30,6 +30,8 @@ class Slowness:
     def __init__(self, **seconds: float) -> None:
         self.seconds = seconds
         self.running: set[str] = set()
+        self.contexts: dict[str, str] = {}
+        """Trace contexts that the workers were told, by request id."""
 
     async def wait(self, request_id: str, attempt: int) -> None:
         if attempt == 0:
@@ -53,6 +55,7 @@ class _FakeWorker(model_pb2_grpc.ModelServiceServicer):
         await CallServer(self._run, self._draining).serve(request_iterator, context)
 
     async def _run(self, request: model_pb2.RunRequest, timeout_s: float | None) -> model_pb2.RunResponse:
+        self.slowness.contexts[request.request_id] = request.traceparent
         await self.slowness.wait(request.request_id, request.attempt)
         answer = classify if self.info.kind is ModelKind.S_CNN else detect
         outputs = answer(image_from_tensor(request.input, self.info.size))

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 from collage.model_info import CodeInfo, ModelInfo, ModelKind
 from encoder.code import Source
 from encoder.linear import mean_weights
-from frontend.coding import CodingSettings, base_misfit, code_of, misfit
 from frontend.dispatch import Dispatcher, DispatchSettings
+from frontend.fitting import CodingSettings, base_misfit, code_of, misfit
 from frontend.jobs import Outcome
 from frontend.metrics import FrontendMetrics
 from frontend.policy.rules import Rules

@@ -15,7 +15,7 @@ from collage.errors import Unavailable
 from collage.model_info import CodeInfo, ModelInfo, ModelKind
 from encoder.code import GroupShape, Source
 from encoder.linear import LinearCode, mean_weights
-from frontend.coding import misfit
+from frontend.fitting import misfit
 from frontend.jobs import Job, WorkerAnswer
 from frontend.workers import WorkerFailure
 from tests.frontend.fakes import LABELS, S_CNN, SIZE, FakeCall, Outputs

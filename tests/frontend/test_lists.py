@@ -13,7 +13,7 @@ import pytest
 
 from collage.client import Client
 from collage.model_info import ModelInfo
-from frontend.coding import base_misfit
+from frontend.fitting import base_misfit
 from frontend.workers import Pool, PoolSettings, WorkerFailure
 from tests.frontend.fakes import COLLAGE, S_CNN, FakeCall, FakeTransport, Outputs, classify, image, s_cnn_after
 from tests.frontend.grpc_workers import Slowness, cluster, worker

@@ -325,7 +325,7 @@ def test_a_sure_coded_answer_is_given_early_when_the_last_sibling_answers() -> N
     policy.handle([Returned(0.0625, 1)])
     policy.handle([Answered(0.125, 2, 0)])
     told = policy.handle([Decoded(0.125, 1, {0: 0.5})])
-    assert exact(told) == exact([AnswerCoded(1, 1, 0, True), Cancel(1, 0)])
+    assert exact(told) == exact([AnswerCoded(1, 1, 0, True, early=True), Cancel(1, 0)])
 
 
 def test_a_redundant_run_that_is_late_makes_stragglers_but_a_sibling_does_not() -> None:

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.mutants import (
+    accuracy,
     attacks,
     codes,
     coding,
     deciding,
     deferring,
+    doors,
     edges,
     entering,
+    fleets,
     judging,
     learning,
     measuring,
@@ -21,6 +24,7 @@ from tests.mutants import (
     rivals,
     serving,
     shell,
+    tails,
     wire,
     working,
 )
@@ -30,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "mutants.md"
 NOTHING = "nothing"
 EVERY: list[Mutant] = [
+    *accuracy.MUTANTS,
     *policy.MUTANTS,
     *deciding.MUTANTS,
     *deferring.MUTANTS,
@@ -44,9 +49,12 @@ EVERY: list[Mutant] = [
     *working.MUTANTS,
     *entering.MUTANTS,
     *edges.MUTANTS,
+    *doors.MUTANTS,
     *attacks.MUTANTS,
     *publishing.MUTANTS,
+    *fleets.MUTANTS,
     *rivals.MUTANTS,
+    *tails.MUTANTS,
 ]
 
 _HEAD = """# Mutants

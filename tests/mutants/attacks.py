@@ -113,7 +113,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "proto/collage/serving.py",
         [
-            ("gRPC stops at once", "await self._intake.lull(min(LULL_S, self.settings.drain_s))", "pass"),
+            ("gRPC stops at once", "await self.intake.lull(min(LULL_S, self.settings.drain_s))", "pass"),
         ],
     ),
     (

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-_FILE = "frontend/coding.py"
-_MADE: list[tuple[str, ...]] = [
-    (
-        "base version not compared: when workers are judged",
-        'if its.base not in ("", base.version):',
-        "if False:",
-    ),
+_CODING: list[tuple[str, ...]] = [
     ("base version not compared: of a sibling's answer", ' and run.code.base in ("", own.model.version):', ":"),
     ("labels not compared: of a sibling's answer", "if own.model.labels == job.model.labels and run", "if run"),
-    ("labels not compared: when workers are judged", "if info.labels != base.labels:", "if False:"),
     (
         "labels or task not compared: of a member that is decoded",
         "if (job.model.task, job.model.labels) != (model.task, model.labels):",
         "if False:",
     ),
-    ("task not compared: when workers are judged", "if info.task != base.task:", "if False:"),
-    (
-        "shape of the input not compared: when workers are judged",
-        "if info.input.shape != base.input.shape:",
-        "if False:",
-    ),
-    ("collage of another grid than the operator's", "if grid not in (None, its.k):", "if False:"),
-    (
-        "collage whose cells do not fit",
-        "if info.size < its.k or -(-info.size // its.k) > base.size:",
-        "if False:",
-    ),
-    ("collage of one cell", "if its.k < 2:", "if its.k < 1:"),
-    (
-        "a model without a code taken for a redundant one",
-        'return f"it is a {info.kind} without a code, expected the model of a redundant input"',
-        "return None",
-    ),
-    ("row order ignored: when workers are judged", "if its.row != row:", "if False:"),
     (
         "row order ignored: all inputs go to the first workers",
         "self._pools[row].pick()",
@@ -52,22 +26,6 @@ _MADE: list[tuple[str, ...]] = [
         "row order ignored: all runs are numbered 0",
         "worker.call(redundant, name, row, timeout_s, ended)",
         "worker.call(redundant, name, 0, timeout_s, ended)",
-    ),
-    (
-        "parity weights of the wrong row",
-        "tuple(each.weights for each in its),",
-        "tuple(each.weights for each in its[::-1]),",
-    ),
-    (
-        "rows of other codes accepted",
-        "if len({(each.name, each.members, each.inputs, each.base) for each in its}) > 1:",
-        "if False:",
-    ),
-    ("fewer redundant inputs than the code has", "if first.inputs != len(its):", "if False:"),
-    (
-        "detection threshold of the operator ignored",
-        "first.detection_threshold if threshold is None else threshold",
-        "first.detection_threshold",
     ),
     (
         "confidence of codes that know none: always sure",
@@ -174,7 +132,11 @@ _MADE: list[tuple[str, ...]] = [
         "min((pool.ready for pool in self._pools), default=0)",
         "max((pool.ready for pool in self._pools), default=0)",
     ),
-    ("accept threshold of the model ignored", "accept = models[0].accept_threshold", "accept = 0.0"),
+    (
+        "accept threshold of the model ignored",
+        "errors, accept = error_steps(models[0]), models[0].accept_threshold",
+        "errors, accept = error_steps(models[0]), 0.0",
+    ),
     ("redundant workers not judged again when the base changes", "base.listeners.append(pool.review)", ""),
     ("large groups encoded on the event loop", "if code.quick(inputs):", "if True:"),
     ("small groups handed to another thread", "if code.quick(inputs):", "if False:"),
@@ -200,4 +162,50 @@ _MADE: list[tuple[str, ...]] = [
         "run.queue_s, run.inference_s = outcome.inference_s, outcome.queue_s",
     ),
 ]
-MUTANTS = [Mutant(what, _FILE, *made) for what, *made in _MADE]
+_FITTING: list[tuple[str, ...]] = [
+    (
+        "base version not compared: when workers are judged",
+        'if its.base not in ("", base.version):',
+        "if False:",
+    ),
+    ("labels not compared: when workers are judged", "if info.labels != base.labels:", "if False:"),
+    ("task not compared: when workers are judged", "if info.task != base.task:", "if False:"),
+    (
+        "shape of the input not compared: when workers are judged",
+        "if info.input.shape != base.input.shape:",
+        "if False:",
+    ),
+    ("collage of another grid than the operator's", "if grid not in (None, its.k):", "if False:"),
+    (
+        "collage whose cells do not fit",
+        "if info.size < its.k or -(-info.size // its.k) > base.size:",
+        "if False:",
+    ),
+    ("collage of one cell", "if its.k < 2:", "if its.k < 1:"),
+    (
+        "a model without a code taken for a redundant one",
+        'return f"it is a {info.kind} without a code, expected the model of a redundant input"',
+        "return None",
+    ),
+    ("row order ignored: when workers are judged", "if its.row != row:", "if False:"),
+    (
+        "parity weights of the wrong row",
+        "tuple(each.weights for each in its),",
+        "tuple(each.weights for each in its[::-1]),",
+    ),
+    (
+        "rows of other codes accepted",
+        "if len({(each.name, each.members, each.inputs, each.base) for each in its}) > 1:",
+        "if False:",
+    ),
+    ("fewer redundant inputs than the code has", "if first.inputs != len(its):", "if False:"),
+    (
+        "detection threshold of the operator ignored",
+        "first.detection_threshold if threshold is None else threshold",
+        "first.detection_threshold",
+    ),
+]
+MUTANTS = [
+    *(Mutant(what, "frontend/coding.py", *made) for what, *made in _CODING),
+    *(Mutant(what, "frontend/fitting.py", *made) for what, *made in _FITTING),
+]

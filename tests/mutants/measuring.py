@@ -86,10 +86,10 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         [
             (
                 "arrivals at a steady pace",
-                "np.random.default_rng((seed, 0)).exponential(1 / rate, count)",
-                "np.full(count, 1 / rate)",
+                "np.random.default_rng((seed, 0)).exponential(together / rate, -(-count // together))",
+                "np.full(-(-count // together), together / rate)",
             ),
-            ("arrivals at another rate", "exponential(1 / rate, count)", "exponential(2 / rate, count)"),
+            ("arrivals at another rate", "exponential(together / rate,", "exponential(2 * together / rate,"),
             ("workers fail while they are down", "if at >= back[index]:", "if True:"),
             ("workers only crash", "frozen = not frozen", "frozen = False"),
             ("outages in all regimes", "if not self.failing:\n            return", "if False:\n            return"),
@@ -145,8 +145,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "collage workers as slow as s-cnns",
-                "COLLAGE_FACTOR\n        return self.regime",
-                "1.0\n        return self.regime",
+                "else self.model.factor",
+                "else 1.0",
             ),
             (
                 "encoding takes no time",

@@ -12,6 +12,7 @@ _POLICY = [
     *(f"{_FRONTEND}policy_{part}.py" for part in _PARTS),
 ]
 _DISPATCH = [f"{_FRONTEND}dispatch{part}.py" for part in ("", "_limits", "_meanwhile")]
+_HTTP = "tests/frontend/http/test_"
 _BENCH, _BENCH_OFFER = "tests/bench/test_", "tests/bench/offer/test_"
 _SIMULATOR = "tests/bench/simulator/test_"
 _WORKER = "tests/worker/test_"
@@ -37,8 +38,11 @@ TESTS = {
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
+    "frontend/policy/accuracy.py": [f"{_FRONTEND}accuracy.py", f"{_FRONTEND}policy_accuracy.py"],
     "frontend/policy/": [*_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/coding.py": [*_CODING, *_DISPATCH],
+    "frontend/fitting.py": [*_CODING, f"{_FRONTEND}grids.py"],
+    "frontend/policy/grids.py": [f"{_FRONTEND}grids.py"],
     "frontend/server.py": [f"{_FRONTEND}{name}.py" for name in ("told", "caller_limits", "server", "stream_limits")],
     "frontend/stream.py": [
         f"{_FRONTEND}{name}.py" for name in ("stream", "told", "caller_limits", "stream_limits", "server")
@@ -47,8 +51,11 @@ TESTS = {
     "frontend/jobs.py": [f"{_FRONTEND}decoding.py", *_DISPATCH],
     "frontend/dispatch.py": [*_DISPATCH, f"{_FRONTEND}decoding.py", *_CODING],
     "frontend/timers.py": [f"{_FRONTEND}timers.py"],
-    "frontend/metrics.py": ["tests/test_metrics.py", f"{_FRONTEND}recorder.py", f"{_FRONTEND}server.py"],
-    "frontend/config.py": [f"{_FRONTEND}{name}.py" for name in ("config", "process")],
+    "frontend/metrics.py": [
+        "tests/test_metrics.py",
+        *(f"{_FRONTEND}{name}.py" for name in ("recorder", "dispatch_meanwhile", "server")),
+    ],
+    "frontend/config.py": [*(f"{_FRONTEND}{name}.py" for name in ("config", "process")), f"{_HTTP}page.py"],
     "frontend/__main__.py": [
         *(f"{_FRONTEND}{name}.py" for name in ("config", "server", "process")),
         "tests/test_metrics_port.py",
@@ -62,11 +69,19 @@ TESTS = {
         "tests/test_rotation.py",
     ],
     "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
+    "frontend/workers/fleet.py": [f"{_FRONTEND}fleet_form.py"],
+    "frontend/workers/open_inference.py": [f"{_FRONTEND}open_inference.py"],
     "frontend/workers/": [
         f"{_FRONTEND}{name}.py"
         for name in ("lists", "workers", "stream_limits", "discovery", "streams", "dispatch_limits", "server")
     ],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
+    "frontend/tracing.py": ["tests/test_traces.py"],
+    "frontend/http/call.py": [f"{_HTTP}{name}.py" for name in ("rest", "port")],
+    "frontend/http/port.py": [f"{_HTTP}port.py", f"{_HTTP}rest.py"],
+    "frontend/http/open_inference.py": [f"{_HTTP}open_inference.py"],
+    "frontend/http/playground.py": [f"{_HTTP}page.py"],
+    "frontend/http/": [f"{_HTTP}rest.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
     "encoder/linear.py": ["tests/encoder/test_linear.py", f"{_FRONTEND}coding.py"],
@@ -105,7 +120,11 @@ TESTS = {
         "tests/test_channels.py",
     ],
     "proto/collage/health.py": ["tests/test_health.py", "tests/test_serving.py"],
-    "proto/collage/security.py": ["tests/test_security.py", "tests/test_rotation.py", "tests/test_inputs.py"],
+    "proto/collage/security.py": [
+        *(f"tests/test_{name}.py" for name in ("security", "rotation", "inputs")),
+        f"{_HTTP}rest.py",
+    ],
+    "proto/collage/traces.py": ["tests/test_traces.py"],
     "proto/collage/serving.py": [
         "tests/test_serving.py",
         *_INTAKE,
@@ -125,6 +144,7 @@ TESTS = {
     "worker/streams.py": [f"{_WORKER}streams.py"],
     "worker/slowdown.py": [f"{_WORKER}slowdown.py", f"{_WORKER}engine.py"],
     "worker/model.py": [f"{_WORKER}{name}.py" for name in ("graph", "model", "plain", "model_files", "engine")],
+    "worker/providers.py": [f"{_WORKER}providers.py"],
     "worker/server.py": [f"{_WORKER}{name}.py" for name in ("server", "lifecycle", "streams", "engine", "inference")],
     "worker/inference.py": [f"{_WORKER}inference.py", f"{_WORKER}decoding.py"],
     "bench/measured.py": [f"{_BENCH}measured.py"],
@@ -133,11 +153,18 @@ TESTS = {
     "bench/offer/workload.py": [f"{_BENCH_OFFER}workload.py", f"{_BENCH_OFFER}latency.py", f"{_SIMULATOR}replay.py"],
     "bench/simulator/prequal.py": [f"{_SIMULATOR}rivals.py"],
     "bench/simulator/rivals.py": [f"{_SIMULATOR}rivals.py"],
+    "bench/simulator/frontier.py": [f"{_SIMULATOR}frontier.py"],
+    "bench/simulator/plans.py": [f"{_SIMULATOR}frontier.py"],
+    "bench/simulator/parm.py": [f"{_SIMULATOR}parm.py"],
+    "bench/simulator/published.py": [f"{_SIMULATOR}published.py"],
     "bench/simulator/replay.py": [f"{_SIMULATOR}stations.py", f"{_SIMULATOR}replay.py"],
     "bench/simulator/": [f"{_SIMULATOR}stations.py", f"{_SIMULATOR}simulate.py", f"{_SIMULATOR}rivals.py"],
+    "bench/report/frontier.py": ["tests/bench/report/test_frontier.py"],
     "bench/report/": ["tests/bench/report/test_comparison.py", "tests/bench/report/test_pages.py"],
     "bench/cluster/envoy.py": ["tests/bench/cluster/test_envoy.py"],
     "bench/runs/envoy.py": ["tests/bench/runs/test_envoy.py"],
+    "bench/runs/confidences.py": ["tests/bench/runs/test_confidences.py"],
+    "bench/runs/trial.py": ["tests/bench/runs/test_experiment.py"],
     "bench/runs/soak.py": ["tests/bench/runs/test_verdicts.py"],
     "bench/runs/speed.py": ["tests/bench/runs/test_verdicts.py", "tests/bench/runs/test_speed.py"],
     "models/calibrate.py": [f"{_MODELS}{name}.py" for name in ("calibrate", "figures", "measure")],

@@ -36,8 +36,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("health needs a token", "handler_call_details.method.startswith(_OPEN_TO_ALL) or self", "self"),
             (
                 "the first token alone",
-                "for known in self._tokens.current()]",
-                "for known in self._tokens.current()[:1]]",
+                "for known in self.current()]",
+                "for known in self.current()[:1]]",
             ),
             ("any scheme", 'return scheme.lower() == "bearer" and any(matches)', "return any(matches)"),
             (
@@ -86,11 +86,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("streams live through a drain", "self.draining.set()", "pass"),
             (
                 "calls in flight are cut off",
-                "self.grpc.stop(self.settings.drain_s)",
-                "self.grpc.stop(None)",
+                "port.stop(self.settings.drain_s)",
+                "port.stop(0)",
             ),
             ("a cancelled stop stops the drain", "await asyncio.shield(self._stopping)", "await self._stopping"),
-            ("no tokens asked for", "[TokenCheck(Tokens(settings.token_file))] if settings.token_file else []", "[]"),
+            ("no tokens asked for", "[TokenCheck(self.tokens)] if self.tokens else []", "[]"),
             (
                 "plaintext beside a certificate",
                 "if settings.tls_cert and settings.tls_key:\n            self",

@@ -99,7 +99,7 @@ def test_spikes_are_rare_and_all_as_long() -> None:
 
 
 def test_pairs_of_workers_are_slow_while_they_move_data() -> None:
-    workers = [Slowdown(f"transfers:0.1,0.05,16,0.5#{index}/16", seed=4) for index in range(16)]
+    workers = [Slowdown(f"transfers:0.1,0.05,16,16,0.5#{index}/16", seed=4) for index in range(16)]
 
     def slow(at: float) -> list[int]:  # an extra of no length at all has no share
         return [
@@ -117,7 +117,7 @@ def test_pairs_of_workers_are_slow_while_they_move_data() -> None:
 
 
 def test_an_exponential_time_is_added_while_data_move() -> None:
-    worker = Slowdown("transfers:0.1,0.05,16,1#0/2", seed=1)
+    worker = Slowdown("transfers:0.1,0.05,16,16,1#0/2", seed=1)
     always = np.array([worker.draw(f"{i}", 0, 16.0 + 0.001 * i) for i in range(5000)])  # the pair begins at once
     assert always.mean() == pytest.approx(0.15, rel=0.03)
     assert np.quantile(always, 0.99) == pytest.approx(0.11 + 0.05 * 4.6, rel=0.1)
@@ -191,9 +191,10 @@ def test_measured_latencies_are_drawn_from() -> None:
         ("pareto:0.1,0", "SHAPE must be above 0"),
         ("spikes:0.1,3,2", "SHARE must be at most 1"),
         ("uniform:0.2,0.1", "MOST must not be below LEAST"),
-        ("transfers:0.1,0.05,16#0/2", "4 numbers are needed"),
-        ("transfers:0.1,0.05,0,0.5#0/2", "LONGEST above 0"),
-        ("transfers:0.1,0.05,16,2#0/2", "SHARE must be at most 1"),
+        ("transfers:0.1,0.05,16#0/2", "5 numbers are needed"),
+        ("transfers:0.1,0.05,0,16,0.5#0/2", "LONGEST above 0"),
+        ("transfers:0.1,0.05,17,16,0.5#0/2", "at most EVERY"),
+        ("transfers:0.1,0.05,16,16,2#0/2", "SHARE must be at most 1"),
         ("persistent:{}/words.json#0/1", "Expecting value"),
         ("persistent:{}/none.json#0/1", '{{"vms":'),
         ("persistent:{}/none.json", "FILE.json#INDEX/COUNT is needed"),
@@ -219,3 +220,19 @@ def test_an_unusable_specification_is_refused_in_one_line(tmp_path: Path, specif
         Slowdown(specification.format(tmp_path))
     assert told.replace("{{", "{") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_switch_is_looked_at_with_every_draw(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    switch = tmp_path / "switch"
+    slowdown = Slowdown(f"switch:{switch}", scale=2)
+    assert (slowdown.enabled, slowdown.draw("r", 0)) == (True, 0)
+    for specification, seconds in (("fixed:0.25", 0.5), ("off", 0), ("fixed:0.125\n", 0.25)):
+        (tmp_path / "new").write_text(specification)
+        (tmp_path / "new").replace(switch)
+        assert slowdown.draw("r", 0) == seconds
+    (tmp_path / "new").write_text("nonsense")
+    (tmp_path / "new").replace(switch)
+    assert slowdown.draw("r", 0) == 0.25, "the last one stays"
+    assert "specifies no slowness" in caplog.text
+    switch.unlink()
+    assert slowdown.draw("r", 0) == 0

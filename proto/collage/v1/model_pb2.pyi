@@ -33,7 +33,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("name", "version", "kind", "task", "labels", "input", "outputs", "code", "accept_threshold", "errors")
+    __slots__ = ("name", "version", "kind", "task", "labels", "input", "outputs", "code", "accept_threshold", "errors", "provider")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class GetModelInfoResponse(_message.Message):
     CODE_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: ModelKind
@@ -54,7 +55,8 @@ class GetModelInfoResponse(_message.Message):
     code: Code
     accept_threshold: float
     errors: _containers.RepeatedCompositeFieldContainer[ErrorRate]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., task: _Optional[_Union[ModelTask, str]] = ..., labels: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., accept_threshold: _Optional[float] = ..., errors: _Optional[_Iterable[_Union[ErrorRate, _Mapping]]] = ...) -> None: ...
+    provider: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., task: _Optional[_Union[ModelTask, str]] = ..., labels: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., accept_threshold: _Optional[float] = ..., errors: _Optional[_Iterable[_Union[ErrorRate, _Mapping]]] = ..., provider: _Optional[str] = ...) -> None: ...
 
 class ErrorRate(_message.Message):
     __slots__ = ("confidence", "errors", "standard_error", "differs")
@@ -99,14 +101,16 @@ class Code(_message.Message):
     def __init__(self, name: _Optional[str] = ..., members: _Optional[int] = ..., inputs: _Optional[int] = ..., row: _Optional[int] = ..., k: _Optional[int] = ..., weights: _Optional[_Iterable[float]] = ..., detection_threshold: _Optional[float] = ..., base: _Optional[str] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("input", "request_id", "attempt")
+    __slots__ = ("input", "request_id", "attempt", "traceparent")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     input: _tensor_pb2.Tensor
     request_id: str
     attempt: int
-    def __init__(self, input: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, input: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class RunResponse(_message.Message):
     __slots__ = ("outputs", "queue_s", "inference_s")

@@ -14,6 +14,8 @@ import pytest
 from bench.report import pages
 from bench.report.pages import PAGES, PASSAGES, documents, filled, main, take
 from bench.report.stored import RESULTS, ROOT, Stored
+from bench.runs import experiment
+from bench.runs.trial import cases
 from bench.samples import load_samples
 from collage.figures import MADE, read_figures
 
@@ -27,7 +29,7 @@ SETTINGS = {
     "README.md": ["11 %"],  # of extra load, for 3 x 3: 1 / 9
     "docs/architecture.md": ["11 %"],
     "docs/codes.md": ["4 %"],  # 25, 11, 6, 4 %: 1 / N
-    "docs/policy.md": ["95 %"],  # of groups: a rule
+    "docs/policy.md": ["95 %", "3 %"],  # of groups, of a price: rules
     "docs/results/README.md": ["95 %"],  # intervals
     "docs/speed.md": ["1 KB", "1 s", "0.1 s", "0.5 s", "10 s", "3 KB"],  # what is offered; the size of a tensor
 }
@@ -77,13 +79,43 @@ def test_every_passage_is_shown_and_every_page_has_one() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_row_names_the_command_commit_and_machine_that_made_it(file: Path) -> None:
     found = json.loads(file.read_text())
-    assert found.keys() == {"rows"}, f"take it in: make results FIGURES={file.name}"
+    once = {"command", "machine"} if file.stem == "frontier" else set()  # its rows have the columns of the plan alone
+    assert found.keys() == {"rows", *once}, f"take it in: make results FIGURES={file.name}"
     assert found["rows"]
-    for row in found["rows"]:
+    for row in read_figures(file):
         assert re.match(r"(chrt -r 1 )?(python -m|make) ", row["command"])
         assert not re.search(r"/(work|tmp|home|root)/", row["command"]), "say it as one would type it in a checkout"
         assert re.fullmatch(r"[0-9a-f]{40}(, [0-9a-f]{40})*", row["commit"])
         assert re.match(r"[\w ()@.-]+, \d+ cores?, \w+", row["machine"])
+
+
+def test_the_makefile_makes_the_published_real_runs_and_no_others() -> None:
+    recipes = re.findall(r"^\t\$\(FULL\) (--.*)$", (ROOT / "Makefile").read_text(), re.M)
+    made = set()
+    for recipe in recipes:
+        args, _ = experiment.parser().parse_known_args(recipe.split())
+        if args.collect:
+            continue
+        loads = [float(load) for load in args.loads.split(",")] if args.loads else [None]
+        seeds = [int(seed) for seed in args.seeds.split(",")]
+        for regime in args.regimes.split(","):
+            known = (regime, args.drawn or 9, args.groups)
+            made |= {(*known, *case) for case in cases(args.policies.split(","), seeds, loads)}
+    published = {
+        (
+            row["regime"],
+            row["n"],
+            row["groups"],
+            row["policy"],
+            row["seed"],
+            row["load"],
+            row.get("setting"),
+            row.get("value"),
+        )
+        for row in rows("bench-full", source="real")
+        if row["regime"] != "off"  # made with any of them
+    }
+    assert made == published
 
 
 def test_nothing_measured_stands_outside_the_passages() -> None:

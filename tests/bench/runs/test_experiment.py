@@ -18,9 +18,11 @@ from bench.measured import Records, RequestRecord
 from bench.offer import LATENCY_TABLE, REGIMES, Regime, TypicalModels, read_arrivals
 from bench.runs import experiment
 from bench.runs.experiment import calibrate, collect, compare, main
-from bench.runs.trial import Case, Overhead, Trial, cases
+from bench.runs.trial import WARM_UP_GROUPS, Case, Overhead, Trial, cases
+from bench.simulator.replay import Setup
 from collage.figures import MADE
 from tests.bench.columns import COLUMNS
+from worker.slowdown import COLLAGE_FACTOR
 
 FAST = 0.02  # time scale
 
@@ -41,8 +43,8 @@ def test_the_overhead_is_what_is_left_of_a_request() -> None:
     )
     overhead = Overhead.of(records)
     assert overhead == Overhead(inference_s=0.002, overhead_s=pytest.approx(0.006), caller_s=pytest.approx(0.003))
-    setup = overhead.setup(16, scale=0.5)
-    assert (setup.n, setup.redundant) == (16, 1)
+    setup = overhead.on(Setup(36, 4), scale=0.5)
+    assert (setup.n, setup.redundant) == (36, 4)
     assert (setup.inference_s, setup.overhead_s, setup.caller_s) == pytest.approx((0.004, 0.012, 0.006))
 
 
@@ -61,6 +63,23 @@ def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
     )
     assert len({other.name(Case("none", 0)) for other in (trial, *others)}) == 7
     assert trial.seconds(Case("none", 0, 0.1)) > trial.seconds(Case("none", 0, 0.8))
+
+
+def test_larger_clusters_get_as_many_requests_at_once_as_they_have_workers(tmp_path: Path) -> None:
+    drawn = Drawn(4, TypicalModels(factor=0.6))
+    trial = Trial(REGIMES["transient"], drawn, 5, FAST, (), tmp_path, None, 8, 2)
+    prepared = trial.prepare(0)
+    assert [len(group) for group in prepared.groups] == [8] * (WARM_UP_GROUPS + 5)
+    assert len(prepared.models.images.confidence) == 8 * (WARM_UP_GROUPS + 5)
+    assert trial.setup.shape.members == 4
+    assert trial.name(Case("none", 0)).startswith("transient-8+2-closed-none-")
+    cluster = trial.cluster(0, equal_resources=False)
+    assert (len(cluster.s_cnn), len(cluster.coded)) == (8, 2)
+    scales = [float(child.command[child.command.index("--slowdown-scale") + 1]) for child in cluster.workers]
+    assert scales == pytest.approx([FAST] * 8 + [FAST * 0.6 / COLLAGE_FACTOR] * 2), "of which the worker makes 0.6"
+    assert len(trial.cluster(0, equal_resources=True).s_cnn) == 10
+    twin = trial.simulate(Case("collage", 0, 0.5), prepared, Overhead(0, 0, 0))
+    assert (twin["n"], twin["redundant"], twin["groups"]) == (8, 2, 5)
 
 
 def test_a_run_keeps_its_name_where_the_repository_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +149,9 @@ async def test_a_comparison_keeps_every_run_and_goes_on_where_it_was(tmp_path: P
         (["--policies", "hedge:quantile=high"], "could not convert"),
         (["--drawn", "10"], "--drawn takes a square"),
         (["--loads", "0.01"], "loads at least 0.1"),
+        (["--workers", "10"], "a multiple of 9"),
+        (["--drawn", "16", "--workers", "4"], "a multiple of 16"),
+        (["--collage-workers", "0"], "at least 1 collage worker"),
         (["--scale", "0"], "must be above 0"),
         (["--data", "/absent"], "/absent holds no data set"),
         (["--arrivals", "/absent.csv"], "/absent.csv"),

@@ -49,7 +49,7 @@ def test_a_small_budget_halves_the_tail(setup: Setup, budget: float, most: float
 @pytest.mark.parametrize("regime", ["persistent", "mixture", "failures"])
 def test_deferral_is_no_worse_than_a_hedge_where_workers_are_slow_or_fail(regime: str) -> None:
     setup = Setup(36, 4, code=FOUR)
-    assert p99(simulated(setup, "adaptive", 0.034, regime)) < p99(simulated(setup, "hedge", 0.034, regime))
+    assert p99(simulated(setup, "adaptive", 0.034, regime)) < 1.01 * p99(simulated(setup, "hedge", 0.034, regime))
 
 
 def test_a_code_that_needs_siblings_is_deferred_too() -> None:

@@ -59,7 +59,7 @@ def test_nor_under_a_load_that_makes_calls_wait_for_those_of_other_frontends(fro
 def test_a_slower_worker_is_found(rate: float | None) -> None:
     """Though its calls are cancelled as soon as others have answered."""
     slower = OneSlower("one slower", latencies=UNIFORM.latencies)
-    found = ejected(Setup(9, 1), slower, 60, rate)
+    found = ejected(Setup(9, 1), slower, 100, rate)
     assert found
     assert set(found) == {"0"}
 

@@ -54,6 +54,9 @@ def test_a_sweep_writes_rows_with_settings_and_group_latencies(tmp_path: Path) -
     ]
     file = sweep(tmp_path / "sim.json", chosen, 10, 1)
     rows = json.loads(file.read_text())["rows"]
+    beside = sweep(tmp_path / "beside.json", chosen, 10, 1, processes=2)
+    assert json.loads(beside.read_text())["rows"] == rows, "side by side nothing changes"
+    assert beside.with_suffix(".jsonl").read_text() == file.with_suffix(".jsonl").read_text()
     assert [(row["policy"], row.get("setting"), row.get("value"), row["load"]) for row in rows] == [
         ("adaptive", "patience", 1.3, None),
         ("hedge", None, None, 0.5),
