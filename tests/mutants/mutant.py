@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _FRONTEND = "tests/frontend/test_"
-_PARTS = ("codes", "groups", "limits", "adaptive", "late", "table", "properties")
+_PARTS = ("codes", "groups", "limits", "adaptive", "accuracy", "late", "table", "properties")
 _POLICY = [
     *(f"{_FRONTEND}{name}.py" for name in ("groups", "policy")),
     *(f"{_FRONTEND}policy_{part}.py" for part in _PARTS),
@@ -27,10 +27,10 @@ _TRAINING = [f"{_MODELS}{name}.py" for name in ("loop", "train", "lessons", "tas
 _CODING = [f"{_FRONTEND}{name}.py" for name in ("coding", "coding_limits", "new_code")]
 _INTAKE = [f"tests/test_intake{part}.py" for part in ("_rules", "")]
 TESTS = {
-    "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY],
+    "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/policy/deferral.py": [f"{_FRONTEND}deferral.py", f"{_SIMULATOR}deferral.py", *_POLICY],
     "frontend/policy/forming.py": [f"{_FRONTEND}deferral.py", *_POLICY],
-    "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY],
+    "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/policy/balance.py": [f"{_FRONTEND}balance.py", f"{_FRONTEND}choices.py", f"{_FRONTEND}ejection.py"],
     "frontend/policy/choices.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py", f"{_SIMULATOR}rivals.py"],
     "frontend/policy/shelves.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py"],
@@ -39,7 +39,7 @@ TESTS = {
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
     "frontend/policy/accuracy.py": [f"{_FRONTEND}accuracy.py", f"{_FRONTEND}policy_accuracy.py"],
-    "frontend/policy/": _POLICY,
+    "frontend/policy/": [*_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/coding.py": [*_CODING, *_DISPATCH],
     "frontend/fitting.py": [*_CODING, f"{_FRONTEND}grids.py"],
     "frontend/policy/grids.py": [f"{_FRONTEND}grids.py"],
