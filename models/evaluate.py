@@ -214,9 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", action="extend", required=True, help="data sets, or folders of data sets"
     )
-    models = parser.add_mutually_exclusive_group(required=True)
-    models.add_argument("--models", type=Path, nargs="+", help="folders of exported models")
-    models.add_argument("--s-cnn", type=Path, metavar="FILE", help="an s-cnn of any origin, with what is beside it")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--models", type=Path, nargs="+", help="folders of exported models")
+    which.add_argument("--s-cnn", type=Path, metavar="FILE", help="an s-cnn of any origin, with what is beside it")
     parser.add_argument("--seeds", type=int, default=3, help="random placements of every image")
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="images (%(default)s)")
     parser.add_argument("--repeats", type=int, default=300, help="runs behind every median")

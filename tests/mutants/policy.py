@@ -67,18 +67,18 @@ _MADE = [
     ),
     (
         "unsure answer taken early: when it is decoded",
-        "elif self.rules.early and self._flights.sure(request) and",
-        "elif self.rules.early and",
+        "self.rules.early and self._flights.sure(request) and self._flights.paid(request, early=True)",
+        "self.rules.early and self._flights.paid(request, early=True)",
     ),
     (
         "sure answer not taken early: when it is decoded",
-        "elif self.rules.early and self._flights.sure(request) and",
-        "elif False and",
+        "self.rules.early and self._flights.sure(request) and self._flights.paid(request, early=True)",
+        "False",
     ),
     (
         "unsure answer taken early: at the deadline",
-        "if (self._flights.sure(request) or at >= unsure_from) and",
-        "if",
+        "(self._flights.sure(request) or at >= unsure_from) and self._flights.paid(request)",
+        "self._flights.paid(request)",
     ),
     (
         "unsure answer forgotten: no timer for the end of patience",
@@ -91,21 +91,21 @@ _MADE = [
         "elif timer is e.Timer.UNSURE:\n            pass",
     ),
     (
-        "unsure answer never taken: patience over or time out",
-        "elif self._flights.confidence(request) is not None:\n            self._answer_coded(request, at)\n"
-        "        else:",
+        "unsure answer never taken: time out",
+        "elif self._flights.confidence(request) is not None:\n"
+        "            self._answer_coded(request, at)\n        else:",
         "else:",
     ),
     (
         "unsure answer lost: a request that nothing else can answer fails",
-        "            return\n        if self._flights.confidence(request) is not None:\n"
-        "            self._answer_coded(request, at)",
-        "            return\n        if False:\n            self._answer_coded(request, at)",
+        "return\n        if self._flights.confidence(request) is not None:\n"
+        "            self._answer_coded(request, at)\n        else:",
+        "return\n        if True:",
     ),
     (
         "unsure answer called sure",
-        "self._flights.accuracy.spend(confidence), self._flights.sure(request)",
-        "self._flights.accuracy.spend(confidence), True",
+        "spend(confidence), self._flights.sure(request)",
+        "spend(confidence), True",
     ),
     (
         "failure not treated as a straggler: waits for its deadline",
