@@ -27,7 +27,7 @@ from frontend.policy.rules import Rules
 from tests.frontend.virtual import collage, sent
 
 PAIR = GroupShape(2, 1, 2, 2)
-FAST, SLOW, RUN = 0.125, 0.75, 0.125
+FAST, SLOW, RUN = 0.125, 0.75, 0.0625
 T = 2000.0
 """When the requests of a test come; those of which a test says nothing have ended."""
 
@@ -41,14 +41,18 @@ class Known:
     def __init__(self, price: float, workers: int = 1, shape: GroupShape | None = None) -> None:
         self.policy = Policy(Rules.named("adaptive", deadline=0.25, extra_load=0.02))
         self.policy.handle([CodedWorkers(0.0, workers, shape or collage(4))])
-        for request in range(1000):
-            took = FAST if request % 50 else SLOW
-            self.policy.handle([Arrived(request, request, request + 4.0)])
-            self.policy.handle([Answered(request + took, request, 0)])
+        self.see(range(1000))
         for _ in range(64):
             self.policy._flights.times.finished(RUN)
         self.policy.budget.tokens = 10.0
         self.price(price)
+
+    def see(self, requests: range) -> None:
+        """One a second."""
+        for request in requests:
+            took = FAST if request % 50 else SLOW
+            self.policy.handle([Arrived(request, request, request + 4.0)])
+            self.policy.handle([Answered(request + took, request, 0)])
 
     def price(self, price: float) -> None:
         self.policy._deferral._price = price * self.policy._deferral.worth(0.2)
@@ -176,3 +180,10 @@ def test_nobody_joins_when_the_redundant_workers_have_gone() -> None:
     cluster.policy.handle([CodedWorkers(T, 0, collage(4))])
     assert cluster.join(1001) == []
     assert cluster.policy.groups.open is None
+
+
+def test_without_redundant_workers_the_price_is_bounded_by_what_replicas_are_worth() -> None:
+    cluster = Known(100.0, workers=0)
+    cluster.see(range(1000, 1064))
+    deferral = cluster.policy._deferral
+    assert deferral._price <= 2.0 * max(deferral._worth)
