@@ -114,7 +114,9 @@ class Cluster(ProcessGroup):
         if self._switches:
             flags = *flags, *self._switches.tell(self.workers)
         s_cnn, *coded = (",".join(child.address for child in workers) for workers in (self.s_cnn, *self.rows))
-        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", *coded, *flags)
+        self.frontend.command = _python(
+            "frontend", "--s-cnn-workers", s_cnn, *(["--coded-workers", *coded] if coded else []), *flags
+        )
         await self.frontend.restart()
         await until_serving(self.frontend)
 
@@ -171,7 +173,7 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str], folder: P
     try:
         cluster = Cluster(
             args.s_cnn,
-            args.collage,
+            () if args.no_collage else args.collage,
             s_cnn_workers=args.workers,
             coded_workers=args.collage_workers,
             frontend_flags=("--http-port", str(args.http_port), *frontend_flags),
@@ -251,6 +253,7 @@ def main(argv: Sequence[str]) -> int:
     )
     up.add_argument("--s-cnn", type=Path, default=S_CNN, help="single-image model, ONNX (%(default)s)")
     up.add_argument("--collage", type=Path, default=COLLAGE, help="its collage model, ONNX (%(default)s)")
+    up.add_argument("--no-collage", action="store_true", help="serve the s-cnn alone: stragglers are only replicated")
     up.add_argument("--workers", type=int, default=9, help="s-cnn workers (%(default)s)")
     up.add_argument("--collage-workers", type=int, default=1, help="collage-cnn workers (%(default)s)")
     up.add_argument("--port", type=int, default=50051, help="the frontend's port (%(default)s)")

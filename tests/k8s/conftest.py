@@ -37,11 +37,12 @@ RENDERINGS = {
     "cert-manager": ["base", "components/tls", "components/cert-manager", "components/namespace"],
     "load": ["base", "components/load"],
     "own-models": ["base", "components/tls", "components/own-models"],
+    "http": ["base", "components/http"],
     "autoscaling": ["base", "components/monitoring", "components/autoscaling", "components/namespace"],
     "everything": [
         "base",
         *(f"components/{name}" for name in (
-            "stragglers", "load", "monitoring-operator", "tls", "cert-manager", "autoscaling", "namespace",
+            "stragglers", "load", "http", "monitoring-operator", "tls", "cert-manager", "autoscaling", "namespace",
         )),
     ],
 }  # fmt: skip
