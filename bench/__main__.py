@@ -43,6 +43,7 @@ COMMANDS = {
     "report": Command("bench.report.comparison", "draw a report from the figures of experiments and sweeps"),
     "tables": Command("bench.report.pages", "write the tables of the documents from the figures in docs/results"),
     "speed": Command("bench.runs.speed", "measure what the frontend costs"),
+    "doors": Command("bench.runs.doors", "measure what HTTP costs beside gRPC, and traces", DEVELOPMENT),
     "envoy": Command("bench.runs.envoy", "compare with a real Envoy before real workers", DEVELOPMENT),
     "hostile": Command("bench.runs.hostile", "attack a frontend in every way that callers can"),
     "overload": Command("bench.runs.overload", "offer more requests than a cluster can serve", DEVELOPMENT),

@@ -29,6 +29,8 @@ RUN = {
     "python -m bench providers": "tests/bench/runs/test_fleet.py::test_providers_are_compared_on_one_model",
     "make proto": "tests/test_stubs.py::test_committed_stubs_are_what_make_proto_generates",
     "make zoo*": "tests/models/test_zoo.py::test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served",
+    "make zoo DATA=photos*": "tests/models/test_distil.py::test_a_collage_cnn_is_distilled_from_photos_alone",
+    "python -m models.evaluate *": "tests/models/test_distil.py::test_a_collage_cnn_is_distilled_from_photos_alone",
     "make data": "tests/models/test_fetch.py::test_an_archive_is_unpacked",
     "make evaluate*": "tests/models/test_evaluate.py::test_tables_and_pictures",
     "make help": "tests/test_commands.py::test_make_help_lists_every_target_for_users",
@@ -43,10 +45,12 @@ RUN = {
     "python -m models.teacher *": "tests/models/test_teacher.py::test_the_command_trains_resumes_and_exports",
     "python -m bench": "tests/bench/test_entry.py::test_every_command_is_listed_with_a_line",
     "python -m bench overload": "tests/bench/runs/test_overload.py::test_more_than_can_be_served_is_refused",
+    "python -m bench envoy": "tests/bench/runs/test_envoy.py::test_a_short_run_hedges_and_writes_rows",
     "python -m bench hostile": "tests/bench/runs/test_hostile.py::test_a_short_run_writes_what_happened",
     "python -m bench soak": "tests/bench/runs/test_soak.py::"
     "test_nothing_is_lost_doubled_or_leaked_while_workers_die_and_freeze",
     "python -m bench speed*": "tests/bench/runs/test_speed.py::test_a_short_run",
+    "python -m bench doors": "tests/bench/runs/test_speed.py::test_a_short_run_of_all_doors",
     "python -m bench frontier*": "tests/bench/simulator/test_frontier.py::"
     "test_a_plan_says_how_long_it_takes_and_bad_arguments_are_told",
     "python -m bench published*": "tests/bench/simulator/test_published.py::test_the_command_says_what_is_worse",
@@ -65,7 +69,7 @@ RUN = {
     "kubectl apply -k k8s/overlays/*": "tests/k8s/test_manifests.py::test_documents_fit_the_schemas_of_kubernetes",
     **{f"* examples/{name}*": f"tests/test_examples.py::test_{name}" for name in (
         "sync_client", "async_client", "stream_folder", "coded_answers", "pixels", "secure_client", "stubs",
-        "open_inference", "command", "buf_curl",
+        "open_inference", "command", "buf_curl", "curl",
     )},
 }  # fmt: skip
 """Pattern of commands: the test that runs them, or what they call. Clusters are smaller there, and models tiny."""
@@ -85,9 +89,11 @@ NOT_RUN = {
     "python -m models.train *": "its flags only: tests/models/test_train.py trains",
     "make mutants": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
     "python -m tests.mutants*": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
-    "COLLAGE_FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
+    "python -m tests.page_pictures": "it takes five minutes; tests/frontend/http/test_page.py presses the same",
+    "FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
     "chrt -r 1": "a way to run a command, with real-time priority, which takes rights",
     "pre-commit install": "it changes the checkout; tests/test_project.py compares the hooks with make lint",
+    "pip install -e '.[traces]'": "it changes the environment; tests/test_traces.py needs what it installs",
     ". .venv*/bin/activate": "it is Python's own script",
 }
 """Pattern of commands: why no test runs them."""

@@ -35,7 +35,7 @@ from frontend.policy.ejection import Ejection
 ENVOY = "envoy"
 TIMEOUT = "per_try_timeout"
 ROLES = ("s_cnn", "coded")
-OURS = ("none", "hedge", "adaptive")
+OURS = ("none", "adaptive")
 ROUNDS = 7  # of the search for a timeout
 NEAR = 0.05  # relative: retries that count as equal
 
@@ -83,7 +83,7 @@ class Proxied:
         done = records.run(sent, busy, scale, None, images.s_cnn_right[skip:])
         trial, case = self._trial, self._case
         row = done.row(about("real", trial.setup, trial.regime, ENVOY, case.seed, case.load))
-        return found({**row, **({} if hedge_s is None else {"setting": TIMEOUT, "value": hedge_s})}, ejections)
+        return {**row, **({} if hedge_s is None else {"setting": TIMEOUT, "value": hedge_s}), "ejections": ejections}
 
     async def timeout(self, wanted: float) -> float:
         """The per-try timeout in seconds, not shortened, at which the retries for each request are as ``wanted``.
@@ -97,26 +97,11 @@ class Proxied:
             async with self._proxy(middle * self._trial.scale) as (envoy, client):
                 await self._offer(client, range(WARM_UP_GROUPS), f"search{number}-")
                 retries = await envoy.count("upstream_rq_retry") / (WARM_UP_GROUPS * self._trial.members)
-            best = min(best, (abs(retries / wanted - 1), middle))
-            if best[0] <= NEAR:
+            best = min(best, (abs(retries - wanted), middle))
+            if best[0] <= NEAR * wanted:
                 break
             low, high = (middle, high) if retries > wanted else (low, middle)
         return best[1]
-
-
-def found(row: Row, ejections: int) -> Row:
-    """The columns of docs/results/frontier.json."""
-    closed, members = row["load"] is None, int(row["n"] or 0)
-    kept = ("p50_s", "p99_s", "p999_s", "group_p99_s")
-    return {
-        **{"source": "real", "family": row["regime"], "workers": members, "redundant": row["redundant"]},
-        **{"grid": "{0}x{0}".format(round(members**0.5)), "offered": "closed" if closed else "poisson"},
-        **{"load": row["load"], "policy": row["policy"]},
-        "setting": f"{row['setting']}={row['value']:.4g}" if "setting" in row else "",
-        **{"seed": row["seed"], "requests": int(row["groups"] or 0) * members, **{key: row[key] for key in kept}},
-        **{"extra_load": extra_load(row), "coded_share": row["coded_share"]},
-        **{"accuracy": row["accuracy"], "accuracy_available": row["accuracy_available"], "ejections": ejections},
-    }
 
 
 async def compare(trial: Trial, seeds: Sequence[int], load: float | None, say: Callable[[str], None]) -> list[Row]:
@@ -127,19 +112,19 @@ async def compare(trial: Trial, seeds: Sequence[int], load: float | None, say: C
     rows: list[Row] = []
     hedge_s = 0.0
     for seed in seeds:
-        prepared = await asyncio.to_thread(trial.answers.prepare, WARM_UP_GROUPS + trial.groups, seed)
+        prepared = await asyncio.to_thread(trial.prepare, seed)
         async with trial.cluster(seed, equal_resources=False) as cluster:
             for policy in OURS:
                 say(f"{trial.regime.name}, seed {seed}: {policy}")
                 row, _ = await trial.run(cluster, Case(policy, seed, load), prepared)
                 metrics = await cluster.frontend.metrics()
                 ejections = sum(metrics.value("collage_ejections_total", role=role) for role in ROLES)
-                rows.append(found(row, int(ejections)))
+                rows.append({**row, "ejections": int(ejections)})
         async with trial.cluster(seed, equal_resources=True) as cluster:
             proxied = Proxied(trial, cluster, Case(ENVOY, seed, load), prepared)
             if not hedge_s:
                 say(f"{trial.regime.name}: looking for the timeout that costs as much")
-                hedge_s = await proxied.timeout(float(rows[-1]["extra_load"] or 0.0))
+                hedge_s = await proxied.timeout(extra_load(rows[-1]))
             for timeout_s in (None, hedge_s):
                 hedging = "off" if timeout_s is None else f"at {timeout_s:.3f} s"
                 say(f"{trial.regime.name}, seed {seed}: Envoy, hedging {hedging}")
@@ -149,17 +134,19 @@ async def compare(trial: Trial, seeds: Sequence[int], load: float | None, say: C
 
 def show(rows: Sequence[Row]) -> Table:
     """Rows of one regime for a terminal, a line for each policy: means over the seeds, with intervals."""
-    result = Table(title=f"{rows[0]['family']}, {rows[0]['workers']} + {rows[0]['redundant']} real workers")
+    result = Table(title=f"{rows[0]['regime']}, {rows[0]['n']} + {rows[0]['redundant']} real workers")
     for heading in ("policy", "p50, ms", "p99, ms", "extra load, %", "ejections"):
         result.add_column(heading, justify="left" if heading == "policy" else "right")
-    for variant in dict.fromkeys((row["policy"], row["setting"]) for row in rows):
-        mine = [row for row in rows if (row["policy"], row["setting"]) == variant]
+    for policy, timeout_s in dict.fromkeys((row["policy"], row.get("value")) for row in rows):
+        same = [row for row in rows if (row["policy"], row.get("value")) == (policy, timeout_s)]
+        mine = [{**row, "extra": extra_load(row)} for row in same]
         p50, p99, extra, ejections = (
-            mean_of(mine, key) or (math.nan, math.nan) for key in ("p50_s", "p99_s", "extra_load", "ejections")
+            mean_of(mine, key) or (math.nan, math.nan) for key in ("p50_s", "p99_s", "extra", "ejections")
         )
         spread = "" if math.isnan(p99[1]) else f" ± {1000 * p99[1]:.0f}"
         cells = f"{1000 * p50[0]:.0f}", f"{1000 * p99[0]:.0f}{spread}", f"{100 * extra[0]:.1f}", f"{ejections[0]:.1f}"
-        result.add_row(" ".join(filter(None, map(str, variant))), *cells)
+        name = str(policy) if timeout_s is None else f"{policy}, hedging at {float(timeout_s):.3f} s"
+        result.add_row(name, *cells)
     return result
 
 
@@ -168,7 +155,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench envoy", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--regimes", default="transient,persistent,mixture", help="of those of simulate (%(default)s)")
     parser.add_argument("--load", type=float, help="open loop at this share of capacity (closed groups)")
-    parser.add_argument("--groups", type=int, default=500, help="groups per run, after 100 to warm up (%(default)s)")
+    parser.add_argument("--groups", type=int, default=300, help="groups per run, after 100 to warm up (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="runs to average (%(default)s)")
     parser.add_argument("--drawn", type=int, metavar="N", help="N + 1 workers, answers drawn (9 + 1, shipped models)")
     parser.add_argument("--scale", type=float, default=0.5, help="of injected times; figures undo it (%(default)s)")

@@ -73,9 +73,9 @@ class ModelInfo:
     ``input`` and ``outputs`` describe one call, without a batch dimension: uint8 RGB ``[size, size, 3]`` in; out come
     what model.proto lists for the model's kind and task. ``labels`` are empty for a localiser. ``code`` says how a
     redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1; ``errors`` say what
-    coded answers cost by their confidence, empty if nobody measured it. ``version`` is made from the file's content when
-    a worker loads it; ``provider``, which runs it there, makes no difference between models. ``plain`` is what the graph
-    takes and gives where that differs; it and ``extra`` (data, recipe, accuracy, for people) stay off the wire.
+    coded answers cost by their confidence, empty if nobody measured it. ``version`` is made from the file's content
+    when a worker loads it; ``provider``, which runs it there, tells no models apart. ``plain`` is what the graph takes
+    and gives where that differs; it and ``extra`` (data, recipe, accuracy, for people) stay off the wire.
     """
 
     name: str

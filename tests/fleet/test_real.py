@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cluster.fleets import Child, ServerFleet, Make
+from bench.cluster.fleets import Child, Make, ServerFleet
 from collage.client import Client
 from frontend.workers import OpenInferenceTransport, Reply, WorkerFailure, read_description
 from frontend.workers.streams import Ending

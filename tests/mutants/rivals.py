@@ -13,7 +13,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "return min(sampled, key=lambda worker: self._cost(worker, at)",
                 "return max(sampled, key=lambda worker: self._cost(worker, at)",
             ),
-            ("power of two: of all", "workers.some(2 + len(avoid))", "workers.some(len(workers))"),
             (
                 "power of two: one that is to be avoided",
                 "workers.some(2 + len(avoid)) if worker.name not in avoid][:2]",
@@ -105,9 +104,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("an answer to a probe takes no time", "now + self._probe_s / 2\n", "now\n"),
             (
                 "a frozen worker answers probes",
-                "        if now < station.frozen_until:\n            self._agenda.at(station.frozen_until, "
-                "self._probed",
-                "        if False:\n            self._agenda.at(station.frozen_until, self._probed",
+                "if now < station.frozen_until:\n            self._agenda.at(station.frozen_until, self._probed",
+                "if False:\n            self._agenda.at(station.frozen_until, self._probed",
             ),
             (
                 "a worker tells of the calls that wait only",
@@ -131,8 +129,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "bench/runs/envoy.py",
         [
-            ("retries are no extra load", '"extra_load": extra_load(row)', '"extra_load": row["collage_load"]'),
-            ("requests of one member", 'int(row["groups"] or 0) * members', 'int(row["groups"] or 0)'),
+            ("the table shows no extra load", '"extra": extra_load(row)', '"extra": 0.0'),
+            ("runs with and without hedging are one line", "(policy, timeout_s)]", '(policy, row.get("value"))]'),
         ],
     ),
     (

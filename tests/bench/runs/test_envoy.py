@@ -8,42 +8,34 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main as bench
-from bench.runs.envoy import found, main, show
+from bench.measured import extra_load
+from bench.runs.envoy import main, show
+from bench.simulator.frontier import taken
 from collage.figures import MADE, Row, read_figures
 from tests.needed import needs_package
-
-COLUMNS = (
-    *("source", "family", "workers", "redundant", "grid", "offered", "load", "policy", "setting", "seed"),
-    *("requests", "p50_s", "p99_s", "p999_s", "group_p99_s", "extra_load", "coded_share", "accuracy"),
-    *("accuracy_available", "ejections"),
-)
 
 
 def measured(**others: str | float | None) -> Row:
     return {
         **{"regime": "transient", "n": 9, "redundant": 1, "load": None, "policy": "envoy", "seed": 2, "groups": 50},
-        **{"p50_s": 0.15, "p99_s": 0.35, "p999_s": None, "group_p99_s": 0.4, "collage_load": 0.0, "replica_load": 0.12},
-        **{"coded_share": 0.0, "accuracy": 0.9, "accuracy_available": 0.95},
-        **others,
+        **{"source": "real", "offered": "closed", "p50_s": 0.15, "p99_s": 0.35, "p999_s": None, "group_p99_s": 0.4},
+        **{"collage_load": 0.0, "replica_load": 0.12, "coded_share": 0.0, "accuracy": 0.9, "accuracy_available": 0.95},
+        **{"commit": "abc", "ejections": 3, **others},
     }
 
 
-def test_rows_have_the_columns_of_the_frontier() -> None:
-    row = found(measured(setting="per_try_timeout", value=0.18612), ejections=3)
-    assert tuple(row) == COLUMNS
-    assert [row[key] for key in COLUMNS[:11]] == [
-        *("real", "transient", 9, 1, "3x3", "closed", None, "envoy", "per_try_timeout=0.1861", 2, 450),
-    ]
-    assert (row["extra_load"], row["ejections"]) == (0.12, 3)
-    offered = found(measured(load=0.5), 0)
-    assert (offered["offered"], offered["load"], offered["setting"]) == ("poisson", 0.5, "")
+def test_the_frontier_takes_rows_in() -> None:
+    row = taken(measured(setting="per_try_timeout", value=0.18612), 3)
+    assert (row["source"], row["family"], row["policy"]) == ("real", "transient", "envoy")
+    assert (row["setting"], row["requests"], row["grid"]) == ("per_try_timeout=0.18612", 450, "3x3")
+    assert (row["extra_load"], row["ejections"], row["group_p99_s"]) == (0.12, 3, 0.4)
 
 
 def test_a_table_has_a_line_for_each_policy_and_setting() -> None:
-    rows = [found(measured(seed=seed, p99_s=0.3 + seed / 10), 0) for seed in range(2)]
-    rows.append(found(measured(setting="per_try_timeout", value=0.2), 1))
+    rows = [measured(seed=seed, p99_s=0.3 + seed / 10) for seed in range(2)]
+    rows.append(measured(setting="per_try_timeout", value=0.2))
     table = show(rows)
-    assert list(table.columns[0].cells) == ["envoy", "envoy per_try_timeout=0.2"]
+    assert list(table.columns[0].cells) == ["envoy", "envoy, hedging at 0.200 s"]
     assert list(table.columns[2].cells) == ["350 ± 635", "350"]
     assert list(table.columns[3].cells) == ["12.0", "12.0"]
 
@@ -70,11 +62,12 @@ def test_a_short_run_hedges_and_writes_rows(tmp_path: Path, capsys: pytest.Captu
     few = ["--drawn", "4", "--scale", "0.1", "--groups", "30", "--seeds", "1", "--regimes", "transient"]
     assert main([*few, "--out", str(out)]) == 0
     rows = read_figures(out)
-    assert [row["policy"] for row in rows] == ["none", "hedge", "adaptive", "envoy", "envoy"]
-    assert all(tuple(row) == (*COLUMNS, *MADE) for row in rows)
-    alone, hedged = rows[3:]
-    assert (alone["extra_load"], alone["setting"]) == (0.0, "")
-    assert hedged["extra_load"] > 0
-    assert hedged["setting"].startswith("per_try_timeout=")
+    assert [row["policy"] for row in rows] == ["none", "adaptive", "envoy", "envoy"]
+    assert all(tuple(row)[-len(MADE) :] == MADE for row in rows)
+    alone, hedged = rows[2:]
+    assert "setting" not in alone
+    assert extra_load(alone) == 0
+    assert extra_load(hedged) > 0
+    assert hedged["setting"] == "per_try_timeout"
     assert hedged["accuracy"] == alone["accuracy"] == alone["accuracy_available"], "every request was answered"
     assert "4 + 1 real workers" in capsys.readouterr().out
