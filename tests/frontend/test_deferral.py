@@ -19,9 +19,7 @@ NINE, FOUR, PAIR = GroupShape(9, 1, 1, 5), GroupShape(4, 1, 1, 2), GroupShape(2,
 FAST, SLOW, RUN = 0.125, 0.75, 0.125
 
 
-def deferral(
-    rate: float, shape: GroupShape = NINE, slow: int = 2, fast: float = FAST, run: float = RUN
-) -> Deferral:
+def deferral(rate: float, shape: GroupShape = NINE, slow: int = 2, fast: float = FAST, run: float = RUN) -> Deferral:
     """As after 3,200 requests, of which ``slow`` in a hundred took ``SLOW`` seconds."""
     latency = RunningQuantile(0.95, 0.25)
     found = Deferral(True, Budget(rate), latency)
