@@ -107,11 +107,13 @@ async def test_a_float_model_answers_as_on_a_worker_of_ours(make: Make, tmp_path
             assert late.code == "DEADLINE_EXCEEDED"
             told: list[bool] = []
             watching = asyncio.create_task(link.watch(told.append))
-            await fleet.servers[0].stop()
             async with asyncio.timeout(BOUND_S):
+                while not told:
+                    await asyncio.sleep(0.01)
+                assert told[0]
+                await fleet.servers[0].stop()
                 await asyncio.wait([watching])
             watching.exception()  # retrieved: it said that it is not ready, or the connection broke
-            assert told[0]
 
 
 async def answer(link: OpenInferenceTransport, image: np.ndarray, timeout_s: float = BOUND_S) -> Ending:
