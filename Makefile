@@ -9,6 +9,7 @@ RUNS ?= runs
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine))))
 BASE ?= python:3.12-slim
 FIGURES ?=
+S_CNN ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
@@ -26,7 +27,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test lint check proto client audit k8s-validate monitoring data zoo evaluate cards results images mutants clean
+.PHONY: help demo up bench bench-full $(PIECES:%=bench-full-%) test test-fleet lint check proto client audit k8s-validate monitoring data zoo evaluate cards results images mutants clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,8 +52,12 @@ $(PROTOC)/ready: proto/toolchain.txt
 demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (under 4 minutes)
 	$(DEMO)/bin/python -m bench demo
 
-up: $(DEMO)/ready ## Start a local cluster of MODEL's s-cnn and collage-cnn (GRID=3x3); Ctrl-C ends it
-	$(DEMO)/bin/python -m bench cluster up --s-cnn $(MODEL)-s-cnn.onnx --collage $(MODEL)-collage-$(GRID).onnx
+# Of S_CNN=mine.onnx, or else of MODEL: the s-cnn, and the collage-cnn if there is one beside it.
+SERVED = $(or $(S_CNN),$(MODEL)-s-cnn.onnx)
+BESIDE = $(wildcard $(patsubst %-s-cnn,%,$(SERVED:.onnx=))-collage-$(GRID).onnx)
+
+up: $(DEMO)/ready ## Start a local cluster of MODEL's models, or of S_CNN=mine.onnx (GRID=3x3); Ctrl-C ends it
+	$(DEMO)/bin/python -m bench cluster up --s-cnn "$(SERVED)" $(if $(BESIDE),--collage "$(BESIDE)",--no-collage)
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench
@@ -103,6 +108,17 @@ results: $(DEMO)/ready ## Write the tables of README.md and docs/ from docs/resu
 test: $(DEV)/ready ## Run all tests
 	$(DEV)/bin/python -m pytest
 
+# Servers of other makes, each in an environment of its own: their packages do not go together.
+.venv-triton/ready: PACKAGES := nvidia-pytriton==0.7.0 onnxruntime
+.venv-mlserver/ready: PACKAGES := mlserver==1.7.1 onnxruntime
+.venv-triton/ready .venv-mlserver/ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
+	@touch $@
+
+test-fleet: $(DEV)/ready .venv-triton/ready .venv-mlserver/ready ## Test with real Triton and MLServer servers (installs them: 850 MB)
+	$(DEV)/bin/python -m pytest tests/fleet
+
 mutants: $(DEV)/ready ## Try wrong versions of the code; docs/mutants.md says which test notices each (half an hour)
 	$(DEV)/bin/python -m tests.mutants
 
@@ -141,9 +157,9 @@ client: $(DEV)/ready ## Build the wheel of collage-client, for callers, in out/
 data: $(DEV)/ready ## Get the public data sets into DATA, or say what to place there
 	$(DEV)/bin/python -m models.fetch --data "$(DATA)"
 
-zoo: $(DEV)/ready ## Train, export and calibrate every model that DATA has data for, then evaluate (a day; resumes)
-	$(DEV)/bin/python -m models.zoo --data "$(DATA)" --runs "$(RUNS)" --out "$(MODELS)"
-	$(MAKE) evaluate cards
+zoo: $(DEV)/ready ## Train every model that DATA has data for, then evaluate (resumes); or a collage-cnn for S_CNN=mine.onnx
+	$(DEV)/bin/python -m models.zoo --data "$(DATA)" --runs "$(RUNS)" $(if $(S_CNN),--s-cnn "$(S_CNN)",--out "$(MODELS)")
+	$(if $(S_CNN),,$(MAKE) evaluate cards)
 
 evaluate: $(DEMO)/ready ## Measure the models on the test images in DATA; tables, out/evaluate.json and pictures
 	$(DEMO)/bin/python -m models.evaluate --data "$(DATA)" --models "$(MODELS)" "$(RUNS)/zoo"
@@ -158,5 +174,5 @@ image-%:
 	$(ENGINE) build --target $* --tag collage/$*:$(TAG) --build-arg BASE=$(BASE) .
 
 clean: ## Remove the environments and caches; results and trained models (out/, runs/, DATA) stay
-	rm -rf $(DEMO) $(DEV) $(PROTOC) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO) $(DEV) $(PROTOC) .venv-triton .venv-mlserver .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

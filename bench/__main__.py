@@ -37,15 +37,20 @@ COMMANDS = {
     "published": Command("bench.simulator.published", "simulate the published closed groups again and compare"),
     "confidences": Command("bench.runs.confidences", "measure how sure and how right the shipped models are"),
     "sweep": Command("bench.simulator.sweep", "simulate many settings, regimes and loads for a report"),
+    "accuracy": Command(
+        "bench.simulator.accuracy", "simulate budgets of accuracy with the answers of shipped models", DEVELOPMENT
+    ),
     "report": Command("bench.report.comparison", "draw a report from the figures of experiments and sweeps"),
     "tables": Command("bench.report.pages", "write the tables of the documents from the figures in docs/results"),
     "speed": Command("bench.runs.speed", "measure what the frontend costs"),
+    "doors": Command("bench.runs.doors", "measure what HTTP costs beside gRPC, and traces", DEVELOPMENT),
     "envoy": Command("bench.runs.envoy", "compare with a real Envoy before real workers", DEVELOPMENT),
     "hostile": Command("bench.runs.hostile", "attack a frontend in every way that callers can"),
     "overload": Command("bench.runs.overload", "offer more requests than a cluster can serve", DEVELOPMENT),
     "soak": Command("bench.runs.soak", "send many requests while workers die and freeze", DEVELOPMENT),
     "fleet": Command("bench.runs.fleet", "put a frontend in front of real Triton and MLServer fleets"),
     "monitoring": Command("bench.runs.monitoring", "try every dashboard and alert on a real Prometheus", DEVELOPMENT),
+    "providers": Command("bench.runs.providers", "measure models on execution providers of ONNX Runtime"),
     "fit": Command("bench.offer.workload", "fit the table of injected latencies to a measured trace"),
     "instant": Command("bench.cluster.instant", "run instant workers or a bare proxy, as speed does"),
 }

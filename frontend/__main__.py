@@ -10,6 +10,7 @@ if __name__ == "__main__":
 import asyncio
 import functools
 import itertools
+import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from collage import flags
 from collage.security import SecurityError
 from collage.serving import Server, load_settings
 from collage.system import batch_threads, keep_memory
@@ -43,6 +45,8 @@ from frontend.workers import (
 )
 from inference import open_inference_pb2_grpc
 from inference.service import SERVICE as OPEN_INFERENCE
+
+logger = logging.getLogger("collage.frontend")
 
 LISTS = ("--coded-workers", "--coded-descriptions")
 SERVICE = predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name
@@ -186,11 +190,20 @@ def one_list(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+def first_line(settings: FrontendSettings) -> str:
+    """What was started, for the log: release, workers, policy and budget. Which model they serve is logged later."""
+    return (
+        f"frontend {flags.version()}: policy {settings.policy}, extra load {settings.extra_load:.3g} at most, "
+        f"s-cnn workers {settings.s_cnn_workers}, redundant workers {settings.coded_workers or 'none'}"
+    )
+
+
 def main() -> int:
     """Exit code 0 after draining, 2 if the frontend cannot start; then standard error says why in one line."""
     settings = load_settings(FrontendSettings, one_list(sys.argv[1:]))
     try:
         check_targets(settings)
+        logger.info("%s", first_line(settings))
         keep_memory()
         asyncio.run(serve(settings))
     except (TargetError, SecurityError, OSError) as error:

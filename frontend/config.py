@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import CliSuppress
@@ -16,6 +17,15 @@ from frontend.policy import MAX_BYTES, Ejection, Rules
 
 class FrontendSettings(ServerSettings):
     """How to find workers, and what to do about stragglers. All times are in seconds."""
+
+    sections: ClassVar[Mapping[str, str]] = {
+        **ServerSettings.sections,
+        "s_cnn_workers": "workers",
+        "policy": "stragglers",
+        "eject_factor": "workers that are left out for a while",
+        "timeout_s": "requests",
+        "events_file": "observation",
+    }
 
     s_cnn_workers: str = Field(
         min_length=1,

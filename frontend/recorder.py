@@ -21,6 +21,7 @@ from typing import Any
 from encoder.code import GroupShape
 from frontend.policy import Rules
 from frontend.policy import events as e
+from frontend.policy.accuracy import ErrorStep
 
 logger = logging.getLogger("collage.frontend")
 
@@ -123,6 +124,8 @@ def _event(content: dict[str, Any]) -> e.Event:
     kind = _EVENTS[content.pop("event")]
     if "shape" in content:
         content["shape"] = GroupShape(**content["shape"])
+    if "errors" in content:
+        content["errors"] = tuple(ErrorStep(*step) for step in content["errors"])
     if "confidences" in content:
         content["confidences"] = {int(place): value for place, value in content["confidences"].items()}
     if "timer" in content:

@@ -7,6 +7,9 @@ both models agree, both may be wrong.
 
 How much less accurate they are is a table beside it: by confidence, the share of answers that are wrong beyond the
 s-cnn's own. ``--sidecar`` writes the table alone, into ``FILE.onnx.json``.
+
+Photos need no labels (``--unlabelled``): then the mean confidence of the s-cnn, which is seldom too low, stands for its
+accuracy, and every answer that is not the s-cnn's counts as wrong.
 """
 
 from __future__ import annotations
@@ -26,9 +29,9 @@ from onnx import helper
 
 from collage.model_files import sidecar
 from collage.model_info import ErrorRate
-from models import description
+from models import description, photos
 from models.checkpoint import written
-from models.data import Split, load
+from models.data import UNKNOWN, Split, load, relabelled
 from models.measure import ImageAnswer, OnnxModel, classify, classify_collages, risk_coverage
 
 STEPS = 8
@@ -59,6 +62,14 @@ def find_threshold(confidences: NDArray[np.float64], agrees: NDArray[np.bool_], 
     return Calibration(float(thresholds[best]), float(coverage[best]), float(agreement[best]), target)
 
 
+def aim(answers: Sequence[ImageAnswer]) -> float:
+    """The share of answers that are right; of images without labels, the share that the s-cnn expects to be right."""
+    known = [answer for answer in answers if answer.label != UNKNOWN]
+    if known:
+        return float(np.mean([answer.prediction == answer.label for answer in known]))
+    return float(np.mean([answer.confidence for answer in answers]))
+
+
 @dataclass(frozen=True)
 class Compared:
     """Coded answers beside the s-cnn's for the same images; arrays ``[N]``, without empty cells."""
@@ -75,15 +86,22 @@ class Compared:
 def compare(own: Sequence[ImageAnswer], coded: Sequence[ImageAnswer]) -> Compared:
     """Coded answers beside the s-cnn's ``own``, which there is one of for each image."""
     answers = {answer.image: (index, answer.prediction) for index, answer in enumerate(own)}
-    filled = [answer for answer in coded if answer.prediction is not None]
-    images, predictions = zip(*(answers[answer.image] for answer in filled), strict=True) if filled else ((), ())
-    pairs = list(zip(filled, predictions, strict=True))
+    pairs = [(answer, *answers[answer.image]) for answer in coded if answer.prediction is not None]
     return Compared(
-        np.array([answer.confidence for answer in filled], float),
-        np.array(images, np.int64),
-        np.array([(exact == each.label) - (each.prediction == each.label) for each, exact in pairs], np.int64),
-        np.array([exact != each.prediction for each, exact in pairs], bool),
+        np.array([each.confidence for each, _, _ in pairs], float),
+        np.array([image for _, image, _ in pairs], np.int64),
+        np.array([_lost(each, exact) for each, _, exact in pairs], np.int64),
+        np.array([exact != each.prediction for each, _, exact in pairs], bool),
     )
+
+
+def _lost(coded: ImageAnswer, exact: int | None) -> int:
+    """1 where ``exact``, the s-cnn's answer, alone is right, -1 where the coded one is, else 0.
+
+    Of an image without a label, the s-cnn's answer is taken to be right.
+    """
+    label = exact if coded.label == UNKNOWN else coded.label
+    return (exact == label) - (coded.prediction == label)
 
 
 def error_rates(compared: Compared, most: int = STEPS) -> tuple[ErrorRate, ...]:
@@ -139,7 +157,7 @@ def calibrate(own: Sequence[ImageAnswer], collage: OnnxModel, split: Split, seed
     ``own`` are the s-cnn's answers to its images.
     """
     reference = {answer.image: answer for answer in own}
-    target = float(np.mean([answer.prediction == answer.label for answer in own]))
+    target = aim(own)
     answers = [answer for seed in range(seeds) for answer in classify_collages(collage, split, seed)]
     confidences = np.array([answer.confidence for answer in answers])
     agrees = np.array([answer.prediction == reference[answer.image].prediction for answer in answers])
@@ -176,11 +194,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--s-cnn", type=Path, required=True, help="the exported s-cnn")
     parser.add_argument("--collage", type=Path, nargs="+", required=True, help="exported collage-cnns, rewritten")
     parser.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="the folder holds photos in any order: those a model was distilled from",
+    )
+    parser.add_argument(
         "--sidecar", action="store_true", help="write the table of errors alone, beside each file, which stays as it is"
     )
     args = parser.parse_args(arguments)
-    s_cnn = OnnxModel(args.s_cnn)
-    validation = load(args.data, s_cnn.info.size).validation
+    try:
+        s_cnn = OnnxModel(args.s_cnn)
+        labels, size = s_cnn.info.labels, s_cnn.info.size
+        data = photos.load(args.data, labels, size) if args.unlabelled else relabelled(load(args.data, size), labels)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    validation = data.validation
     own = list(classify(s_cnn, validation))
     for path in args.collage:
         collage = OnnxModel(path)

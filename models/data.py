@@ -48,6 +48,8 @@ RELEASES = {
 }
 """Public data sets as released, and files by which to know them."""
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
+UNKNOWN = -1
+"""The label of a photo without one."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
         train, test = _cifar(path, ["train"], larger), _cifar(path, ["test"], size)
     elif release == TINY_IMAGENET:
         labels = _words(path)
-        train, test = _read(_tiny_train(path), larger), _read(_tiny_held_out(path), size)
+        train, test = read_split(_tiny_train(path), larger), read_split(_tiny_held_out(path), size)
     else:
         classes = _classes(path)
         labels = in_words(classes)
@@ -144,8 +146,8 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
         if held_out := _held_out(path):
             test = _folder(held_out, classes, size)
         else:
-            train, test = _cut(train, size, seed=1)
-    train, validation = _cut(train, size, seed=0)
+            train, test = cut(train, size, seed=1)
+    train, validation = cut(train, size, seed=0)
     return Dataset(name, labels, train, validation, test)
 
 
@@ -162,10 +164,37 @@ def training_ids(path: Path) -> tuple[str, ...] | None:
     adds images to."""
     if _release(path):
         return None
-    ids = _ids(training_files(path))
+    ids = names_of(training_files(path))
     for seed in (0,) if _held_out(path) else (1, 0):
-        ids = tuple(ids[i] for i in _apart(len(ids), seed)[0])
+        ids = tuple(ids[i] for i in apart(len(ids), seed)[0])
     return ids
+
+
+def validation_count(path: Path) -> int | None:
+    """How many validation images ``load(path, ...)`` has, without reading an image; None for a public data set."""
+    if _release(path):
+        return None
+    count = len(training_files(path))
+    if not _held_out(path):
+        count = len(apart(count, seed=1)[0])
+    return len(apart(count, seed=0)[1])
+
+
+def relabelled(data: Dataset, labels: Sequence[str]) -> Dataset:
+    """The data set with the classes of a model that knows these, and perhaps more; raises ValueError for others."""
+    unknown = [name for name in data.labels if name not in labels]
+    if unknown:
+        raise ValueError(f"a model that knows {len(labels)} classes does not know {unknown[0]}, one of {data.name}'s")
+    if data.labels == tuple(labels):
+        return data
+    numbers = np.array([labels.index(name) for name in data.labels], np.int64)
+    parts = (Split(part.images, numbers[part.labels], part.ids) for part in (data.train, data.validation, data.test))
+    return Dataset(data.name, tuple(labels), *parts)
+
+
+def held_out(path: Path) -> bool:
+    """Whether the test images of the data set in ``path`` are apart from those that ``train`` holds."""
+    return bool(_release(path) or _held_out(path))
 
 
 def digest(ids: Sequence[str]) -> str:
@@ -190,16 +219,16 @@ def _held_out(path: Path) -> Path | None:
     return next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
 
 
-def _apart(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def apart(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions to keep, and random ones to cut off, both rising."""
     order = np.random.default_rng(seed).permutation(count)
     part = min(VALIDATION_MOST, int(count * VALIDATION_SHARE))
     return np.sort(order[part:]), np.sort(order[:part])
 
 
-def _cut(split: Split, size: int, seed: int) -> tuple[Split, Split]:
+def cut(split: Split, size: int, seed: int) -> tuple[Split, Split]:
     """Cut a random part off a split; returns (the rest, the part at ``size`` pixels)."""
-    rest, chosen = _apart(len(split), seed)
+    rest, chosen = apart(len(split), seed)
     part = split.take(chosen)
     images = np.stack([shrink(image, size, size) for image in part.images]) if len(part) else part.images
     return split.take(rest), Split(images, part.labels, part.ids)
@@ -265,16 +294,18 @@ def _files(path: Path, labels: tuple[str, ...]) -> list[Path]:
     return [file for name in labels for file in _listed(path / name) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def _ids(files: Sequence[Path]) -> tuple[str, ...]:
+def names_of(files: Sequence[Path]) -> tuple[str, ...]:
+    """What images are called: the last three parts of their paths."""
     return tuple("/".join(file.parts[-3:]) for file in files)
 
 
 def _folder(path: Path, labels: tuple[str, ...], size: int) -> Split:
     numbers = {label: number for number, label in enumerate(labels)}
-    return _read([(file, numbers[file.parent.name]) for file in _files(path, labels)], size)
+    return read_split([(file, numbers[file.parent.name]) for file in _files(path, labels)], size)
 
 
-def _read(labelled: Sequence[tuple[Path, int]], size: int) -> Split:
+def read_split(labelled: Sequence[tuple[Path, int]], size: int) -> Split:
+    """Images of files at ``size`` pixels, with their labels; raises ImageError with the path of a damaged one."""
     images = np.empty((len(labelled), size, size, 3), np.uint8)
     for row, (file, _) in enumerate(labelled):
         try:
@@ -282,7 +313,7 @@ def _read(labelled: Sequence[tuple[Path, int]], size: int) -> Split:
         except ImageError as error:
             raise ImageError(f"{file}: {error}") from None
     labels = np.array([label for _, label in labelled], np.int64)
-    return Split(images, labels, _ids([file for file, _ in labelled]))
+    return Split(images, labels, names_of([file for file, _ in labelled]))
 
 
 def placements(split: Split, cells: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -7,6 +7,9 @@ model folders whose data set is, or lies in, one of the data folders. Roles:
 * ``collage-<K>x<K>`` are ours; ``collage-<K>x<K>-*`` are of other architectures.
 * ``rival-*`` classify the cells of a 3 x 3 collage kept apart, nine in a batch.
 
+With ``--s-cnn mine.onnx``, an s-cnn of any origin, that and ``mine-collage-<K>x<K>.onnx`` beside it are evaluated on
+the one data set in ``--data``, whose classes are some of its own.
+
 It prints tables, draws pictures, and writes ``out/evaluate.json``, one row per model; ``out/evaluate.jsonl``, one line
 per answer; and ``out/images/<data set>.txt``, the images used.
 All runs in ONNX Runtime on one thread; no torch.
@@ -29,7 +32,7 @@ from collage.model_info import ModelKind
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import shrink
-from models.data import Split, find, load
+from models.data import Split, find, held_out, load, relabelled
 from models.measure import (
     ImageAnswer,
     OnnxModel,
@@ -94,6 +97,7 @@ def accuracy(
         "answered_share": 1 - empty,
         "accept_threshold": threshold,
         "coverage": len(sure) / len(answers),
+        "agreement": sum(answer.prediction == reference[answer.image] for answer in answers) / len(answers),
         "covered_top1": top1(sure) if sure else None,
         "covered_agreement": agree / len(sure) if sure else None,
         **each,
@@ -210,9 +214,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", action="extend", required=True, help="data sets, or folders of data sets"
     )
-    parser.add_argument("--models", type=Path, nargs="+", required=True, help="folders of exported models")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--models", type=Path, nargs="+", help="folders of exported models")
+    which.add_argument("--s-cnn", type=Path, metavar="FILE", help="an s-cnn of any origin, with what is beside it")
     parser.add_argument("--seeds", type=int, default=3, help="random placements of every image")
-    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument("--split", choices=("test", "validation"), default="test", help="images (%(default)s)")
     parser.add_argument("--repeats", type=int, default=300, help="runs behind every median")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for what is written")
     parser.add_argument("--pictures", type=Path, help="folder for pictures (default: the same)")
@@ -231,13 +237,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Scalar]] = []
     answers: dict[str, dict[str, list[ImageAnswer]]] = {}
     folders = find(*args.data)
-    for dataset, paths in discover(args.models).items():
+    for dataset, paths in (_beside(args.s_cnn, folders) if args.s_cnn else discover(args.models)).items():
         folder = folders.get(dataset)
         if folder is None or "s-cnn" not in paths:
             _progress(f"{dataset} is left out: {'no data' if folder is None else f'no {dataset}-s-cnn.onnx'}")
             continue
         models = {role: OnnxModel(path) for role, path in paths.items()}
-        splits = _reader(folder, args.split, models)
+        splits = _reader(folder, args.split, models, bool(args.s_cnn))
         found, answers[dataset] = evaluate(dataset, models, splits, args.seeds, args.repeats)
         rows += [{**row, "split": args.split} for row in found]
         print(report(dataset, found), end="\n\n", flush=True)
@@ -261,11 +267,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("not as published: " + "; ".join(complaints))
 
 
-def _reader(folder: Path, part: str, models: Models) -> Callable[[int], Split]:
+def _beside(s_cnn: Path, folders: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
+    """An s-cnn of any origin and the collage-cnns beside it, by data set and role."""
+    if len(folders) != 1:
+        raise SystemExit(f"an s-cnn of your own is evaluated on one data set, not on {len(folders)}")
+    ((dataset, folder),) = folders.items()
+    if not held_out(folder):
+        raise SystemExit(f"expected {folder}/test/<class>: images that nothing was trained on")
+    stem = s_cnn.stem.removesuffix("-s-cnn")
+    others = {path.stem.removeprefix(f"{stem}-"): path for path in sorted(s_cnn.parent.glob(f"{stem}-collage-*.onnx"))}
+    return {dataset: {"s-cnn": s_cnn, **others}}
+
+
+def _reader(folder: Path, part: str, models: Models, foreign: bool) -> Callable[[int], Split]:
     @cache
     def read(size: int) -> Split:
         _progress(f"reading {folder} at {size} px")
         data = load(folder, size)
+        try:
+            data = relabelled(data, models["s-cnn"].info.labels) if foreign else data
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
         for model in models.values():
             if model.info.labels != data.labels:
                 known = ", ".join(model.info.labels)

@@ -17,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo, ModelKind
+from collage.plain import PlainInput, logarithm
 from encoder.code import Decoding
 from encoder.collage import CollageCode, Detections
 from encoder.image import Pixels, shrink
@@ -27,23 +28,35 @@ from models.data import Split, placements
 class OnnxModel:
     """An exported model in ONNX Runtime on one CPU thread; ``info`` is what it says of itself."""
 
-    def __init__(self, source: Path | bytes, *, optimised: bool = True) -> None:
-        """``optimised``: made ready to run fast; not so, it is read in a fraction of the time."""
+    def __init__(self, source: Path | bytes, *, optimised: bool = True, threads: int = 1) -> None:
+        """``optimised``: made ready to run fast; not so, it is read in a fraction of the time.
+
+        Raises ValueError for a file that is no model, or that its description does not fit.
+        """
         # First, as ONNX Runtime has an exception of its own for a file that is missing.
         self.size_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
         options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        try:
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise ValueError(
+                f"{source if isinstance(source, Path) else 'the model'} cannot be loaded: {error}"
+            ) from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = description.read(metadata, source if isinstance(source, Path) else None)
+        graph = self._session.get_inputs()[0]
+        self._input, self._feed = graph.name, PlainInput(self.info.plain, graph.type, graph.shape, self.info.size)
+        self._one_by_one = graph.shape[0] == 1
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """All outputs for uint8 ``[N, size, size, 3]``."""
-        outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: pixels})
-        return outputs
+        """All outputs for uint8 RGB ``[N, size, size, 3]``, whatever the graph itself takes; logits as scores."""
+        if self._one_by_one and len(pixels) > 1:
+            return [np.concatenate(parts) for parts in zip(*(self(one[None]) for one in pixels), strict=True)]
+        outputs = [np.asarray(one, np.float32) for one in self._session.run(None, {self._input: self._feed(pixels)})]
+        return [logarithm(one) for one in outputs] if self.info.gives_probabilities else outputs
 
     def detect(self, collage: Pixels) -> Detections:
         """The objects that a collage-cnn finds in one collage, uint8 ``[size, size, 3]``."""

@@ -23,6 +23,7 @@ class Recipe:
     """The settings of one training run. The defaults are ours; ``paper()`` has Collage inference's, section 5.1."""
 
     epochs: float = 10.0
+    least_steps: int = 0  # further epochs follow until there are as many: few images make short epochs
     batch: int = 256  # images per step, or all there are; a collage of N counts as N
     muon_lr: float = 0.06  # for convolutions; 0 trains everything with SGD
     sgd_lr: float = 0.2
@@ -77,6 +78,8 @@ class Step:
     """Its answers to every training image, given once, are learnt as well."""
     live_teachers: tuple[str, ...] = ()
     """Their mean answer to every image as it is seen, varied and mixed, is learnt as well."""
+    unlabelled: bool = False
+    """Photos without labels: all that is learnt is the answers of ``teacher``, an exported s-cnn of any origin."""
 
     @property
     def input_size(self) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from models.data import load
+from models.flag_help import DEVICE_HELP, HELP, PRECISION_HELP
 from models.layers import default_precision, keep_memory
 from models.steps import TeacherRecipe, TeacherStep
 from models.teacher_run import TeacherRun
@@ -76,9 +77,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--every", type=int, default=EVERY, help="steps between checkpoints")
     for setting in fields(TeacherRecipe):
         kind = {"int": int, "float": float}[str(setting.type)]
-        parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, default=setting.default)
-    parser.add_argument("--device", default=DEVICE)
-    parser.add_argument("--precision", choices=("bf16", "fp32"))
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}", type=kind, default=setting.default, help=HELP[setting.name]
+        )
+    parser.add_argument("--device", default=DEVICE, help=DEVICE_HELP)
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     parser.add_argument("--threads", type=int, help="CPU threads")
     return parser
 

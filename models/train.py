@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from models import photos
 from models.checkpoint import ARCHITECTURES, ModelSpec
 from models.data import Dataset, load
+from models.flag_help import DEVICE_HELP, HELP, PRECISION_HELP
 from models.layers import default_precision, keep_memory
-from models.lessons import gather
+from models.lessons import Teachers, gather
+from models.measure import OnnxModel
 from models.steps import Recipe, Step
 from models.trainer import Trainer
 
@@ -41,16 +44,19 @@ def run(
     device: str = DEVICE,
     precision: str | None = None,
     threads: int | None = None,
+    told: Callable[[float], object] = lambda share: None,
 ) -> None:
     """Carry out a step on the data set in a folder, from its last epoch if ``out`` is there already.
 
-    ``source`` finds the file of a parent or teacher. Raises ValueError for a step that does not fit its data, its
+    ``source`` finds the file of a parent or teacher. ``told`` hears the share of the run that is done, from 0 to 1,
+    after every step. Raises ValueError for a step that does not fit its data, its
     sources, or the run in ``out``.
     """
     keep_memory()
     if threads:
         torch.set_num_threads(threads)
     spec, trainer = _prepared(step, data, out, source, device, precision)
+    trainer.told = told
     parameters = sum(weight.numel() for weight in trainer.model.parameters())
     print(f"{step.model} on {spec.dataset}: {parameters / 1e6:.2f} M parameters, {trainer.steps} steps, {step.recipe}")
     while not trainer.finished:
@@ -67,11 +73,20 @@ def _prepared(
     step: Step, folder: Path, out: Path, source: Callable[[str], Path], device: str, precision: str | None
 ) -> tuple[ModelSpec, Trainer]:
     train_size = round(1.3 * step.image_size) if step.recipe.crop else None
-    data = load(folder, step.image_size, train_size)
-    spec = describe(data, step.model, step.input_size, step.k, dict(step.options))
     out.parent.mkdir(parents=True, exist_ok=True)
     teacher, live = source(step.teacher) if step.teacher else None, [source(name) for name in step.live_teachers]
-    teachers = gather(teacher, live, folder, device, data, out.parent)
+    if step.unlabelled:
+        if not teacher:
+            raise ValueError("photos without labels need a teacher: give --teacher FILE.onnx")
+        s_cnn = OnnxModel(teacher, threads=torch.get_num_threads())
+        bare = photos.load(folder, s_cnn.info.labels, step.image_size, train_size)
+        data, answers = photos.answered(bare, s_cnn, folder, out.parent)
+        # A flipped photo has the answer of the photo itself, which halves the time of asking.
+        teachers = Teachers(np.broadcast_to(answers, (2, *answers.shape)))
+    else:
+        data = load(folder, step.image_size, train_size)
+        teachers = gather(teacher, live, folder, device, data, out.parent)
+    spec = describe(data, step.model, step.input_size, step.k, dict(step.options))
     trainer = Trainer(spec, data, step.recipe, device, precision or default_precision(device), teachers)
     if out.exists():
         trainer.resume(out)
@@ -88,12 +103,17 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments; every setting of ``Recipe`` that is a number is one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--model", choices=sorted(ARCHITECTURES), required=True)
+    parser.add_argument("--model", choices=sorted(ARCHITECTURES), required=True, help="the network")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write, and to resume from")
     parser.add_argument("--size", type=int, default=32, help="side of an image or of a cell, pixels")
     parser.add_argument("--k", type=int, default=3, help="grid of a collage-cnn")
     parser.add_argument("--collage-size", type=int, help="side of the collage, pixels (default: k times --size)")
     parser.add_argument("--teacher", help="checkpoint or .onnx file whose answers are learnt as well")
+    parser.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="learn nothing but the answers of --teacher, an .onnx s-cnn of any origin: photos need no labels",
+    )
     parser.add_argument(
         "--live-teachers", nargs="+", default=[], metavar="FILE",
         help="checkpoints or .onnx files that are asked about every image as it is seen, varied and mixed; "
@@ -108,13 +128,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
     parser.add_argument("--pools", type=int, help="max-pools of stride 2 (collage-yolo)")
     parser.add_argument("--stem", help="imagenet or small (resnet); stride of the first convolution (collage-resnet)")
-    parser.add_argument("--preset", choices=("ours", "paper"), default="ours")
+    parser.add_argument(
+        "--preset", choices=("ours", "paper"), default="ours", help="settings that are not given (ours)"
+    )
     for setting in fields(Recipe):
         if setting.type != "bool":
             kind = {"int": int, "float": float}[str(setting.type)]
-            parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind)
-    parser.add_argument("--device", default=DEVICE)
-    parser.add_argument("--precision", choices=("bf16", "fp32"))
+            parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, help=HELP[setting.name])
+    parser.add_argument("--device", default=DEVICE, help=DEVICE_HELP)
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     parser.add_argument("--threads", type=int, help="CPU threads")
     return parser
 
@@ -137,6 +159,7 @@ def step_of(args: argparse.Namespace) -> Step:
         parents=tuple(args.init),
         teacher=args.teacher or "",
         live_teachers=tuple(args.live_teachers),
+        unlabelled=args.unlabelled,
     )
 
 
@@ -157,7 +180,7 @@ def flags(step: Step, source: Callable[[str], Path] = Path) -> list[str]:
         ("--init", step.parents),
     ):
         words += [flag, *(str(source(name)) for name in names)] if names else []
-    return words
+    return [*words, *(["--unlabelled"] if step.unlabelled else [])]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -165,8 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     try:
         run(step_of(args), args.data, args.out, Path, args.device, args.precision, args.threads)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("stopped: the same command goes on after the last epoch that was finished") from None
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -65,7 +65,8 @@ class Trainer:
         self.steps_per_epoch = len(data.train) // self.images_per_step
         if not self.steps_per_epoch:
             raise ValueError(f"{len(data.train)} training images are too few: one step takes {self.images_per_step}")
-        self.steps = max(1, round(self.steps_per_epoch * recipe.epochs))
+        self.steps = max(1, round(self.steps_per_epoch * recipe.epochs), recipe.least_steps)
+        self.told: Callable[[float], object] = lambda share: None
         self.log: list[dict[str, float]] = []
         self.lineage: Mapping[str, Any] = {}
 
@@ -100,6 +101,7 @@ class Trainer:
             optimisers=states,
             log=self.log,
             lineage=self.lineage,
+            finished=self.finished,
         )
 
     def resume(self, path: Path) -> None:
@@ -160,6 +162,7 @@ class Trainer:
             self._schedule(first + i)
             index = order[i * self.images_per_step : (i + 1) * self.images_per_step]
             total += self._step(index, rng, (first + i) / self.steps)
+            self.told((first + i + 1) / self.steps)
             if i % 50 == 49:
                 speed = (time.monotonic() - started) / (i + 1)
                 left = (self.steps - first - i) * speed / 60

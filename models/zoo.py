@@ -4,6 +4,9 @@ Data sets are looked for in the given folders and right below them. Every step i
 already, and an interrupted training run goes on from its last epoch. Models that belong in the repository are written
 to ``models/zoo``, all others to ``<runs>/zoo``. A data set of your own (``DIR/train/<class>/*.jpg``) gets an s-cnn and
 a 3 x 3 collage-cnn.
+
+With ``--s-cnn mine.onnx`` the folder may hold any photos, without labels: a 3 x 3 collage-cnn learns to answer as that
+model does, which may be of any origin (its input as its description says), and is written beside it.
 """
 
 from __future__ import annotations
@@ -11,19 +14,21 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from PIL import Image
-
 from collage.figures import write_figures
-from models import calibrate, checkpoint, teacher, train
-from models.data import digest, find, training_files, training_ids
+from collage.model_info import CLASSIFICATION, ModelKind
+from models import calibrate, checkpoint, own, photos, teacher, train
+from models.data import digest, find, training_ids, validation_count
 from models.export import export
-from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL
-from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, TeacherStep
+from models.measure import OnnxModel, describe
+from models.progress import Building, cost
+from models.recipes import FAMILIES, distilled
+from models.restore import EXPORTED
+from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, Step, TeacherStep
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -48,8 +53,18 @@ class Entry:
         return self.source(self.role)
 
     def source(self, role: str) -> Path:
-        """The checkpoint of any role of the same data set."""
-        return Path(f"{self.runs}-{role}.pt")
+        """The checkpoint of any role of the same data set; a shipped model, or any file, by its name."""
+        return ZOO / role if role.endswith(EXPORTED) else Path(f"{self.runs}-{role}.pt")
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether it learns from photos without labels."""
+        return isinstance(self.step, Step) and self.step.unlabelled
+
+    @property
+    def validation_images(self) -> int | None:
+        """How many validation images there are; None for a public data set."""
+        return photos.validation_count(self.data) if self.unlabelled else validation_count(self.data)
 
     @property
     def finished(self) -> bool:
@@ -57,20 +72,20 @@ class Entry:
         if not self.checkpoint.exists():
             return False
         content = checkpoint.read(self.checkpoint)
-        ids = training_ids(self.data)
+        ids = photos.training_ids(self.data) if self.unlabelled else training_ids(self.data)
         if ids and content.get("images") not in (None, digest(ids)):
             return False
         return bool(content.get("finished", len(content["log"]) >= content["recipe"]["epochs"]))
 
-    def train(self, device: str, threads: int | None) -> None:
-        """Carry out the step, or the rest of it."""
+    def train(self, device: str, threads: int | None, title: str, told: Callable[[float], object]) -> None:
+        """Carry out the step, or the rest of it; ``told`` hears the share that is done."""
         step, source = self.step, self.source
         settings = teacher.flags(step, source) if isinstance(step, TeacherStep) else train.flags(step, source)
-        print(f"training {self.checkpoint.stem}: {shlex.join(settings)}", flush=True)
+        print(f"{title}: training {self.checkpoint.stem}: {shlex.join(settings)}", flush=True)
         if isinstance(step, TeacherStep):
             teacher.run(step, self.data, self.checkpoint, source, device, threads=threads)
         else:
-            train.run(step, self.data, self.checkpoint, source, device, threads=threads)
+            train.run(step, self.data, self.checkpoint, source, device, threads=threads, told=told)
 
 
 def family_of(name: str, folder: Path) -> Family:
@@ -78,16 +93,19 @@ def family_of(name: str, folder: Path) -> Family:
     for family in FAMILIES:
         if name in family.data_sets:
             return family
-    files = training_files(folder)
-    if not files:
-        raise SystemExit(f"{folder / 'train'} holds no images")
-    with Image.open(files[0]) as first:
-        return OWN_PHOTOS if min(first.size) > 96 else OWN_SMALL
+    return own.family(folder)
 
 
 def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) -> Iterator[Entry]:
     """All models of all data sets found, in the order of training, whose ``<data set>-<role>`` fits a pattern."""
-    for name, folder in find(*data).items():
+    for folder in data:
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}")
+    found, chosen = find(*data), False
+    if not found:
+        listed = ", ".join(map(str, data))
+        raise ValueError(f"no data set in {listed}: expected {data[0]}/train/<class>/*.jpg, or what `make data` gets")
+    for name, folder in found.items():
         family = family_of(name, folder)
         for role, step in family.steps.items():
             stem = f"{name}-{role}"
@@ -95,16 +113,38 @@ def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) ->
             if any(fnmatch.fnmatch(stem, pattern) for pattern in only):
                 onnx = (out if ships else runs / "zoo") / f"{stem}.onnx"
                 yield Entry(folder, role, step, str(runs / name), onnx)
+                chosen = True
+    if not chosen:
+        raise ValueError(f"no data set found in {', '.join(map(str, data))} that has models like {', '.join(only)}")
 
 
-def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None) -> None:
-    """Train, export and calibrate the models of one data set, as far as that is not done yet."""
-    for entry in wanted:
-        if not entry.finished:
-            entry.train(device, threads)
+def distilling(folder: Path, s_cnn: Path, runs: Path) -> list[Entry]:
+    """The collage-cnn for an s-cnn of any origin, learnt from the photos in a folder, and the runs that lead to it."""
+    if not s_cnn.is_file():
+        raise ValueError(f"there is no model file {s_cnn}")
+    info = OnnxModel(s_cnn).info
+    if info.kind is not ModelKind.S_CNN or info.task != CLASSIFICATION:
+        raise ValueError(f"{s_cnn} is no classifier of single images: it describes itself as {info.kind}, {info.task}")
+    stem = s_cnn.stem.removesuffix(f"-{S_CNN}")
+    steps = distilled(info.size, str(s_cnn.resolve())).steps
+    return [
+        Entry(folder, role, step, str(runs / stem), s_cnn.with_name(f"{stem}-{role}.onnx"))
+        for role, step in steps.items()
+    ]
+
+
+def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None, s_cnn: Path | None = None) -> None:
+    """Train, export and calibrate the models of one data set, as far as that is not done yet.
+
+    ``s_cnn`` is the file that the others are calibrated with; by default that of the data set in ``out``.
+    """
+    missing = [entry for entry in wanted if not entry.finished]
+    with Building({entry.role: cost(entry.step) for entry in missing}) as building:
+        for entry in missing:
+            entry.train(device, threads, building.begin(entry.role), building.advance)
     for entry in sorted(wanted, key=lambda entry: entry.role != S_CNN):  # which the others are calibrated with
         if not entry.role.startswith((CURVE, PRETRAINED)):
-            publish(entry, out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx")
+            publish(entry, s_cnn or out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx")
 
 
 def publish(entry: Entry, s_cnn: Path) -> None:
@@ -115,9 +155,20 @@ def publish(entry: Entry, s_cnn: Path) -> None:
         return
     storage = "fp32" if "mobilenet" in entry.role else "int8"  # its depthwise filters do not survive int8
     with checkpoint.written(entry.onnx) as partial:
-        export(entry.checkpoint, partial, storage=storage, name=entry.onnx.stem, data=entry.data)
+        measured = None if entry.unlabelled else entry.data
+        export(entry.checkpoint, partial, storage=storage, name=entry.onnx.stem, data=measured)
         if calibrated:
-            calibrate.main(["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(partial)])
+            words = ["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(partial)]
+            calibrate.main([*words, *(["--unlabelled"] if entry.unlabelled else [])])
+
+
+def report(wanted: Sequence[Entry]) -> None:
+    """Print what came of the models of one's own images."""
+    for entry in wanted:
+        images = entry.validation_images
+        if images is not None and entry.onnx.exists():
+            for text in own.summary(describe(entry.onnx), images):
+                print(text, flush=True)
 
 
 def learning_curve(runs: Path) -> None:
@@ -135,20 +186,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data sets, or folders of data sets")
+    parser.add_argument(
+        "--s-cnn",
+        type=Path,
+        metavar="FILE",
+        help="an ONNX classifier of any origin, with its sidecar: distil its collage-cnn from the photos in --data",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints")
     parser.add_argument("--out", type=Path, default=ZOO, help="folder for the models that ship")
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="such as 'cifar10-collage-*'")
     parser.add_argument("--device", default=train.DEVICE, help="device to train on")
     parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_args(arguments)
-    wanted = list(entries(args.data, args.runs, args.out, args.only))
-    if not wanted:
-        raise SystemExit(f"no data set found in {', '.join(map(str, args.data))} that has models like {args.only}")
-    for _, of_one in groupby(wanted, key=lambda entry: entry.data):
-        try:
-            build(list(of_one), args.out, args.device, args.threads)
-        except ValueError as error:
-            raise SystemExit(str(error)) from None
+    try:
+        if args.s_cnn:
+            (folder,) = args.data  # a data set, or any folder of photos
+            wanted = distilling(folder, args.s_cnn, args.runs)
+        else:
+            wanted = list(entries(args.data, args.runs, args.out, args.only))
+        for _, of_one in groupby(wanted, key=lambda entry: entry.data):
+            build(list(of_one), args.out, args.device, args.threads, args.s_cnn)
+        report(wanted)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("stopped: the same command goes on after the last epoch that was finished") from None
     learning_curve(args.runs)
 
 

@@ -90,10 +90,10 @@ class Browser:
             where = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
             await self.call("Input.dispatchMouseEvent", type=kind, **where)
 
-    async def picture(self, file: Path) -> None:
-        """The whole page as a PNG file."""
+    async def picture(self) -> bytes:
+        """The whole page as PNG."""
         told = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        await asyncio.to_thread(file.write_bytes, base64.b64decode(told["data"]))
+        return base64.b64decode(told["data"])
 
 
 @asynccontextmanager
@@ -101,7 +101,9 @@ async def browser(folder: Path, width: int = 1000, height: int = 1400) -> AsyncI
     """A browser with a profile in ``folder``; it talks to nobody but this machine."""
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
     flags = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --remote-debugging-pipe"
-    flags += " --disable-background-networking --disable-component-update --disable-sync --no-proxy-server"
+    flags += (
+        " --hide-scrollbars --disable-background-networking --disable-component-update --disable-sync --no-proxy-server"
+    )
     flags += " --host-resolver-rules='MAP * ~NOTFOUND , EXCLUDE 127.0.0.1'"
     command = f"exec chromium {flags} --user-data-dir={folder} 3<&{theirs_in} 4>&{theirs_out}"
     process = await asyncio.create_subprocess_exec(

@@ -25,8 +25,12 @@ RUN = {
     "make results*": "tests/bench/report/test_pages.py::test_the_command_leaves_documents_that_are_up_to_date_alone",
     "make demo": "tests/bench/runs/test_demo.py::test_the_demo_compares_three_policies",
     "make clean": "tests/test_project.py::test_make_clean_keeps_results_and_trained_models",
+    "python -m models.description*": "tests/models/test_description.py::test_a_file_is_described_for_a_fleet",
+    "python -m bench providers": "tests/bench/runs/test_fleet.py::test_providers_are_compared_on_one_model",
     "make proto": "tests/test_stubs.py::test_committed_stubs_are_what_make_proto_generates",
     "make zoo*": "tests/models/test_zoo.py::test_own_images_get_an_s_cnn_and_a_collage_cnn_that_can_be_served",
+    "make zoo DATA=photos*": "tests/models/test_distil.py::test_a_collage_cnn_is_distilled_from_photos_alone",
+    "python -m models.evaluate *": "tests/models/test_distil.py::test_a_collage_cnn_is_distilled_from_photos_alone",
     "make data": "tests/models/test_fetch.py::test_an_archive_is_unpacked",
     "make evaluate*": "tests/models/test_evaluate.py::test_tables_and_pictures",
     "make help": "tests/test_commands.py::test_make_help_lists_every_target_for_users",
@@ -46,9 +50,16 @@ RUN = {
     "python -m bench soak": "tests/bench/runs/test_soak.py::"
     "test_nothing_is_lost_doubled_or_leaked_while_workers_die_and_freeze",
     "python -m bench speed*": "tests/bench/runs/test_speed.py::test_a_short_run",
+    "python -m bench doors": "tests/bench/runs/test_speed.py::test_a_short_run_of_all_doors",
     "python -m bench frontier*": "tests/bench/simulator/test_frontier.py::"
     "test_a_plan_says_how_long_it_takes_and_bad_arguments_are_told",
+    "python -m bench published*": "tests/bench/simulator/test_published.py::test_the_command_says_what_is_worse",
+    "python -m bench confidences*": "tests/bench/runs/test_confidences.py::test_a_folder_without_data_is_told",
+    "python -m bench experiment*": "tests/bench/runs/test_experiment.py::"
+    "test_a_plan_says_how_long_it_takes_and_does_nothing",
     "python -m bench parm*": "tests/bench/simulator/test_parm.py::test_too_few_queries_are_refused",
+    "python -m bench accuracy *": "tests/bench/simulator/test_accuracy.py::test_the_command_counts_and_simulates",
+    "python -m models.calibrate *": "tests/models/test_calibrate.py::test_only_validation_images_are_used",
     "python -m bench simulate*": "tests/bench/simulator/test_replay.py::test_regimes_are_simulated_by_name",
     "python -m bench replay --latencies *": "tests/bench/simulator/test_replay.py::"
     "test_a_users_latencies_become_figures",
@@ -58,7 +69,7 @@ RUN = {
     "kubectl apply -k k8s/overlays/*": "tests/k8s/test_manifests.py::test_documents_fit_the_schemas_of_kubernetes",
     **{f"* examples/{name}*": f"tests/test_examples.py::test_{name}" for name in (
         "sync_client", "async_client", "stream_folder", "coded_answers", "pixels", "secure_client", "stubs",
-        "open_inference", "command", "buf_curl",
+        "open_inference", "command", "buf_curl", "curl",
     )},
 }  # fmt: skip
 """Pattern of commands: the test that runs them, or what they call. Clusters are smaller there, and models tiny."""
@@ -67,6 +78,8 @@ NOT_RUN = {
     "make test": "it runs all tests, and this is one of them",
     "make check": "it runs all tests, and this is one of them",
     "make lint": "CI runs it before the tests",
+    "make test-fleet": "it installs 850 MB; tests/fleet has tests of real servers",
+    "python -m bench fleet*": "it needs real servers; tests/bench/runs/test_fleet.py tests its parts",
     "make audit": "it needs a service outside",
     "make images": "it needs a builder of images, and an image to build on",
     "make k8s-validate": "it runs tests/k8s, and this is one of its neighbours",
@@ -76,9 +89,11 @@ NOT_RUN = {
     "python -m models.train *": "its flags only: tests/models/test_train.py trains",
     "make mutants": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
     "python -m tests.mutants*": "it takes minutes; tests/mutants/test_mutants.py tries one mutant",
-    "COLLAGE_FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
+    "python -m tests.page_pictures": "it takes five minutes; tests/frontend/http/test_page.py presses the same",
+    "FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
     "chrt -r 1": "a way to run a command, with real-time priority, which takes rights",
     "pre-commit install": "it changes the checkout; tests/test_project.py compares the hooks with make lint",
+    "pip install -e '.[traces]'": "it changes the environment; tests/test_traces.py needs what it installs",
     ". .venv*/bin/activate": "it is Python's own script",
 }
 """Pattern of commands: why no test runs them."""

@@ -51,7 +51,7 @@ def test_the_client_holds_what_callers_need_and_no_more(wheel: Path) -> None:
     assert all(name.startswith("collage/") for name in inside)
     assert {"collage/client.py", "collage/cli.py", "collage/sync.py", "collage/py.typed"} <= inside
     assert {"collage/v1/predict_pb2.py", "collage/v1/predict_pb2.pyi"} <= inside
-    servers = "serving", "health", "logs", "metrics_port", "startup", "figures", "model_files", "traces"
+    servers = "serving", "flags", "health", "logs", "metrics_port", "startup", "figures", "model_files", "traces"
     serving_only = {f"collage/{name}.py" for name in servers}
     assert all((ROOT / "proto" / name).exists() for name in serving_only)
     assert not inside & serving_only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -28,6 +29,9 @@ EXAMPLES = ROOT / "examples"
 COLOURS = onnx_models.COLOURS
 PNGS = tuple(f"{colour}.png" for colour in COLOURS)
 SIZE = 8
+LANGUAGES = {
+    ".py": [sys.executable], ".sh": ["sh"], ".mjs": ["node"], ".java": ["java"], ".go": ["go", "run"]
+}  # fmt: skip
 
 on_the_cluster = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,6 +44,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
         onnx_models.save_s_cnn(folder / "s-cnn.onnx", size=SIZE, name="fashion-mnist-s-cnn"),
         onnx_models.save_collage_cnn(folder / "collage.onnx"),
         s_cnn_workers=4,
+        frontend_flags=("--http-port", "0"),
         logs=folder / "logs",
     ) as running:
         yield running
@@ -55,14 +60,14 @@ def images(tmp_path: Path) -> Path:
 
 async def run(example: str, *arguments: str, folder: Path, code: int = 0) -> str:
     """What an example prints, run in ``folder`` with this environment's programs."""
-    command = ["sh"] if example.endswith(".sh") else [sys.executable]
+    command = LANGUAGES[Path(example).suffix]
     programs = f"{folder}:{Path(sys.prefix, 'bin')}:{os.environ['PATH']}"
     process = await asyncio.create_subprocess_exec(
         *command, EXAMPLES / example, *arguments,
         cwd=folder, env={**os.environ, "PATH": programs},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    printed, _ = await asyncio.wait_for(process.communicate(), 60)
+    printed, _ = await asyncio.wait_for(process.communicate(), 100)
     assert process.returncode == code, printed.decode()
     return printed.decode()
 
@@ -140,6 +145,29 @@ async def test_buf_curl(cluster: Cluster, images: Path) -> None:
     assert f'"label": "{COLOURS[0]}"' in printed
 
 
+@on_the_cluster
+async def test_curl(cluster: Cluster, images: Path) -> None:
+    address = f"127.0.0.1:{cluster.frontend.http_port}"
+    answer = json.loads(await run("curl.sh", address, PNGS[0], folder=images))
+    assert answer["classes"][0]["label"] == COLOURS[0]
+    (images / "text.png").write_text("no image")
+    assert '"error"' in await run("curl.sh", address, "text.png", folder=images, code=22)
+
+
+@on_the_cluster
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("example", ["node_client.mjs", "JavaClient.java", "go_client.go"])
+async def test_other_languages(cluster: Cluster, images: Path, example: str) -> None:
+    program = LANGUAGES[Path(example).suffix][0]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is missing: {example} is not run here")
+    address = f"127.0.0.1:{cluster.frontend.http_port}"
+    printed = await run(example, address, PNGS[0], folder=images)
+    assert printed.startswith(COLOURS[0]) or json.loads(printed)["classes"][0]["label"] == COLOURS[0]
+    (images / "text.png").write_text("no image")
+    assert "JPEG" in await run(example, address, "text.png", folder=images, code=1)
+
+
 BLOCKS = [(page, block) for page in PAGES for block in programs(page) if "Client(" in block]
 RUNNER = """
 import ast, asyncio, pathlib, sys
@@ -180,8 +208,8 @@ async def test_secure_client(images: Path) -> None:
 
 
 def test_every_example_is_listed_and_run() -> None:
-    files = {file.name for file in EXAMPLES.iterdir() if file.suffix in {".py", ".sh"}}
+    files = {file.name for file in EXAMPLES.iterdir() if file.suffix != ".md"}
     listed = (EXAMPLES / "README.md").read_text()
     assert [name for name in files if f"[{name}]({name})" not in listed] == []
     tests = Path(__file__).read_text()
-    assert [name for name in files if f'run("{name}"' not in tests] == []
+    assert [name for name in files if f'run("{name}"' not in tests and f'"{name}"' not in tests] == []

@@ -1,6 +1,6 @@
 """Requests that nobody would send: whatever comes in, a status goes out, and nothing of our insides with it.
 
-``COLLAGE_FUZZ_EXAMPLES=100000 pytest tests/test_fuzz.py`` looks for longer than CI does.
+``FUZZ_EXAMPLES=100000 pytest tests/test_fuzz.py`` looks for longer than CI does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.frontend.grpc_workers import cluster
 
 SOON_S = 20.0
 fuzz = settings(
-    max_examples=int(os.environ.get("COLLAGE_FUZZ_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )

@@ -11,22 +11,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from collage.model_info import ANSWER_EXTRA_BYTES, LOCALISATION, CodeInfo, ModelInfo, ModelKind, TensorSpec
+from collage.model_info import ANSWER_EXTRA_BYTES, LOCALISATION, CodeInfo, ErrorRate, ModelInfo, ModelKind, TensorSpec
 from collage.v1 import model_pb2, tensor_pb2
 
 LABELS = ("T-shirt/top", "Trouser")
 EXTRA: dict[str, Any] = {"top1": 0.93, "data": {"train": 60000}}
 COLLAGE = ModelInfo.collage("fashion", LABELS, 96, 3, 0.25, accept_threshold=0.7, version="0123456789ab", extra=EXTRA)
+ERRORS = (ErrorRate(0.0, 0.25, 0.0625, 0.5), ErrorRate(0.5, 0.0, 0.125, 0.0))
 CODE = CodeInfo("linear", 3, 2, 1, weights=(0.2, 0.3, 0.5), base="ba5e")
 MODELS = {
     "s-cnn": ModelInfo.make("s", ModelKind.S_CNN, LABELS, 32, extra=EXTRA),
     "localiser": ModelInfo.make("l", ModelKind.S_CNN, (), 32, task=LOCALISATION),
     "collage": COLLAGE,
+    "collage with errors": replace(COLLAGE, errors=ERRORS),
     "collage with a base": replace(COLLAGE, code=CodeInfo("collage", 9, k=3, base="ba5e")),
     "parity": ModelInfo.make("p", ModelKind.PARITY, LABELS, 32, code=CODE),
     "parity of boxes": ModelInfo.make("p", ModelKind.PARITY, (), 32, task=LOCALISATION, code=CODE),
     "parity without weights": ModelInfo.make("p", ModelKind.PARITY, LABELS, 32, code=CodeInfo("learned", 2)),
 }
+RATE = {"confidence": 0, "errors": 0.125, "standard_error": 0.125, "differs": 0.5}
 OLD = {"name", "kind", "labels", "size", "k", "detection_threshold", "accept_threshold", "version", "extra"}
 
 
@@ -103,6 +106,15 @@ def test_k_makes_the_code_of_a_collage() -> None:
         ({"accept_threshold": math.nan}, "accept_threshold must be a number from 0 to 1, not nan"),
         ({"accept_threshold": math.inf}, "accept_threshold must be"),
         ({"accept_threshold": None}, "accept_threshold must be"),
+        ({"errors": 0.5}, "errors must be a list of JSON objects with confidence, differs, errors, standard_error"),
+        ({"errors": [{"confidence": 0, "errors": 0.1}]}, "errors must be a list of JSON objects"),
+        ({"errors": [{**RATE, "kind": 1}]}, "errors must be a list of JSON objects"),
+        ({"errors": [{**RATE, "errors": 1.5}]}, "errors of an error rate must be a number from 0 to 1, not 1.5"),
+        ({"errors": [{**RATE, "differs": None}]}, "differs of an error rate must be"),
+        ({"errors": [{**RATE, "confidence": 0.5}]}, "whose confidences rise from 0 on"),
+        ({"errors": [RATE, RATE]}, "whose confidences rise from 0 on"),
+        ({"errors": [RATE, {**RATE, "confidence": 0.5, "errors": 0.2}]}, "and errors do not"),
+        ({"errors": [{**RATE, "confidence": step / 65} for step in range(65)]}, "at most 64"),
         ({"version": 7}, "version must be"),
         ({"extra": []}, "extra must be"),
         ({"task": "ranking"}, "task must be classification or localisation"),
@@ -169,6 +181,8 @@ FLOAT32 = tensor_pb2.DATA_TYPE_FLOAT32
         ({"task": 0}, "'fashion' has an unknown task"),
         ({"name": ""}, "name must be"),
         ({"accept_threshold": 1.5}, "accept_threshold must be"),
+        ({"errors": [{"errors": -0.5}]}, "errors of an error rate must be"),
+        ({"errors": [{"confidence": 0.5}]}, "whose confidences rise from 0 on"),
         ({"input": {}}, "tensor '' has an unknown data type"),
         (
             {"input": {"name": "x", "data_type": FLOAT32, "shape": [96, 96, 3]}},

@@ -8,10 +8,12 @@ if __name__ == "__main__":
     startup.before_imports()
 
 import asyncio
+import logging
 import sys
 
 from prometheus_client import REGISTRY
 
+from collage import flags
 from collage.security import SecurityError
 from collage.serving import load_settings
 from worker.config import WorkerSettings
@@ -19,10 +21,17 @@ from worker.model import ModelError
 from worker.server import WorkerProcess
 from worker.slowdown import SlowdownError
 
+logger = logging.getLogger("collage.worker")
+
 
 async def serve(settings: WorkerSettings) -> None:
     """Run until SIGTERM or SIGINT, then drain. Raises ModelError, SlowdownError, SecurityError, or OSError."""
     worker = WorkerProcess(settings, REGISTRY)
+    model = worker.engine.model.info
+    logger.info(
+        "worker %s: %s %s %s of %s, %d threads",
+        *(flags.version(), model.kind.name, model.name, model.version, settings.model, settings.threads),
+    )
     try:
         await worker.start()
         await worker.server.run_until_signal()

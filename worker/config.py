@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -12,6 +14,12 @@ from encoder.image import MAX_PIXELS
 
 class WorkerSettings(ServerSettings):
     """Which model to serve, and how."""
+
+    sections: ClassVar[Mapping[str, str]] = {
+        **ServerSettings.sections,
+        "model": "the model",
+        "slowdown": "injected slowness",
+    }
 
     model: Path = Field(description="ONNX file; a plain one needs its description beside it in FILE.onnx.json")
     threads: int = Field(1, ge=1, le=256, description="threads of one inference; make it the pod's CPU limit")

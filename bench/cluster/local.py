@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -112,7 +114,9 @@ class Cluster(ProcessGroup):
         if self._switches:
             flags = *flags, *self._switches.tell(self.workers)
         s_cnn, *coded = (",".join(child.address for child in workers) for workers in (self.s_cnn, *self.rows))
-        self.frontend.command = _python("frontend", "--s-cnn-workers", s_cnn, "--coded-workers", *coded, *flags)
+        self.frontend.command = _python(
+            "frontend", "--s-cnn-workers", s_cnn, *(["--coded-workers", *coded] if coded else []), *flags
+        )
         await self.frontend.restart()
         await until_serving(self.frontend)
 
@@ -169,7 +173,7 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str], folder: P
     try:
         cluster = Cluster(
             args.s_cnn,
-            args.collage,
+            () if args.no_collage else args.collage,
             s_cnn_workers=args.workers,
             coded_workers=args.collage_workers,
             frontend_flags=("--http-port", str(args.http_port), *frontend_flags),
@@ -184,8 +188,23 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str], folder: P
                     watchers.create_task(_watch(child, needed=child is cluster.frontend))
     except asyncio.CancelledError:
         print("stopped")
-    finally:
-        CLUSTER_FILE.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While this is open no other cluster can start in this folder; raises ProcessError if one runs."""
+    CLUSTER_FILE.parent.mkdir(parents=True, exist_ok=True)
+    with CLUSTER_FILE.with_suffix(".lock").open("w") as lock:  # let go of by the system, however we end
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProcessError(
+                f"a cluster runs already, as {CLUSTER_FILE} says: end it with Ctrl-C in its terminal first"
+            ) from None
+        try:
+            yield
+        finally:
+            CLUSTER_FILE.unlink(missing_ok=True)
 
 
 async def _watch(child: Child, needed: bool) -> None:
@@ -234,6 +253,7 @@ def main(argv: Sequence[str]) -> int:
     )
     up.add_argument("--s-cnn", type=Path, default=S_CNN, help="single-image model, ONNX (%(default)s)")
     up.add_argument("--collage", type=Path, default=COLLAGE, help="its collage model, ONNX (%(default)s)")
+    up.add_argument("--no-collage", action="store_true", help="serve the s-cnn alone: stragglers are only replicated")
     up.add_argument("--workers", type=int, default=9, help="s-cnn workers (%(default)s)")
     up.add_argument("--collage-workers", type=int, default=1, help="collage-cnn workers (%(default)s)")
     up.add_argument("--port", type=int, default=50051, help="the frontend's port (%(default)s)")
@@ -243,7 +263,7 @@ def main(argv: Sequence[str]) -> int:
     )
     args, frontend_flags = parser.parse_known_args(argv)
     try:
-        with tempfile.TemporaryDirectory(prefix="collage-") as folder:
+        with alone(), tempfile.TemporaryDirectory(prefix="collage-") as folder:
             asyncio.run(_up(args, frontend_flags, Path(folder)))
     except* ProcessError as failures:
         print(failures.exceptions[0], file=sys.stderr)

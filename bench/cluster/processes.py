@@ -16,9 +16,14 @@ from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from collage.flags import PREFIX, FlagSettings
+from frontend.config import FrontendSettings
+from worker.config import WorkerSettings
+
 HOST = "127.0.0.1"
 LOGS = Path("out/logs")
 LAST_LINES = 12  # of a child's log, shown when it fails
+_PROGRAMS: dict[str, type[FlagSettings]] = {"frontend": FrontendSettings, "worker": WorkerSettings}
 _READY = re.compile(rb"ready port=(\d+) metrics_port=(\d+)(?: http_port=(\d+))?")
 # Asks the kernel to kill the child with its parent, then becomes the child. (A preexec_fn could do so as well, but
 # must not be used in a process with threads, and gRPC has many.)
@@ -60,6 +65,18 @@ class Metrics(dict[str, float]):
     def value(self, name: str, **labels: str) -> float:
         """One sample; 0 if there is none, as of a labelled counter that was never raised."""
         return self.get(_key(name, labels), 0.0)
+
+
+def _environment(command: Sequence[str]) -> dict[str, str]:
+    """Our environment without the settings of the other program, which a child would not know."""
+    module = command[2] if list(command[1:2]) == ["-m"] else ""
+    theirs = {
+        f"{PREFIX}{name.upper()}"
+        for other, settings in _PROGRAMS.items()
+        if other != module
+        for name in settings.model_fields.keys() - _PROGRAMS.get(module, settings).model_fields.keys()
+    }
+    return {name: value for name, value in os.environ.items() if name not in theirs or module not in _PROGRAMS}
 
 
 def _key(name: str, labels: dict[str, str]) -> str:
@@ -113,6 +130,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env=_environment(self.command),
                 start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
             )
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -87,12 +87,15 @@ class Bench(ProcessGroup):
             f"proxy-{name}", 0, "bench", "instant", "proxy", "--workers", str(file), "--size", str(size)
         )
 
-    async def frontend(self, name: str, s_cnn: Sequence[str], *flags: str) -> Child:
-        """Start a frontend for these workers and the collage worker of this name; returns when all are ready."""
+    async def frontend(self, name: str, s_cnn: Sequence[str], *flags: str, title: str = "") -> Child:
+        """Start a frontend for these workers and the collage worker of this name; returns when all are ready.
+
+        ``title`` tells it from another one for the same.
+        """
         collage = self.folder / name / ModelKind.COLLAGE_CNN
         targets = ("--s-cnn-workers", ",".join(s_cnn), "--coded-workers", f"file://{collage}")
         settings = ("--host", HOST, "--policy", "adaptive", *targets, *flags)
-        child = await self._launch(f"frontend-{name}-{len(s_cnn)}", 0, "frontend", *settings)
+        child = await self._launch(f"frontend-{title or name}-{len(s_cnn)}", 0, "frontend", *settings)
         await until_serving(child)
         async with asyncio.timeout(60):
             while (await child.metrics()).value("collage_workers", role="s_cnn", state="ready") < len(s_cnn):  # noqa: ASYNC110

@@ -1,6 +1,7 @@
 """Images and ways of sending them, regimes of slowness and failures, arrivals. Other rooms import these names here."""
 
 from bench.offer.load import Records, closed_groups, open_loop
+from bench.offer.recordings import read_arrivals, read_latencies
 from bench.offer.workload import (
     FAMILIES,
     LATENCY_TABLE,
@@ -11,8 +12,6 @@ from bench.offer.workload import (
     load_of,
     load_table,
     poisson,
-    read_arrivals,
-    read_numbers,
     transfers,
 )
 from bench.samples import (
@@ -55,7 +54,7 @@ __all__ = [
     "poisson",
     "random_groups",
     "read_arrivals",
-    "read_numbers",
+    "read_latencies",
     "slug",
     "transfers",
 ]

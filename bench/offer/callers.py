@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
@@ -78,6 +79,32 @@ def stream(stub: predict_pb2_grpc.PredictServiceAsyncStub, request: predict_pb2.
         return count
 
     return load
+
+
+@asynccontextmanager
+async def http_asks(port: int, path: str, body: bytes) -> AsyncIterator[Ask]:
+    """Posts a body to this machine by HTTP/1.1, over connections that stay open; CallError for any answer but 200."""
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    request = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async def ask() -> bytes:
+        while idle and (idle[-1][0].at_eof() or idle[-1][1].is_closing()):  # the server has closed it
+            idle.pop()[1].close()
+        reader, writer = connection = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = re.search(rb"content-length: (\d+)", head)
+        answer = await reader.readexactly(int(length[1]) if length else 0)
+        if not head.startswith(b"http/1.1 200 "):
+            raise CallError(f"{path} failed: {answer.decode()}")
+        idle.append(connection)
+        return answer
+
+    try:
+        yield ask
+    finally:
+        for _, writer in idle:
+            writer.close()
 
 
 H2LOAD = shutil.which("h2load")

@@ -9,7 +9,6 @@ persistent:bench/latency.json#INDEX/COUNT``.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import itertools
 import json
@@ -174,57 +173,9 @@ def poisson(rate: float, count: int, seed: int, together: int = 1) -> Seconds:
     return times
 
 
-def read_numbers(file: Path, column: str | None = None, unit_s: float = 1.0) -> Seconds:
-    """One column of a CSV file in seconds, float64 ``[n]``: the one headed ``column``, or the last.
-
-    A header is needed to choose a column only. ``unit_s`` is the file's unit, 0.001 for milliseconds. Raises OSError,
-    or ValueError with a message of one line.
-    """
-    with file.open(newline="") as lines:
-        rows = [row for row in csv.reader(lines) if any(field.strip() for field in row)]
-    if not rows:
-        raise ValueError(f"{file} is empty")
-    place = -1
-    if column is not None:
-        names = [name.strip() for name in rows[0]]
-        if column not in names:
-            raise ValueError(f"{file} has no column {column!r}: its first line is {', '.join(names)}")
-        place = names.index(column)
-    elif _number(rows[0][place]) is not None:
-        rows.insert(0, [])
-    numbers = []
-    for line, row in enumerate(rows[1:], 1):
-        number = _number(row[place]) if place < len(row) else None
-        if number is None or not 0 <= number < np.inf:
-            raise ValueError(f"{file}: value {line} is no latency: {','.join(row)!r}")
-        numbers.append(number * unit_s)
-    if not numbers:
-        raise ValueError(f"{file} has a header and no values")
-    return np.array(numbers)
-
-
-def read_arrivals(file: Path, unit_s: float = 1.0) -> Seconds:
-    """Times of arrivals from the last column of a CSV file, in seconds since the first, float64 ``[n]``.
-
-    Raises as ``read_numbers``, and ValueError if they do not rise.
-    """
-    times = read_numbers(file, None, unit_s)
-    if (np.diff(times) < 0).any() or times[0] == times[-1]:
-        raise ValueError(f"{file}: the times do not rise")
-    since_first: Seconds = times - times[0]
-    return since_first
-
-
 def load_of(arrivals: Seconds, capacity: float) -> float:
     """The load of these arrivals, as a share of a capacity in requests per second."""
     return len(arrivals) / float(arrivals[-1] - arrivals[0]) / capacity
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def fit(latencies: NDArray[np.float32], tolerance: float = TOLERANCE) -> QuantileTable:

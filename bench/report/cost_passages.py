@@ -27,6 +27,12 @@ PEERS = {
     "frontend, 150 KB, coded, to MLServer": "150 KB, Predict to its ModelInfer, 64 in flight, every ninth a collage",
 }
 
+DOORS = {
+    "HTTP": "`POST /v1/predict` of a 21 KB JPEG, to `Predict` by gRPC",
+    "gRPC, traced": "`Predict` of a 21 KB JPEG with `--traces`, to without",
+    "gRPC, 3 KB tensor, traced": "`Predict` of a 3 KB tensor with `--traces`, to without",
+}
+
 
 def speed(found: Stored) -> str:
     """The frontend against bare proxies, each ratio beside its two rates."""
@@ -76,6 +82,28 @@ def single(found: Stored) -> str:
             f"{' and '.join(format(row['share'], '.3f') for row in collages)} collages per request."
         )
     return paragraph(text)
+
+
+def doors(found: Stored) -> str:
+    """HTTP and traces as ratios to gRPC without traces."""
+    rows = {str(row["case"]): row for row in found.rows("doors")}
+    lines = [
+        [
+            name,
+            f"{rows[f'latency, {case}']['ratio']:.2f}",
+            f"{ms(rows[f'latency, {case}']['p50_s'], 2)} to {ms(rows[_baseline(rows, case)]['p50_s'], 2)} ms",
+            f"{rows[case]['ratio']:.2f}" if case in rows else "-",
+            f"{rows[case]['cpu_ratio']:.2f}" if case in rows else "-",
+        ]
+        for case, name in DOORS.items()
+    ]
+    headings = ["what", "ratio of latencies", "p50", "ratio of rates", "ratio of processor time"]
+    return f"{markdown(headings, lines)}\n\n{found.origin('doors', list(rows.values()))}"
+
+
+def _baseline(rows: dict[str, FoundRow], case: str) -> str:
+    """The row that a case's latency is compared with."""
+    return f"latency, {rows[f'latency, {case}']['baseline']}"
 
 
 def soak(found: Stored) -> str:
@@ -132,4 +160,4 @@ def _round(rate: float) -> str:
     return f"{float(f'{rate:.3g}'):,.0f}"
 
 
-PASSAGES = {"speed": speed, "peers": peers, "single": single, "soak": soak, "overload": overload}
+PASSAGES = {"speed": speed, "peers": peers, "single": single, "doors": doors, "soak": soak, "overload": overload}

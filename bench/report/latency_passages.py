@@ -92,8 +92,10 @@ def _demo(found: Stored, lines: Mapping[str, Callable[[FoundRow], str]]) -> str:
 def transient(found: Stored) -> str:
     """Closed groups at 9 + 1, redrawn for every request."""
     rows = found.runs(source="real", regime="transient", offered="closed", n=9)
-    policies = {policy: same for (policy,), same in grouped(rows, ("policy",)).items() if policy in POLICIES}
-    policies = {policy: policies[policy] for policy in POLICIES if policy in policies}
+    policies = {policy: same for (policy,), same in grouped(rows, ("policy",)).items()}
+    policies = {
+        policy: policies[policy] for policy in (*POLICIES[:1], "replicate", *POLICIES[1:]) if policy in policies
+    }
     none, seeds = policies["none"], len(policies["none"])
 
     def compared(key: str) -> list[str]:

@@ -20,7 +20,7 @@ POLICY_COLOURS = {
     **{"none": "#8c8c8c", "equal-resources": "#a6761d", "ejection": "#66a61e", "replicate": "#7570b3"},
     **{"hedge": "#1f77b4", "collage-only": "#e7298a", "collage": "#d95f02", "adaptive": "#1b9e77"},
     **{"power-of-two": "#bcbd22", "peak-ewma": "#9edae5", "prequal": "#17becf", "single-r": "#e6ab02"},
-    **{"idle-cloning": "#fb9a99", "adaptive-hedge": "#08519c", "prequal-hedge": "#cb181d"},
+    **{"idle-cloning": "#fb9a99", "adaptive-hedge": "#08519c", "prequal-hedge": "#cb181d", "envoy": "#525252"},
 }
 RIGHT, WRONG, BORDER, BOX = "#4dd17a", "#ff5a5a", "#ffffff", "#d62728"
 

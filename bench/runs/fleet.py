@@ -137,6 +137,8 @@ class FleetRun:
             pairs += [pair] * (number >= 0)  # the first is a warm-up
         return {
             "part": "throughput",
+            "way": WAYS[-1],
+            "fault": "none",
             "direct_per_s": statistics.median(bare for bare, _ in pairs),
             "frontend_per_s": statistics.median(own for _, own in pairs),
             "ratio": statistics.median(own / bare for bare, own in pairs),
@@ -187,11 +189,21 @@ async def measure(make: Make, args: argparse.Namespace, folder: Path) -> list[di
     """All rows of one make."""
     samples = load_samples()
     rows = []
-    async with Fleet(make, folder) as fleet:
-        frontend = await fleet.frontend("frontend", "--policy", "adaptive")
-        await fleet.until_ready([frontend])
-        run = FleetRun(fleet, samples)
-        rows.append(await run.throughput(frontend, args.rounds, args.seconds))
+    if "throughput" in args.parts:
+        async with Fleet(make, folder) as fleet:
+            frontend = await fleet.frontend("frontend", "--policy", "adaptive")
+            await fleet.until_ready([frontend])
+            rows.append(await FleetRun(fleet, samples).throughput(frontend, args.rounds, args.seconds))
+    if "tails" in args.parts:
+        rows += await tails(make, args, folder, samples)
+    return [{"make": make.name, **row} for row in rows]
+
+
+async def tails(
+    make: Make, args: argparse.Namespace, folder: Path, samples: Sequence[Sample]
+) -> list[dict[str, Scalar]]:
+    """Latencies of one make, a row for every fault and way."""
+    rows: list[dict[str, Scalar]] = []
     async with Fleet(make, folder, least_s=args.least_s) as fleet:
         per_s = LOAD * len(fleet.servers) / args.least_s
         frontends = {
@@ -204,7 +216,7 @@ async def measure(make: Make, args: argparse.Namespace, folder: Path) -> list[di
                 target = [frontends[way]] if way in frontends else fleet.servers
                 rows.append(await run.tail(way, fault, target, args.requests, per_s))
                 print(f"{make.name}, {fault}, {way}: p99 {rows[-1]['p99_s']:.3f} s", flush=True)
-    return [{"make": make.name, **row} for row in rows]
+    return rows
 
 
 def main(argv: Sequence[str]) -> int:
@@ -212,6 +224,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench fleet", description=(__doc__ or "").partition("\n")[0])
     for name, needs in (("triton", "nvidia-pytriton"), ("mlserver", "mlserver")):
         parser.add_argument(f"--{name}", type=Path, help=f"python of an environment with {needs} and onnxruntime")
+    parts = ("throughput", "tails")
+    parser.add_argument("--parts", nargs="*", choices=parts, default=parts, help="what to measure (%(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="of the throughput (%(default)s)")
     parser.add_argument("--seconds", type=int, default=4, help="of each round (%(default)s)")
     parser.add_argument("--requests", type=int, default=1000, help="of each tail (%(default)s)")
@@ -226,7 +240,7 @@ def main(argv: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             found += asyncio.run(measure(make, args, Path(folder)))
     write_figures("fleet", found, directory=args.out)
-    tails = [row for row in found if row["part"] == "tail"]
+    rows = [row for row in found if row["part"] == "tail"]
     columns = (
         "make",
         "fault",
@@ -239,14 +253,14 @@ def main(argv: Sequence[str]) -> int:
         "coded_share",
         "replica_share",
     )
-    show(columns, [tuple(_cell(row[column]) for column in columns) for row in tails])
+    show(columns, [tuple(_cell(row[column]) for column in columns) for row in rows])
     for row in found:
         if row["part"] == "throughput":
             print(
                 f"{row['make']}: {row['frontend_per_s']:.0f}/s through the frontend, {row['direct_per_s']:.0f}/s "
                 f"directly, ratio {row['ratio']:.2f}"
             )
-    return int(any(row["failed"] for row in tails if row["way"] == WAYS[-1]))
+    return int(any(row["failed"] for row in rows if row["way"] == WAYS[-1]))
 
 
 def _cell(value: Scalar) -> str:

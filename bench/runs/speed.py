@@ -265,7 +265,8 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
     return found
 
 
-def _cell(line: dict[str, Scalar], key: str, scale: float = 1.0, form: str = ".0f", unit: str = "") -> str:
+def shown(line: dict[str, Scalar], key: str, scale: float = 1.0, form: str = ".0f", unit: str = "") -> str:
+    """A figure of a row as a table shows it; empty if it has none."""
     value = line.get(key)
     return f"{scale * value:{form}}{unit}" if isinstance(value, float) else ""
 
@@ -293,14 +294,14 @@ def main(argv: Sequence[str]) -> int:
         [
             (
                 str(line["case"]),
-                _cell(line, "per_s", unit="/s"),
-                _cell(line, "cpu_s", 1e6, unit=" us"),
-                _cell(line, "ratio", form=".2f"),
-                _cell(line, "cpu_ratio", form=".2f"),
-                _cell(line, "bar", form=".2f"),
-                _cell(line, "p50_s", 1e3, ".3f", " ms"),
-                _cell(line, "added_p50_s", 1e3, ".3f", " ms"),
-                _cell(line, "share", form=".3f"),
+                shown(line, "per_s", unit="/s"),
+                shown(line, "cpu_s", 1e6, unit=" us"),
+                shown(line, "ratio", form=".2f"),
+                shown(line, "cpu_ratio", form=".2f"),
+                shown(line, "bar", form=".2f"),
+                shown(line, "p50_s", 1e3, ".3f", " ms"),
+                shown(line, "added_p50_s", 1e3, ".3f", " ms"),
+                shown(line, "share", form=".3f"),
             )
             for line in found
         ],

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from bench.measured import COLLAGE
+from bench.measured import COLLAGE, extra_load
 from bench.offer import FAMILIES, REGIMES, ROOT
 from bench.samples import MeasuredModels
 from bench.simulator.replay import Setup, run
@@ -100,7 +100,7 @@ def simulated(
         **{"source": "sim", "model": model, "family": regime, "workers": setup.n, "redundant": setup.redundant},
         **{"load": LOAD, "policy": "adaptive", "budget": budget, "seed": seed, "requests": len(done.latency_s)},
         **{key: figures[key] for key in kept},
-        "extra_load": float(figures["collage_load"] or 0) + float(figures["replica_load"] or 0),
+        "extra_load": extra_load(figures),
         "loss": float(lost(answers, coded).sum()) / len(done.latency_s),
         "spent": sum(map(bound.cost, coded.tolist())) / len(done.latency_s),
     }
@@ -112,7 +112,6 @@ def main(argv: Sequence[str]) -> int:
     parts = parser.add_subparsers(dest="what", required=True)
     counting = parts.add_parser("collect", help="count the answers of models.evaluate")
     counting.add_argument("answers", type=Path, nargs="+", help="evaluate.jsonl, of test images")
-    counting.add_argument("--models", nargs="+", default=COLLAGES, help="(%(default)s)")
     running = parts.add_parser("run", help="simulate the budgets")
     running.add_argument("--answers", type=Path, default=ANSWERS, help="what was counted (%(default)s)")
     running.add_argument("--zoo", type=Path, default=ROOT / "models" / "zoo", help="the models (%(default)s)")
@@ -120,6 +119,7 @@ def main(argv: Sequence[str]) -> int:
     running.add_argument("--requests", type=int, default=40_000, help="of each run (%(default)s)")
     running.add_argument("--seeds", type=int, default=2, help="runs of each case (%(default)s)")
     for part, out in ((counting, ANSWERS), (running, CURVE)):
+        part.add_argument("--models", nargs="+", default=COLLAGES, help="collage-cnns (%(default)s)")
         part.add_argument("--out", type=Path, default=out, help="the figures (%(default)s)")
     args = parser.parse_args(argv)
     if args.what == "collect":
@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
         rows = [row for row in collect(lines) if row["model"] in args.models]
     else:
         counted = read_figures(args.answers)
-        known = {model: answers_of(model, counted, args.zoo) for model in COLLAGES}
+        known = {model: answers_of(model, counted, args.zoo) for model in args.models}
         cases = list(itertools.product(known, args.families, BUDGETS, range(args.seeds)))
         rows = [
             simulated(model, known[model], family, budget, seed, args.requests)

@@ -246,7 +246,7 @@ def ahead(table: Table, plan: Plan, processes: int) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench frontier", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--reduced", action="store_true", help="transient slowness at half load in full, the rest in short")
+    parser.add_argument("--reduced", action="store_true", help="transient at half load in full, the rest in short")
     parser.add_argument("--families", default=",".join(FAMILIES), help="of these (%(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time (%(default)s)")
     parser.add_argument("--minutes", type=float, default=np.inf, help="start no run after that; go on another time")

@@ -28,7 +28,7 @@ from bench.offer import (
     load_of,
     poisson,
     read_arrivals,
-    read_numbers,
+    read_latencies,
 )
 from bench.simulator.rivals import EQUAL_RESOURCES, RIVALS
 from bench.simulator.simulate import Setup, Simulation
@@ -42,7 +42,14 @@ __all__ = ["COMPARED", "EQUAL_RESOURCES", "KNOWN", "REGIMES", "Setup", "about", 
 COMPARED = ("none", EQUAL_RESOURCES, *(policy for policy in POLICIES if policy != "none"))
 KNOWN = tuple(dict.fromkeys((*COMPARED, *RIVALS)))
 """Policies that can be simulated: ours, and the rivals."""
+GRIDS = tuple(k * k for k in range(2, 11))
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+SHORTEST_S = 1e-4  # of half of the latencies; the policy knows none that are shorter
+EXPLAINED = """\
+milliseconds; ± is the 95 % confidence interval over the seeds
+p50, p99, p99.9: requests, and groups of requests that are sent together
+extra load: replicas and redundant inputs for each 100 requests
+coded: requests that were answered from the code; unsure: without confidence"""
 FEWEST = 20  # arrivals, and own answers, of a record that can be replayed
 
 
@@ -131,7 +138,7 @@ def table(title: str, rows: Sequence[Figures]) -> Table:
         ("coded\n%", "coded_share", percent),
         ("unsure\n%", "unsure_share", percent),
     )
-    result = Table(title=title, caption="milliseconds; ± is the 95 % confidence interval over the seeds", padding=0)
+    result = Table(title=title, caption=EXPLAINED, caption_justify="left", padding=0)
     result.add_column("policy", no_wrap=True)
     for heading, key, _ in columns:
         result.add_column(heading, justify="right")
@@ -157,6 +164,28 @@ class Production:
     regime: Regime
     setup: Setup
     models: TypicalModels
+
+
+def measured(path: Path, column: str | None, unit: str, timeout_s: float) -> Regime:
+    """Latencies of a file, as draws. Says on standard error what they are. Raises OSError or ValueError.
+
+    Failures count as requests without an answer within ``timeout_s``. ``unit`` is one of ``UNITS``.
+    """
+    answered, failures = read_latencies(path, column, UNITS[unit])
+    half, most = (float(np.quantile(answered, share)) for share in (0.5, 0.99))
+    if not SHORTEST_S <= half <= timeout_s / 2:
+        others = " or ".join(f"--unit {other}" for other in UNITS if other != unit)
+        raise ValueError(
+            f"{path}: half of the latencies are {'above' if half > 1 else 'below'} {half:.3g} s in --unit {unit}, and "
+            f"a request may take {timeout_s:.0f} s: is it {others}?"
+        )
+    failed = f"; {failures:,} failed, and count as unanswered after {timeout_s:.0f} s" if failures else ""
+    print(
+        f"{path}: {len(answered):,} latencies, half of them within {1000 * half:.3g} ms, "
+        f"99 % within {1000 * most:.3g} ms{failed}",
+        file=sys.stderr,
+    )
+    return Regime(path.name, latencies=np.concatenate((answered, np.full(failures, timeout_s))))
 
 
 def recorded(path: Path) -> Production:
@@ -256,6 +285,10 @@ def _command(command: str, argv: Sequence[str]) -> int:
             raise ValueError("the load must be above 0")
         if args.workers % args.collage_workers:
             raise ValueError("every collage worker protects as many workers: 9 + 1, 36 + 4, ...")
+        if (members := args.workers // args.collage_workers) not in GRIDS:
+            raise ValueError(
+                f"no grid has {members} cells: take {', '.join(map(str, GRIDS))} workers for each collage worker"
+            )
         setup, models = Setup(args.workers, args.collage_workers, frontends=args.frontends), None
         if replay and args.events:
             production = recorded(args.events)
@@ -264,8 +297,7 @@ def _command(command: str, argv: Sequence[str]) -> int:
             if len(arrivals) < 21 * setup.n:
                 raise ValueError(f"{len(arrivals)} arrivals are too few: 20 groups of {setup.n} warm up")
         elif replay:
-            latencies = read_numbers(args.latencies, args.column, UNITS[args.unit])
-            regime = Regime(args.latencies.name, latencies=latencies)
+            regime = measured(args.latencies, args.column, args.unit, setup.timeout_s)
             if args.arrivals:
                 arrivals = read_arrivals(args.arrivals, UNITS[args.unit])
         else:

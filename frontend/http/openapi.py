@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from collage import flags
 from frontend.http.open_inference import LENGTH, InferRequest
 from frontend.http.rest import PredictQuery
-from inference.service import server_version
 
 FILES = Path(__file__).with_name("files")
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
@@ -130,7 +130,7 @@ def document() -> dict[str, Any]:
         item["parameters"] = _in_path(path)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Collage", "version": server_version() or "0"},
+        "info": {"title": "Collage", "version": flags.version() or "0"},
         "paths": paths,
         "components": {
             "schemas": {**schemas["$defs"], "Answer": _ANSWER, "Error": _ERROR},

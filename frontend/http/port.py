@@ -23,7 +23,7 @@ MAX_HEAD_BYTES = 32 * 1024
 HEAD_S = 10.0
 """Seconds that these may take to arrive, and a TLS handshake."""
 IDLE_S = 75
-"""Seconds that a connection may be idle between two requests."""
+"""Seconds that a connection may be idle, before its first request and between two."""
 REST_S = 5.0
 """Seconds that the rest of a body is read and thrown away after its request was refused, so that the caller gets to
 read the refusal."""
@@ -52,7 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._empty.clear()
         if opened := transport.get_extra_info("socket"):
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSENT_MS)
-        self._limit(HEAD_S, self._late)
+        self._limit(IDLE_S, transport.close)
         if full:
             self._refused()
             told = f"{self._most} connections are open already: try again later, or use one for several requests"

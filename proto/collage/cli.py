@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import io
 import json
 import os
@@ -19,8 +20,9 @@ from collage.answers import DEFAULT_ADDRESS, Prediction
 from collage.channels import MAX_MESSAGE_BYTES
 from collage.client import Client
 from collage.errors import ClientError
-from collage.inputs import MAX_TIMEOUT_S, beginning
+from collage.inputs import MAX_TIMEOUT_S
 from collage.security import ClientSecurity, SecurityError
+from collage.sources import STDIN, content, sources
 from collage.texts import discard, printable
 
 CLUSTER_FILE = Path("out/cluster.json")
@@ -62,22 +64,24 @@ def _complain(message: str) -> None:
 
 async def _predict(args: argparse.Namespace) -> int:
     limit = asyncio.Semaphore(AT_ONCE)
+    files = sources(args.files)
+    read = functools.partial(content, most=MAX_MESSAGE_BYTES, timeout_s=args.timeout)
 
-    async def one(client: Client, file: Path) -> Prediction | ClientError | OSError:
+    async def one(client: Client, file: str) -> Prediction | ClientError | OSError:
         async with limit:
             try:
-                image = await asyncio.to_thread(beginning, file, MAX_MESSAGE_BYTES)
+                image = args.given if file == STDIN else await asyncio.to_thread(read, file)
                 return await client.predict(image, top_k=args.top_k, timeout_s=args.timeout)
             except (ClientError, OSError) as error:
                 return error
 
     async with Client(args.address, security=_security(args)) as client, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(client, file)) for file in args.files]
-    results = [(file, task.result()) for file, task in zip(args.files, tasks, strict=True)]
+        tasks = [group.create_task(one(client, file)) for file in files]
+    results = [(file, task.result()) for file, task in zip(files, tasks, strict=True)]
     errors = [(file, result) for file, result in results if isinstance(result, Exception)]
     if args.json:
         for file, result in results:
-            print(json.dumps({"file": str(file), **_as_json(result)}))
+            print(json.dumps({"file": file, **_as_json(result)}))
     else:
         rows = [row for file, result in results if isinstance(result, Prediction) for row in _rows(file, result)]
         if rows:
@@ -100,15 +104,13 @@ def _as_json(result: Prediction | ClientError | OSError) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
-def _rows(file: Path, prediction: Prediction) -> list[Sequence[str]]:
+def _rows(file: str, prediction: Prediction) -> list[Sequence[str]]:
     source = prediction.source
     if prediction.coded_confidence is not None:
         source += f" (confidence {prediction.coded_confidence:.2f})"
     rows: list[Sequence[str]] = []
     for found in prediction.classes:
-        rows.append(
-            (str(file), found.label, f"{found.probability:6.1%}", source, f"{1000 * prediction.latency_s:.0f} ms")
-        )
+        rows.append((file, found.label, f"{found.probability:6.1%}", source, f"{1000 * prediction.latency_s:.0f} ms"))
     return rows[:1] + [("", row[1], row[2], "", "") for row in rows[1:]]
 
 
@@ -181,8 +183,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     group.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM)")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="bearer token; else the variable COLLAGE_TOKEN")
     commands = parser.add_subparsers(dest="command", required=True)
-    predict = commands.add_parser("predict", help="classify image files", parents=[secure])
-    predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JPEG, PNG, WebP or BMP")
+    predict = commands.add_parser("predict", help="classify images", parents=[secure])
+    predict.add_argument(
+        "files",
+        nargs="+",
+        metavar="IMAGE",
+        help="a JPEG, PNG, WebP or BMP file, a folder of them, a web address, or - for standard input",
+    )
     predict.add_argument("--address", default=DEFAULT_ADDRESS, help="the frontend, host:port (%(default)s)")
     predict.add_argument("--top-k", type=int, default=1, metavar="N", help="classes per image (%(default)s)")
     predict.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds per image (%(default)s)")
@@ -195,10 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.command == "predict" and not (0 < args.top_k < 2**32 and 0 < args.timeout <= MAX_TIMEOUT_S):
         parser.error(f"--top-k must be a positive number, and --timeout one up to {MAX_TIMEOUT_S:,.0f} seconds")
-    run: Coroutine[Any, Any, int] = args.run(args)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # whatever letters it can show
     try:
+        if STDIN in getattr(args, "files", ()):
+            args.given = content(STDIN, MAX_MESSAGE_BYTES, args.timeout)  # here, where Ctrl-C ends it
+        run: Coroutine[Any, Any, int] = args.run(args)
         code = asyncio.run(run)
         if sys.stdout is not None:
             sys.stdout.flush()  # now, where a reader that has left is noticed, and not when the interpreter ends

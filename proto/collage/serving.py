@@ -7,20 +7,20 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, Counter
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from prometheus_client import CollectorRegistry, Counter, Info
+from pydantic import Field, field_validator, model_validator
 
-from collage import logs
+from collage import flags, logs
 from collage.channels import MAX_MESSAGE_BYTES, join, server_options
+from collage.flags import FlagSettings
 from collage.health import Health
 from collage.intake import MAX_HELD_BYTES, REASONS, SMALL_BYTES, Intake
 from collage.metrics_port import MetricsPort
@@ -34,10 +34,15 @@ LULL_S = 2.0
 """Longest wait, when draining begins, for a moment without new calls."""
 
 
-class ServerSettings(BaseSettings):
+class ServerSettings(FlagSettings):
     """Settings of any process: command-line flags, or environment variables with the prefix ``COLLAGE_``."""
 
-    model_config = SettingsConfigDict(env_prefix="COLLAGE_", cli_kebab_case=True, cli_avoid_json=True)
+    sections: ClassVar[Mapping[str, str]] = {
+        "host": "ports",
+        "tls_cert": "security towards callers",
+        "max_message_bytes": "limits and shutdown",
+        "log_level": "logs",
+    }
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - pods listen on all interfaces
     port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 takes a free one")
@@ -85,21 +90,8 @@ _Settings = TypeVar("_Settings", bound=ServerSettings)
 
 
 def load_settings(settings: type[_Settings], arguments: Sequence[str] | None = None) -> _Settings:
-    """Settings from the command line (``sys.argv`` by default) and the environment; starts logging as well.
-
-    Raises SystemExit with code 2, after one line per mistake on standard error, when a setting is missing or wrong.
-    """
-    try:
-        loaded = CliApp.run(settings, None if arguments is None else list(arguments))
-    except ValidationError as error:
-        for mistake in error.errors():
-            if not mistake["loc"]:  # of several settings, which the message names
-                print(mistake["msg"].removeprefix("Value error, "), file=sys.stderr)
-                continue
-            flag = "--" + "-".join(str(part) for part in mistake["loc"]).replace("_", "-")
-            given = f", got {mistake['input']!r}" if mistake["type"] != "missing" else ""
-            print(f"{flag}: {mistake['msg']}{given}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """Settings as ``flags.parse`` reads them, or raises SystemExit; starts logging as well."""
+    loaded = flags.parse(settings, arguments)
     logs.start(loaded.log_level, loaded.log_format)
     return loaded
 
@@ -163,6 +155,7 @@ class Server:
         refused = Counter(
             "collage_calls_refused_total", "Calls and messages refused unread, by reason", ["reason"], registry=registry
         )
+        Info("collage_build", "The release that runs", registry=registry).info({"version": flags.version()})
         children = {reason: refused.labels(reason) for reason in REASONS}
         self.intake = Intake(self.draining, lambda reason: children[reason].inc(), limit=held_bytes)
         self.grpc = new_server([*server_options(settings.max_message_bytes), *options], interceptors, self.intake)

@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from collage import flags
 from collage.errors import InvalidArgument, ServiceError, Unavailable, boundary
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import Server
@@ -103,7 +103,7 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
     @boundary
     async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Any) -> oip.ServerMetadataResponse:
         """Describe the server."""
-        return oip.ServerMetadataResponse(name="collage", version=server_version(), extensions=_EXTENSIONS)
+        return oip.ServerMetadataResponse(name="collage", version=flags.version(), extensions=_EXTENSIONS)
 
     @boundary
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Any) -> oip.ModelMetadataResponse:
@@ -222,14 +222,6 @@ class InferenceServicer(oip_grpc.GRPCInferenceServiceServicer, ABC):
             duration.count += len(answers)  # all of them: perf_analyzer ends itself when they differ
         spent.queue.ns += round(1e9 * sum(answer.queue_s for answer in answers))
         spent.compute_infer.ns += round(1e9 * sum(answer.inference_s for answer in answers))
-
-
-def server_version() -> str:
-    """The version of the distribution; empty if it is run from its source, not installed."""
-    try:
-        return metadata.version("collage-cluster")
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def version_number(model: ModelInfo) -> str:

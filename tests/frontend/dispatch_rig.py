@@ -66,6 +66,7 @@ async def rig(
     k: int | None = None,
     collage_model: ModelInfo = COLLAGE,
     s_cnn_model: ModelInfo = S_CNN,
+    accuracy_budget: float | None = None,
     **limits: float,
 ) -> AsyncIterator[DispatchRig]:
     registry = CollectorRegistry()
@@ -82,7 +83,13 @@ async def rig(
         FrontendMetrics(registry),
         executor or InlineExecutor(),
         encoder or InlineExecutor(),
-        DispatchSettings(max_in_flight=max_in_flight, max_bytes=max_bytes, default_label=default_label, grid=k),
+        DispatchSettings(
+            max_in_flight=max_in_flight,
+            max_bytes=max_bytes,
+            default_label=default_label,
+            grid=k,
+            accuracy_budget=accuracy_budget,
+        ),
     )
     await base.start()
     await coded.start()

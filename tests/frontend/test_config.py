@@ -33,6 +33,8 @@ def test_limits_are_passed_on() -> None:
     assert (rules.group_wait, rules.accept, rules.deadline) == (0.1, 0.4, 0.3)
     tracked = settings(policy="hedge", extra_load=0.125, deadline_quantile=0.75, audit_share=0.5).rules()
     assert (tracked.extra_load, tracked.quantile, tracked.audit) == (0.125, 0.75, 0.5)
+    assert settings(accuracy_budget=0.001).rules().accuracy == 0.001
+    assert settings().rules().accuracy is None
     assert rules.patience == math.inf  # adaptive's only
     assert settings(patience=2.0).rules().patience == 2.0
 
@@ -91,8 +93,11 @@ def test_connections_live_as_long_as_the_operator_says_and_a_request_more() -> N
 
 
 def test_what_the_operator_says_reaches_the_dispatcher_and_lists_are_checked() -> None:
-    told = dispatching(settings(max_in_flight=3, max_bytes_in_flight=7, default_label="bag", grid=3))
+    told = dispatching(
+        settings(max_in_flight=3, max_bytes_in_flight=7, default_label="bag", grid=3, accuracy_budget=0.001)
+    )
     assert (told.max_in_flight, told.max_bytes, told.default_label, told.grid) == (3, 7, "bag", 3)
+    assert told.accuracy_budget == 0.001
     check_targets(settings(coded_workers="127.0.0.1:1 127.0.0.1:2"))
     with pytest.raises(TargetError, match=r"--coded-workers: expected host:port, got '127.0.0.1'"):
         check_targets(settings(coded_workers="127.0.0.1:1 127.0.0.1"))

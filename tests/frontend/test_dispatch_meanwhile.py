@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from collage.errors import Unavailable
-from collage.model_info import ModelInfo, ModelKind
+from collage.model_info import ErrorRate, ModelInfo, ModelKind
 from encoder.code import Source
 from frontend.jobs import Outcome, WorkerAnswer
 from frontend.policy import events as e
 from frontend.recorder import Recorder
 from frontend.workers import WorkerFailure
 from tests.frontend.dispatch_rig import rig, straggling
-from tests.frontend.fakes import LABELS, S_CNN, FakeCall, Outputs, collage_after, image, s_cnn_after
+from tests.frontend.fakes import COLLAGE, LABELS, S_CNN, FakeCall, Outputs, collage_after, image, s_cnn_after
 
 pytestmark = pytest.mark.looptime
 
@@ -140,3 +140,56 @@ async def test_labels_are_those_of_the_model_that_answered() -> None:
         (job,) = cluster.dispatcher._jobs.values()
         job.model = relabelled
         assert (await asked).labels == LABELS
+
+
+# What coded answers cost
+
+CAREFUL = replace(COLLAGE, name="careful", errors=(ErrorRate(0.0, 0.5, 0.125, 0.5), ErrorRate(0.75, 0.25, 0.0625, 0.5)))
+
+
+async def test_the_cost_of_coded_answers_is_counted_by_when_they_were_given() -> None:
+    async with rig("collage", [straggling("r1")] * 4, collage_after(0.05), collage_model=CAREFUL) as cluster:
+        await cluster.group()
+        assert cluster.metric("collage_accuracy_spent_total", given="straggler") == 0.3125
+        assert cluster.metric("collage_accuracy_spent_total", given="early") == 0
+    early = rig("adaptive", [s_cnn_after(0.1)] * 4, collage_after(0.05), collage_model=CAREFUL, accept=0.5)
+    async with early as cluster:
+        await cluster.group()
+        assert cluster.metric("collage_answers_total", source="collage") == 4
+        assert cluster.metric("collage_accuracy_spent_total", given="early") == 4 * 0.3125
+        assert cluster.metric("collage_accuracy_spent_total", given="straggler") == 0
+
+
+async def test_a_budget_of_accuracy_that_is_short_leads_to_replicas() -> None:
+    slow = [straggling("r1")] * 4
+    async with rig("collage", slow, collage_after(0.05), collage_model=CAREFUL, accuracy=0.0) as cluster:
+        assert (await cluster.group())[1].answered.source is Source.REPLICA
+        assert cluster.metric("collage_accuracy_spent_total", given="straggler") == 0
+
+
+async def test_an_audit_that_finds_a_difference_makes_answers_cost_more() -> None:
+    async def wrong(call: FakeCall) -> Outputs:
+        boxes, confidences, probabilities = await collage_after(0.05)(call)
+        return boxes, confidences, np.roll(probabilities, 1, axis=1)
+
+    slow = [straggling("r1", slow=0.6)] * 4
+    async with rig("collage", slow, wrong, audit=1.0, collage_model=CAREFUL) as cluster:
+        await cluster.group()
+        await asyncio.sleep(1.0)
+        scale = 21 / 20.5
+        assert cluster.dispatcher.policy._flights.accuracy.scale == scale
+        await cluster.group()
+        await asyncio.sleep(1.0)
+        assert cluster.metric("collage_accuracy_spent_total", given="straggler") == 0.3125 * (1 + scale)
+
+
+@pytest.mark.parametrize(
+    ("budget", "model", "warns"), [(0.0, COLLAGE, True), (0.0, CAREFUL, False), (None, COLLAGE, False)]
+)
+async def test_a_budget_that_a_model_cannot_keep_is_told(
+    budget: float | None, model: ModelInfo, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    collage = collage_after(0.05)
+    async with rig("collage", [s_cnn_after(0.1)], collage, collage_model=model, accuracy_budget=budget):
+        pass
+    assert ("--accuracy-budget has no effect: c says nothing of its errors" in caplog.text) is warns

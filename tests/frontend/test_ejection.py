@@ -128,6 +128,13 @@ def test_a_few_slow_calls_in_a_row_of_a_fleet_that_has_none_are_no_evidence_yet(
     assert fleet.out == ["w3"]
 
 
+def test_one_fast_call_does_not_clear_a_slow_worker() -> None:
+    fleet = Fleet(9)
+    fleet.each(lambda name: 0.1, 400)
+    fleet.answer("w3", *[0.7] * 4, 0.1, *[0.7] * 2)
+    assert fleet.out == ["w3"]
+
+
 def test_a_fleet_that_is_only_just_known_accuses_nobody_of_a_few_slow_calls() -> None:
     """Nine slow calls of 90 may be those of a fleet where more than one call in ten is slow."""
     few, many = Fleet(9), Fleet(9)

@@ -128,6 +128,35 @@ async def test_a_failure_has_the_servers_code_and_text() -> None:
         assert (failure.code, str(failure)) == ("RESOURCE_EXHAUSTED", "Exceeds maximum queue size")
 
 
+async def test_an_answer_whose_call_fails_after_all_is_a_failure() -> None:
+    servicer = OtherMake(s_cnn_metadata())
+
+    async def answer_and_fail(request: oip.ModelInferRequest, context: Any) -> AsyncIterator[oip.ModelInferResponse]:
+        yield servicer.answer(request)
+        await context.abort(grpc.StatusCode.INTERNAL, "the answer was not whole")
+
+    server = grpc.aio.server()
+    handlers = {
+        "ModelMetadata": grpc.unary_unary_rpc_method_handler(
+            servicer.ModelMetadata, oip.ModelMetadataRequest.FromString, oip.ModelMetadataResponse.SerializeToString
+        ),
+        "ModelInfer": grpc.unary_stream_rpc_method_handler(
+            answer_and_fail, oip.ModelInferRequest.FromString, oip.ModelInferResponse.SerializeToString
+        ),
+    }
+    service = "inference.GRPCInferenceService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    link = OpenInferenceTransport(f"127.0.0.1:{port}", ModelInfo.from_content(S_CNN), 1 << 20)
+    async with closing(link):
+        await link.ping()
+        failure = await asked(link)[1]
+        assert isinstance(failure, WorkerFailure)
+        assert (failure.code, str(failure)) == ("INTERNAL", "the answer was not whole")
+    await server.stop(None)
+
+
 async def test_calls_to_nobody_are_unreachable() -> None:
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(listening(servicer := OtherMake(s_cnn_metadata(), seconds={"slow": 60})))
@@ -260,21 +289,21 @@ def request(label: int, id: str) -> predict_pb2.PredictRequest:
 
 @pytest.mark.parametrize("own", [False, True], ids=["all of another make", "a collage worker of ours"])
 async def test_a_straggler_of_a_fleet_is_answered_from_the_collage(tmp_path: Path, own: bool) -> None:
-    slow = {"r0": 0.2, "r1": 0.2, "r2": 60.0, "r3": 0.2}
+    slow = {"r0": 2.0, "r1": 2.0, "r2": 60.0, "r3": 2.0}  # the group fills before the first answer
     workers = [OtherMake(s_cnn_metadata(), seconds=slow) for _ in range(2)]
     async with AsyncExitStack() as stack:
-        settings: dict[str, Any] = {"deadline_s": 0.3, "group_wait_s": 0.2}
+        settings: dict[str, Any] = {"deadline_s": 2.5, "group_wait_s": 2.0}
         if own:
             port = (await stack.enter_async_context(worker(fakes.COLLAGE))).port
         else:
             port = await stack.enter_async_context(listening(OtherMake(collage_metadata(), detections)))
             settings["coded_descriptions"] = str(tmp_path / "c.json")
         stub, server = await stack.enter_async_context(fleet(tmp_path, workers, f"127.0.0.1:{port}", **settings))
-        answers = await asyncio.gather(*(stub.Predict(request(i, f"r{i}"), timeout=5) for i in range(4)))
+        answers = await asyncio.gather(*(stub.Predict(request(i, f"r{i}"), timeout=30) for i in range(4)))
         assert [answer.classes[0].index for answer in answers] == [0, 1, 2, 3]
         straggler = answers[2].provenance
         assert (straggler.source, straggler.degraded, straggler.model_name) == (predict_pb2.SOURCE_COLLAGE, True, "c")
-        alone = await stub.Predict(request(5, "alone"), timeout=5)
+        alone = await stub.Predict(request(5, "alone"), timeout=30)
         assert alone.classes[0].index == 5
         await eventually(lambda: not any(each.running for each in workers))  # the loser was cancelled on the wire
         failures = {"attempt": "s_cnn", "code": "GARBAGE"}
@@ -293,7 +322,7 @@ async def test_a_worker_that_fails_is_left_out_and_nothing_is_lost(tmp_path: Pat
         coded = {"coded_descriptions": str(tmp_path / "c.json"), "policy": "adaptive", "extra_load": 2.0}
         stub, server = await stack.enter_async_context(fleet(tmp_path, workers, f"127.0.0.1:{port}", **coded))
         for number in range(40):
-            answer = await stub.Predict(request(number % 10, f"r{number}"), timeout=5)
+            answer = await stub.Predict(request(number % 10, f"r{number}"), timeout=30)
             assert answer.classes[0].index == number % 10
         assert 3 <= len(workers[0].requests) <= 6
         assert server.registry.get_sample_value("collage_ejections_total", {"role": "s_cnn"}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,10 @@ TABLE = (ErrorStep(0.0, 0.375, 0.125, 0.5), ErrorStep(0.5, 0.0, 0.125, 0.25))
 """An answer costs .5 errors, or .125 from a confidence of .5 on."""
 ADAPTIVE = replace(
     Rules.named("adaptive", extra_load=1.0, margin=0.125, deadline=0.25, accuracy=0.0),
-    **{"shortest": 0.25, "longest": 0.25, "stretch": 1000.0, "group_wait": 0.0625},
+    shortest=0.25,
+    longest=0.25,
+    stretch=1000.0,
+    group_wait=0.0625,
 )
 SLOW: Replies = {(1, PRIMARY): None, (1, 1): None, (1, 2): None}
 
@@ -81,7 +85,7 @@ def test_no_coded_answer_is_given_early_while_less_than_half_of_the_burst_is_lef
     assert four(ADAPTIVE, left, 0.75).ends[1] == end
 
 
-def unsure_at_the_deadline(left: float) -> tuple[Policy, list[tuple[str, object]]]:
+def unsure_at_the_deadline(left: float) -> tuple[Policy, list[tuple[str, Any]]]:
     """Request 1, whose replica would come after the end of its patience, as first copies take .125 s; what is done."""
     policy = Policy(ADAPTIVE)
     for request in range(100, 200):
@@ -91,7 +95,7 @@ def unsure_at_the_deadline(left: float) -> tuple[Policy, list[tuple[str, object]
     policy.handle([Arrived(1.0, request, 5.0) for request in (1, 2, 3, 4)])
     policy._flights.accuracy.left = left
     told = policy.handle([Returned(1.25, 1), Decoded(1.25, 1, {0: 0.25}), Due(1.25, Timer.DEADLINE, 1)])
-    return policy, exact(action for action in told if getattr(action, "request", None) == 1)
+    return policy, [*exact(action for action in told if getattr(action, "request", None) == 1)]
 
 
 def test_an_unsure_answer_is_waited_for_if_it_is_paid_and_is_replicated_else() -> None:

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from bench.cluster.local import Cluster
+from collage.answers import Prediction
 from collage.client import Client
+from collage.model_info import ErrorRate
 from encoder.linear import mean_weights
 from frontend.__main__ import one_list
 from frontend.policy.events import Answered, Arrived, CodedWorkers
 from frontend.recorder import read
-from tests.onnx_models import linear_outputs, save_linear, save_parity
+from models.calibrate import write_sidecar
+from tests.onnx_models import linear_outputs, save_collage_cnn, save_linear, save_parity, save_s_cnn, solid
 
 SIZE = 8
 
@@ -84,3 +87,46 @@ async def test_a_localiser_is_served_and_protected_by_a_parity_model(tmp_path: P
                 break
         cluster.s_cnn[0].resume()
         assert "PARITY" in sources
+
+
+async def test_the_budget_of_accuracy_decides_between_coded_answers_and_replicas(tmp_path: Path) -> None:
+    """Its worker is frozen: a request is replicated while the budget is 0, and answered from the collage without one.
+
+    What an answer costs is in the sidecar of the collage-cnn, and travels from its worker to the frontend's metrics.
+    """
+    collage = save_collage_cnn(tmp_path / "c.onnx", k=2, cell=8)
+    write_sidecar(collage, (ErrorRate(0.0, 0.5, 0.125, 0.5),))
+    flags = ("--policy", "collage", "--deadline-s", "0.3", "--extra-load", "2")
+    cluster = Cluster(
+        save_s_cnn(tmp_path / "f.onnx"),
+        [collage],
+        s_cnn_workers=4,
+        frontend_flags=(*flags, "--accuracy-budget", "0"),
+        logs=tmp_path / "logs",
+    )
+
+    async def rescued_by() -> tuple[str, float, float]:
+        """Who answered the first straggler, and how many coded answers there were at which cost."""
+
+        async def four(client: Client) -> list[Prediction]:
+            return await asyncio.gather(*(client.predict(solid("red", SIZE), timeout_s=5) for _ in range(4)))
+
+        async with Client(cluster.frontend.address) as client:
+            await four(client)  # or a frontend that has just started would never use the worker
+            cluster.s_cnn[0].freeze()
+            for _ in range(20):
+                answers = await four(client)
+                assert {answer.classes[0].label for answer in answers} == {"red"}
+                if others := {answer.source for answer in answers} - {"S_CNN"}:
+                    break
+        cluster.s_cnn[0].resume()
+        told = await cluster.frontend.metrics()
+        coded = told.value("collage_answers_total", source="collage")
+        return others.pop(), coded, told.value("collage_accuracy_spent_total", given="straggler")
+
+    async with cluster:
+        assert await rescued_by() == ("REPLICA", 0, 0)
+        await cluster.restart_frontend(flags)
+        source, coded, spent = await rescued_by()
+    assert source == "COLLAGE"
+    assert spent == 0.625 * coded > 0

@@ -8,9 +8,11 @@ import pytest
 
 from encoder.code import GroupShape
 from frontend.policy import Policy, Rules
+from frontend.policy.accuracy import ErrorStep
 from frontend.policy.events import (
     Answered,
     Arrived,
+    Audited,
     CodedWorkers,
     Decoded,
     Due,
@@ -24,12 +26,12 @@ from frontend.recorder import Recorder, read, write
 from tests.frontend.referee import exact
 
 BATCHES: list[list[Event]] = [
-    [CodedWorkers(0.0, 1, GroupShape(2, 1, 1, 1), 0.5)],
+    [CodedWorkers(0.0, 1, GroupShape(2, 1, 1, 1), 0.5, (ErrorStep(0.0, 0.25, 0.125, 0.5),))],
     [Arrived(0.0, 1, 4.0), Arrived(0.0, 2, 4.0)],
     [Failed(0.125, 1, 0, unreachable=False)],
     [Returned(0.25, 1), Decoded(0.25, 1, {0: 0.75, 1: 0.25})],
     [Answered(0.5, 2, 0), Due(0.5, Timer.LATE, 2)],
-    [Gone(0.75, 3)],
+    [Gone(0.75, 3), Audited(0.75, 0.5, agrees=False)],
 ]
 
 
@@ -47,6 +49,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert (header["workers"], header["coded_workers"]) == (9, 1)
     assert header["rules"]["await_coded"] is True
     assert batches == BATCHES
+    coded = batches[0][0]
+    assert isinstance(coded, CodedWorkers)
+    assert isinstance(coded.errors[0], ErrorStep)
     assert [type(event) for batch in batches for event in batch] == [type(event) for each in BATCHES for event in each]
 
 

@@ -36,11 +36,12 @@ RENDERINGS = {
     "tls": ["base", "components/tls"],
     "cert-manager": ["base", "components/tls", "components/cert-manager", "components/namespace"],
     "load": ["base", "components/load"],
+    "http": ["base", "components/http"],
     "autoscaling": ["base", "components/monitoring", "components/autoscaling", "components/namespace"],
     "everything": [
         "base",
         *(f"components/{name}" for name in (
-            "stragglers", "load", "monitoring-operator", "tls", "cert-manager", "autoscaling", "namespace",
+            "stragglers", "load", "http", "monitoring-operator", "tls", "cert-manager", "autoscaling", "namespace",
         )),
     ],
 }  # fmt: skip

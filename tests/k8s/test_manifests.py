@@ -89,13 +89,19 @@ def test_every_role_runs(rendered: Rendered) -> None:
 def test_ports(rendered: Rendered, settings: dict[str, ServerSettings]) -> None:
     for name in settings:
         ports = {port["name"]: port["containerPort"] for port in rendered.containers()[name]["ports"]}
-        assert ports == {"grpc": settings[name].port, "metrics": settings[name].metrics_port}
+        assert ports == _ports(settings[name])
     for service in rendered.of("Service").values():
         ((label, value),) = service["spec"]["selector"].items()
         if label == "app.kubernetes.io/component":
             for port in service["spec"]["ports"]:
-                expected = {"grpc": settings[value].port, "metrics": settings[value].metrics_port}
-                assert (port["port"], port["targetPort"]) == (expected[port["name"]], port["name"])
+                assert (port["port"], port["targetPort"]) == (_ports(settings[value])[port["name"]], port["name"])
+
+
+def _ports(settings: ServerSettings) -> dict[str, int]:
+    """Ports of a process by their names."""
+    ports = {"grpc": settings.port, "metrics": settings.metrics_port}
+    http_port = getattr(settings, "http_port", None)
+    return ports if http_port is None else {**ports, "http": http_port}
 
 
 def test_frontend_finds_every_worker_through_a_headless_service(

@@ -59,6 +59,16 @@ def test_only_what_is_needed(name: str) -> None:
         assert not _allowed(rendered, "Egress", pods[role], STRANGER, "grpc")
 
 
+def test_http_is_open_to_callers_where_it_is_served() -> None:
+    served, not_served = render("http"), render("load")
+    assert _may_call(served, STRANGER, FRONTEND, "http")
+    assert _may_call(served, STRANGER, FRONTEND, "grpc")
+    assert not _may_call(served, STRANGER, S_CNN, "http")
+    assert not _may_call(not_served, STRANGER, FRONTEND, "http")
+    names = {port["name"] for port in served.of("Service")["frontend"]["spec"]["ports"]}
+    assert names == {"grpc", "http"}
+
+
 def test_pods_carry_the_labels_that_policies_go_by(rendered: Rendered) -> None:
     for name, pod in rendered.pods().items():
         labels = pod["metadata"]["labels"]

@@ -29,6 +29,7 @@ VALUES: dict[str, set[str]] = {
     "role": {"s_cnn", "coded"},
     "state": {"known", "ready", "ejected", "refused"},
     "outcome": {"agree", "differ", *OUTCOMES},
+    "given": {"early", "straggler"},
     "container": set(SETTINGS),
     "namespace": {"$namespace", "collage"},
     "job": {"collage", ".+/collage"},
@@ -159,7 +160,10 @@ def test_what_operators_need_is_shown() -> None:
     needed = {
         "overview.json": ("0.5, ", "0.99, ", "0.999, ", "answers_total", "sent_total", "$budget", "stragglers_total",
                           "in_flight", "deadline_seconds", "refused_total", "prepare_seconds"),
-        "economics.json": ("audits_total", "group_fill_ratio", "busy_seconds_total", "sent_total", "answers_total"),
+        "economics.json": (
+            *("audits_total", "accuracy_spent_total", "group_fill_ratio", "busy_seconds_total", "sent_total"),
+            "answers_total",
+        ),
         "workers.json": ("inference_seconds_bucket", "queue_seconds_bucket", "queue_length", "worker_failures_total",
                          'state="ejected"', "worker_requests_total"),
     }  # fmt: skip

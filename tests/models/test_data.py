@@ -15,7 +15,7 @@ from models.data import (
     FASHION_MNIST_LABELS,
     Dataset,
     Split,
-    _cut,
+    cut,
     digest,
     find,
     load,
@@ -101,7 +101,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
         load(path, 16)
 
 
-def test_folders_without_a_test_part_get_one_cut(tmp_path: Path) -> None:
+def test_folders_without_a_test_part_get_onecut(tmp_path: Path) -> None:
     path = write_folders(tmp_path / "pets", {"train": 20})
     data = load(path, 16)
     assert data.name == "pets"
@@ -250,5 +250,5 @@ def test_validation_images_are_random_and_bounded_and_of_the_served_size(tmp_pat
     assert max(chosen) - min(chosen) > 40, "of all classes"
     assert (data.train.images.shape[1], data.validation.images.shape[1], data.test.images.shape[1]) == (24, 16, 16)
     many = Split(np.zeros((60_000, 1, 1, 3), np.uint8), np.zeros(60_000, np.int64), ("",) * 60_000)
-    rest, part = _cut(many, 1, seed=0)
+    rest, part = cut(many, 1, seed=0)
     assert (len(rest), len(part)) == (55_000, 5_000)

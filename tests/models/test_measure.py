@@ -72,7 +72,7 @@ def test_every_seed_places_images_differently(tmp_path: Path) -> None:
     )
     assert len({pixels.tobytes() for pixels in collage.asked}) == 4
     collage.asked.clear()
-    calibrate(one, collage, noise(8, 8), seeds=3)
+    calibrate(list(classify(one, noise(8, 8))), collage, noise(8, 8), seeds=3)
     assert len({pixels.tobytes() for pixels in collage.asked}) == 6
 
 

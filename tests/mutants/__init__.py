@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.mutants import (
+    accuracy,
     attacks,
     codes,
     coding,
     deciding,
+    deferring,
+    doors,
     edges,
     entering,
+    fleets,
     judging,
     learning,
     measuring,
@@ -30,8 +34,10 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "mutants.md"
 NOTHING = "nothing"
 EVERY: list[Mutant] = [
+    *accuracy.MUTANTS,
     *policy.MUTANTS,
     *deciding.MUTANTS,
+    *deferring.MUTANTS,
     *codes.MUTANTS,
     *coding.MUTANTS,
     *shell.MUTANTS,
@@ -43,8 +49,10 @@ EVERY: list[Mutant] = [
     *working.MUTANTS,
     *entering.MUTANTS,
     *edges.MUTANTS,
+    *doors.MUTANTS,
     *attacks.MUTANTS,
     *publishing.MUTANTS,
+    *fleets.MUTANTS,
     *rivals.MUTANTS,
     *tails.MUTANTS,
 ]

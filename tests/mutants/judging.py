@@ -17,8 +17,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "calibrated for the s-cnn's agreement with itself",
-                "answer.prediction == answer.label for answer in reference.values()",
-                "True for answer in reference.values()",
+                "answer.prediction == answer.label for answer in own",
+                "True for answer in own",
             ),
             ("calibrated on one placement", "for seed in range(seeds) for answer", "for seed in range(1) for answer"),
             ("calibrated on one placement, several times", "(collage, split, seed)]", "(collage, split, 0)]"),

@@ -26,7 +26,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "image for image in part.images",
             ),
             ("training images at the test size", "larger = train_size or size", "larger = size"),
-            ("a test part cut by the validation's seed", "_cut(train, size, seed=1)", "_cut(train, size, seed=0)"),
+            ("a test part cut by the validation's seed", "cut(train, size, seed=1)", "cut(train, size, seed=0)"),
             ("placements not random", "order = rng.permutation(len(split))", "order = np.arange(len(split))"),
             (
                 "placements leave the last group out",

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _FRONTEND = "tests/frontend/test_"
-_PARTS = ("codes", "groups", "limits", "adaptive", "late", "table", "properties")
+_PARTS = ("codes", "groups", "limits", "adaptive", "accuracy", "late", "table", "properties")
 _POLICY = [
     *(f"{_FRONTEND}{name}.py" for name in ("groups", "policy")),
     *(f"{_FRONTEND}policy_{part}.py" for part in _PARTS),
 ]
 _DISPATCH = [f"{_FRONTEND}dispatch{part}.py" for part in ("", "_limits", "_meanwhile")]
+_HTTP = "tests/frontend/http/test_"
 _BENCH, _BENCH_OFFER = "tests/bench/test_", "tests/bench/offer/test_"
 _SIMULATOR = "tests/bench/simulator/test_"
 _WORKER = "tests/worker/test_"
@@ -26,10 +27,10 @@ _TRAINING = [f"{_MODELS}{name}.py" for name in ("loop", "train", "lessons", "tas
 _CODING = [f"{_FRONTEND}{name}.py" for name in ("coding", "coding_limits", "new_code")]
 _INTAKE = [f"tests/test_intake{part}.py" for part in ("_rules", "")]
 TESTS = {
-    "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY],
+    "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/policy/deferral.py": [f"{_FRONTEND}deferral.py", f"{_SIMULATOR}deferral.py", *_POLICY],
     "frontend/policy/forming.py": [f"{_FRONTEND}deferral.py", *_POLICY],
-    "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY],
+    "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/policy/balance.py": [f"{_FRONTEND}balance.py", f"{_FRONTEND}choices.py", f"{_FRONTEND}ejection.py"],
     "frontend/policy/choices.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py", f"{_SIMULATOR}rivals.py"],
     "frontend/policy/shelves.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py"],
@@ -37,7 +38,8 @@ TESTS = {
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
-    "frontend/policy/": _POLICY,
+    "frontend/policy/accuracy.py": [f"{_FRONTEND}accuracy.py", f"{_FRONTEND}policy_accuracy.py"],
+    "frontend/policy/": [*_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/coding.py": [*_CODING, *_DISPATCH],
     "frontend/fitting.py": [*_CODING, f"{_FRONTEND}grids.py"],
     "frontend/policy/grids.py": [f"{_FRONTEND}grids.py"],
@@ -49,8 +51,11 @@ TESTS = {
     "frontend/jobs.py": [f"{_FRONTEND}decoding.py", *_DISPATCH],
     "frontend/dispatch.py": [*_DISPATCH, f"{_FRONTEND}decoding.py", *_CODING],
     "frontend/timers.py": [f"{_FRONTEND}timers.py"],
-    "frontend/metrics.py": ["tests/test_metrics.py", f"{_FRONTEND}recorder.py", f"{_FRONTEND}server.py"],
-    "frontend/config.py": [f"{_FRONTEND}{name}.py" for name in ("config", "process")],
+    "frontend/metrics.py": [
+        "tests/test_metrics.py",
+        *(f"{_FRONTEND}{name}.py" for name in ("recorder", "dispatch_meanwhile", "server")),
+    ],
+    "frontend/config.py": [*(f"{_FRONTEND}{name}.py" for name in ("config", "process")), f"{_HTTP}page.py"],
     "frontend/__main__.py": [
         *(f"{_FRONTEND}{name}.py" for name in ("config", "server", "process")),
         "tests/test_metrics_port.py",
@@ -64,11 +69,19 @@ TESTS = {
         "tests/test_rotation.py",
     ],
     "frontend/workers/discovery.py": [f"{_FRONTEND}discovery.py", f"{_FRONTEND}workers.py"],
+    "frontend/workers/fleet.py": [f"{_FRONTEND}fleet_form.py"],
+    "frontend/workers/open_inference.py": [f"{_FRONTEND}open_inference.py"],
     "frontend/workers/": [
         f"{_FRONTEND}{name}.py"
         for name in ("lists", "workers", "stream_limits", "discovery", "streams", "dispatch_limits", "server")
     ],
     "frontend/recorder.py": [f"{_FRONTEND}recorder.py", f"{_FRONTEND}dispatch.py"],
+    "frontend/tracing.py": ["tests/test_traces.py"],
+    "frontend/http/call.py": [f"{_HTTP}{name}.py" for name in ("rest", "port")],
+    "frontend/http/port.py": [f"{_HTTP}port.py", f"{_HTTP}rest.py"],
+    "frontend/http/open_inference.py": [f"{_HTTP}open_inference.py"],
+    "frontend/http/playground.py": [f"{_HTTP}page.py"],
+    "frontend/http/": [f"{_HTTP}rest.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
     "encoder/linear.py": ["tests/encoder/test_linear.py", f"{_FRONTEND}coding.py"],
@@ -107,7 +120,11 @@ TESTS = {
         "tests/test_channels.py",
     ],
     "proto/collage/health.py": ["tests/test_health.py", "tests/test_serving.py"],
-    "proto/collage/security.py": ["tests/test_security.py", "tests/test_rotation.py", "tests/test_inputs.py"],
+    "proto/collage/security.py": [
+        *(f"tests/test_{name}.py" for name in ("security", "rotation", "inputs")),
+        f"{_HTTP}rest.py",
+    ],
+    "proto/collage/traces.py": ["tests/test_traces.py"],
     "proto/collage/serving.py": [
         "tests/test_serving.py",
         *_INTAKE,
@@ -127,6 +144,7 @@ TESTS = {
     "worker/streams.py": [f"{_WORKER}streams.py"],
     "worker/slowdown.py": [f"{_WORKER}slowdown.py", f"{_WORKER}engine.py"],
     "worker/model.py": [f"{_WORKER}{name}.py" for name in ("graph", "model", "plain", "model_files", "engine")],
+    "worker/providers.py": [f"{_WORKER}providers.py"],
     "worker/server.py": [f"{_WORKER}{name}.py" for name in ("server", "lifecycle", "streams", "engine", "inference")],
     "worker/inference.py": [f"{_WORKER}inference.py", f"{_WORKER}decoding.py"],
     "bench/measured.py": [f"{_BENCH}measured.py"],

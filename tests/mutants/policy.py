@@ -23,29 +23,7 @@ _MADE = [
         "self._actions.extend(e.Cancel(request.id, attempt) for attempt in sorted(request.outstanding))",
         "",
     ),
-    ("budget ignored: by replicas", "self.budget.spend(force=force)", "True"),
-    ("budget ignored: by groups", "if not self.budget.spend(group.shape.inputs, leaving=self._reserve):", "if False:"),
-    (
-        "budget ignored: by groups that are not full",
-        "worker_idle and self.budget.allows(group.shape.inputs, self._reserve)",
-        "worker_idle",
-    ),
-    (
-        "budget ill spent: on some groups, where it is too small for all",
-        "self._reserve = self.budget.reserve if scarce else 0.0",
-        "",
-    ),
-    (
-        "budget ill spent: spared for replicas where it is enough for all",
-        "scarce = self.rules.replicas_first and self.budget.scarce(self.groups.shape)",
-        "scarce = self.rules.replicas_first",
-    ),
-    ("r tokens paid as one: by a group that closes", "spend(group.shape.inputs, leaving", "spend(1, leaving"),
-    (
-        "r tokens asked for as one: by a group that closes early",
-        "self.budget.allows(group.shape.inputs, self._reserve)",
-        "self.budget.allows(1, self._reserve)",
-    ),
+    ("budget ignored: by replicas", "may and self._deferral.spend(force=force)", "may"),
     (
         "a redundant run that was never sent costs a token",
         "if not event.sent:\n            self.budget.give_back()",
@@ -61,7 +39,7 @@ _MADE = [
         "event.attempt != e.PRIMARY and self.rules.replica:",
         "event.attempt != e.PRIMARY:",
     ),
-    ("attempts without bound", "request.sent < self.rules.attempts and self.budget", "self.budget"),
+    ("attempts without bound", "self.rules.replica and request.sent < self.rules.attempts", "self.rules.replica"),
     (
         "double answer: answers of attempts that are not outstanding count",
         "if request and event.attempt in request.outstanding:",
@@ -89,18 +67,18 @@ _MADE = [
     ),
     (
         "unsure answer taken early: when it is decoded",
-        "elif self.rules.early and self._flights.sure(request):",
-        "elif self.rules.early and self._flights.confidence(request) is not None:",
+        "self.rules.early and self._flights.sure(request) and self._flights.paid(request, early=True)",
+        "self.rules.early and self._flights.paid(request, early=True)",
     ),
     (
         "sure answer not taken early: when it is decoded",
-        "elif self.rules.early and self._flights.sure(request):",
-        "elif False:",
+        "self.rules.early and self._flights.sure(request) and self._flights.paid(request, early=True)",
+        "False",
     ),
     (
         "unsure answer taken early: at the deadline",
-        "if self._flights.sure(request) or at >= unsure_from:",
-        "if True:",
+        "(self._flights.sure(request) or at >= unsure_from) and self._flights.paid(request)",
+        "self._flights.paid(request)",
     ),
     (
         "unsure answer forgotten: no timer for the end of patience",
@@ -108,20 +86,26 @@ _MADE = [
         "",
     ),
     (
-        "unsure answer never taken: patience over or time out",
-        "elif self._flights.confidence(request) is not None:\n            self._answer_coded(request, at)\n"
-        "        elif timer is e.Timer.EXPIRY:",
-        "elif timer is e.Timer.EXPIRY:",
+        "unsure answer never taken: patience over",
+        "elif timer is e.Timer.UNSURE:\n            self._rescue(request, at)",
+        "elif timer is e.Timer.UNSURE:\n            pass",
+    ),
+    (
+        "unsure answer never taken: time out",
+        "elif self._flights.confidence(request) is not None:\n"
+        "            self._answer_coded(request, at)\n        else:",
+        "else:",
     ),
     (
         "unsure answer lost: a request that nothing else can answer fails",
-        "if self._flights.confidence(request) is not None:\n            self._answer_coded(request, at)\n        else:",
-        "if True:",
+        "return\n        if self._flights.confidence(request) is not None:\n"
+        "            self._answer_coded(request, at)\n        else:",
+        "return\n        if True:",
     ),
     (
         "unsure answer called sure",
-        "request.place, self._flights.sure(request)))",
-        "request.place, True))",
+        "spend(confidence), self._flights.sure(request)",
+        "spend(confidence), True",
     ),
     (
         "failure not treated as a straggler: waits for its deadline",
@@ -166,28 +150,17 @@ _MADE = [
     ),
     (
         "group not closed for its straggler",
-        "if request.group and not request.group.closed:\n            self._close_early(request.group, at)",
-        "",
-    ),
-    (
-        "redundant runs without an idle worker: of a group that is not full",
-        "worker_idle = self._flights.running < self._coded_workers",
-        "worker_idle = True",
-    ),
-    ("nearly empty group closed: one member is enough", "if group.worth_closing and worker_idle", "if worker_idle"),
-    (
-        "group closes too late: its redundant runs cannot be back by the deadline",
-        "min(self.rules.group_wait, self._deadline.value - self._flights.times.usual)",
-        "min(self.rules.group_wait, self._deadline.value)",
+        "self._forming.consider(request.group, at)\n        elif",
+        "pass\n        elif",
     ),
     (
         "overdue group forgotten: when redundant runs return and nothing can be decoded yet",
-        "self._look_after(flight, event.at)\n            self._close_overdue(event.at)",
+        "self._look_after(flight, event.at)\n            self._worker_idle(event.at)",
         "self._look_after(flight, event.at)",
     ),
     (
         "overdue group forgotten: when a group is decoded or given up",
-        "self._look_after(flight, at)\n        self._close_overdue(at)",
+        "self._look_after(flight, at)\n        self._worker_idle(at)",
         "self._look_after(flight, at)",
     ),
     (
@@ -261,9 +234,9 @@ _MADE = [
     ),
     (
         "one replica only in place of redundant runs that are of no help",
-        "if wanted and self._send_again(request, force=nothing_left) and self._replica_is_sooner(request, at):\n"
-        "            self._send_again(request)",
-        "if wanted:\n            self._send_again(request, force=nothing_left)",
+        "if wanted and self._send_again(request, at, force=nothing_left) and self._replica_is_sooner(request, at):\n"
+        "            self._send_again(request, at)",
+        "if wanted:\n            self._send_again(request, at, force=nothing_left)",
     ),
     (
         "useless replica: one that cannot be back before patience is over",
@@ -272,7 +245,7 @@ _MADE = [
     ),
     (
         "needed replica: not sent where nothing is decoded",
-        "coded = self._flights.confidence(request) is not None\n",
+        "coded = self._flights.paid(request)\n",
         "coded = True\n",
     ),
     (
@@ -290,21 +263,6 @@ _MADE = [
         "threshold of the operator overruled by the model's",
         "if self.rules.accept is None:",
         "if True:",
-    ),
-    (
-        "open group outlives the change of the code",
-        "self.groups.reshape(event.shape)",
-        "self.groups.shape = event.shape",
-    ),
-    (
-        "budget judged by the shape of the code before",
-        "self.groups.reshape(event.shape)\n            self._economise()",
-        "self.groups.reshape(event.shape)",
-    ),
-    (
-        "groups open though no redundant worker is there",
-        "if self.rules.coded and self._coded_workers:",
-        "if self.rules.coded and self.groups.shape:",
     ),
 ]
 MUTANTS = [Mutant(what, _FILE, old, new, *harmless) for what, old, new, *harmless in _MADE]

@@ -36,8 +36,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("health needs a token", "handler_call_details.method.startswith(_OPEN_TO_ALL) or self", "self"),
             (
                 "the first token alone",
-                "for known in self._tokens.current()]",
-                "for known in self._tokens.current()[:1]]",
+                "for known in self.current()]",
+                "for known in self.current()[:1]]",
             ),
             ("any scheme", 'return scheme.lower() == "bearer" and any(matches)', "return any(matches)"),
             (

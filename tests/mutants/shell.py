@@ -35,7 +35,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("requests that fail count as answered", "code = error.code.name", 'code = "OK"'),
             ("hang-ups count as internal errors", 'code = "CANCELLED"', ""),
             ("answers not counted", "self.metrics.answered(outcome.answered.source, outcome.total_s)", "pass"),
-            ("latency in milliseconds", ".observe(outcome.total_s)", ".observe(1000 * outcome.total_s)"),
+            (
+                "latency in milliseconds",
+                "answered.source, outcome.total_s)",
+                "answered.source, 1000 * outcome.total_s)",
+            ),
             (
                 "an input of the wrong size is sent: the model changed while it was made",
                 "if model is None or model.size == job.model.size:",
@@ -68,7 +72,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("stragglers not counted", "self.metrics.stragglers.inc()", ""),
             ("losers run on", "if call := self._calls.get((request, attempt)):\n                    call.cancel()", ""),
             ("groups run on that nobody needs", "self._coding.cancel(group)", ""),
-            ("unsure answers not counted", "if not sure:\n                self.metrics.unsure.inc()", ""),
             (
                 "default label given to requests whose copies failed",
                 "if expired and job.model.task",

@@ -75,7 +75,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("groups of any requests", ".reshape(-1, cells).max(axis=1)", ".reshape(-1, cells).min(axis=1)"),
             ("runs begin after the time is over", "and time.monotonic() < until and (case", "and (case"),
-            ("the time left is that which is gone", "(self._total / self._requests - 1) / 60", "/ 60"),
+            ("the time left is that which is gone", "(self._total / self._requests - 1) / 60", "1 / 60"),
             ("real bursts as closed groups", 'if row["offered"] == "open" else "closed"', 'if False else "closed"'),
         ],
     ),

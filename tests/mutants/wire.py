@@ -110,7 +110,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if self.kind is not ModelKind.S_CNN and self.code is None:",
                 "if False:",
             ),
-            ("k against the code's k", 'if "k" in content and collage and code.k != k:', "if False:"),
             (
                 "unknown keys of a description",
                 "not _REQUIRED <= content.keys() <= _KNOWN:",
@@ -118,8 +117,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "the accept threshold stays off the wire",
-                "            accept_threshold=self.accept_threshold,\n        )\n        if self.code",
-                "        )\n        if self.code",
+                "            accept_threshold=self.accept_threshold,\n            errors=",
+                "            errors=",
             ),
             (
                 "a detection threshold that is lost in the file",

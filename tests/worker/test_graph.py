@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
 from tests import onnx_models
-from tests.onnx_models import COLOURS, solid
+from tests.onnx_models import solid
 from worker.model import ServedModel
 
 
@@ -18,17 +17,6 @@ def test_an_inference_has_the_threads_that_it_was_given(tmp_path: Path, threads:
     model = ServedModel(onnx_models.save_s_cnn(tmp_path / "m.onnx"), threads)
     options = model._session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
-    model.close()
-
-
-async def test_a_plain_classifier_sees_rows_as_rows(tmp_path: Path) -> None:
-    model = ServedModel(
-        onnx_models.save_plain(
-            tmp_path / "plain.onnx", sidecar={"name": "stranger", "kind": "s-cnn", "labels": list(COLOURS), "size": 8}
-        )
-    )
-    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
-    np.testing.assert_allclose(model._plain_input(image)[0, 1], image[:, :, 1] / 255, atol=1e-6)
     model.close()
 
 

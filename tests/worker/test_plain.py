@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from collage.model_files import sidecar
+from collage.plain import PlainFormat, PlainInput
 from tests import onnx_models
 from tests.onnx_models import COLOURS
 from tests.worker.conftest import Launch, Load
@@ -67,6 +68,13 @@ async def test_pixels_are_made_as_the_sidecar_says(
     await model.warm_up()
     (found,) = await model.run(IMAGE)
     np.testing.assert_allclose(found, scores, rtol=3e-3 if kind == TensorProto.FLOAT16 else 1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["tensor(float)", "tensor(uint8)"])
+def test_rows_stay_rows(kind: str) -> None:
+    feed = PlainInput(PlainFormat(layout="NCHW"), kind, PIXELS["NCHW"], 8)
+    white = 1 if kind == "tensor(uint8)" else 255
+    np.testing.assert_allclose(feed(IMAGE[None])[0, 1], IMAGE[:, :, 1] / white, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import socket
 import sys
 import sysconfig
@@ -108,8 +109,16 @@ def announce(port: int, http: int) -> None:
             time.sleep(0.1)
 
 
+def end_with(server: int) -> None:
+    """Kill what the server leaves behind when it is killed: the process that runs the model, which has its pipes."""
+    while os.getppid() == server:
+        time.sleep(0.1)
+    if os.getpgrp() == server:  # else the group is not ours
+        os.killpg(server, signal.SIGKILL)
+
+
 def main() -> None:
-    """Become tritonserver; a child of this process waits until that is ready."""
+    """Become tritonserver; a child of this process waits until that is ready, and until it has ended."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--onnx", type=Path, required=True)
     parser.add_argument("--name", required=True)
@@ -122,9 +131,11 @@ def main() -> None:
     models = repository(folder / "models", args.name, args.model_version, args.onnx, args.least_s)
     port, http = args.port or free_port(), free_port()
     words, environment = command(folder, models, port, http)
+    server = os.getpid()
     if os.fork() == 0:
         announce(port, http)
         shutil.rmtree(folder, ignore_errors=True)  # it is in memory by now
+        end_with(server)
         os._exit(0)
     os.execve(words[0], words, environment)  # noqa: S606 - the words are ours
 

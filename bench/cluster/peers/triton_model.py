@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as triton  # type: ignore[import-not-found]
-
-
-def end_with(parent: int) -> None:
-    """End this process, which has Triton's pipes, when Triton has ended: it does not see to that if it is killed."""
-    while os.getppid() == parent:
-        time.sleep(0.1)
-    os._exit(1)
 
 
 class TritonPythonModel:
@@ -31,7 +21,6 @@ class TritonPythonModel:
         sys.path.append(parameters["peers"])
         from onnx_file import OnnxFile  # type: ignore[import-not-found]
 
-        threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
         self._file = OnnxFile(Path(parameters["onnx"]), float(parameters["least_s"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster.local import Cluster, ProcessError, until_serving
+from bench.cluster.local import Cluster, ProcessError, alone, main, until_serving
 from bench.offer import closed_groups, random_groups
+from collage.cli import CLUSTER_FILE
 from collage.client import Client
 from tests import onnx_models
 from tests.bench.children import BOUND_S, until_gone
@@ -106,3 +107,19 @@ async def test_up_says_how_to_call_it_and_ends_with_a_signal(number: signal.Sign
     for process in processes:
         with pytest.raises(OSError, match="Connect call failed"):
             await asyncio.open_connection(*process["address"].split(":"))
+
+
+def test_a_second_up_says_that_one_runs_and_touches_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with alone():
+        CLUSTER_FILE.write_text("[]")
+        assert main(["up"]) == 1
+        assert capsys.readouterr() == (
+            "", "a cluster runs already, as out/cluster.json says: end it with Ctrl-C in its terminal first\n"
+        )  # fmt: skip
+        assert CLUSTER_FILE.read_text() == "[]"
+    assert not CLUSTER_FILE.exists()
+    with alone():
+        pass

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.offer.workload import FAMILIES, REGIMES, Regime, load_of, poisson, read_arrivals, read_numbers, transfers
+from bench.offer.workload import FAMILIES, REGIMES, Regime, load_of, poisson, transfers
 from worker.slowdown import Slowdown
 
 
@@ -64,47 +63,6 @@ def test_poisson_arrivals() -> None:
     assert gaps.mean() == pytest.approx(0.02, rel=0.03)
     assert gaps.std() == pytest.approx(0.02, rel=0.05)
     assert (gaps >= 0).all()
-
-
-def test_latencies_are_read_from_a_column(tmp_path: Path) -> None:
-    file = tmp_path / "mine.csv"
-    file.write_text("time,latency ms,worker\n0,100,a\n1,250,b\n\n")
-    assert read_numbers(file, "latency ms", 0.001).tolist() == [0.1, 0.25]
-    file.write_text("0.5\n1.5\n")
-    assert read_numbers(file).tolist() == [0.5, 1.5]
-    file.write_text("name,seconds\na,0.5\n")
-    assert read_numbers(file).tolist() == [0.5]
-
-
-def test_arrivals_count_from_the_first_and_must_rise(tmp_path: Path) -> None:
-    file = tmp_path / "arrivals.csv"
-    file.write_text("at\n5000\n5250\n6000\n")
-    arrivals = read_arrivals(file, 0.001)
-    assert arrivals.tolist() == [0.0, 0.25, 1.0]
-    assert load_of(arrivals, 6.0) == 0.5
-    for text in ("1\n3\n2\n", "1\n1\n"):
-        file.write_text(text)
-        with pytest.raises(ValueError, match="do not rise"):
-            read_arrivals(file)
-
-
-@pytest.mark.parametrize(
-    ("text", "column", "told"),
-    [
-        ("", None, "is empty"),
-        ("latency\n", None, "no values"),
-        ("a,b\n1,2\n", "c", "no column 'c': its first line is a, b"),
-        ("a\n1\nx\n", None, "value 2 is no latency"),
-        ("1\n-1\n", None, "value 2 is no latency"),
-        ("1\nnan\n", None, "value 2 is no latency"),
-        ("a,b\n1,2\n3\n", "b", "value 2 is no latency"),
-    ],
-)
-def test_an_unusable_file_is_refused_in_one_line(tmp_path: Path, text: str, column: str | None, told: str) -> None:
-    (tmp_path / "mine.csv").write_text(text)
-    with pytest.raises(ValueError, match=told) as caught:
-        read_numbers(tmp_path / "mine.csv", column)
-    assert "\n" not in str(caught.value)
 
 
 def test_bursts_come_as_often_as_single_requests_on_average() -> None:

@@ -24,7 +24,7 @@ from bench.report.findings import (
     read,
 )
 from bench.simulator import sweep
-from bench.simulator.replay import COMPARED
+from bench.simulator.replay import COMPARED, KNOWN
 
 SEEDS = (0, 1, 2)
 
@@ -260,4 +260,6 @@ def test_records_without_a_row_are_refused(experiment: Path, capsys: pytest.Capt
 
 def test_what_sweeps_record_is_drawn_and_every_policy_has_a_colour() -> None:
     assert sweep.RECORDED == DENSITY
-    assert tuple(pictures.POLICY_COLOURS) == COMPARED, "curves come in this order"
+    assert tuple(pictures.POLICY_COLOURS)[: len(COMPARED)] == COMPARED, "curves come in this order"
+    assert set(pictures.POLICY_COLOURS) == {*KNOWN, "envoy"}
+    assert len(set(pictures.POLICY_COLOURS.values())) == len(pictures.POLICY_COLOURS)

@@ -29,7 +29,7 @@ SETTINGS = {
     "README.md": ["11 %"],  # of extra load, for 3 x 3: 1 / 9
     "docs/architecture.md": ["11 %"],
     "docs/codes.md": ["4 %"],  # 25, 11, 6, 4 %: 1 / N
-    "docs/policy.md": ["95 %"],  # of groups: a rule
+    "docs/policy.md": ["95 %", "3 %"],  # of groups, of a price: rules
     "docs/results/README.md": ["95 %"],  # intervals
     "docs/speed.md": ["1 KB", "1 s", "0.1 s", "0.5 s", "10 s", "3 KB"],  # what is offered; the size of a tensor
 }

@@ -9,7 +9,7 @@ import pytest
 
 from bench.runs.soak import run
 
-REQUESTS = int(os.environ.get("COLLAGE_SOAK_REQUESTS", "20000"))
+REQUESTS = int(os.environ.get("SOAK_REQUESTS", "20000"))
 
 
 @pytest.mark.timeout(600)

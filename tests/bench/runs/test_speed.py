@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image
 
 from bench.cluster.processes import Child
 from bench.offer.callers import jpeg
+from bench.runs.doors import alternating
+from bench.runs.doors import main as doors
 from bench.runs.speed import Contender, Round, main, rows
 from tests.needed import needs
 
@@ -55,3 +58,30 @@ def test_a_short_run_that_saturates(tmp_path: Path) -> None:
     for size in ("3 KB", "150 KB"):
         assert found[f"frontend, {size}, saturated"]["ratio"] > 0
         assert found[f"collages per request, {size}"]["share"] >= 0
+
+
+async def test_single_requests_are_compared_pair_by_pair() -> None:
+    waits = iter((0.01, 0.03, 0.02, 0.02, 0.01, 0.05))
+    clock = iter(itertools.accumulate(itertools.chain.from_iterable((0.0, wait) for wait in waits)))
+
+    async def ask() -> None:
+        pass
+
+    found = await alternating([("one", ask), ("other", ask)], 3, lambda: next(clock))
+    assert [row["case"] for row in found] == ["latency, one", "latency, other"]
+    assert found[0]["p50_s"] == pytest.approx(0.01)
+    assert "ratio" not in found[0]
+    assert (found[1]["baseline"], found[1]["ratio"]) == ("one", pytest.approx(3))
+
+
+def test_a_short_run_of_all_doors(tmp_path: Path) -> None:
+    assert doors(["--rounds", "1", "--seconds", "0.2", "--count", "20", "--out", str(tmp_path)]) == 0
+    found = {row["case"]: row for row in json.loads((tmp_path / "doors.json").read_text())["rows"]}
+    for case in (
+        "latency, HTTP",
+        "latency, gRPC, traced",
+        "HTTP",
+        "gRPC, traced",
+        "latency, gRPC, 3 KB tensor, traced",
+    ):
+        assert found[case]["ratio"] > 0

@@ -51,6 +51,19 @@ def test_recorded_arrivals_are_replayed(latencies: Path, tmp_path: Path, capsys:
     assert "of capacity" in capsys.readouterr().out
 
 
+def test_failures_count_as_unanswered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("latency\n" + "12,5\n" * 95 + "timeout\n" * 5)
+    flags = ["--latencies", str(file), "--unit", "ms", "--policies", "none", "--seeds", "1", "--groups", "60"]
+    assert main(["replay", *flags, "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert "95 latencies, half of them within 12.5 ms, 99 % within 12.5 ms; 5 failed, and count" in told.err
+    assert "coded: requests that were answered from the code" in told.out
+    (row,) = json.loads((tmp_path / "replay.json").read_text())["rows"]
+    assert row["p50_s"] == pytest.approx(0.0125)
+    assert row["p99_s"] == pytest.approx(10, abs=0.1)
+
+
 def test_regimes_are_simulated_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--regime", "mixture", "--load", "0.5", "--groups", "60", "--seeds", "1", "--policies", "hedge"]
     assert main(["simulate", *flags, "--out", str(tmp_path)]) == 0
@@ -68,6 +81,10 @@ def test_regimes_are_simulated_by_name(tmp_path: Path, capsys: pytest.CaptureFix
         (["--groups", "20"], "at least 21"),
         (["--load", "0"], "above 0"),
         (["--column", "b"], "no column 'b'"),
+        ([], "half of the latencies are above 10.5 s in --unit s, and a request may take 10 s: is it --unit ms or"),
+        (["--unit", "us"], "half of the latencies are below 1.05e-05 s in --unit us"),
+        (["--workers", "10"], "no grid has 10 cells: take 4, 9, 16"),
+        (["--workers", "3", "--collage-workers", "3"], "no grid has 1 cells"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(

@@ -21,7 +21,7 @@ async def until(happened: object) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET", HEAD, HEAD + b"\r\n" + b"part of a body"])
+@pytest.mark.parametrize("sent", [b"GET", HEAD, HEAD + b"\r\n" + b"part of a body"])
 async def test_a_request_that_does_not_go_on_is_ended(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("frontend.http.port.HEAD_S", 0.2)
     monkeypatch.setattr("frontend.http.port.IDLE_S", 1)
@@ -31,6 +31,15 @@ async def test_a_request_that_does_not_go_on_is_ended(sent: bytes, monkeypatch: 
         assert told.startswith(b"HTTP/1.1 408 ")
         assert b"send it faster" in told
         assert refused(server, "late") == sent.endswith(b"body")
+
+
+async def test_an_idle_connection_is_closed_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frontend.http.port.HEAD_S", 0.1)
+    monkeypatch.setattr("frontend.http.port.IDLE_S", 1)
+    one = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with cluster(http_port=0) as (_, server, _):
+        assert await raw(server, b"") == b"", "it would be taken for the answer to a request that was just sent"
+        assert (await raw(server, one)).count(b"HTTP/1.1 ") == 1
 
 
 async def test_a_head_is_bounded_however_it_comes() -> None:
