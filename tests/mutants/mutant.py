@@ -29,7 +29,7 @@ _INTAKE = [f"tests/test_intake{part}.py" for part in ("_rules", "")]
 TESTS = {
     "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/policy/deferral.py": [f"{_FRONTEND}deferral.py", f"{_SIMULATOR}deferral.py", *_POLICY],
-    "frontend/policy/forming.py": [f"{_FRONTEND}deferral.py", *_POLICY],
+    "frontend/policy/forming.py": [*(f"{_FRONTEND}{name}.py" for name in ("forming", "deferral")), *_POLICY],
     "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/policy/balance.py": [f"{_FRONTEND}balance.py", f"{_FRONTEND}choices.py", f"{_FRONTEND}ejection.py"],
     "frontend/policy/choices.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py", f"{_SIMULATOR}rivals.py"],
@@ -39,7 +39,7 @@ TESTS = {
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
     "frontend/policy/accuracy.py": [f"{_FRONTEND}accuracy.py", f"{_FRONTEND}policy_accuracy.py"],
-    "frontend/policy/": [*_POLICY, f"{_FRONTEND}deferral.py"],
+    "frontend/policy/": [f"{_FRONTEND}forming.py", *_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/coding.py": [*_CODING, *_DISPATCH],
     "frontend/fitting.py": [*_CODING, f"{_FRONTEND}grids.py"],
     "frontend/policy/grids.py": [f"{_FRONTEND}grids.py"],
