@@ -108,10 +108,10 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
     missing = np.flatnonzero(np.isnan(answers[:, 0]))
     if len(missing):
         own = load(folder, s_cnn.info.labels, s_cnn.info.size)
-        train, validation = own.train.images, own.validation.images
+        seen, kept = own.train.images, own.validation.images
         for start in range(0, len(missing), _AT_ONCE):
             rows = missing[start : start + _AT_ONCE]
-            pixels = [train[row] if row < len(train) else validation[row - len(train)] for row in rows]
+            pixels = [seen[row] if row < len(seen) else kept[row - len(seen)] for row in rows]
             answers[rows] = _softmax(s_cnn(np.stack(pixels))[0])
             if start % (64 * _AT_ONCE) == 0:
                 answers.flush()
@@ -120,8 +120,10 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
     known = np.array(answers)
     labels = known.argmax(1)
     count = len(data.train)
-    found = (Split(part.images, own, part.ids) for part, own in zip(parts, np.split(labels, [count]), strict=True))
-    return Dataset(data.name, data.labels, *found, data.test), known[:count]
+    train, validation = (
+        Split(part.images, own, part.ids) for part, own in zip(parts, np.split(labels, [count]), strict=True)
+    )
+    return Dataset(data.name, data.labels, train, validation, data.test), known[:count]
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
