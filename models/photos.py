@@ -108,10 +108,10 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
     missing = np.flatnonzero(np.isnan(answers[:, 0]))
     if len(missing):
         own = load(folder, s_cnn.info.labels, s_cnn.info.size)
-        seen, kept = own.train.images, own.validation.images
+        trained, held = own.train.images, own.validation.images
         for start in range(0, len(missing), _AT_ONCE):
             rows = missing[start : start + _AT_ONCE]
-            pixels = [seen[row] if row < len(seen) else kept[row - len(seen)] for row in rows]
+            pixels = [trained[row] if row < len(trained) else held[row - len(trained)] for row in rows]
             answers[rows] = _softmax(s_cnn(np.stack(pixels))[0])
             if start % (64 * _AT_ONCE) == 0:
                 answers.flush()
