@@ -36,6 +36,7 @@ RENDERINGS = {
     "tls": ["base", "components/tls"],
     "cert-manager": ["base", "components/tls", "components/cert-manager", "components/namespace"],
     "load": ["base", "components/load"],
+    "own-models": ["base", "components/tls", "components/own-models"],
     "http": ["base", "components/http"],
     "autoscaling": ["base", "components/monitoring", "components/autoscaling", "components/namespace"],
     "everything": [

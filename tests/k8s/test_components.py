@@ -24,6 +24,30 @@ def test_slow_workers_differ_from_the_others_in_nothing_but_slowness() -> None:
     assert 0.15 < late / 2000 < 0.25
 
 
+def test_models_of_ones_own_are_copied_to_where_the_workers_look() -> None:
+    rendered = render("own-models")
+    for name in ("s-cnn", "collage-cnn"):
+        pod = rendered.pods()[name]["spec"]
+        (copying,), (container,) = pod["initContainers"], pod["containers"]
+        assert copying["image"] == "collage/models"
+        assert copying["command"] == ["cp", "-r", "/models/.", f"{copying['volumeMounts'][0]['mountPath']}/"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        model = PurePosixPath(rendered.environment(name)["COLLAGE_MODEL"])
+        assert mounts[str(model.parent)] == copying["volumeMounts"][0]["name"] == "models"
+        assert model.name == f"{name}.onnx"
+        assert mounts["/tls"] == "tls", "what other components mount stays"
+        assert {volume["name"] for volume in pod["volumes"]} == {"models", "tls"}
+    assert "initContainers" not in rendered.pods()["frontend"]["spec"]
+
+
+def test_workers_are_guaranteed_what_they_may_use() -> None:
+    for name in ("base", "own-models"):
+        for deployment in ("s-cnn", "collage-cnn"):
+            pod = render(name).pods()[deployment]["spec"]
+            for container in [*pod["containers"], *pod.get("initContainers", [])]:
+                assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
 def test_tls_files_are_mounted_where_the_settings_look() -> None:
     for name in ("tls", "production"):
         rendered = render(name)

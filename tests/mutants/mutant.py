@@ -150,6 +150,11 @@ TESTS = {
     "bench/measured.py": [f"{_BENCH}measured.py"],
     "bench/samples.py": [f"{_BENCH}samples.py", f"{_BENCH_OFFER}load.py"],
     "bench/offer/load.py": [f"{_BENCH_OFFER}load.py"],
+    "bench/offer/recordings.py": [
+        f"{_BENCH_OFFER}recordings.py",
+        f"{_BENCH_OFFER}latency.py",
+        f"{_SIMULATOR}replay.py",
+    ],
     "bench/offer/workload.py": [f"{_BENCH_OFFER}workload.py", f"{_BENCH_OFFER}latency.py", f"{_SIMULATOR}replay.py"],
     "bench/simulator/prequal.py": [f"{_SIMULATOR}rivals.py"],
     "bench/simulator/rivals.py": [f"{_SIMULATOR}rivals.py"],
