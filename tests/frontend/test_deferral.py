@@ -105,7 +105,6 @@ def test_requests_join_where_they_are_worth_their_share_of_a_group() -> None:
     for _ in range(100):
         found.spend()
     joins = found.joins_after()
-    assert joins == near(FAST), "nobody is ever worth more"
     assert found.worth(joins * 1.03) >= 0.9 * found.worth(0.15)
     assert not found.pays([joins * 0.9] * 9, NINE)
 
@@ -162,6 +161,7 @@ def test_the_price_stays_within_reach() -> None:
     found = deferral(0.02)
     for _ in range(10_000):
         found.spend()
+    assert found.joins_after() == near(FAST), "nobody is ever worth more"
     for _ in range(64):
         found._latency.finished(FAST)
     found.update(20.0, RUN)
