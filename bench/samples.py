@@ -171,3 +171,9 @@ def measured_models(k: int, file: Path = CONFIDENCES) -> MeasuredModels:
     kinds = ("confidence", "both_right", "coded_right", "s_cnn_right", "both_wrong")
     steps = np.array([[row[kind] for kind in kinds] for row in rows], np.float64)  # None becomes nan
     return MeasuredModels(steps, float(rows[0]["accept"]), float(rows[0]["factor"]))
+
+
+def measured_factor(name: str) -> float:
+    """The latency of a collage-cnn as a share of its s-cnn's, of the stored evaluation; the usual one if not there."""
+    found = (row for row in read_figures(ROOT / "docs" / "results" / "evaluate.json") if row.get("model") == name)
+    return next((float(row["latency_ratio"]) for row in found if row["latency_ratio"]), COLLAGE_FACTOR)

@@ -33,13 +33,11 @@ from bench.offer import (
     random_groups,
     slug,
 )
-from bench.report.stored import RESULTS
-from collage.figures import read_figures
+from bench.samples import measured_factor
 from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
 from encoder.image import Pixels, decode
 from models import data
 from models.measure import OnnxModel
-from worker.slowdown import COLLAGE_FACTOR
 
 __all__ = [
     "LABELS",
@@ -340,12 +338,6 @@ class Drawn:
         ]
         split = [samples[first : first + members] for first in range(0, len(samples), members)]
         return Prepared(split, KnownModels(images, self._model.accept, factor=self.factor))
-
-
-def measured_factor(name: str) -> float:
-    """The latency of a collage-cnn as a share of its s-cnn's, of the stored evaluation; the usual one if not there."""
-    found = (row for row in read_figures(RESULTS / "evaluate.json") if row.get("model") == name)
-    return next((float(row["latency_ratio"]) for row in found if row["latency_ratio"]), COLLAGE_FACTOR)
 
 
 def png(picture: Pixels) -> bytes:
