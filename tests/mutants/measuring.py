@@ -93,14 +93,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("workers fail while they are down", "if at >= back[index]:", "if True:"),
             ("workers only crash", "frozen = not frozen", "frozen = False"),
             ("outages in all regimes", "if not self.failing:\n            return", "if False:\n            return"),
-            ("times in the file's unit", "numbers.append(number * unit_s)", "numbers.append(number)"),
-            ("latencies that are none", "if number is None or not 0 <= number < np.inf:", "if number is None:"),
-            ("arrivals that do not rise", "if (np.diff(times) < 0).any() or times[0] == times[-1]:", "if False:"),
-            (
-                "arrivals from the start of the clock",
-                "since_first: Seconds = times - times[0]",
-                "since_first: Seconds = times",
-            ),
             ("tables that are no quantile functions", "if (np.diff(p) <= 0).any() or", "if"),
             (
                 "simulated workers draw by another seed",
@@ -108,6 +100,23 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "return Slowdown(self.specification.format(index=index, count=count), seed + 1, scale)",
             ),
             ("a fit that is less close", "TOLERANCE = 0.003", "TOLERANCE = 0.03"),
+        ],
+    ),
+    (
+        "bench/offer/recordings.py",
+        [
+            ("times in the file's unit", "numbers.append(number * unit_s)", "numbers.append(number)"),
+            ("latencies that are none", "if number is None or not 0 <= number < np.inf:", "if number is None:"),
+            (
+                "arrivals that do not rise",
+                "if failures or (np.diff(times) < 0).any() or times[0] == times[-1]:",
+                "if False:",
+            ),
+            (
+                "arrivals from the start of the clock",
+                "since_first: Seconds = times - times[0]",
+                "since_first: Seconds = times",
+            ),
         ],
     ),
     (
