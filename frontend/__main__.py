@@ -138,13 +138,17 @@ def pool(
 
 
 def check_targets(settings: FrontendSettings) -> None:
-    """Raise TargetError, which names the flag, if a list of workers can never name one."""
+    """Raise TargetError if a list of workers can never name one, or a description cannot be used; it says which."""
     for flag, targets in (("--s-cnn-workers", settings.s_cnn_workers), ("--coded-workers", settings.coded_workers)):
         try:
             for target in targets.split():
                 check(target)
         except TargetError as error:
             raise TargetError(f"{flag}: {error}") from None
+    if settings.s_cnn_description:
+        read_description(settings.s_cnn_description)
+    for file in settings.coded_descriptions.split():
+        read_description(Path(file))
 
 
 def dispatching(settings: FrontendSettings) -> DispatchSettings:

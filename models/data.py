@@ -192,11 +192,6 @@ def relabelled(data: Dataset, labels: Sequence[str]) -> Dataset:
     return Dataset(data.name, tuple(labels), *parts)
 
 
-def held_out(path: Path) -> bool:
-    """Whether the test images of the data set in ``path`` are apart from those that ``train`` holds."""
-    return bool(_release(path) or _held_out(path))
-
-
 def digest(ids: Sequence[str]) -> str:
     """What tells these images from others, in hex."""
     return hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()

@@ -8,7 +8,7 @@ model folders whose data set is, or lies in, one of the data folders. Roles:
 * ``rival-*`` classify the cells of a 3 x 3 collage kept apart, nine in a batch.
 
 With ``--s-cnn mine.onnx``, an s-cnn of any origin, that and ``mine-collage-<K>x<K>.onnx`` beside it are evaluated on
-the one data set in ``--data``, whose classes are some of its own.
+the images in ``DIR/test/<class>``, whose classes are some of its own.
 
 It prints tables, draws pictures, and writes ``out/evaluate.json``, one row per model; ``out/evaluate.jsonl``, one line
 per answer; and ``out/images/<data set>.txt``, the images used.
@@ -32,7 +32,8 @@ from collage.model_info import ModelKind
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import shrink
-from models.data import Split, find, held_out, load, relabelled
+from models import photos
+from models.data import Split, find, load
 from models.measure import (
     ImageAnswer,
     OnnxModel,
@@ -237,7 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Scalar]] = []
     answers: dict[str, dict[str, list[ImageAnswer]]] = {}
     folders = find(*args.data)
-    for dataset, paths in (_beside(args.s_cnn, folders) if args.s_cnn else discover(args.models)).items():
+    if args.s_cnn:
+        folders = {folder.resolve().name: folder for folder in args.data}
+    found_models = dict.fromkeys(folders, _beside(args.s_cnn)) if args.s_cnn else discover(args.models)
+    for dataset, paths in found_models.items():
         folder = folders.get(dataset)
         if folder is None or "s-cnn" not in paths:
             _progress(f"{dataset} is left out: {'no data' if folder is None else f'no {dataset}-s-cnn.onnx'}")
@@ -267,27 +271,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("not as published: " + "; ".join(complaints))
 
 
-def _beside(s_cnn: Path, folders: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
-    """An s-cnn of any origin and the collage-cnns beside it, by data set and role."""
-    if len(folders) != 1:
-        raise SystemExit(f"an s-cnn of your own is evaluated on one data set, not on {len(folders)}")
-    ((dataset, folder),) = folders.items()
-    if not held_out(folder):
-        raise SystemExit(f"expected {folder}/test/<class>: images that nothing was trained on")
+def _beside(s_cnn: Path) -> dict[str, Path]:
+    """An s-cnn of any origin and the collage-cnns beside it, by role."""
     stem = s_cnn.stem.removesuffix("-s-cnn")
     others = {path.stem.removeprefix(f"{stem}-"): path for path in sorted(s_cnn.parent.glob(f"{stem}-collage-*.onnx"))}
-    return {dataset: {"s-cnn": s_cnn, **others}}
+    return {"s-cnn": s_cnn, **others}
 
 
 def _reader(folder: Path, part: str, models: Models, foreign: bool) -> Callable[[int], Split]:
     @cache
     def read(size: int) -> Split:
         _progress(f"reading {folder} at {size} px")
+        if foreign:
+            try:
+                return photos.test_part(folder, models["s-cnn"].info.labels, size)
+            except ValueError as error:
+                raise SystemExit(str(error)) from None
         data = load(folder, size)
-        try:
-            data = relabelled(data, models["s-cnn"].info.labels) if foreign else data
-        except ValueError as error:
-            raise SystemExit(str(error)) from None
         for model in models.values():
             if model.info.labels != data.labels:
                 known = ", ".join(model.info.labels)

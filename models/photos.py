@@ -8,34 +8,56 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.checkpoint import written
 from models.data import IMAGE_SUFFIXES, UNKNOWN, Dataset, Split, apart, cut, digest, in_words, names_of, read_split
 from models.measure import OnnxModel
 
 MOST = 20_000
 """Photos that are used of a folder that has more: a random part of them, which needs 2 GB of memory."""
 FEWEST = 20
+HELD_OUT = ("test", "val")
+"""Folders whose photos nothing is trained on."""
 _AT_ONCE = 8
 
 
 def files(folder: Path) -> list[Path]:
-    """The photos in a folder and all folders below it, sorted; of a data set with a test part, the training part.
+    """The photos in a folder and all folders below it, sorted; of a data set with a test part, none of that.
 
     Names that begin with a dot are passed over. Raises ValueError where there are too few.
     """
     root = folder / "train" if (folder / "train").is_dir() else folder
-    found = sorted(
-        file
-        for file in root.rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    )
+    found = _below(root, HELD_OUT if root == folder else ())
     if len(found) < FEWEST:
         raise ValueError(f"{root} holds {len(found)} photos (JPEG, PNG, WebP or BMP): at least {FEWEST} are needed")
     if len(found) > MOST:
         chosen = np.sort(np.random.default_rng(0).permutation(len(found))[:MOST])
         found = [found[i] for i in chosen]
+    return found
+
+
+def test_part(folder: Path, labels: Sequence[str], size: int) -> Split:
+    """The photos in ``folder/test/<class>``, or ``val``, for a model that knows these classes and perhaps more.
+
+    Raises ValueError where there are none, and for a class that it does not know.
+    """
+    root = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), None)
+    found = _below(root) if root else []
+    if not found:
+        raise ValueError(f"expected {folder}/test/<class>: images that nothing was trained on")
+    numbers = {name: number for number, name in enumerate(labels)}
+    classes = in_words([file.parent.name for file in found])
+    if unknown := sorted(set(classes) - numbers.keys()):
+        raise ValueError(f"a model that knows {len(labels)} classes does not know {unknown[0]}, one of {root}")
+    return read_split([(file, numbers[name]) for file, name in zip(found, classes, strict=True)], size)
+
+
+def _below(root: Path, without: Sequence[str] = ()) -> list[Path]:
+    """The photos in a folder and below, sorted, without those in the folders of these names right below it."""
+    found = []
+    for file in sorted(root.rglob("*")):
+        parts = file.relative_to(root).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not hidden and parts[0] not in without:
+            found.append(file)
     return found
 
 
@@ -75,19 +97,21 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
     """
     parts = data.train, data.validation
     names = [name for part in parts for name in part.ids]
-    path = kept / f"{s_cnn.info.name}-{s_cnn.info.version}-{digest(names)[:8]}.npy"
+    path = kept / f"answers-{s_cnn.info.version}-{digest(names)[:8]}.npy"
     shape = len(names), len(s_cnn.info.labels)
     if not path.exists():
-        with written(path) as partial, partial.open("wb") as file:
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
             np.save(file, np.full(shape, np.nan, np.float32))
+        partial.replace(path)
     answers = np.load(path, mmap_mode="r+")
     missing = np.flatnonzero(np.isnan(answers[:, 0]))
     if len(missing):
         own = load(folder, s_cnn.info.labels, s_cnn.info.size)
-        images = [own.train.images, own.validation.images]
+        trained, held = own.train.images, own.validation.images
         for start in range(0, len(missing), _AT_ONCE):
             rows = missing[start : start + _AT_ONCE]
-            pixels = [images[row >= len(data.train)][row - len(data.train) * (row >= len(data.train))] for row in rows]
+            pixels = [trained[row] if row < len(trained) else held[row - len(trained)] for row in rows]
             answers[rows] = _softmax(s_cnn(np.stack(pixels))[0])
             if start % (64 * _AT_ONCE) == 0:
                 answers.flush()
@@ -95,11 +119,11 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
         answers.flush()
     known = np.array(answers)
     labels = known.argmax(1)
+    count = len(data.train)
     train, validation = (
-        Split(part.images, found, part.ids)
-        for part, found in zip(parts, np.split(labels, [len(data.train)]), strict=True)
+        Split(part.images, own, part.ids) for part, own in zip(parts, np.split(labels, [count]), strict=True)
     )
-    return Dataset(data.name, data.labels, train, validation, data.test), known[: len(train)]
+    return Dataset(data.name, data.labels, train, validation, data.test), known[:count]
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -93,7 +93,7 @@ NOT_RUN = {
     "FUZZ_EXAMPLES=5000 *": "it takes 20 minutes; tests/test_fuzz.py runs with fewer examples",
     "chrt -r 1": "a way to run a command, with real-time priority, which takes rights",
     "pre-commit install": "it changes the checkout; tests/test_project.py compares the hooks with make lint",
-    "pip install -e '.[traces]'": "it changes the environment; tests/test_traces.py needs what it installs",
+    "pip install -e '.?traces?'": "it changes the environment; tests/test_traces.py needs what it installs",
     ". .venv*/bin/activate": "it is Python's own script",
 }
 """Pattern of commands: why no test runs them."""

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 from bench.cluster.local import HOST, LOGS, S_CNN, ZOO, Child, Metrics, ProcessError, ProcessGroup, until_serving
 from models import description
 
-__all__ = ["COLLAGE", "S_CNN", "Child", "Fleet", "Make", "Metrics", "ProcessError"]
+__all__ = ["COLLAGE", "S_CNN", "Child", "Make", "Metrics", "ProcessError", "ServerFleet"]
 
 COLLAGE = ZOO / "fashion-mnist-collage-2x2.onnx"
 PEERS = Path(__file__).with_name("peers")
@@ -26,7 +26,7 @@ class Make(NamedTuple):
     python: Path
 
 
-class Fleet(ProcessGroup):
+class ServerFleet(ProcessGroup):
     """Servers of one make with an s-cnn each, and one with its collage-cnn.
 
     They listen once the ``async with`` block is entered; no process is left after it. A run of a model takes

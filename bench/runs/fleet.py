@@ -20,7 +20,7 @@ from pathlib import Path
 import grpc.aio
 import numpy as np
 
-from bench.cluster.fleets import S_CNN, Child, Fleet, Make
+from bench.cluster.fleets import S_CNN, Child, Make, ServerFleet
 from bench.offer.callers import H2LOAD, CallError, Load, saturating, unary
 from bench.samples import Sample, load_samples, slug
 from collage.channels import channel_options
@@ -40,12 +40,12 @@ FAULTS = ("none", "frozen", "killed")
 WAYS = ("direct", "frontend, none", "frontend, collages")
 POLICIES = {"frontend, none": "none", "frontend, collages": "adaptive"}
 
-Answer = tuple[str, str]
+LabelAndSource = tuple[str, str]
 """A label, and the source of the answer; empty if it was a server of the fleet itself."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedOnce:
     """One request: seconds from its intended start to its end, and if it was answered, by whom, and whether right."""
 
     latency_s: float
@@ -63,8 +63,8 @@ def request(sample: Sample, name: str, size: int) -> oip.ModelInferRequest:
 
 
 async def poisson(
-    ask: Callable[[int], Awaitable[Answer]], labels: Sequence[str], per_s: float, seed: int = 1
-) -> list[Asked]:
+    ask: Callable[[int], Awaitable[LabelAndSource]], labels: Sequence[str], per_s: float, seed: int = 1
+) -> list[AskedOnce]:
     """Ask at random times; ``labels`` are the right answers, one for each request.
 
     A request that fails has no source; its latency is the time until then.
@@ -73,12 +73,12 @@ async def poisson(
     start = clock()
     times = np.cumsum(np.random.default_rng(seed).exponential(1 / per_s, len(labels))).tolist()
 
-    async def one(number: int, due: float) -> Asked:
+    async def one(number: int, due: float) -> AskedOnce:
         try:
             label, source = await ask(number)
         except grpc.aio.AioRpcError:
-            return Asked(clock() - start - due, None)
-        return Asked(clock() - start - due, source, label == labels[number])
+            return AskedOnce(clock() - start - due, None)
+        return AskedOnce(clock() - start - due, source, label == labels[number])
 
     async with asyncio.TaskGroup() as tasks:
         sent = []
@@ -88,7 +88,7 @@ async def poisson(
     return [task.result() for task in sent]
 
 
-def summary(asked: Sequence[Asked]) -> dict[str, Scalar]:
+def summary(asked: Sequence[AskedOnce]) -> dict[str, Scalar]:
     """Latencies of all requests, failed ones included, and who answered."""
     latencies = np.array([each.latency_s for each in asked])
     answered = [each for each in asked if each.source is not None]
@@ -109,7 +109,7 @@ def summary(asked: Sequence[Asked]) -> dict[str, Scalar]:
 class FleetRun:
     """Measures one fleet; call its parts in order."""
 
-    def __init__(self, fleet: Fleet, samples: Sequence[Sample]) -> None:
+    def __init__(self, fleet: ServerFleet, samples: Sequence[Sample]) -> None:
         self._fleet, self._samples = fleet, samples
         self._labels = [slug(label) for label in fleet.info.labels]
 
@@ -155,7 +155,7 @@ class FleetRun:
                 channel = grpc.aio.insecure_channel(child.address, channel_options())
                 stubs.append(oip_grpc.GRPCInferenceServiceStub(await stack.enter_async_context(channel)))
 
-            async def ask(number: int) -> Answer:
+            async def ask(number: int) -> LabelAndSource:
                 call = stubs[number % len(stubs)].ModelInfer
                 response = await call(messages[number % len(messages)], timeout=TIMEOUT_S)
                 return self._labels[_best(response)], response.parameters["source"].string_param
@@ -190,7 +190,7 @@ async def measure(make: Make, args: argparse.Namespace, folder: Path) -> list[di
     samples = load_samples()
     rows = []
     if "throughput" in args.parts:
-        async with Fleet(make, folder) as fleet:
+        async with ServerFleet(make, folder) as fleet:
             frontend = await fleet.frontend("frontend", "--policy", "adaptive")
             await fleet.until_ready([frontend])
             rows.append(await FleetRun(fleet, samples).throughput(frontend, args.rounds, args.seconds))
@@ -204,7 +204,7 @@ async def tails(
 ) -> list[dict[str, Scalar]]:
     """Latencies of one make, a row for every fault and way."""
     rows: list[dict[str, Scalar]] = []
-    async with Fleet(make, folder, least_s=args.least_s) as fleet:
+    async with ServerFleet(make, folder, least_s=args.least_s) as fleet:
         per_s = LOAD * len(fleet.servers) / args.least_s
         frontends = {
             way: await fleet.frontend(way.replace(", ", "-"), "--policy", each) for way, each in POLICIES.items()

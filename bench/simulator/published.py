@@ -30,10 +30,15 @@ ENOUGH = 1.01
 
 
 def published(file: Path, sizes: Sequence[int], policies: Sequence[str]) -> list[FoundRow]:
-    """Stored rows that are made again; OSError or ValueError for a file that has none."""
+    """Stored rows that are made again; OSError or ValueError for a file that has none.
+
+    Those of as many groups as real runs are left out: they were simulated with these runs' overhead and images.
+    """
     rows, _ = read([file], [])
+    twins = {row["groups"] for row in rows if row["source"] == "real"}
     rows = select(rows, source="sim", offered="closed", setting=None, redundant=1)
     found = [row for row in rows if row["n"] in sizes and row["policy"] in policies and row["groups"] <= 16_000]
+    found = [row for row in found if row["groups"] not in twins]
     if not found:
         raise ValueError(f"{file} has no simulated closed groups of {' or '.join(policies)}")
     return found

@@ -74,9 +74,8 @@ class ModelInfo:
     what model.proto lists for the model's kind and task. ``labels`` are empty for a localiser. ``code`` says how a
     redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1; ``errors`` say what
     coded answers cost by their confidence, empty if nobody measured it. ``version`` is made from the file's content
-    when a worker loads it. ``provider`` is what the worker runs it on: models are equal without it. ``plain`` is what
-    the graph takes and gives where that differs; it and ``extra``, which is for people (data, recipe, accuracy), stay
-    off the wire.
+    when a worker loads it; ``provider``, which runs it there, tells no models apart. ``plain`` is what the graph takes
+    and gives where that differs; it and ``extra`` (data, recipe, accuracy, for people) stay off the wire.
     """
 
     name: str

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cluster.fleets import Child, Fleet, Make
+from bench.cluster.fleets import Child, Make, ServerFleet
 from collage.client import Client
 from frontend.workers import OpenInferenceTransport, Reply, WorkerFailure, read_description
 from frontend.workers.streams import Ending
@@ -38,11 +38,11 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 @asynccontextmanager
-async def started(make: Make, folder: Path, least_s: float = 0.0) -> AsyncIterator[tuple[Fleet, Child, Client]]:
+async def started(make: Make, folder: Path, least_s: float = 0.0) -> AsyncIterator[tuple[ServerFleet, Child, Client]]:
     """Three servers with the s-cnn, one with the collage-cnn, and a frontend that has found them."""
     s_cnn = onnx_models.save_s_cnn(folder / "colours.onnx")
     collage = onnx_models.save_collage_cnn(folder / "collage.onnx")
-    async with Fleet(make, folder, s_cnn, collage, servers=3, least_s=least_s, logs=folder / "logs") as fleet:
+    async with ServerFleet(make, folder, s_cnn, collage, servers=3, least_s=least_s, logs=folder / "logs") as fleet:
         frontend = await fleet.frontend("frontend", "--policy", "adaptive", "--extra-load", "2", "--deadline-s", "0.5")
         await fleet.until_ready([frontend])
         async with Client(frontend.address) as client:
@@ -92,7 +92,7 @@ async def test_a_float_model_answers_as_on_a_worker_of_ours(make: Make, tmp_path
     ours = ServedModel(path)
     want = (await ours.run(image))[0]
     ours.close()
-    async with Fleet(make, tmp_path, path, collage, servers=1, least_s=0.2, logs=tmp_path / "logs") as fleet:
+    async with ServerFleet(make, tmp_path, path, collage, servers=1, least_s=0.2, logs=tmp_path / "logs") as fleet:
         description = read_description(fleet.s_cnn_description)
         link = OpenInferenceTransport(fleet.servers[0].address, description, 1 << 20)
         async with closing(link):
@@ -107,11 +107,13 @@ async def test_a_float_model_answers_as_on_a_worker_of_ours(make: Make, tmp_path
             assert late.code == "DEADLINE_EXCEEDED"
             told: list[bool] = []
             watching = asyncio.create_task(link.watch(told.append))
-            await fleet.servers[0].stop()
             async with asyncio.timeout(BOUND_S):
+                while not told:
+                    await asyncio.sleep(0.01)
+                assert told[0]
+                await fleet.servers[0].stop()
                 await asyncio.wait([watching])
             watching.exception()  # retrieved: it said that it is not ready, or the connection broke
-            assert told[0]
 
 
 async def answer(link: OpenInferenceTransport, image: np.ndarray, timeout_s: float = BOUND_S) -> Ending:
@@ -124,7 +126,7 @@ async def answer(link: OpenInferenceTransport, image: np.ndarray, timeout_s: flo
 async def test_a_model_of_another_shape_or_name_is_refused(make: Make, tmp_path: Path) -> None:
     s_cnn = onnx_models.save_s_cnn(tmp_path / "colours.onnx")
     collage = onnx_models.save_collage_cnn(tmp_path / "collage.onnx")
-    async with Fleet(make, tmp_path, s_cnn, collage, servers=1, logs=tmp_path / "logs") as fleet:
+    async with ServerFleet(make, tmp_path, s_cnn, collage, servers=1, logs=tmp_path / "logs") as fleet:
         for change, problem in (
             (('"size": 8', '"size": 9'), "its input is 'image' UINT8"),
             (

@@ -19,7 +19,7 @@ NINE, FOUR, PAIR = GroupShape(9, 1, 1, 5), GroupShape(4, 1, 1, 2), GroupShape(2,
 FAST, SLOW, RUN = 0.125, 0.75, 0.125
 
 
-def deferral(rate: float, shape: GroupShape = NINE, slow: int = 2, fast: float = FAST) -> Deferral:
+def deferral(rate: float, shape: GroupShape = NINE, slow: int = 2, fast: float = FAST, run: float = RUN) -> Deferral:
     """As after 3,200 requests, of which ``slow`` in a hundred took ``SLOW`` seconds."""
     latency = RunningQuantile(0.95, 0.25)
     found = Deferral(True, Budget(rate), latency)
@@ -27,7 +27,7 @@ def deferral(rate: float, shape: GroupShape = NINE, slow: int = 2, fast: float =
     found.earn(0.0)
     for request in range(3200):
         latency.finished(SLOW if request % 100 < slow else fast)
-    found.update(10.0, RUN)
+    found.update(10.0, run)
     return found
 
 
@@ -49,6 +49,31 @@ def test_help_that_comes_after_the_answer_is_worth_nothing() -> None:
 def test_a_request_older_than_all_that_were_seen_is_worth_the_most() -> None:
     found = deferral(0.02)
     assert found.worth(5.0) == found.worth(90.0) == near(SLOW**2 - (FAST + RUN) ** 2)
+
+
+def test_an_age_that_is_nearly_never_reached_is_worth_the_most() -> None:
+    """One slow answer that came before 8,000 quick ones."""
+    latency = RunningQuantile(0.95, 0.25)
+    found = Deferral(True, Budget(0.02), latency)
+    found.earn(0.0)
+    for seconds in (SLOW, *[FAST] * 8000):
+        latency.finished(seconds)
+    found.update(10.0, RUN)
+    assert found.worth(0.2) == found.worth(0.5) == found.worth(90.0) > 0
+
+
+def test_requests_that_were_helped_would_have_taken_twice_the_longest_time_seen() -> None:
+    latency = RunningQuantile(0.95, 0.25)
+    found = Deferral(True, Budget(0.02), latency)
+    found.earn(0.0)
+    for request in range(3200):
+        (latency.finished if request % 50 else latency.cut_off)(FAST if request % 50 else SLOW / 2)
+    found.update(10.0, RUN)
+    assert found.worth(0.2) == pytest.approx(SLOW**2 - (0.2 + RUN) ** 2, rel=0.08)
+
+
+def test_a_run_of_which_nothing_is_known_takes_as_long_as_half_of_all_answers() -> None:
+    assert deferral(0.02, run=0.0).worth(0.4) == pytest.approx(deferral(0.02).worth(0.4), rel=0.03)
 
 
 def test_a_group_is_worth_the_sum_of_its_members() -> None:
@@ -95,6 +120,36 @@ def test_the_price_rises_with_tokens_asked_for_though_the_budget_has_none() -> N
     assert not found.pays([0.2, 0.2], NINE)
 
 
+def test_the_price_rises_with_each_token_of_a_group() -> None:
+    one, two = deferral(0.02), deferral(0.02)
+    one.spend()
+    one.spend()
+    two.spend(2)
+    assert one._price == pytest.approx(two._price)
+
+
+@pytest.mark.parametrize("requests", [50, 10])
+def test_the_price_stays_where_as_much_is_spent_as_is_earned(requests: int) -> None:
+    found = deferral(1 / requests, PAIR)
+    before = found._price
+    for _ in range(10):
+        for _ in range(requests):
+            found.earn(0.0)
+        found.spend()
+    assert found._price == pytest.approx(before, rel=0.01)
+
+
+def test_the_price_outlasts_a_look_at_the_latencies() -> None:
+    found = deferral(0.02)
+    for _ in range(20):
+        found.spend()
+    before = found._price
+    for _ in range(64):
+        found._latency.finished(FAST)
+    found.update(20.0, RUN)
+    assert found._price == before
+
+
 def test_the_price_falls_with_every_request() -> None:
     found = deferral(0.02)
     for _ in range(100):
@@ -111,7 +166,13 @@ def test_the_price_stays_within_reach() -> None:
     for _ in range(64):
         found._latency.finished(FAST)
     found.update(20.0, RUN)
-    assert found._price <= 2.0 * 9 * max(found._worth) * (1 + 1e-9)
+    assert found._price == pytest.approx(2.0 * 9 * max(found._worth))
+    for _ in range(30_000):
+        found.earn(20.0)
+    for _ in range(64):
+        found._latency.finished(FAST)
+    found.update(30.0, RUN)
+    assert found._price == pytest.approx(0.001 * 9 * max(found._worth))
 
 
 def test_nothing_is_known_before_slow_answers_can_have_come() -> None:
@@ -119,6 +180,7 @@ def test_nothing_is_known_before_slow_answers_can_have_come() -> None:
     found = Deferral(True, Budget(0.02), latency)
     found.sell(NINE, NINE)
     found.earn(5.0)
+    found.earn(5.0 + 2 * FAST)
     for _ in range(64):
         latency.finished(FAST)
     found.update(5.0 + 9 * FAST, RUN)

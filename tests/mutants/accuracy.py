@@ -71,8 +71,7 @@ _FILES: dict[str, list[tuple[str, ...]]] = {
         ("answers, not images, as the unit of a standard error", "np.bincount(images, lost - mean)", "lost - mean"),
         ("hundreds of answers that agree leave no doubt", "((residuals**2).sum()) + 1)", "((residuals**2).sum()))"),
         ("a better collage-cnn earns accuracy", "max(0.0, float(mean))", "float(mean)"),
-        ("answers the collage-cnn alone has right do not count", "- (each.prediction == each.label)", ""),
-        ("calibrated on test images", "s_cnn.info.size).validation", "s_cnn.info.size).test"),
+        ("answers the collage-cnn alone has right do not count", " - (coded.prediction == label)", ""),
         ("a sidecar's other fields are lost", "json.loads(file.read_text()) if file.exists() else {}", "{}"),
     ],
     "proto/collage/specs.py": [

@@ -300,12 +300,17 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         f"{_POLICY}elect.py",
         [
             ("election: the new model at a tie", "offers[index].model == in_use", "offers[index].model != in_use"),
-            ("election: a model that does not fit", " if offer.fits]", "]"),
-            ("election: the model of fewest workers", "(offers[index].workers, ", "(-offers[index].workers, "),
+            ("election: a model that does not fit", "enumerate(offers) if offer.fits)", "enumerate(offers))"),
+            (
+                "election: the model of fewest workers",
+                "in preferred, offers[index].workers",
+                "in preferred, -offers[index].workers",
+            ),
+            ("election: what is preferred does not count", "return index in preferred, ", "return False, "),
             (
                 "election: the model in use as long as it has a worker",
-                "(offers[index].workers, offers[index].model == in_use)",
-                "(offers[index].model == in_use, offers[index].workers)",
+                "offers[index].workers, offers[index].model == in_use",
+                "offers[index].model == in_use, offers[index].workers",
             ),
         ],
     ),

@@ -273,6 +273,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if self._deferral.active and request.group and not request.group.closed:\n"
                 "            return not self._deferral.pays([at - request.arrived])",
                 "",
+                "a replica that is not worth a token is not sent either, and one that is worth it is sent in both",
             ),
             (
                 "deferral: a straggler in an open group waits whatever it is worth",

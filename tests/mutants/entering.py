@@ -192,8 +192,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("calls are not outstanding", "self._balancer.started(self.address)", "pass"),
             (
                 "ended calls stay outstanding",
-                "self._balancer.released(self.address)\n",
-                "\n",
+                "self._balancer.failed(self.address, at)\n        self._balancer.released(self.address)",
+                "self._balancer.failed(self.address, at)",
             ),
             (
                 "garbage is believed",

@@ -8,8 +8,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "models/calibrate.py",
         [
-            ("calibrated on test images", "s_cnn.info.size).validation", "s_cnn.info.size).test"),
-            ("calibrated on training images", "s_cnn.info.size).validation", "s_cnn.info.size).train"),
+            ("calibrated on test images", "validation = data.validation", "validation = data.test"),
+            ("calibrated on training images", "validation = data.validation", "validation = data.train"),
             (
                 "calibrated for agreement with the label",
                 "answer.prediction == reference[answer.image].prediction for",
@@ -17,8 +17,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "calibrated for the s-cnn's agreement with itself",
-                "answer.prediction == answer.label for answer in own",
-                "True for answer in own",
+                "answer.prediction == answer.label for answer in known",
+                "True for answer in known",
             ),
             ("calibrated on one placement", "for seed in range(seeds) for answer", "for seed in range(1) for answer"),
             ("calibrated on one placement, several times", "(collage, split, seed)]", "(collage, split, 0)]"),
@@ -85,8 +85,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         [
             (
                 "agreement with the label",
-                "answer.prediction == reference[answer.image] for",
-                "answer.prediction == answer.label for",
+                "sum(answer.prediction == reference[answer.image] for answer in answers)",
+                "sum(answer.prediction == answer.label for answer in answers)",
             ),
             (
                 "cells of the collage-cnn's whole size",

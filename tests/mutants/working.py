@@ -183,7 +183,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         [
             (
                 "ready before the warm-up",
-                "await self.engine.warm_up()\n        self.server.set_serving(True)",
+                "await self.engine.warm_up()",
                 "self.server.set_serving(True)\n        await self.engine.warm_up()",
             ),
             (

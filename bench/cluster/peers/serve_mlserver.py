@@ -23,7 +23,7 @@ from onnx_file import OnnxFile  # type: ignore[import-not-found]
 HOST = "127.0.0.1"
 
 
-class OnnxModel(MLModel):  # type: ignore[misc]
+class ServedFile(MLModel):  # type: ignore[misc]
     """Runs the file at the model's ``uri``, one request at a time."""
 
     async def load(self) -> bool:
@@ -54,7 +54,7 @@ def settings(name: str, version: str, path: Path, least_s: float) -> Any:
     model = OnnxFile(path)
     return ModelSettings(
         name=name,
-        implementation=OnnxModel,
+        implementation=ServedFile,
         inputs=[MetadataTensor(name=tensor, datatype=kind, shape=shape) for tensor, kind, shape in model.inputs],
         outputs=[MetadataTensor(name=tensor, datatype=kind, shape=shape) for tensor, kind, shape in model.outputs],
         parameters=ModelParameters(uri=str(path), version=version, extra={"least_s": least_s}),

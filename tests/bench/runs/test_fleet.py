@@ -11,18 +11,18 @@ import grpc.aio
 import pytest
 
 from bench.runs import providers
-from bench.runs.fleet import Asked, main, poisson, request, summary
+from bench.runs.fleet import AskedOnce, main, poisson, request, summary
 from tests import onnx_models
 from tests.bench.tiny import samples
 
 
 def test_a_summary_counts_failures_and_sources() -> None:
     asked = [
-        *(Asked(0.1, "", True) for _ in range(6)),
-        Asked(0.2, "COLLAGE", True),
-        Asked(0.3, "REPLICA", False),
-        Asked(5.0, None),
-        Asked(0.1, "S_CNN", True),
+        *(AskedOnce(0.1, "", True) for _ in range(6)),
+        AskedOnce(0.2, "COLLAGE", True),
+        AskedOnce(0.3, "REPLICA", False),
+        AskedOnce(5.0, None),
+        AskedOnce(0.1, "S_CNN", True),
     ]
     row = summary(asked)
     assert (row["requests"], row["failed"], row["coded_share"], row["replica_share"]) == (10, 1, 0.1, 0.1)

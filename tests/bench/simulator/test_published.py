@@ -9,7 +9,7 @@ import pytest
 from bench.report.findings import FoundRow
 from bench.simulator.published import again, changes, main, published
 from bench.simulator.replay import REGIMES, Setup, simulate
-from collage.figures import write_figures
+from collage.figures import read_figures, write_figures
 
 
 def stored(folder: Path, *policies: str) -> Path:
@@ -27,6 +27,14 @@ def test_a_run_that_is_made_again_by_the_same_code_is_the_same(tmp_path: Path) -
     lines = changes(rows, new)
     assert [line[2] for line in lines] == ["request p50", "request p99", "group p99", "extra load"]
     assert all(line[5].startswith("1.000") and line[-1] == "" for line in lines)
+
+
+def test_rows_that_stand_beside_real_ones_are_left_out(tmp_path: Path) -> None:
+    file = stored(tmp_path, "collage")
+    rows = [{**row, "source": source} for row in read_figures(file) for source in ("sim", "real")]
+    write_figures("bench-full", rows, directory=tmp_path)
+    with pytest.raises(ValueError, match="no simulated closed groups of collage"):
+        published(file, [9], ["collage"])
 
 
 def test_a_figure_is_worse_beyond_its_interval_and_one_percent() -> None:
