@@ -121,23 +121,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         ],
     ),
     (
-        "bench/offer/recordings.py",
-        [
-            ("times in the file's unit", "numbers.append(number * unit_s)", "numbers.append(number)"),
-            ("latencies that are none", "if number is None or not 0 <= number < np.inf:", "if number is None:"),
-            (
-                "arrivals that do not rise",
-                "if failures or (np.diff(times) < 0).any() or times[0] == times[-1]:",
-                "if False:",
-            ),
-            (
-                "arrivals from the start of the clock",
-                "since_first: Seconds = times - times[0]",
-                "since_first: Seconds = times",
-            ),
-        ],
-    ),
-    (
         "bench/simulator/simulate.py",
         [
             ("warm-up counted: its latencies", "measured = slice(self._measured_from, None)", "measured = slice(None)"),

@@ -149,7 +149,6 @@ TESTS = {
     "worker/inference.py": [f"{_WORKER}inference.py", f"{_WORKER}decoding.py"],
     "bench/measured.py": [f"{_BENCH}measured.py"],
     "bench/samples.py": [f"{_BENCH}samples.py", f"{_BENCH_OFFER}load.py"],
-    "bench/offer/recordings.py": [f"{_BENCH_OFFER}recordings.py"],
     "proto/collage/flags.py": ["tests/test_flags.py"],
     "proto/collage/sources.py": ["tests/test_sources.py"],
     "bench/offer/load.py": [f"{_BENCH_OFFER}load.py"],
