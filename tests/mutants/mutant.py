@@ -34,7 +34,7 @@ TESTS = {
     "frontend/policy/balance.py": [f"{_FRONTEND}balance.py", f"{_FRONTEND}choices.py", f"{_FRONTEND}ejection.py"],
     "frontend/policy/choices.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py", f"{_SIMULATOR}rivals.py"],
     "frontend/policy/shelves.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py"],
-    "frontend/policy/ejection.py": [f"{_FRONTEND}ejection.py", f"{_SIMULATOR}ejection.py"],
+    "frontend/policy/ejection.py": [f"{_FRONTEND}ejection.py", f"{_FRONTEND}probation.py", f"{_SIMULATOR}ejection.py"],
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
