@@ -2,6 +2,7 @@
 
 HELP = {
     "epochs": "passes over the training images (teacher: 0 for no limit)",
+    "least_steps": "further epochs follow until there were as many steps",
     "minutes": "longest time of training; 0: no limit",
     "batch": "images per step; a collage of N counts as N",
     "muon_lr": "learning rate of convolutions (Muon); 0: SGD trains everything",

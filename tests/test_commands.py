@@ -38,6 +38,8 @@ RUN = {
     "make bench-full-sim": "tests/bench/simulator/test_sweep.py::test_every_case_of_the_sweep_can_be_simulated",
     ".venv/bin/collage health": "tests/test_cli.py::test_health_shows_every_process_of_the_cluster_file",
     ".venv/bin/collage predict *": "tests/test_cli.py::test_predict_prints_a_table",
+    "collage predict": "tests/test_sources.py::test_files_folders_addresses_and_standard_input_are_answered_in_order",
+    "python -m bench replay": "tests/bench/offer/test_recordings.py::test_semicolons_tabs_and_decimal_commas",
     "collage predict shoe.png": "tests/test_cli.py::test_predict_prints_a_table",
     "python -m frontend*": "tests/bench/cluster/test_local.py::"
     "test_a_cluster_serves_survives_a_restart_of_its_frontend_and_leaves_nothing",

@@ -106,4 +106,4 @@ def test_ci_installs_every_program_whose_absence_skips_a_test() -> None:
         for file in (ROOT / "tests").rglob("*.py")
         for package in re.findall(r'needs\("[a-z0-9]+", "([a-z0-9-]+)"\)', file.read_text())
     }
-    assert skipping == set(re.findall(r"packages\+=\(([a-z0-9-]+)\)", (ROOT / ".ci/run").read_text()))
+    assert skipping == set(re.findall(r"packages\+=\(([a-z0-9-]+)", (ROOT / ".ci/run").read_text()))

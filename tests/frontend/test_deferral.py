@@ -110,11 +110,9 @@ def test_requests_join_where_they_are_worth_their_share_of_a_group() -> None:
 
 
 def test_the_price_rises_with_tokens_asked_for_though_the_budget_has_none() -> None:
-    found, spent = deferral(0.02), 0
+    found = deferral(0.02)
     assert found.pays([0.2, 0.2], NINE)
-    while found.spend():
-        spent += 1
-    assert spent == 11, "what the budget has, and a debt of ten"
+    assert sum(found.spend() for _ in range(100)) == 11, "what the budget has, and a debt of ten"
     for _ in range(100):
         assert not found.spend()
     assert not found.pays([0.2, 0.2], NINE)
@@ -163,6 +161,7 @@ def test_the_price_stays_within_reach() -> None:
     found = deferral(0.02)
     for _ in range(10_000):
         found.spend()
+    assert found.joins_after() == near(FAST), "nobody is ever worth more"
     for _ in range(64):
         found._latency.finished(FAST)
     found.update(20.0, RUN)
@@ -185,6 +184,7 @@ def test_nothing_is_known_before_slow_answers_can_have_come() -> None:
         latency.finished(FAST)
     found.update(5.0 + 9 * FAST, RUN)
     assert not found.known
+    assert found.pays([0.0])
     latency.finished(SLOW)
     for _ in range(64):
         latency.finished(FAST)

@@ -75,3 +75,8 @@ def test_the_model_in_use_fits_and_no_fitting_one_has_more_workers(
             offer.model != in_use or offer.workers < elected.workers for offer in fitting
         )
         assert elect(offers, elected.model) == index, "an election changes nothing by being repeated"
+
+
+def test_what_is_preferred_comes_before_what_most_workers_serve() -> None:
+    offers = [Offer("a", 3, True), Offer("b", 1, True), Offer("c", 1, False)]
+    assert elect(offers, "a", preferred=[1, 2]) == 1

@@ -187,3 +187,9 @@ def test_without_redundant_workers_the_price_is_bounded_by_what_replicas_are_wor
     cluster.see(range(1000, 1064))
     deferral = cluster.policy._deferral
     assert deferral._price <= 2.0 * max(deferral._worth)
+
+
+def test_a_group_of_a_code_that_needs_all_its_members_is_not_closed_with_two() -> None:
+    cluster = Known(0.5, shape=GroupShape(4, 2, 4, 4))
+    cluster.arrive(1001, 1002)
+    assert of(SendCoded, [*cluster.join(1001), *cluster.join(1002)]) == []

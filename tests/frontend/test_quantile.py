@@ -108,3 +108,20 @@ def test_weights_stay_within_what_a_float_holds() -> None:
     for _ in range(3200):
         quantile.finished(0.125)
     assert 0.12 < quantile.value < 0.13
+
+
+def test_the_longest_latency_is_forgotten_with_its_weight() -> None:
+    quantile = RunningQuantile(0.95, 0.2)
+    for latency in (30.0, *[0.125] * 3000):
+        quantile.finished(latency)
+    assert quantile.longest == pytest.approx(30.0, rel=0.03)
+    for _ in range(3000):
+        quantile.finished(0.125)
+    assert quantile.longest == pytest.approx(0.125, rel=0.03)
+
+
+def test_where_too_many_are_cut_off_the_quantile_lies_beyond_all_that_was_seen() -> None:
+    quantile = RunningQuantile(0.95, 0.2)
+    for request in range(320):
+        (quantile.finished if request % 10 else quantile.cut_off)(0.1 if request % 10 else 0.4)
+    assert quantile.value == pytest.approx(1.25 * 0.4, rel=0.03)

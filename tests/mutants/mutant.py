@@ -28,9 +28,13 @@ _CODING = [f"{_FRONTEND}{name}.py" for name in ("coding", "coding_limits", "new_
 _INTAKE = [f"tests/test_intake{part}.py" for part in ("_rules", "")]
 TESTS = {
     "frontend/policy/quantile.py": [f"{_FRONTEND}quantile.py", *_POLICY, f"{_FRONTEND}deferral.py"],
-    "frontend/policy/deferral.py": [f"{_FRONTEND}deferral.py", f"{_SIMULATOR}deferral.py", *_POLICY],
+    "frontend/policy/deferral.py": [
+        *(f"{_FRONTEND}{name}.py" for name in ("forming", "deferral")),
+        f"{_SIMULATOR}deferral.py",
+        *_POLICY,
+    ],
     "frontend/policy/forming.py": [*(f"{_FRONTEND}{name}.py" for name in ("forming", "deferral")), *_POLICY],
-    "frontend/policy/groups.py": [f"{_FRONTEND}groups.py", *_POLICY, f"{_FRONTEND}deferral.py"],
+    "frontend/policy/groups.py": [*(f"{_FRONTEND}{name}.py" for name in ("groups", "forming")), *_POLICY],
     "frontend/policy/balance.py": [f"{_FRONTEND}balance.py", f"{_FRONTEND}choices.py", f"{_FRONTEND}ejection.py"],
     "frontend/policy/choices.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py", f"{_SIMULATOR}rivals.py"],
     "frontend/policy/shelves.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py"],
