@@ -38,7 +38,7 @@ TESTS = {
     "frontend/policy/balance.py": [f"{_FRONTEND}balance.py", f"{_FRONTEND}choices.py", f"{_FRONTEND}ejection.py"],
     "frontend/policy/choices.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py", f"{_SIMULATOR}rivals.py"],
     "frontend/policy/shelves.py": [f"{_FRONTEND}choices.py", f"{_FRONTEND}balance.py"],
-    "frontend/policy/ejection.py": [f"{_FRONTEND}ejection.py", f"{_SIMULATOR}ejection.py"],
+    "frontend/policy/ejection.py": [f"{_FRONTEND}ejection.py", f"{_FRONTEND}probation.py", f"{_SIMULATOR}ejection.py"],
     "frontend/policy/elect.py": [f"{_FRONTEND}elect.py"],
     "frontend/policy/admission.py": [f"{_FRONTEND}admission.py", f"{_FRONTEND}dispatch.py"],
     "frontend/policy/shares.py": [f"{_FRONTEND}shares.py", f"{_FRONTEND}dispatch_limits.py"],
@@ -153,6 +153,8 @@ TESTS = {
     "worker/inference.py": [f"{_WORKER}inference.py", f"{_WORKER}decoding.py"],
     "bench/measured.py": [f"{_BENCH}measured.py"],
     "bench/samples.py": [f"{_BENCH}samples.py", f"{_BENCH_OFFER}load.py"],
+    "proto/collage/flags.py": ["tests/test_flags.py"],
+    "proto/collage/sources.py": ["tests/test_sources.py"],
     "bench/offer/load.py": [f"{_BENCH_OFFER}load.py"],
     "bench/offer/recordings.py": [
         f"{_BENCH_OFFER}recordings.py",
