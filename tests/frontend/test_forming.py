@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,10 @@ class Known:
         return self.due(Timer.JOIN, request, at)
 
 
+def about(at: float) -> Any:
+    return pytest.approx(at, abs=1e-3)
+
+
 def of(kind: type[Action], actions: Sequence[Action]) -> list[Action]:
     return [action for action in actions if isinstance(action, kind)]
 
@@ -74,10 +79,10 @@ def of(kind: type[Action], actions: Sequence[Action]) -> list[Action]:
 def test_a_group_closes_when_its_members_are_worth_it_and_is_looked_at_until_then() -> None:
     cluster = Known(1.5)
     cluster.arrive(1001, 1002)
-    tick = pytest.approx(T + 0.2 + FAST / 32, abs=1e-3)
+    tick = about(T + 0.2 + FAST / 32)
     assert cluster.join(1001) == [SetTimer(tick, Timer.CLOSE, 1)]
     again = cluster.due(Timer.CLOSE, 1, 0.21)
-    assert again == [SetTimer(pytest.approx(T + 0.21 + FAST / 32, abs=1e-3), Timer.CLOSE, 1)]
+    assert again == [SetTimer(about(T + 0.21 + FAST / 32), Timer.CLOSE, 1)]
     assert of(SendCoded, cluster.join(1002, 0.22)) == [sent(1, {0: 1001, 1: 1002})]
 
 
@@ -128,7 +133,7 @@ def test_members_of_a_group_that_cannot_be_paid_join_again_a_quarter_of_a_median
     cluster.arrive(1001, 1002)
     cluster.join(1001)
     cluster.policy.budget.tokens = -9.5
-    again = pytest.approx(T + 0.2 + FAST / 4, abs=1e-3)
+    again = about(T + 0.2 + FAST / 4)
     assert cluster.join(1002) == [SetTimer(again, Timer.JOIN, 1001), SetTimer(again, Timer.JOIN, 1002)]
     cluster.policy.budget.tokens = 5.0
     cluster.join(1001, 0.24)
