@@ -231,8 +231,6 @@ class Policy:
         """Leave a straggler to its coded answer for now; true if that is the best there is."""
         if not self.rules.await_coded or not request.outstanding or self._replica_is_sooner(request, at):
             return False
-        if self._deferral.active and request.group and not request.group.closed:
-            return not self._deferral.pays([at - request.arrived])
         late = self._flights.late_at(request)
         if late is None or at >= late:
             return False

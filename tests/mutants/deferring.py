@@ -269,18 +269,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         f"{_POLICY}machine.py",
         [
             (
-                "deferral: a straggler in an open group is sent again at once",
-                "if self._deferral.active and request.group and not request.group.closed:\n"
-                "            return not self._deferral.pays([at - request.arrived])",
-                "",
-                "a replica that is not worth a token is not sent either, and one that is worth it is sent in both",
-            ),
-            (
-                "deferral: a straggler in an open group waits whatever it is worth",
-                "return not self._deferral.pays([at - request.arrived])",
-                "return True",
-            ),
-            (
                 "deferral: stragglers of a group that has waited are not looked at",
                 "self._forming.due(group, at)\n                self._look_into(group, at)",
                 "self._forming.due(group, at)",
