@@ -37,9 +37,7 @@ COMMANDS = {
     "published": Command("bench.simulator.published", "simulate the published closed groups again and compare"),
     "confidences": Command("bench.runs.confidences", "measure how sure and how right the shipped models are"),
     "sweep": Command("bench.simulator.sweep", "simulate many settings, regimes and loads for a report"),
-    "accuracy": Command(
-        "bench.simulator.accuracy", "simulate budgets of accuracy with the answers of shipped models", DEVELOPMENT
-    ),
+    "accuracy": Command("bench.simulator.accuracy", "simulate budgets of accuracy with the answers of shipped models"),
     "report": Command("bench.report.comparison", "draw a report from the figures of experiments and sweeps"),
     "tables": Command("bench.report.pages", "write the tables of the documents from the figures in docs/results"),
     "speed": Command("bench.runs.speed", "measure what the frontend costs"),

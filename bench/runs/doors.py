@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import opentelemetry.sdk.trace  # noqa: F401 - for the traced frontend
+
 from bench.cluster.rig import WORKERS, Bench, Child, pin
 from bench.offer.callers import Ask, http_asks, jpeg, unary
 from bench.runs.speed import SIZE, Contender, asking, image, rounds, rows, shown

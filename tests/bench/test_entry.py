@@ -11,12 +11,12 @@ import pytest
 from bench import __main__ as entry
 from bench.__main__ import COMMANDS, DEVELOPMENT, SERVING, Command, main
 
-# What .venv has not: packages of the extras train and dev.
+# What .venv has not: packages of the extras train, traces and dev.
 BLOCKED = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("onnx", "onnxscript", "torch", "yaml", "hypothesis", "pytest", "looptime"):
+        if name.split(".")[0] in ("onnx", "onnxscript", "torch", "yaml", "hypothesis", "pytest", "looptime", "opentelemetry"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
 from bench.__main__ import main
