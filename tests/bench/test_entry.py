@@ -16,7 +16,9 @@ BLOCKED = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("onnx", "onnxscript", "torch", "yaml", "hypothesis", "pytest", "looptime", "opentelemetry"):
+        if name.split(".")[0] in (
+            "onnx", "onnxscript", "torch", "yaml", "hypothesis", "pytest", "looptime", "opentelemetry",
+        ):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
 from bench.__main__ import main
