@@ -105,8 +105,8 @@ async def test_the_budget_of_accuracy_decides_between_coded_answers_and_replicas
         logs=tmp_path / "logs",
     )
 
-    async def rescued_by() -> tuple[str, float, float]:
-        """Who answered the first straggler, and how many coded answers there were at which cost."""
+    async def rescued_by(source: str) -> tuple[float, float]:
+        """How many coded answers there are, and at which cost, when a straggler was answered by this source."""
 
         async def four(client: Client) -> list[Prediction]:
             return await asyncio.gather(*(client.predict(solid("red", SIZE), timeout_s=5) for _ in range(4)))
@@ -117,16 +117,16 @@ async def test_the_budget_of_accuracy_decides_between_coded_answers_and_replicas
             for _ in range(20):
                 answers = await four(client)
                 assert {answer.classes[0].label for answer in answers} == {"red"}
-                if others := {answer.source for answer in answers} - {"S_CNN"}:
+                if source in (sources := {answer.source for answer in answers}):
                     break
         cluster.s_cnn[0].resume()
         told = await cluster.frontend.metrics()
         coded = told.value("collage_answers_total", source="collage")
-        return others.pop(), coded, told.value("collage_accuracy_spent_total", given="straggler")
+        assert source in sources
+        return coded, told.value("collage_accuracy_spent_total", given="straggler")
 
     async with cluster:
-        assert await rescued_by() == ("REPLICA", 0, 0)
+        assert await rescued_by("REPLICA") == (0, 0)
         await cluster.restart_frontend(flags)
-        source, coded, spent = await rescued_by()
-    assert source == "COLLAGE"
+        coded, spent = await rescued_by("COLLAGE")  # a frontend that has just started may not know its worker yet
     assert spent == 0.625 * coded > 0

@@ -145,8 +145,8 @@ def test_no_answers_make_no_table() -> None:
 
 def colours(path: Path) -> Path:
     for part, count in (("train", 20), ("test", 5)):
-        for index, colour in enumerate(COLOURS):
-            folder = path / part / f"{index}-{colour}"
+        for colour in COLOURS:
+            folder = path / part / colour
             folder.mkdir(parents=True)
             for number in range(count):
                 Image.fromarray(solid(colour, 8)).save(folder / f"{number}.png")
@@ -170,10 +170,10 @@ def test_only_validation_images_are_used(tmp_path: Path) -> None:
     others = [file for file in data.rglob("*.png") if str(file) not in kept]
     assert len(others) == 75 - 6
     for file in others:
-        wrong = COLOURS[(int(file.parent.name[0]) + 1) % 3]
+        wrong = COLOURS[(COLOURS.index(file.parent.name) + 1) % 3]
         Image.fromarray(solid(wrong, 8)).save(file)
     assert OnnxModel(calibrated(tmp_path, data)).info == before
-    Image.fromarray(solid("red", 8)).save(next(file for file in kept if "-blue/" in file))
+    Image.fromarray(solid("red", 8)).save(next(file for file in kept if "/blue/" in file))
     after = OnnxModel(calibrated(tmp_path, data)).info
     assert after.extra["calibration"]["target"] == pytest.approx(5 / 6, abs=1e-4)
 
