@@ -44,7 +44,7 @@ class Building:
         self._done = sum(list(self._costs.values())[: self._number])
         self._number += 1
         self._name, title = name, f"model {self._number} of {len(self._costs)}, {name}"
-        self._bar.update(self._task, description=title, completed=self._done)
+        self._bar.update(self._task, description=title, completed=self._done, refresh=True)
         return title
 
     @property

@@ -148,8 +148,7 @@ def test_threads_of_a_worker_are_its_cpu_limit(rendered: Rendered, settings: dic
         assert resources["requests"].keys() == resources["limits"].keys() == {"cpu", "memory"}
         if isinstance(parsed, WorkerSettings):
             assert str(parsed.threads) == resources["limits"]["cpu"]
-            (variable,) = rendered.containers()[name]["env"]
-            assert variable["name"] == "COLLAGE_THREADS"
+            variable = next(each for each in rendered.containers()[name]["env"] if each["name"] == "COLLAGE_THREADS")
             assert variable["valueFrom"]["resourceFieldRef"]["resource"] == "limits.cpu"
 
 

@@ -16,7 +16,7 @@ from collage.figures import Row
 from models import calibrate, evaluate
 from models.data import Dataset, Split, load
 from models.evaluate import accuracy, completed, timed
-from models.measure import ImageAnswer, OnnxModel, classify_collages
+from models.measure import ImageAnswer, OnnxModel, classify, classify_collages
 from tests.onnx_models import save_collage_cnn, save_s_cnn
 
 LABELS = ("0-red", "1-green", "2-blue")
@@ -91,9 +91,10 @@ def test_calibration_is_by_validation_images_and_agreement_with_the_s_cnn(world:
 
 def test_other_images_or_the_truth_would_calibrate_otherwise(world: World) -> None:
     s_cnn, collage = OnnxModel(world.s_cnn), OnnxModel(world.collage)
-    found = calibrate.calibrate(s_cnn, collage, world.data.validation)
+    validation = world.data.validation
+    found = calibrate.calibrate(list(classify(s_cnn, validation)), collage, validation)
     for part in (world.data.train, world.data.test):
-        other = calibrate.calibrate(s_cnn, collage, part)
+        other = calibrate.calibrate(list(classify(s_cnn, part)), collage, part)
         assert abs(other.target - found.target) > 0.1
         assert abs(other.agreement - found.agreement) > 0.1
 
@@ -109,10 +110,9 @@ class CountingModel(OnnxModel):
 
 
 def test_calibration_is_by_three_placements_of_every_image(world: World) -> None:
-    s_cnn, collage = CountingModel(world.s_cnn), CountingModel(world.collage)
-    calibrate.calibrate(s_cnn, collage, world.data.validation)
-    count = len(world.data.validation)
-    assert (s_cnn.count, collage.count) == (count, 3 * -(-count // 4))
+    s_cnn, collage = OnnxModel(world.s_cnn), CountingModel(world.collage)
+    calibrate.calibrate(list(classify(s_cnn, world.data.validation)), collage, world.data.validation)
+    assert collage.count == 3 * -(-len(world.data.validation) // 4)
 
 
 def answers(*given: tuple[str, int, int | None, float]) -> list[ImageAnswer]:

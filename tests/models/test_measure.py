@@ -58,7 +58,7 @@ def test_accuracy_coverage_and_agreement_are_of_the_answers_they_are_told_of(
     row = accuracy(model, PLACED, S_CNN)
     assert row == {
         "answers": 8, "top1": 5 / 8, "top1_seed_0": 2 / 4, "top1_seed_1": 3 / 4, "top1_spread": 1 / 4,
-        "empty_share": 1 / 8, "answered_share": 7 / 8, "accept_threshold": threshold,
+        "empty_share": 1 / 8, "answered_share": 7 / 8, "agreement": 4 / 8, "accept_threshold": threshold,
         "coverage": coverage, "covered_top1": pytest.approx(right), "covered_agreement": pytest.approx(agree),
     }  # fmt: skip
     assert top1(PLACED[:3]) == 1 / 3, "an empty cell is wrong"

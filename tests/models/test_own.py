@@ -35,7 +35,7 @@ def test_a_sample_decides_the_size_and_not_the_first_image(tmp_path: Path, capsy
     pets = sized(tmp_path / "pets", [90, 300, 310, 320, 330])
     assert own.family(pets) is OWN_PHOTOS
     printed = capsys.readouterr().out
-    assert "pets: 10 images of 2 classes, the shorter side is 315 px in the middle: photos, served at 224 px" in printed
+    assert "pets: 10 images of 2 classes, the shorter side is 310 px in the middle: photos, served at 224 px" in printed
     assert "WARNING: few images of cat (5), dog (5): at least 20 of each class, better 200, are needed" in printed
     assert own.family(sized(tmp_path / "icons", [300, 32, 32, 32, 48])) is OWN_SMALL
     assert "small images, served at 32 px" in capsys.readouterr().out
