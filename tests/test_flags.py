@@ -97,7 +97,7 @@ def test_help_and_version(capsys: Refused, settings: type[flags.FlagSettings], p
         assert f"{title}: --{first.replace('_', '-')} " in shown
 
 
-def test_every_process_says_which_release_it_is() -> None:
+async def test_every_process_says_which_release_it_is() -> None:
     registry = CollectorRegistry()
     Server(FrontendSettings(s_cnn_workers="127.0.0.1:9"), registry, [])
     assert registry.get_sample_value("collage_build_info", {"version": flags.version()}) == 1

@@ -72,7 +72,9 @@ orthogonal, momentum that forgets (`models/optim.py`); recovery of all groups (`
 simulator, failed requests that count as right, frozen workers that acknowledge, full workers that are blamed, cancelled
 calls that are not counted, replicas sent to the straggler; a dead worker that stays in use, cancelled calls that do not
 count against a worker, no time left taken for no limit, worker certificates that are never renewed, draining workers
-that are watched on, pings without end (`frontend/workers`). Not tried to their end: fourteen of `models/export.py` and
+that are watched on, pings without end (`frontend/workers`); the default form of outputs (`frontend/http`); Prequal that
+removes nothing or takes the mean, a run of the frontier twice, workers that are well again
+as ejected (`bench/simulator`). Not tried to their end: fourteen of `models/export.py` and
 `models/transfer.py`, and stopped redundant runs that are awaited (`frontend/policy/state.py`).
 
 """

@@ -64,11 +64,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("HTTP: pixels beyond a byte wrap around", "not 0 <= numbers.min() <= numbers.max() <= 255", "False"),
             ("HTTP: bytes after the last tensor are ignored", "        if len(rest):", "        if False:"),
             (
-                "HTTP: the default form of outputs is ignored",
-                'output.parameters.pop("binary_data", binary) is True',
-                'output.parameters.pop("binary_data", False) is True',
-            ),
-            (
                 "HTTP: big numbers as texts",
                 "found[field.name] = _plain(field, value)",
                 "found[field.name] = str(value)",

@@ -52,10 +52,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         ],
     ),
     (
-        "bench/simulator/stations.py",
-        [("workers that are well again count as ejected", 'self.ejections += reason != ""', "self.ejections += 0")],
-    ),
-    (
         "bench/simulator/frontier.py",
         [
             (
@@ -87,7 +83,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "return {name: float(value) for name, _, value in pairs}",
                 "return {}",
             ),
-            ("a run twice", "if run[:4] not in seen:", "if True:"),
             ("trials on the seeds of the table", "TRIAL_SEEDS = (100, 101)", "TRIAL_SEEDS = (0, 1)"),
         ],
     ),
