@@ -108,14 +108,14 @@ async def test_the_budget_of_accuracy_decides_between_coded_answers_and_replicas
     async def rescued_by(source: str) -> tuple[float, float]:
         """How many coded answers there are, and at which cost, when a straggler was answered by this source."""
 
-        async def four(client: Client) -> list[Prediction]:
-            return await asyncio.gather(*(client.predict(solid("red", SIZE), timeout_s=5) for _ in range(4)))
+        async def many(client: Client) -> list[Prediction]:
+            return await asyncio.gather(*(client.predict(solid("red", SIZE), timeout_s=5) for _ in range(16)))
 
         async with Client(cluster.frontend.address) as client:
-            await four(client)  # or a frontend that has just started would never use the worker
+            await many(client)  # or a frontend that has just started would never use the worker
             cluster.s_cnn[0].freeze()
             for _ in range(20):
-                answers = await four(client)
+                answers = await many(client)
                 assert {answer.classes[0].label for answer in answers} == {"red"}
                 if source in (sources := {answer.source for answer in answers}):
                     break
