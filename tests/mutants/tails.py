@@ -48,7 +48,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         "bench/samples.py",
         [
             ("cells that no image is as common as", "p=counts / counts.sum()", "p=None"),
-            ("the s-cnn right where the collage-cnn is", "kind <= 1, kind % 2 == 0)", "kind <= 1, kind <= 1)"),
+            ("the s-cnn right where the collage-cnn is", "<= 1, kind % 2 == 0)", "<= 1, kind <= 1)"),
         ],
     ),
     (
