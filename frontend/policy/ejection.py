@@ -190,6 +190,8 @@ class Judge:
         worker.latency += max(1 / worker.calls, _SMOOTHING) * (latency - worker.latency)
 
     def _weigh(self, worker: CallHistory, at: float, slow: bool) -> None:
+        if not slow and not worker.evidence:
+            return  # as nearly always: there is nothing that a fast call could take away
         rules = self.rules or Ejection()
         evidence = self.evidence
         self._set_evidence(worker, max(0.0, worker.evidence + (evidence.slow if slow else evidence.fast)))
