@@ -107,7 +107,7 @@ class Deferral:
     def update(self, at: float, run: float) -> None:
         """Look again at the latencies; ``run`` is how long redundant runs usually take, 0 if unknown."""
         survival = self._latency.survival
-        if survival is self._survival or survival is None or self._began is None:
+        if not self.active or survival is self._survival or survival is None or self._began is None:
             return
         if at < self._began + _SOON * self._latency.median:
             return

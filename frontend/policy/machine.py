@@ -30,7 +30,7 @@ def _turn(event: e.Event) -> tuple[int, float]:
     return 0 if isinstance(event, e.Answered) else 1 if helps else 2, event.at
 
 
-_SMOOTHING = 0.01
+_SMOOTHING = 0.01  # the weight of the latest number of requests under way
 
 
 class Policy:
