@@ -98,6 +98,8 @@ def error_steps(model: ModelInfo) -> tuple[ErrorStep, ...]:
 
 
 def shape_of(model: ModelInfo, settings: CodingSettings) -> GroupShape | None:
-    """The shape of the groups whose only redundant input a model runs; None if their code has more."""
-    alone = model.code is not None and model.code.inputs == 1
-    return code_of([model], settings).shape if alone else None
+    """The shape of the groups whose only redundant input a model runs; None if there is no code of that input alone."""
+    try:
+        return code_of([model], settings).shape
+    except ValueError:
+        return None

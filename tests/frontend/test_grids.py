@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from collage.model_info import ModelInfo
-from encoder.code import GroupShape
+from collage.model_info import CodeInfo, ModelInfo, ModelKind
+from encoder.code import GroupShape, Source
 from frontend.policy.budget import Budget
 from frontend.policy.grids import preferred
 from tests.frontend.dispatch_rig import DispatchRig, rig
@@ -80,6 +80,17 @@ async def test_under_more_load_larger_groups_are_used_and_under_less_smaller_one
         for _ in range(400):
             await cluster.ask(1)
         assert shape(cluster) == FOUR
+
+
+async def test_a_code_that_is_not_known_here_is_told_and_keeps_nobody_from_serving(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    code = CodeInfo("unheard-of", members=2, inputs=1, row=0, weights=(0.5, 0.5))
+    parity = ModelInfo.make("p", ModelKind.PARITY, LABELS, SIZE, code=code, version="1")
+    async with rig("adaptive", [s_cnn_after(0.1)], collage_after(0.05), collage_model=parity) as cluster:
+        assert (await cluster.ask(1)).answered.source is Source.S_CNN
+        assert shape(cluster) is None
+        assert "no redundant worker can be used: there is no code 'unheard-of'" in caplog.text
 
 
 async def test_one_grid_is_not_chosen_again_and_again() -> None:
