@@ -52,8 +52,12 @@ async def test_a_person_sees_an_answer_its_collage_and_the_latencies(tmp_path: P
         told = await page.until("document.getElementById('told').innerText")
         assert "b" in told
         assert "answered by" in told
-        await page.until("!document.getElementById('collage').hidden")
-        assert "framed" in await page.run("document.getElementById('said').innerText")
+        said = "document.getElementById('said').innerText"
+        while "framed" not in await page.until(f"/framed|Try again/.test({said}) && {said}"):
+            # On a busy machine its own answer may come before its group is closed.
+            await page.run("document.getElementById('said').textContent = ''")
+            await page.click("#samples button:nth-child(2)")
+        assert await page.run("!document.getElementById('collage').hidden")
         await page.click("#load")
         sources = await page.until(
             "((text) => text.includes('with the policy') && text.includes('without') && text)"
