@@ -49,7 +49,7 @@ class ParmCase(NamedTuple):
         """The linear code's group has k members; the smallest collage has four."""
         if self.code == "linear":
             return GroupShape(self.k, 1, needed=self.k, fewest=self.k)
-        return GroupShape(4, 1, needed=1, fewest=2)
+        return GroupShape.collage(4)
 
     @property
     def models(self) -> Models:
