@@ -20,13 +20,13 @@ from rich.progress import track
 
 from bench.offer import CONFIDENCES
 from bench.report.stored import RESULTS, ZOO
+from bench.samples import KINDS
 from collage.figures import Row, read_figures, write_figures
 from models import data
 from models.data import Split
 from models.measure import ImageAnswer, OnnxModel, classify, classify_collages
 
 STEPS = 25  # rows of a model, beside one of its empty cells
-KINDS = ("both_right", "coded_right", "s_cnn_right", "both_wrong")
 
 
 def steps(answers: Sequence[ImageAnswer], s_cnn: dict[str, ImageAnswer], accept: float) -> Iterator[Row]:
