@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from bench.measured import COLLAGE, extra_load
 from bench.offer import FAMILIES, REGIMES, MeasuredModels
+from bench.progress import watched
 from bench.report.stored import RESULTS, ZOO
 from bench.samples import KINDS
 from bench.simulator.replay import Setup, run
@@ -129,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
         cases = list(itertools.product(known, args.families, BUDGETS, range(args.seeds)))
         rows = [
             simulated(model, known[model], family, budget, seed, args.requests)
-            for model, family, budget, seed in track(cases, "simulating", console=Console(stderr=True), transient=True)
+            for model, family, budget, seed in watched(cases, "simulating")
         ]
     print(f"figures: {write_figures(args.out.stem, rows, directory=args.out.parent)}")
     return 0
