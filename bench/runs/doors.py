@@ -19,7 +19,7 @@ from pathlib import Path
 import opentelemetry.sdk.trace  # noqa: F401 - for the traced frontend
 
 from bench.cluster.rig import WORKERS, Bench, Child, pin
-from bench.offer.callers import Ask, http_asks, jpeg, unary
+from bench.offer.callers import Ask, http_asks, in_turn, jpeg, unary
 from bench.runs.speed import SIZE, Contender, asking, image, rounds, rows, shown
 from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
@@ -34,23 +34,17 @@ async def alternating(
     cases: Sequence[tuple[str, Ask]], count: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[dict[str, Scalar]]:
     """Medians of single requests of every case in turn, and of their ratios to the first one's, pair by pair."""
-    waited: dict[str, list[float]] = {name: [] for name, _ in cases}
-    for _ in range(count):
-        for name, ask in cases:
-            started = clock()
-            await ask()
-            waited[name].append(clock() - started)
-    warm = {name: times[count // 10 :] for name, times in waited.items()}
+    warm = await in_turn([ask for _, ask in cases], count, clock)
     (baseline, _), *_ = cases
     lines: list[dict[str, Scalar]] = []
-    for name, times in warm.items():
+    for (name, _), times in zip(cases, warm, strict=True):
         line: dict[str, Scalar] = {
             "case": f"latency, {name}",
             "p50_s": statistics.median(times),
             "requests": len(times),
         }
         if name != baseline:
-            pairs = zip(times, warm[baseline], strict=True)
+            pairs = zip(times, warm[0], strict=True)
             line |= {"baseline": baseline, "ratio": statistics.median(one / other for one, other in pairs)}
         lines.append(line)
     return lines

@@ -24,7 +24,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from bench.cluster.rig import Bench, Child, Metrics, SpeedRig, pin
-from bench.offer.callers import H2LOAD, Ask, CallError, Load, jpeg, saturating, stream, unary
+from bench.offer.callers import H2LOAD, Ask, CallError, Load, in_turn, jpeg, saturating, stream, unary
 from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
 from collage.system import KEPT_BYTES, LARGE_BYTES
@@ -111,13 +111,7 @@ def rows(cases: Sequence[Contender], samples: dict[str, list[Round]]) -> list[di
 
 async def added_latency(bare: Ask, ours: Ask, count: int) -> dict[str, Scalar]:
     """Medians of single requests, one after the other in turn, nothing else running."""
-    waited: tuple[list[float], list[float]] = ([], [])
-    for _ in range(count):
-        for call, times in zip((bare, ours), waited, strict=True):
-            started = time.perf_counter()
-            await call()
-            times.append(time.perf_counter() - started)
-    bare_s, ours_s = (statistics.median(times[count // 10 :]) for times in waited)
+    bare_s, ours_s = map(statistics.median, await in_turn((bare, ours), count, time.perf_counter))
     return {"case": "latency", "bare_p50_s": bare_s, "p50_s": ours_s, "added_p50_s": ours_s - bare_s}
 
 
