@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from collage.figures import read_figures
+from collage.figures import Row, read_figures
 from frontend.policy.accuracy import ErrorStep
 from worker.slowdown import COLLAGE_FACTOR
 
@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples" / "fashion-mnist"
 CONFIDENCES = ROOT / "bench" / "confidences.json"
 """How sure and how right the shipped models are: of ``python -m bench confidences``."""
+KINDS = ("both_right", "coded_right", "s_cnn_right", "both_wrong")
+"""Kinds of answers to an image: both models right, the collage-cnn alone, the s-cnn alone, neither."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +148,19 @@ class MeasuredModels:
     """A shipped collage-cnn and its s-cnn, as they answered validation images.
 
     ``steps`` float64 ``[S, 5]``: for answers of neighbouring confidence their mean confidence (nan for empty cells),
-    and how many there are of each kind: both models right, the collage-cnn alone, the s-cnn alone, neither.
+    and how many there are of each of ``KINDS``.
     """
 
     steps: NDArray[np.float64]
     accept: float
     factor: float
     errors: Sequence[ErrorStep] = ()
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], accept: float, factor: float, errors: Sequence[ErrorStep] = ()) -> MeasuredModels:
+        """From rows that have a ``confidence``, None for empty cells, and a column for each of ``KINDS``."""
+        steps = [[row[column] for column in ("confidence", *KINDS)] for row in rows]
+        return cls(np.array(steps, np.float64), accept, factor, errors)  # None becomes nan
 
     def draw(self, count: int, seed: int) -> ImageAnswers:
         """Answers to ``count`` random images, as common as among the validation images."""
@@ -168,9 +176,7 @@ def measured_models(k: int, file: Path = CONFIDENCES) -> MeasuredModels:
     rows = [row for row in read_figures(file) if row["k"] == k]
     if not rows:
         raise ValueError(f"{file} has no models for a grid of {k} x {k}")
-    kinds = ("confidence", "both_right", "coded_right", "s_cnn_right", "both_wrong")
-    steps = np.array([[row[kind] for kind in kinds] for row in rows], np.float64)  # None becomes nan
-    return MeasuredModels(steps, float(rows[0]["accept"]), float(rows[0]["factor"]))
+    return MeasuredModels.of(rows, float(rows[0]["accept"]), float(rows[0]["factor"]))
 
 
 def measured_factor(name: str) -> float:

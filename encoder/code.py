@@ -42,6 +42,11 @@ class GroupShape:
         if not (1 <= self.inputs <= self.needed and 1 <= self.fewest <= self.members and self.needed <= self.members):
             raise ValueError(f"no code has such groups: {self}")
 
+    @classmethod
+    def collage(cls, cells: int) -> GroupShape:
+        """That of a collage of ``cells`` cells, which is worth sending from half of its members on."""
+        return cls(cells, 1, needed=1, fewest=(cells + 1) // 2)
+
     def decodable(self, own: int, coded: int) -> bool:
         """Whether all missing outputs follow from ``own`` outputs of members and ``coded`` redundant ones."""
         return coded >= 1 and own + coded >= self.needed

@@ -51,7 +51,7 @@ class CollageCode:
 
     def __init__(self, grid: Grid, detection_threshold: float = 0.15, base: str = "") -> None:
         self.grid, self.detection_threshold, self.base = grid, detection_threshold, base
-        self.shape = GroupShape(grid.cells, 1, needed=1, fewest=(grid.cells + 1) // 2)
+        self.shape = GroupShape.collage(grid.cells)
 
     def quick(self, inputs: Sequence[Pixels | None]) -> bool:
         """Whether all images have their cell's size, so that ``encode`` only copies them."""

@@ -132,21 +132,17 @@ class Envoy(ProcessGroup):
         self._content = json.dumps(configuration(workers, hedge_s, rest_s))
         self.child = self.add("envoy", "envoy", (sys.executable, "-m", "bench.cluster.envoy", str(self._file)))
 
-    async def __aenter__(self) -> Self:
+    async def begin(self) -> None:
+        """Write its settings, start it and wait until it is ready."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(self._content)
+        await self.start([self.child])
         try:
-            await self.start([self.child])
             async with asyncio.timeout(READY_TIMEOUT_S):
                 while not await self._ready():  # noqa: ASYNC110 - the event is in another process
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            await self.stop()
             raise ProcessError(f"Envoy is not ready after {READY_TIMEOUT_S:.0f} s: see {self.child.log}") from None
-        except BaseException:
-            await self.stop()
-            raise
-        return self
 
     async def _ready(self) -> bool:
         self.child.pid  # noqa: B018 - raises ProcessError if it has ended

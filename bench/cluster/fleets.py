@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from bench.cluster.local import HOST, LOGS, S_CNN, ZOO, Child, Metrics, ProcessError, ProcessGroup, until_serving
 from models import description
@@ -58,13 +58,9 @@ class ServerFleet(ProcessGroup):
             "collage-cnn", f"{make.name}-collage", [*command, "--onnx", str(collage), "--name", collage.stem]
         )
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start(self.children)
-        except BaseException:
-            await self.stop()
-            raise
-        return self
+    async def begin(self) -> None:
+        """Start the servers."""
+        await self.start(self.children)
 
     def _described(self, model: Path) -> Path:
         """A file that describes the model, as ``python -m models.description`` prints it."""

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 from bench.cluster.processes import HOST, LOGS, Child, Metrics, ProcessError, ProcessGroup, free_port
 from bench.cluster.switches import Switches
@@ -100,14 +99,10 @@ class Cluster(ProcessGroup):
         """All redundant workers."""
         return [child for row in self.rows for child in row]
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start([*self.s_cnn, *self.coded])
-            await self.restart_frontend(self._frontend_flags)
-        except BaseException:
-            await self.stop()
-            raise
-        return self
+    async def begin(self) -> None:
+        """Start the workers, then the frontend."""
+        await self.start(self.workers)
+        await self.restart_frontend(self._frontend_flags)
 
     async def restart_frontend(self, flags: Sequence[str]) -> None:
         """Start the frontend with these flags, on the same port; stops the one that runs. Returns when it serves."""

@@ -222,14 +222,25 @@ class Child:
 
 
 class ProcessGroup:
-    """Children that end with the ``async with`` block, however it ends; SIGKILL of this process ends them as well."""
+    """Children that end with the ``async with`` block, however it ends; SIGKILL of this process ends them as well.
+
+    They end as well if it cannot begin.
+    """
 
     def __init__(self, logs: Path = LOGS) -> None:
         self.logs = logs
         self.children: list[Child] = []
 
     async def __aenter__(self) -> Self:
+        try:
+            await self.begin()
+        except BaseException:
+            await self.stop()
+            raise
         return self
+
+    async def begin(self) -> None:
+        """Start what is to run when the block is entered; here nothing."""
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()

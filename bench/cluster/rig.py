@@ -21,7 +21,7 @@ from collage.v1 import model_pb2_grpc, predict_pb2_grpc
 __all__ = ["Bench", "Child", "Metrics", "SpeedRig", "pin"]
 
 WORKERS = 9
-MLSERVER = Path(__file__).with_name("instant_mlserver.py")
+MLSERVER = Path(__file__).parent / "peers" / "instant_mlserver.py"
 CORES = sorted(os.sched_getaffinity(0))
 
 
@@ -117,7 +117,7 @@ class Bench(ProcessGroup):
 
     async def mlserver(self, python: Path) -> Child:
         """MLServer with an instant model, by the Python of its environment."""
-        child = self.add("mlserver", "mlserver", (str(python), "-P", str(MLSERVER)))
+        child = self.add("mlserver", "mlserver", (str(python), str(MLSERVER)))
         await child.start()
         pin(child.pid, 0)
         return child

@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,6 +32,17 @@ class CallError(Exception):
     """A measured call failed; the message says how."""
 
     exit_code = 1
+
+
+async def in_turn(asks: Sequence[Ask], count: int, clock: Callable[[], float]) -> list[list[float]]:
+    """Seconds that single requests take, ``count`` of each in turn; without the first tenth, which warms up."""
+    waited: list[list[float]] = [[] for _ in asks]
+    for _ in range(count):
+        for ask, times in zip(asks, waited, strict=True):
+            started = clock()
+            await ask()
+            times.append(clock() - started)
+    return [times[count // 10 :] for times in waited]
 
 
 def unary(ask: Ask) -> Load:

@@ -15,18 +15,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from bench.offer import CONFIDENCES
+from bench.progress import watched
 from bench.report.stored import RESULTS, ZOO
+from bench.samples import KINDS
 from collage.figures import Row, read_figures, write_figures
 from models import data
 from models.data import Split
 from models.measure import ImageAnswer, OnnxModel, classify, classify_collages
 
 STEPS = 25  # rows of a model, beside one of its empty cells
-KINDS = ("both_right", "coded_right", "s_cnn_right", "both_wrong")
 
 
 def steps(answers: Sequence[ImageAnswer], s_cnn: dict[str, ImageAnswer], accept: float) -> Iterator[Row]:
@@ -57,7 +56,7 @@ def measure(folder: Path, dataset: str, split: Split, seeds: int) -> list[Row]:
     }
     s_cnn = {answer.image: answer for answer in classify(OnnxModel(folder / f"{dataset}-s-cnn.onnx"), split)}
     rows: list[Row] = []
-    for k, factor in track(factors.items(), dataset, console=Console(stderr=True), transient=True):
+    for k, factor in watched(factors.items(), dataset):
         model = OnnxModel(folder / f"{dataset}-collage-{k}x{k}.onnx")
         answers = [answer for seed in range(seeds) for answer in classify_collages(model, split, seed)]
         accept = model.info.accept_threshold

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import opentelemetry.sdk.trace  # noqa: F401 - for the traced frontend
 
-from bench.cluster.rig import WORKERS, Bench, Child, pin
-from bench.offer.callers import Ask, http_asks, jpeg, unary
-from bench.runs.speed import SIZE, Contender, asking, image, rounds, rows, shown
-from collage.cli import show
-from collage.figures import OUT, Scalar, write_figures
-from collage.system import KEPT_BYTES, LARGE_BYTES
+from bench.cluster.rig import WORKERS, Bench, Child
+from bench.offer.callers import Ask, http_asks, in_turn, jpeg, unary
+from bench.runs.speed import SIZE, Contender, alone, asking, image, rounds, rows, show_rows
+from collage.figures import OUT, Scalar
 from collage.v1 import predict_pb2, predict_pb2_grpc
 
 GRPC, HTTP, TRACED = "gRPC", "HTTP", "gRPC, traced"
@@ -34,23 +30,17 @@ async def alternating(
     cases: Sequence[tuple[str, Ask]], count: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[dict[str, Scalar]]:
     """Medians of single requests of every case in turn, and of their ratios to the first one's, pair by pair."""
-    waited: dict[str, list[float]] = {name: [] for name, _ in cases}
-    for _ in range(count):
-        for name, ask in cases:
-            started = clock()
-            await ask()
-            waited[name].append(clock() - started)
-    warm = {name: times[count // 10 :] for name, times in waited.items()}
+    warm = await in_turn([ask for _, ask in cases], count, clock)
     (baseline, _), *_ = cases
     lines: list[dict[str, Scalar]] = []
-    for name, times in warm.items():
+    for (name, _), times in zip(cases, warm, strict=True):
         line: dict[str, Scalar] = {
             "case": f"latency, {name}",
             "p50_s": statistics.median(times),
             "requests": len(times),
         }
         if name != baseline:
-            pairs = zip(times, warm[baseline], strict=True)
+            pairs = zip(times, warm[0], strict=True)
             line |= {"baseline": baseline, "ratio": statistics.median(one / other for one, other in pairs)}
         lines.append(line)
     return lines
@@ -109,23 +99,5 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--count", type=int, default=1000, help="single requests of each case (%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
-    pin(os.getpid(), 1)
-    os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(LARGE_BYTES)}
-    with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(measure(args, Path(folder)))
-    write_figures("doors", found, directory=args.out)
-    show(
-        ("case", "p50", "requests", "CPU each", "ratio", "CPU ratio"),
-        [
-            (
-                str(line["case"]),
-                shown(line, "p50_s", 1e3, ".3f", " ms"),
-                shown(line, "per_s", unit="/s"),
-                shown(line, "cpu_s", 1e6, unit=" us"),
-                shown(line, "ratio", form=".2f"),
-                shown(line, "cpu_ratio", form=".2f"),
-            )
-            for line in found
-        ],
-    )
+    show_rows(alone("doors", measure, args), ("p50", "requests", "CPU each", "ratio", "CPU ratio"))
     return 0

@@ -22,6 +22,7 @@ import numpy as np
 
 from bench.cluster.fleets import S_CNN, Child, Make, ServerFleet
 from bench.offer.callers import H2LOAD, CallError, Load, saturating, unary
+from bench.runs.speed import MODEL_INFER
 from bench.samples import Sample, load_samples, slug
 from collage.channels import channel_options
 from collage.cli import show
@@ -31,7 +32,6 @@ from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
 from inference.tensors import INPUT
 
-MODEL_INFER = "inference.GRPCInferenceService/ModelInfer"
 IN_FLIGHT = 16
 LOAD = 0.5  # of what all servers can take
 TIMEOUT_S = 5.0

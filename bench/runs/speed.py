@@ -16,15 +16,16 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import Message
 
 from bench.cluster.rig import Bench, Child, Metrics, SpeedRig, pin
-from bench.offer.callers import H2LOAD, Ask, CallError, Load, jpeg, saturating, stream, unary
+from bench.offer.callers import H2LOAD, Ask, CallError, Load, in_turn, jpeg, saturating, stream, unary
 from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
 from collage.system import KEPT_BYTES, LARGE_BYTES
@@ -44,6 +45,18 @@ SERVICE_S, CODED_IN_FLIGHT = 0.01, 64  # so that groups fill before their member
 CLASSIFY, PREDICT = "collage.v1.ModelService/Run", "collage.v1.PredictService/Predict"
 MODEL_INFER = "inference.GRPCInferenceService/ModelInfer"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+COLUMNS: Mapping[str, tuple[str, str, float, str]] = {
+    "requests": ("per_s", ".0f", 1, "/s"),
+    "CPU each": ("cpu_s", ".0f", 1e6, " us"),
+    "ratio": ("ratio", ".2f", 1, ""),
+    "CPU ratio": ("cpu_ratio", ".2f", 1, ""),
+    "bar": ("bar", ".2f", 1, ""),
+    "p50": ("p50_s", ".3f", 1e3, " ms"),
+    "added": ("added_p50_s", ".3f", 1e3, " ms"),
+    "share": ("share", ".3f", 1, ""),
+}
+"""Columns of a table: the figure of a row, how to write it, a factor and a unit. Cells of rows without it are empty."""
+Measure = Callable[[argparse.Namespace, Path], Coroutine[Any, Any, list[dict[str, Scalar]]]]
 
 
 @dataclass(frozen=True)
@@ -111,13 +124,7 @@ def rows(cases: Sequence[Contender], samples: dict[str, list[Round]]) -> list[di
 
 async def added_latency(bare: Ask, ours: Ask, count: int) -> dict[str, Scalar]:
     """Medians of single requests, one after the other in turn, nothing else running."""
-    waited: tuple[list[float], list[float]] = ([], [])
-    for _ in range(count):
-        for call, times in zip((bare, ours), waited, strict=True):
-            started = time.perf_counter()
-            await call()
-            times.append(time.perf_counter() - started)
-    bare_s, ours_s = (statistics.median(times[count // 10 :]) for times in waited)
+    bare_s, ours_s = map(statistics.median, await in_turn((bare, ours), count, time.perf_counter))
     return {"case": "latency", "bare_p50_s": bare_s, "p50_s": ours_s, "added_p50_s": ours_s - bare_s}
 
 
@@ -265,9 +272,24 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
     return found
 
 
-def shown(line: dict[str, Scalar], key: str, scale: float = 1.0, form: str = ".0f", unit: str = "") -> str:
-    """A figure of a row as a table shows it; empty if it has none."""
-    value = line.get(key)
+def alone(name: str, measure: Measure, args: argparse.Namespace) -> list[dict[str, Scalar]]:
+    """The rows of ``measure`` in an empty folder, on a core beside that of the measured process; writes them."""
+    pin(os.getpid(), 1)
+    # The allocator's settings of the frontend, for all processes alike.
+    os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(LARGE_BYTES)}
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(measure(args, Path(folder)))
+    write_figures(name, found, directory=args.out)
+    return found
+
+
+def show_rows(rows: Sequence[dict[str, Scalar]], headings: Sequence[str]) -> None:
+    """A table of the rows: their cases, and some of ``COLUMNS``."""
+    show(("case", *headings), [(str(row["case"]), *(_cell(row, *COLUMNS[name]) for name in headings)) for row in rows])
+
+
+def _cell(row: dict[str, Scalar], key: str, form: str, scale: float, unit: str) -> str:
+    value = row.get(key)
     return f"{scale * value:{form}}{unit}" if isinstance(value, float) else ""
 
 
@@ -283,27 +305,5 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--mlserver", type=Path, help=mlserver)
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the figures (%(default)s)")
     args = parser.parse_args(argv)
-    pin(os.getpid(), 1)
-    # The allocator's settings of the frontend, for all processes alike.
-    os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(LARGE_BYTES)}
-    with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(measure(args, Path(folder)))
-    write_figures("speed", found, directory=args.out)
-    show(
-        ("case", "requests", "CPU each", "ratio", "CPU ratio", "bar", "p50", "added", "share"),
-        [
-            (
-                str(line["case"]),
-                shown(line, "per_s", unit="/s"),
-                shown(line, "cpu_s", 1e6, unit=" us"),
-                shown(line, "ratio", form=".2f"),
-                shown(line, "cpu_ratio", form=".2f"),
-                shown(line, "bar", form=".2f"),
-                shown(line, "p50_s", 1e3, ".3f", " ms"),
-                shown(line, "added_p50_s", 1e3, ".3f", " ms"),
-                shown(line, "share", form=".3f"),
-            )
-            for line in found
-        ],
-    )
+    show_rows(alone("speed", measure, args), list(COLUMNS))
     return 0

@@ -135,7 +135,7 @@ class Trial:
         self.regime, self.answers, self.groups, self.scale, self.flags = regime, answers, groups, scale, tuple(flags)
         cells = answers.collage.k**2
         self.members, self.arrivals = workers or cells, arrivals
-        self.setup = Setup(self.members, redundant, code=GroupShape(cells, 1, needed=1, fewest=(cells + 1) // 2))
+        self.setup = Setup(self.members, redundant, code=GroupShape.collage(cells))
         self.deadline = float(np.quantile(regime.sample, 0.95))
         self._folder = folder
 

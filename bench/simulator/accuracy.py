@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from bench.measured import COLLAGE, extra_load
-from bench.offer import FAMILIES, REGIMES, ROOT
-from bench.samples import MeasuredModels
+from bench.offer import FAMILIES, REGIMES, MeasuredModels
+from bench.progress import watched
+from bench.report.stored import RESULTS, ZOO
+from bench.samples import KINDS
 from bench.simulator.replay import Setup, run
 from collage.figures import Row, read_figures, write_figures
 from frontend.fitting import error_steps
@@ -29,17 +29,15 @@ from frontend.policy.accuracy import Accuracy
 from models.measure import describe
 from worker.slowdown import COLLAGE_FACTOR
 
-ANSWERS = ROOT / "docs" / "results" / "coded-answers.json"
+ANSWERS = RESULTS / "coded-answers.json"
 """Counts of answers to test images."""
-CURVE = ROOT / "docs" / "results" / "accuracy-budget.json"
+CURVE = RESULTS / "accuracy-budget.json"
 COLLAGES = ("cifar10-jpeg-collage-5x5", "imagenette-224-collage-5x5")
 """The models of the curve."""
 BUDGETS = (None, 0.005, 0.002, 0.001, 0.0005, 0.0)
 WORKERS, REDUNDANT, LOAD = 100, 4, 0.5
 STEPS = 60
 """Ranges of confidence, of equal numbers of answers."""
-KINDS = ("both_right", "coded_right", "s_cnn_right", "both_wrong")
-"""Which of the two models is right."""
 
 
 def lost(answers: MeasuredModels, confidences: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -75,8 +73,7 @@ def answers_of(model: str, rows: Sequence[Row], zoo: Path) -> MeasuredModels:
     info, mine = describe(zoo / f"{model}.onnx"), [row for row in rows if row["model"] == model]
     if not mine or not info.errors:
         raise ValueError(f"{model} has no {'table of errors' if mine else 'counted answers'}")
-    steps = np.array([[row[column] for column in ("confidence", *KINDS)] for row in mine], float)
-    return MeasuredModels(steps, info.accept_threshold, COLLAGE_FACTOR, error_steps(info))
+    return MeasuredModels.of(mine, info.accept_threshold, COLLAGE_FACTOR, error_steps(info))
 
 
 def simulated(
@@ -114,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
     counting.add_argument("answers", type=Path, nargs="+", help="evaluate.jsonl, of test images")
     running = parts.add_parser("run", help="simulate the budgets")
     running.add_argument("--answers", type=Path, default=ANSWERS, help="what was counted (%(default)s)")
-    running.add_argument("--zoo", type=Path, default=ROOT / "models" / "zoo", help="the models (%(default)s)")
+    running.add_argument("--zoo", type=Path, default=ZOO, help="the models (%(default)s)")
     running.add_argument("--families", nargs="+", choices=REGIMES, default=FAMILIES, metavar="REGIME")
     running.add_argument("--requests", type=int, default=40_000, help="of each run (%(default)s)")
     running.add_argument("--seeds", type=int, default=2, help="runs of each case (%(default)s)")
@@ -131,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
         cases = list(itertools.product(known, args.families, BUDGETS, range(args.seeds)))
         rows = [
             simulated(model, known[model], family, budget, seed, args.requests)
-            for model, family, budget, seed in track(cases, "simulating", console=Console(stderr=True), transient=True)
+            for model, family, budget, seed in watched(cases, "simulating")
         ]
     print(f"figures: {write_figures(args.out.stem, rows, directory=args.out.parent)}")
     return 0

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import track
-
 from bench.measured import FOR_P999, extra_load
 from bench.offer import Models, TypicalModels, measured_models, poisson, transfers
+from bench.progress import each
 from bench.simulator.replay import EQUAL_RESOURCES, Setup, run
 from collage.figures import OUT, Row, write_figures
 from encoder.code import GroupShape
@@ -49,7 +46,7 @@ class ParmCase(NamedTuple):
         """The linear code's group has k members; the smallest collage has four."""
         if self.code == "linear":
             return GroupShape(self.k, 1, needed=self.k, fewest=self.k)
-        return GroupShape(4, 1, needed=1, fewest=2)
+        return GroupShape.collage(4)
 
     @property
     def models(self) -> Models:
@@ -95,10 +92,7 @@ def simulate(task: tuple[ParmCase, int]) -> Row:
 
 def parm(chosen: Iterable[ParmCase], queries: int, processes: int = 1) -> list[Row]:
     """The rows of all runs, made in ``processes`` side by side."""
-    tasks = [(case, queries) for case in chosen]
-    with ProcessPoolExecutor(processes) as pool:
-        found = pool.map(simulate, tasks) if processes > 1 else map(simulate, tasks)
-        return list(track(found, "simulating", len(tasks), console=Console(stderr=True), transient=True))
+    return list(each(simulate, [(case, queries) for case in chosen], "simulating", processes))
 
 
 def main(argv: Sequence[str]) -> int:

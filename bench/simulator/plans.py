@@ -28,8 +28,7 @@ class Grid(NamedTuple):
     @property
     def setup(self) -> Setup:
         """As the simulator knows it."""
-        cells = self.k**2
-        return Setup(self.workers, self.redundant, code=GroupShape(cells, 1, needed=1, fewest=(cells + 1) // 2))
+        return Setup(self.workers, self.redundant, code=GroupShape.collage(self.k**2))
 
 
 SMALL, MIDDLE, LARGE = Grid(36, 4, 2), Grid(90, 10, 2), Grid(900, 100, 3)

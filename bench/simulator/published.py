@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from bench.measured import extra_load
 from bench.offer import TypicalModels, measured_models
+from bench.progress import watched
 from bench.report.findings import CASE, FoundRow, grouped, markdown, ratio, read, select, show, show_case
 from bench.report.stored import RESULTS
 from bench.simulator.replay import REGIMES, Setup, about, run
@@ -82,9 +81,7 @@ def main(argv: Sequence[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    console = Console(stderr=True)
-    todo = track(stored, "simulating again", console=console, transient=True)
-    new = [again(row, typical=args.typical_models) for row in todo]
+    new = [again(row, typical=args.typical_models) for row in watched(stored, "simulating again")]
     write_figures(args.out.stem, new, directory=args.out.parent)
     lines = changes(stored, new)
     print(markdown(["case", "policy", "figure", "before", "now", "now / before", ""], lines))

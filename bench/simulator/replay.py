@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from bench.measured import Figures, Run, extra_load, mean_of
@@ -30,6 +29,7 @@ from bench.offer import (
     read_arrivals,
     read_latencies,
 )
+from bench.progress import watched
 from bench.simulator.rivals import EQUAL_RESOURCES, RIVALS
 from bench.simulator.simulate import Setup, Simulation
 from collage.figures import OUT, write_figures
@@ -306,7 +306,7 @@ def _command(command: str, argv: Sequence[str]) -> int:
         runs = [(policy, seed) for policy in policies for seed in range(args.seeds)]
         rows = [
             simulate(setup, policy, regime, seed, args.groups, args.load, arrivals, models)
-            for policy, seed in track(runs, "simulating", console=Console(stderr=True), transient=True)
+            for policy, seed in watched(runs, "simulating")
         ]
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

@@ -50,8 +50,7 @@ class Setup:
         """The shape of the code's groups."""
         if self.code:
             return self.code
-        cells = max(1, self.n // self.redundant if self.redundant else 1)
-        return GroupShape(cells, 1, needed=1, fewest=(cells + 1) // 2)
+        return GroupShape.collage(max(1, self.n // self.redundant if self.redundant else 1))
 
 
 class Agenda:

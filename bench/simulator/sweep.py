@@ -6,15 +6,13 @@ import argparse
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from bench.offer import measured_models
+from bench.progress import each, watched
 from bench.simulator.replay import COMPARED, REGIMES, Setup, about, run
 from collage.figures import Row, Scalar, write_figures
 
@@ -125,13 +123,10 @@ def sweep(out: Path, chosen: Iterable[SweptCase], groups: int, seeds: int, proce
     """
     rows: list[Row] = []
     records: list[Row] = []
-    console = Console(stderr=True)
     tasks = [(case, seed, groups) for case in chosen for seed in range(seeds)]
-    with ProcessPoolExecutor(processes) as pool:
-        found = pool.map(simulate, tasks) if processes > 1 else map(simulate, tasks)
-        for row, recorded in track(found, "sweeping", len(tasks), console=console, transient=True):
-            rows.append(row)
-            records += recorded
+    for row, recorded in each(simulate, tasks, "sweeping", processes):
+        rows.append(row)
+        records += recorded
     return write_figures(out.stem, rows, records, out.parent)
 
 
@@ -144,7 +139,7 @@ def scale(out: Path, requests: int, clusters: Sequence[int] = CLUSTERS) -> Path:
     rows: list[Row] = []
     shapes = [(workers, frontends) for workers in clusters for frontends in (1, 4)]
     runs = [(*shape, policy, load) for shape in shapes for policy in ("none", "adaptive") for load in SCALED]
-    for workers, frontends, policy, load in track(runs, "scaling", console=Console(stderr=True), transient=True):
+    for workers, frontends, policy, load in watched(runs, "scaling"):
         setup = Setup(workers - workers // 10, workers // 10, frontends=frontends)
         full = load == FULL_LOAD and frontends == 1
         groups = max(3, -(-requests // setup.n) if full else requests // 10 // setup.n)

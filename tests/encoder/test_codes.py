@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from encoder.code import Code, Source
+from encoder.code import Code, GroupShape, Source
 from encoder.codes import CODES, CodeParameters, build
 
 EXAMPLES = {
@@ -32,6 +32,7 @@ def test_the_parameters_reach_the_codes() -> None:
     assert collage.detection_threshold == 0.3  # type: ignore[attr-defined]
     assert (collage.shape.members, collage.shape.needed, collage.shape.fewest) == (4, 1, 2)
     assert (linear.shape.members, linear.shape.needed, linear.shape.fewest) == (2, 2, 2)
+    assert GroupShape.collage(9) == GroupShape(9, 1, needed=1, fewest=5)
 
 
 def test_an_unknown_code_is_named_with_those_there_are() -> None:

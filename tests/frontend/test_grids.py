@@ -15,7 +15,7 @@ from tests.frontend.fakes import LABELS, SIZE, FakeTransport, collage_after, s_c
 
 pytestmark = pytest.mark.looptime
 
-FOUR, NINE, MANY = (GroupShape(k * k, 1, 1, (k * k + 1) // 2) for k in (2, 3, 5))
+FOUR, NINE, MANY = (GroupShape.collage(k * k) for k in (2, 3, 5))
 ALL = {FOUR: 10, NINE: 10, MANY: 10}
 THREE = ModelInfo.collage("c3", LABELS, 3 * SIZE, 3, version="1")
 

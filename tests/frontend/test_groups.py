@@ -9,7 +9,7 @@ from frontend.policy.groups import Group, Groups
 
 def groups_of(cells: int) -> Groups:
     groups = Groups()
-    groups.shape = GroupShape(cells, 1, 1, (cells + 1) // 2)
+    groups.shape = GroupShape.collage(cells)
     return groups
 
 

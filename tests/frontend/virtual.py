@@ -44,7 +44,7 @@ Ordered = TypeVar("Ordered", bound=Action)
 
 def collage(cells: int) -> GroupShape:
     """The shape of a collage's groups."""
-    return GroupShape(max(1, cells), 1, needed=1, fewest=max(1, (cells + 1) // 2))
+    return GroupShape.collage(max(1, cells))
 
 
 def sent(group: int, members: Mapping[int, int], shape: GroupShape | None = None) -> SendCoded:

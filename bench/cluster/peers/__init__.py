@@ -1,1 +1,1 @@
-"""Servers of other makes that run ONNX files, in environments of their own: nothing here imports anything of ours."""
+"""Servers of other makes, in environments of their own: nothing here imports anything of ours but its neighbours."""

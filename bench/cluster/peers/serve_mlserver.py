@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
-import logging
-import socket
 from pathlib import Path
 from typing import Any
 
-from mlserver import MLModel, MLServer, ModelSettings, Settings  # type: ignore[import-not-found]
+from mlserver import MLModel, ModelSettings  # type: ignore[import-not-found]
 from mlserver.codecs import NumpyCodec  # type: ignore[import-not-found]
 from mlserver.settings import ModelParameters  # type: ignore[import-not-found]
 from mlserver.types import (  # type: ignore[import-not-found]
@@ -18,9 +14,9 @@ from mlserver.types import (  # type: ignore[import-not-found]
     InferenceResponse,
     MetadataTensor,
 )
+from mlserver_process import serve  # type: ignore[import-not-found]
 from onnx_file import OnnxFile  # type: ignore[import-not-found]
-
-HOST = "127.0.0.1"
+from peer import flags  # type: ignore[import-not-found]
 
 
 class ServedFile(MLModel):  # type: ignore[misc]
@@ -43,12 +39,6 @@ class ServedFile(MLModel):  # type: ignore[misc]
         )
 
 
-def free_port() -> int:
-    """One that nobody has now."""
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def settings(name: str, version: str, path: Path, least_s: float) -> Any:
     """The model's settings, with the names, types and shapes of its tensors: MLServer knows them from nowhere else."""
     model = OnnxFile(path)
@@ -61,28 +51,6 @@ def settings(name: str, version: str, path: Path, least_s: float) -> Any:
     )
 
 
-async def serve(args: argparse.Namespace) -> None:
-    """Until SIGTERM. No parallel workers, no metrics, no logging of calls."""
-    port = args.port or free_port()
-    ports = {"grpc_port": port, "http_port": free_port(), "metrics_endpoint": None}
-    server = MLServer(Settings(host=HOST, parallel_workers=0, debug=False, **ports))
-    serving = asyncio.create_task(server.start([settings(args.name, args.model_version, args.onnx, args.least_s)]))
-    while not serving.done():
-        with contextlib.suppress(OSError):
-            (await asyncio.open_connection(HOST, port))[1].close()
-            break
-        await asyncio.sleep(0.1)
-    logging.disable(logging.WARNING)
-    print(f"ready port={port} metrics_port=0", flush=True)
-    await serving
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--onnx", type=Path, required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--model-version", default="1")
-    parser.add_argument("--least-s", type=float, default=0.0)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--metrics-port", type=int)
-    asyncio.run(serve(parser.parse_args()))
+    args = flags()
+    asyncio.run(serve(settings(args.name, args.model_version, args.onnx, args.least_s), args.port))

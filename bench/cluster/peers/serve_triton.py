@@ -6,11 +6,9 @@ tritonserver, so whoever freezes or kills it means that.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
-import socket
 import sys
 import sysconfig
 import tempfile
@@ -19,17 +17,11 @@ import urllib.request
 from pathlib import Path
 
 from onnx_file import OnnxFile  # type: ignore[import-not-found]
+from peer import HOST, flags, free_port  # type: ignore[import-not-found]
 
-HOST = "127.0.0.1"
 PEERS = Path(__file__).parent
 STARTS_WITHIN_S = 60.0
 _TYPES = {"UINT8": "TYPE_UINT8", "FP16": "TYPE_FP16", "FP32": "TYPE_FP32", "FP64": "TYPE_FP64"}
-
-
-def free_port() -> int:
-    """One that nobody has now."""
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def config(name: str, path: Path, least_s: float) -> str:
@@ -119,17 +111,10 @@ def end_with(server: int) -> None:
 
 def main() -> None:
     """Become tritonserver; a child of this process waits until that is ready, and until it has ended."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--onnx", type=Path, required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--model-version", default="1")
-    parser.add_argument("--least-s", type=float, default=0.0)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--metrics-port", type=int)
-    args = parser.parse_args()
+    args = flags()
     folder = Path(tempfile.mkdtemp(prefix="triton-"))
     models = repository(folder / "models", args.name, args.model_version, args.onnx, args.least_s)
-    port, http = args.port or free_port(), free_port()
+    port, http = args.port, free_port()
     words, environment = command(folder, models, port, http)
     server = os.getpid()
     if os.fork() == 0:

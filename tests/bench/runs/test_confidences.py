@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bench.offer import measured_models
-from bench.runs.confidences import KINDS, STEPS, main, steps
+from bench.runs.confidences import STEPS, main, steps
+from bench.samples import KINDS
 from models.measure import ImageAnswer
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.simulator.accuracy import KINDS, answers_of, collect, lost, main, simulated
+from bench.samples import KINDS
+from bench.simulator.accuracy import answers_of, collect, lost, main, simulated
 from collage.figures import Row, read_figures
 from collage.model_info import ErrorRate
 from models.calibrate import write_sidecar
