@@ -27,7 +27,6 @@ from inference import open_inference_pb2 as oip
 
 PREDICT = "/collage.v1.PredictService/Predict"
 OPEN_INFERENCE = "/inference.GRPCInferenceService/"
-_HEALTH = "/grpc.health.v1.Health/Check"
 _MAX_UINT32 = 2**32 - 1
 
 

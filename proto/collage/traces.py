@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -78,13 +78,13 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
         self._epoch_ns = time.time_ns() - int(1e9 * asyncio.get_running_loop().time())
 
-    def begin(self, name: str, at: float, parent: str = "", links: Mapping[str, str] | None = None) -> Span:
+    def begin(self, name: str, at: float, parent: str = "") -> Span:
         """Begin a span at a time of the event loop; ``parent`` is a W3C trace context, or empty."""
         from opentelemetry.trace import SpanKind
 
         context = self._propagator.extract({HEADER: parent}) if parent else None
         start = self._epoch_ns + int(1e9 * at)
-        span = self._tracer.start_span(name, context, SpanKind.SERVER, links, start_time=start)
+        span = self._tracer.start_span(name, context, SpanKind.SERVER, start_time=start)
         told = span.get_span_context()
         context_text = f"00-{told.trace_id:032x}-{told.span_id:016x}-{int(told.trace_flags):02x}"
         return Span(span, context_text, self._epoch_ns)
