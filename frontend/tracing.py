@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from collage.errors import ServiceError
 from collage.traces import Span, Traces, incoming, outgoing
 from encoder.code import GroupShape
+from encoder.image import Pixels
 from frontend.dispatch import Dispatcher
 from frontend.jobs import Outcome
 from frontend.policy import events as e
@@ -31,21 +29,13 @@ class TracedDispatcher(Dispatcher):
         self._members: dict[int, dict[int, int]] = {}
         """Requests of groups whose code is at work, by place."""
 
-    async def predict(
-        self,
-        prepare: Callable[[int], NDArray[np.uint8]],
-        request_id: str,
-        timeout_s: float,
-        quick: bool = False,
-        size: int = 0,
-        caller: str = "",
-    ) -> Outcome:
+    async def predict(self, prepare: Callable[[int], Pixels], *args: Any, **named: Any) -> Outcome:
         """Serve one request; see Dispatcher."""
         span = self._traces.begin("collage.predict", self._loop.time(), incoming.get())
         token = _current.set(span)
         timed = functools.partial(self._prepared, span, prepare)
         try:
-            outcome = await super().predict(timed, request_id, timeout_s, quick, size, caller)
+            outcome = await super().predict(timed, *args, **named)
             source, degraded = outcome.answered.source.name, outcome.degraded
             span.tell(request_id=outcome.request_id, source=source, degraded=degraded)
             if outcome.place is not None:
@@ -61,7 +51,7 @@ class TracedDispatcher(Dispatcher):
             _current.reset(token)
             span.end()
 
-    def _prepared(self, span: Span, prepare: Callable[[int], NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    def _prepared(self, span: Span, prepare: Callable[[int], Pixels], size: int) -> Pixels:
         image = prepare(size)
         span.event("prepared", self._loop.time())
         return image
