@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from collage.errors import ServiceError
 from collage.traces import Span, Traces, incoming, outgoing
 from encoder.code import GroupShape
 from encoder.image import Pixels
@@ -35,21 +33,15 @@ class TracedDispatcher(Dispatcher):
         token = _current.set(span)
         timed = functools.partial(self._prepared, span, prepare)
         try:
-            outcome = await super().predict(timed, *args, **named)
-            source, degraded = outcome.answered.source.name, outcome.degraded
-            span.tell(request_id=outcome.request_id, source=source, degraded=degraded)
-            if outcome.place is not None:
-                span.tell(group_id=outcome.group_id, place=outcome.place)
-            return outcome
-        except ServiceError as error:
-            span.fail(error.code.name, str(error))
-            raise
-        except asyncio.CancelledError:
-            span.fail("CANCELLED", "the caller hung up")
-            raise
+            with span.during("the caller hung up"):
+                outcome = await super().predict(timed, *args, **named)
+                source, degraded = outcome.answered.source.name, outcome.degraded
+                span.tell(request_id=outcome.request_id, source=source, degraded=degraded)
+                if outcome.place is not None:
+                    span.tell(group_id=outcome.group_id, place=outcome.place)
+                return outcome
         finally:
             _current.reset(token)
-            span.end()
 
     def _prepared(self, span: Span, prepare: Callable[[int], Pixels], size: int) -> Pixels:
         image = prepare(size)

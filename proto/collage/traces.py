@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import grpc
 import grpc.aio
+
+from collage.errors import ServiceError
 
 HEADER = "traceparent"
 """Where a caller tells its W3C trace context: a header field, or metadata."""
@@ -42,15 +45,24 @@ class Span:
         """Note what is known of it as a whole."""
         self._span.set_attributes(attributes)
 
-    def fail(self, code: str, text: str) -> None:
-        """Note that it failed."""
+    @contextmanager
+    def during(self, cancelled: str) -> Iterator[None]:
+        """It ends with this block, and has failed if the block did; ``cancelled`` says why it would be cancelled."""
+        try:
+            yield
+        except ServiceError as error:
+            self._fail(error.code.name, str(error))
+            raise
+        except asyncio.CancelledError:
+            self._fail("CANCELLED", cancelled)
+            raise
+        finally:
+            self._span.end()
+
+    def _fail(self, code: str, text: str) -> None:
         from opentelemetry.trace import Status, StatusCode
 
         self._span.set_status(Status(StatusCode.ERROR, f"{code}: {text}"))
-
-    def end(self) -> None:
-        """It is over."""
-        self._span.end()
 
 
 class Traces:
