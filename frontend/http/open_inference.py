@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import Message
 from pydantic import BaseModel, Field, ValidationError
 
-from frontend.http.statuses import Refusal
+from frontend.http.statuses import Refusal, first_mistake
 from inference import open_inference_pb2 as oip
 from inference.tensors import join_elements, split_elements
 
@@ -70,9 +70,7 @@ class Asked:
         try:
             request = InferRequest.model_validate_json(body[:length])
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise _bad(f"{where}: {first['msg']}" if where else first["msg"]) from None
+            raise _bad(first_mistake(error)) from None
         self.message = oip.ModelInferRequest(model_name=model, model_version=version, id=request.id)
         rest = memoryview(body)[length:]
         for tensor in request.inputs:

@@ -20,7 +20,7 @@ from collage.serving import Server
 from collage.v1 import predict_pb2
 from frontend.http.call import Gate, HttpCall
 from frontend.http.open_inference import LENGTH, Asked, plain
-from frontend.http.statuses import Refusal
+from frontend.http.statuses import Refusal, first_mistake
 from frontend.inference import FrontendInference
 from frontend.server import PredictServicer
 from inference import open_inference_pb2 as oip
@@ -148,9 +148,7 @@ def read_query(kind: type[_Query], given: QueryParams) -> _Query:
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        known = ", ".join(kind.model_fields)
-        raise Refusal(400, f"{'.'.join(map(str, first['loc']))[:100]}: {first['msg']}; known are {known}") from None
+        raise Refusal(400, f"{first_mistake(error)}; known are {', '.join(kind.model_fields)}") from None
 
 
 async def _no_such_route(request: Request, error: HTTPException) -> Response:
