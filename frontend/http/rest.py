@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
@@ -79,7 +79,7 @@ class Rest:
         if request.headers.get("content-type", "").startswith("multipart/"):
             told = "the body is a form: send the image's bytes alone, as curl -T FILE does"
             raise Refusal(415, told, malformed=True)
-        query = read_query(PredictQuery, request.query_params)
+        query = _read_query(request.query_params)
         if query.timeout_s is not None:
             call.limit(query.timeout_s)
         id = query.request_id or request.path_params.get("file", "")
@@ -140,15 +140,11 @@ class Rest:
         return answer
 
 
-_Query = TypeVar("_Query", bound=BaseModel)
-
-
-def read_query(kind: type[_Query], given: QueryParams) -> _Query:
-    """The query's parameters; raises Refusal."""
+def _read_query(given: QueryParams) -> PredictQuery:
     try:
-        return kind.model_validate(dict(given))
+        return PredictQuery.model_validate(dict(given))
     except ValidationError as error:
-        raise Refusal(400, f"{first_mistake(error)}; known are {', '.join(kind.model_fields)}") from None
+        raise Refusal(400, f"{first_mistake(error)}; known are {', '.join(PredictQuery.model_fields)}") from None
 
 
 async def _no_such_route(request: Request, error: HTTPException) -> Response:
