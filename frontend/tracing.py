@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from collage.errors import ServiceError
 from collage.traces import Span, Traces, incoming, outgoing
 from encoder.code import GroupShape
+from encoder.image import Pixels
 from frontend.dispatch import Dispatcher
 from frontend.jobs import Outcome
 from frontend.policy import events as e
@@ -31,37 +27,23 @@ class TracedDispatcher(Dispatcher):
         self._members: dict[int, dict[int, int]] = {}
         """Requests of groups whose code is at work, by place."""
 
-    async def predict(
-        self,
-        prepare: Callable[[int], NDArray[np.uint8]],
-        request_id: str,
-        timeout_s: float,
-        quick: bool = False,
-        size: int = 0,
-        caller: str = "",
-    ) -> Outcome:
+    async def predict(self, prepare: Callable[[int], Pixels], *args: Any, **named: Any) -> Outcome:
         """Serve one request; see Dispatcher."""
         span = self._traces.begin("collage.predict", self._loop.time(), incoming.get())
         token = _current.set(span)
         timed = functools.partial(self._prepared, span, prepare)
         try:
-            outcome = await super().predict(timed, request_id, timeout_s, quick, size, caller)
-            source, degraded = outcome.answered.source.name, outcome.degraded
-            span.tell(request_id=outcome.request_id, source=source, degraded=degraded)
-            if outcome.place is not None:
-                span.tell(group_id=outcome.group_id, place=outcome.place)
-            return outcome
-        except ServiceError as error:
-            span.fail(error.code.name, str(error))
-            raise
-        except asyncio.CancelledError:
-            span.fail("CANCELLED", "the caller hung up")
-            raise
+            with span.during("the caller hung up"):
+                outcome = await super().predict(timed, *args, **named)
+                source, degraded = outcome.answered.source.name, outcome.degraded
+                span.tell(request_id=outcome.request_id, source=source, degraded=degraded)
+                if outcome.place is not None:
+                    span.tell(group_id=outcome.group_id, place=outcome.place)
+                return outcome
         finally:
             _current.reset(token)
-            span.end()
 
-    def _prepared(self, span: Span, prepare: Callable[[int], NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    def _prepared(self, span: Span, prepare: Callable[[int], Pixels], size: int) -> Pixels:
         image = prepare(size)
         span.event("prepared", self._loop.time())
         return image

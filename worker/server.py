@@ -10,7 +10,7 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from collage.errors import ServiceError, boundary
+from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import Server
 from collage.tensors import pack
@@ -78,18 +78,10 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         loop = asyncio.get_running_loop()
         span = traces.begin("collage.run", loop.time(), request.traceparent)
         span.tell(request_id=request.request_id, attempt=request.attempt)
-        try:
+        with span.during("the frontend needs it no more"):
             response = await self._answer(request, time_remaining)
             span.event("inference began", loop.time() - response.inference_s)
             return response
-        except ServiceError as error:
-            span.fail(error.code.name, str(error))
-            raise
-        except asyncio.CancelledError:
-            span.fail("CANCELLED", "the frontend needs it no more")
-            raise
-        finally:
-            span.end()
 
     async def _answer(self, request: model_pb2.RunRequest, time_remaining: float | None) -> model_pb2.RunResponse:
         image = self._engine.image(request.input)

@@ -33,6 +33,9 @@ SLOW_IN = 50
 Quantiles = Callable[[float], float]
 """The inverse of a distribution function: seconds that a share (0 to 1) of draws stays within."""
 
+_UNUSABLE = (OSError, ValueError, TypeError, KeyError, EOFError)
+"""What a specification raises, or the file that it names."""
+
 
 class SlowdownError(ValueError):
     """A specification of slowness that cannot be used; the message is one line for the operator."""
@@ -75,7 +78,7 @@ class Slowdown:
         try:
             if source == "switch":
                 self._switch = Path(argument)
-                self._usual = _parse("off", "")
+                self._usual = _parse("off")
             elif source == "mixture":
                 file, index, count = _one_of(argument)
                 self._usual, self._slow = _table(file), _machines(file)[0]
@@ -87,8 +90,8 @@ class Slowdown:
                 self._slow = lambda share: self._usual(share) - extra * math.log1p(-share)
                 self._slow_at = _moving_data(index, count, share, longest, every, seed)
             else:
-                self._usual = _parse(source, argument)
-        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+                self._usual = _parse(specification)
+        except _UNUSABLE as error:
             raise SlowdownError(f"slowdown {specification!r} cannot be used: {error}") from None
 
     @classmethod
@@ -117,10 +120,9 @@ class Slowdown:
             stamp, specification = None, "off"
         self._stamp = stamp
         if specification is not None:
-            source, _, argument = specification.partition(":")
             try:
-                self._usual = _parse(source, argument)
-            except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+                self._usual = _parse(specification)
+            except _UNUSABLE as error:
                 logger.warning("%s specifies no slowness, the last one stays: %s", switch, error)
 
 
@@ -164,7 +166,8 @@ def _uniform(seed: int, request_id: str, attempt: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53  # 53 bits: all that a float can hold
 
 
-def _parse(source: str, argument: str) -> Quantiles:
+def _parse(specification: str) -> Quantiles:
+    source, _, argument = specification.partition(":")
     match source:
         case "off" if not argument:
             return lambda share: 0.0

@@ -10,7 +10,7 @@ from grpc import StatusCode
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from collage.errors import DeadlineExceeded, ServiceError, pushback, status_of
+from collage.errors import DeadlineExceeded, ServiceError, abort, status_of
 from collage.security import WANTS_TOKEN
 from collage.serving import Server
 from collage.traces import HEADER, incoming
@@ -115,7 +115,7 @@ class Gate:
             except DeadlineExceeded as error:
                 raise Refusal(408, f"{error}: send it faster", code=error.code.name) from None
             except ServiceError as error:
-                await call.abort(*status_of(error), pushback(error))
+                await abort(call, error)
             serving = serve(call, body)
             del body  # whoever serves lets go of it as soon as possible
             return await (serving if request.method in _BODILESS else _while_connected(request, serving))

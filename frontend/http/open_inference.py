@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,15 +13,15 @@ import numpy as np
 from google.protobuf.message import Message
 from pydantic import BaseModel, Field, ValidationError
 
-from frontend.http.statuses import Refusal
+from frontend.http.statuses import Refusal, first_mistake
 from inference import open_inference_pb2 as oip
+from inference.tensors import join_elements, split_elements
 
 MAX_JSON_BYTES = 2 * 1024 * 1024
 """Longest JSON of a request: a number takes up to 60 times as much memory as its text, and parsing stops all else."""
 LENGTH = "inference-header-content-length"
 """The header field that says how long the JSON before binary tensors is."""
 _NUMBERS = {"UINT8": "<u1", "FP32": "<f4"}
-_LENGTH_BYTES = 4  # before every element of binary BYTES
 
 Parameter = bool | int | float | str
 
@@ -69,9 +70,7 @@ class Asked:
         try:
             request = InferRequest.model_validate_json(body[:length])
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise _bad(f"{where}: {first['msg']}" if where else first["msg"]) from None
+            raise _bad(first_mistake(error)) from None
         self.message = oip.ModelInferRequest(model_name=model, model_version=version, id=request.id)
         rest = memoryview(body)[length:]
         for tensor in request.inputs:
@@ -100,7 +99,7 @@ class Asked:
             if self.binary:
                 told["parameters"] = {"binary_data_size": len(raw)}
             elif output.datatype == "BYTES":
-                told["data"] = _strings(raw)
+                told["data"] = [text.decode() for text in split_elements(raw, math.prod(output.shape))]
             else:
                 told["data"] = np.frombuffer(raw, _NUMBERS[output.datatype]).tolist()
             head["outputs"].append(told)
@@ -172,7 +171,7 @@ def _files(name: str, data: list[Any], content_type: Parameter) -> bytes:
         files = [base64.b64decode(each, validate=True) for each in flat]
     except (binascii.Error, ValueError):
         raise _bad(f"the data of {name!r} are no base64") from None
-    return b"".join(len(file).to_bytes(_LENGTH_BYTES, "little") + file for file in files)
+    return join_elements(files)
 
 
 def _set(parameters: Any, name: str, value: Parameter) -> None:
@@ -185,15 +184,6 @@ def _set(parameters: Any, name: str, value: Parameter) -> None:
 
 def _value(parameter: oip.InferParameter) -> Any:
     return getattr(parameter, parameter.WhichOneof("parameter_choice") or "string_param")
-
-
-def _strings(raw: bytes) -> list[str]:
-    found, at = [], 0
-    while at < len(raw):
-        start = at + _LENGTH_BYTES
-        at = start + int.from_bytes(raw[at:start], "little")
-        found.append(raw[start:at].decode())
-    return found
 
 
 def plain(message: Message) -> dict[str, Any]:

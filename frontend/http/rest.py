@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
@@ -20,14 +20,13 @@ from collage.serving import Server
 from collage.v1 import predict_pb2
 from frontend.http.call import Gate, HttpCall
 from frontend.http.open_inference import LENGTH, Asked, plain
-from frontend.http.statuses import Refusal
+from frontend.http.statuses import Refusal, first_mistake
 from frontend.inference import FrontendInference
 from frontend.server import PredictServicer
 from inference import open_inference_pb2 as oip
 
 PREDICT = "/collage.v1.PredictService/Predict"
 OPEN_INFERENCE = "/inference.GRPCInferenceService/"
-_HEALTH = "/grpc.health.v1.Health/Check"
 _MAX_UINT32 = 2**32 - 1
 
 
@@ -80,7 +79,7 @@ class Rest:
         if request.headers.get("content-type", "").startswith("multipart/"):
             told = "the body is a form: send the image's bytes alone, as curl -T FILE does"
             raise Refusal(415, told, malformed=True)
-        query = read_query(PredictQuery, request.query_params)
+        query = _read_query(request.query_params)
         if query.timeout_s is not None:
             call.limit(query.timeout_s)
         id = query.request_id or request.path_params.get("file", "")
@@ -141,17 +140,11 @@ class Rest:
         return answer
 
 
-_Query = TypeVar("_Query", bound=BaseModel)
-
-
-def read_query(kind: type[_Query], given: QueryParams) -> _Query:
-    """The query's parameters; raises Refusal."""
+def _read_query(given: QueryParams) -> PredictQuery:
     try:
-        return kind.model_validate(dict(given))
+        return PredictQuery.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        known = ", ".join(kind.model_fields)
-        raise Refusal(400, f"{'.'.join(map(str, first['loc']))[:100]}: {first['msg']}; known are {known}") from None
+        raise Refusal(400, f"{first_mistake(error)}; known are {', '.join(PredictQuery.model_fields)}") from None
 
 
 async def _no_such_route(request: Request, error: HTTPException) -> Response:

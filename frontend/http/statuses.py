@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpc import StatusCode
+from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 HTTP_STATUS: Mapping[StatusCode, int] = {
@@ -80,3 +81,10 @@ class Refusal(Exception):
     def response(self) -> JSONResponse:
         """The response."""
         return JSONResponse(self.content, self.status, self.headers)
+
+
+def first_mistake(error: ValidationError) -> str:
+    """What is wrong first in what was sent, behind its place if it has one."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))[:100]
+    return f"{place}: {first['msg']}" if place else first["msg"]

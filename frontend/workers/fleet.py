@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from collage.model_info import ModelInfo, TensorSpec
 from collage.plain import PlainInput, logarithm
-from collage.specs import brief, parse
+from collage.specs import brief
 from encoder.image import Pixels
 from frontend.workers.discovery import TargetError
 from frontend.workers.streams import Reply, WorkerFailure
@@ -32,7 +32,7 @@ def read_description(path: Path) -> ModelInfo:
     Raises TargetError, one line that names the file.
     """
     try:
-        return ModelInfo.from_content(parse(path.read_text("utf-8")))
+        return ModelInfo.from_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise TargetError(f"the description {path} cannot be used: {error}") from None
 

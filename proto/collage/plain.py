@@ -107,19 +107,20 @@ class PlainInput:
         self._scale: NDArray[np.float32] | None = None
         if not whole:
             mean, std = np.array(told.mean or (0, 0, 0)), np.array(told.std or (1, 1, 1))
-            self._scale, self._shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+            channels = (3, 1, 1) if self._first else (3,)
+            self._scale = (1 / (255 * std)).astype(np.float32).reshape(channels)
+            self._shift = (mean / std).astype(np.float32).reshape(channels)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """The graph's input for images, uint8 RGB ``[N, size, size, 3]``; the same array if it takes that."""
         pixels: NDArray[Any] = images[..., ::-1] if self._swapped else images
-        if self._scale is None:
-            return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if self._first else np.ascontiguousarray(pixels)
         if self._first:
             pixels = pixels.transpose(0, 3, 1, 2)
-        scale, shift = (each[:, None, None] if self._first else each for each in (self._scale, self._shift))
+        if self._scale is None:
+            return np.ascontiguousarray(pixels)
         values = pixels.astype(np.float32, order="C")
-        values *= scale
-        values -= shift
+        values *= self._scale
+        values -= self._shift
         return values.astype(self._dtype, copy=False)
 
 

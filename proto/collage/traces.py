@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import grpc
 import grpc.aio
+
+from collage.errors import ServiceError
 
 HEADER = "traceparent"
 """Where a caller tells its W3C trace context: a header field, or metadata."""
@@ -42,15 +45,24 @@ class Span:
         """Note what is known of it as a whole."""
         self._span.set_attributes(attributes)
 
-    def fail(self, code: str, text: str) -> None:
-        """Note that it failed."""
+    @contextmanager
+    def during(self, cancelled: str) -> Iterator[None]:
+        """It ends with this block, and has failed if the block did; ``cancelled`` says why it would be cancelled."""
+        try:
+            yield
+        except ServiceError as error:
+            self._fail(error.code.name, str(error))
+            raise
+        except asyncio.CancelledError:
+            self._fail("CANCELLED", cancelled)
+            raise
+        finally:
+            self._span.end()
+
+    def _fail(self, code: str, text: str) -> None:
         from opentelemetry.trace import Status, StatusCode
 
         self._span.set_status(Status(StatusCode.ERROR, f"{code}: {text}"))
-
-    def end(self) -> None:
-        """It is over."""
-        self._span.end()
 
 
 class Traces:
@@ -78,13 +90,13 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
         self._epoch_ns = time.time_ns() - int(1e9 * asyncio.get_running_loop().time())
 
-    def begin(self, name: str, at: float, parent: str = "", links: Mapping[str, str] | None = None) -> Span:
+    def begin(self, name: str, at: float, parent: str = "") -> Span:
         """Begin a span at a time of the event loop; ``parent`` is a W3C trace context, or empty."""
         from opentelemetry.trace import SpanKind
 
         context = self._propagator.extract({HEADER: parent}) if parent else None
         start = self._epoch_ns + int(1e9 * at)
-        span = self._tracer.start_span(name, context, SpanKind.SERVER, links, start_time=start)
+        span = self._tracer.start_span(name, context, SpanKind.SERVER, start_time=start)
         told = span.get_span_context()
         context_text = f"00-{told.trace_id:032x}-{told.span_id:016x}-{int(told.trace_flags):02x}"
         return Span(span, context_text, self._epoch_ns)

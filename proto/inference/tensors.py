@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -84,7 +84,7 @@ def read_images(request: oip.ModelInferRequest, size: int, max_rows: int) -> Ima
         raise InvalidArgument(f"one input has {len(request.raw_input_contents)} raw_input_contents: send one")
     raw = request.raw_input_contents[0] if request.raw_input_contents else None
     if tensor.datatype == "BYTES":
-        contents = tensor.contents.bytes_contents if raw is None else _split(raw, count)
+        contents = tensor.contents.bytes_contents if raw is None else split_elements(raw, count)
         _check_length("elements", len(contents), count)
         return ImageRows(size, encoded=list(contents), count=count)
     elements = count * size * size * 3
@@ -123,8 +123,8 @@ def _rows(tensor: oip.ModelInferRequest.InferInputTensor, size: int) -> int:
     return shape[0]
 
 
-def _split(raw: bytes, count: int) -> list[bytes]:
-    """The elements of raw BYTES; ``count`` is a bound as well."""
+def split_elements(raw: bytes, count: int) -> list[bytes]:
+    """The elements of raw BYTES; ``count`` is a bound as well. Raises InvalidArgument if they end too early."""
     elements: list[bytes] = []
     at = 0
     while at < len(raw) and len(elements) <= count:
@@ -134,6 +134,11 @@ def _split(raw: bytes, count: int) -> list[bytes]:
             raise InvalidArgument(f"the raw contents of {INPUT!r} end within element {len(elements)}")
         elements.append(raw[start:at])
     return elements
+
+
+def join_elements(elements: Iterable[bytes]) -> bytes:
+    """Raw BYTES: every element behind its length."""
+    return b"".join(len(element).to_bytes(_LENGTH_BYTES, "little") + element for element in elements)
 
 
 def _check_length(what: str, found: int, wanted: int) -> None:
@@ -205,8 +210,6 @@ def add_output(
     output.datatype = "BYTES"
     output.shape.extend(best.shape)
     if wanted.raw:
-        response.raw_output_contents.append(
-            b"".join(len(element).to_bytes(_LENGTH_BYTES, "little") + element for element in elements)
-        )
+        response.raw_output_contents.append(join_elements(elements))
     else:
         output.contents.bytes_contents.extend(elements)

@@ -112,16 +112,14 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("traces: collages belong to nobody", 'self._spans[first].context if traced else ""', '""'),
             ("traces: the caller's context is ignored", "self._loop.time(), incoming.get())", "self._loop.time())"),
-            (
-                "traces: spans never end",
-                "            _current.reset(token)\n            span.end()",
-                "            _current.reset(token)",
-            ),
         ],
     ),
     (
         "proto/collage/traces.py",
-        [("traces: the last spans are lost", "self._provider.shutdown()", "pass")],
+        [
+            ("traces: spans never end", "self._span.end()", "pass"),
+            ("traces: the last spans are lost", "self._provider.shutdown()", "pass"),
+        ],
     ),
     (
         "worker/slowdown.py",

@@ -126,8 +126,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "proto/collage/plain.py",
         [
-            ("a plain model without its mean", "values -= shift", "pass"),
-            ("a plain model without its scale", "values *= scale", "pass"),
+            ("a plain model without its mean", "values -= self._shift", "pass"),
+            ("a plain model without its scale", "values *= self._scale", "pass"),
             (
                 "a plain model sees columns as rows",
                 "pixels = pixels.transpose(0, 3, 1, 2)",

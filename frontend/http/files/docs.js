@@ -1,23 +1,8 @@
 // Draws /openapi.json: one section for each route, with its parameters, body and statuses.
 "use strict";
 
-function add(parent, tag, text = "", className = "") {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  element.className = className;
-  parent.append(element);
-  return element;
-}
-
 function table(parent, columns, rows) {
-  if (!rows.length) return;
-  const element = add(parent, "table");
-  const head = add(element, "tr");
-  for (const column of columns) add(head, "th", column);
-  for (const row of rows) {
-    const line = add(element, "tr");
-    for (const cell of row) add(line, "td", cell);
-  }
+  if (rows.length) fill(add(parent, "table"), columns.map((name) => [name]), rows);
 }
 
 function typeOf(schema, schemas) {
