@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data import IMAGE_SUFFIXES, UNKNOWN, Dataset, Split, apart, cut, digest, in_words, names_of, read_split
-from models.measure import OnnxModel
+from models.measure import OnnxModel, softmax
 
 MOST = 20_000
 """Photos that are used of a folder that has more: a random part of them, which needs 2 GB of memory."""
@@ -112,7 +112,7 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
         for start in range(0, len(missing), _AT_ONCE):
             rows = missing[start : start + _AT_ONCE]
             pixels = [trained[row] if row < len(trained) else held[row - len(trained)] for row in rows]
-            answers[rows] = _softmax(s_cnn(np.stack(pixels))[0])
+            answers[rows] = softmax(s_cnn(np.stack(pixels))[0])
             if start % (64 * _AT_ONCE) == 0:
                 answers.flush()
                 print(f"  asking {s_cnn.info.name}: {start + len(rows)} of {len(missing)} photos", flush=True)
@@ -124,9 +124,3 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
         Split(part.images, own, part.ids) for part, own in zip(parts, np.split(labels, [count]), strict=True)
     )
     return Dataset(data.name, data.labels, train, validation, data.test), known[:count]
-
-
-def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    shares = np.exp(scores - scores.max(-1, keepdims=True))
-    result: NDArray[np.float32] = shares / shares.sum(-1, keepdims=True)
-    return result

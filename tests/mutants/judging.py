@@ -69,7 +69,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("the same input in every turn", "batches[turn % len(batches)]", "batches[0]"),
             ("the same collage in every turn", "collages[turn % len(collages), None]", "collages[0, None]"),
-            ("answers of later batches given to the first images", "enumerate(shares, start)", "enumerate(shares)"),
+            ("answers of later batches given to the first images", "enumerate(softmax(scores), start)", "enumerate(softmax(scores))"),
             ("scores in place of confidences", "float(share.max())", "float(scores.max())"),
             ("models of later folders win", "in reversed(folders)", "in folders"),
             ("s-cnns in the order of names", 'return "-s-cnn" not in path.stem, path.stem', "return False, path.stem"),
