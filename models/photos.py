@@ -8,14 +8,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data import IMAGE_SUFFIXES, UNKNOWN, Dataset, Split, apart, cut, digest, in_words, names_of, read_split
+from models.data import (
+    HELD_OUT,
+    IMAGE_SUFFIXES,
+    UNKNOWN,
+    Dataset,
+    Split,
+    apart,
+    cut,
+    digest,
+    held_out,
+    in_words,
+    names_of,
+    numbers_of,
+    read_split,
+)
 from models.measure import OnnxModel, softmax
 
 MOST = 20_000
 """Photos that are used of a folder that has more: a random part of them, which needs 2 GB of memory."""
 FEWEST = 20
-HELD_OUT = ("test", "val")
-"""Folders whose photos nothing is trained on."""
 _AT_ONCE = 8
 
 
@@ -39,15 +51,12 @@ def test_part(folder: Path, labels: Sequence[str], size: int) -> Split:
 
     Raises ValueError where there are none, and for a class that it does not know.
     """
-    root = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), None)
+    root = held_out(folder)
     found = _below(root) if root else []
     if not found:
         raise ValueError(f"expected {folder}/test/<class>: images that nothing was trained on")
-    numbers = {name: number for number, name in enumerate(labels)}
     classes = in_words([file.parent.name for file in found])
-    if unknown := sorted(set(classes) - numbers.keys()):
-        raise ValueError(f"a model that knows {len(labels)} classes does not know {unknown[0]}, one of {root}")
-    return read_split([(file, numbers[name]) for file, name in zip(found, classes, strict=True)], size)
+    return read_split(list(zip(found, numbers_of(classes, labels, root), strict=True)), size)
 
 
 def _below(root: Path, without: Sequence[str] = ()) -> list[Path]:
