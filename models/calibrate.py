@@ -205,10 +205,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         s_cnn = OnnxModel(args.s_cnn)
         labels, size = s_cnn.info.labels, s_cnn.info.size
-        data = photos.load(args.data, labels, size) if args.unlabelled else relabelled(load(args.data, size), labels)
+        if args.unlabelled:
+            validation = photos.validation(args.data, labels, size)
+        else:
+            validation = relabelled(load(args.data, size), labels).validation
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
-    validation = data.validation
     own = list(classify(s_cnn, validation))
     for path in args.collage:
         collage = OnnxModel(path)

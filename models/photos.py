@@ -76,15 +76,25 @@ def load(folder: Path, labels: Sequence[str], size: int, train_size: int | None 
     A photo whose folder is called as one of ``labels`` has that label, others are ``UNKNOWN``.
     Raises ValueError for a folder with too few photos, and with its path for a file that cannot be read.
     """
+    train, held = cut(read_split(_labelled(folder, labels), train_size or size), size, seed=0)
+    nothing = np.zeros(0, np.int64)
+    return Dataset(folder.resolve().name, tuple(labels), train, held, train.take(nothing))
+
+
+def validation(folder: Path, labels: Sequence[str], size: int) -> Split:
+    """What ``load(folder, labels, size).validation`` would be, without reading the training photos."""
+    labelled = _labelled(folder, labels)
+    return read_split([labelled[i] for i in apart(len(labelled), seed=0)[1]], size)
+
+
+def _labelled(folder: Path, labels: Sequence[str]) -> list[tuple[Path, int]]:
+    """The photos in a folder and their labels: ``UNKNOWN`` where their folder is called as none of ``labels``."""
     if in_words(labels) != tuple(labels):
         raise ValueError("some labels of the s-cnn are WordNet numbers of Imagenette: give words in its sidecar")
     numbers = {name: number for number, name in enumerate(labels)}
     found = files(folder)
     known = [numbers.get(name, UNKNOWN) for name in in_words([file.parent.name for file in found])]
-    everything = read_split(list(zip(found, known, strict=True)), train_size or size)
-    train, validation = cut(everything, size, seed=0)
-    nothing = np.zeros(0, np.int64)
-    return Dataset(folder.resolve().name, tuple(labels), train, validation, train.take(nothing))
+    return list(zip(found, known, strict=True))
 
 
 def training_ids(folder: Path) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "models/calibrate.py",
         [
-            ("calibrated on test images", "validation = data.validation", "validation = data.test"),
-            ("calibrated on training images", "validation = data.validation", "validation = data.train"),
+            ("calibrated on test images", "size), labels).validation", "size), labels).test"),
+            ("calibrated on training images", "size), labels).validation", "size), labels).train"),
             (
                 "calibrated for agreement with the label",
                 "answer.prediction == reference[answer.image].prediction for",
