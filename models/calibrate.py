@@ -32,7 +32,7 @@ from collage.model_info import ErrorRate
 from models import description, photos
 from models.checkpoint import written
 from models.data import UNKNOWN, Split, load, relabelled
-from models.measure import ImageAnswer, OnnxModel, classify, classify_collages, risk_coverage
+from models.measure import ImageAnswer, OnnxModel, classify, classify_collages, risk_coverage, top1
 
 STEPS = 8
 """Most entries of a table of errors: more would be noise."""
@@ -66,7 +66,7 @@ def aim(answers: Sequence[ImageAnswer]) -> float:
     """The share of answers that are right; of images without labels, the share that the s-cnn expects to be right."""
     known = [answer for answer in answers if answer.label != UNKNOWN]
     if known:
-        return float(np.mean([answer.prediction == answer.label for answer in known]))
+        return top1(known)
     return float(np.mean([answer.confidence for answer in answers]))
 
 
