@@ -32,7 +32,7 @@ from collage.model_info import ErrorRate
 from models import description, photos
 from models.checkpoint import written
 from models.data import UNKNOWN, Split, load, relabelled
-from models.measure import ImageAnswer, OnnxModel, classify, classify_collages, risk_coverage
+from models.measure import ImageAnswer, OnnxModel, classify, classify_collages, risk_coverage, top1
 
 STEPS = 8
 """Most entries of a table of errors: more would be noise."""
@@ -66,7 +66,7 @@ def aim(answers: Sequence[ImageAnswer]) -> float:
     """The share of answers that are right; of images without labels, the share that the s-cnn expects to be right."""
     known = [answer for answer in answers if answer.label != UNKNOWN]
     if known:
-        return float(np.mean([answer.prediction == answer.label for answer in known]))
+        return top1(known)
     return float(np.mean([answer.confidence for answer in answers]))
 
 
@@ -205,10 +205,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         s_cnn = OnnxModel(args.s_cnn)
         labels, size = s_cnn.info.labels, s_cnn.info.size
-        data = photos.load(args.data, labels, size) if args.unlabelled else relabelled(load(args.data, size), labels)
+        if args.unlabelled:
+            validation = photos.validation(args.data, labels, size)
+        else:
+            validation = relabelled(load(args.data, size), labels).validation
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
-    validation = data.validation
     own = list(classify(s_cnn, validation))
     for path in args.collage:
         collage = OnnxModel(path)

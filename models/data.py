@@ -48,6 +48,8 @@ RELEASES = {
 }
 """Public data sets as released, and files by which to know them."""
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
+HELD_OUT = ("test", "val")
+"""Folders whose images nothing is trained on."""
 UNKNOWN = -1
 """The label of a photo without one."""
 
@@ -143,8 +145,8 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
         classes = _classes(path)
         labels = in_words(classes)
         train = _folder(path / "train", classes, larger)
-        if held_out := _held_out(path):
-            test = _folder(held_out, classes, size)
+        if held := held_out(path):
+            test = _folder(held, classes, size)
         else:
             train, test = cut(train, size, seed=1)
     train, validation = cut(train, size, seed=0)
@@ -165,7 +167,7 @@ def training_ids(path: Path) -> tuple[str, ...] | None:
     if _release(path):
         return None
     ids = names_of(training_files(path))
-    for seed in (0,) if _held_out(path) else (1, 0):
+    for seed in (0,) if held_out(path) else (1, 0):
         ids = tuple(ids[i] for i in apart(len(ids), seed)[0])
     return ids
 
@@ -175,21 +177,26 @@ def validation_count(path: Path) -> int | None:
     if _release(path):
         return None
     count = len(training_files(path))
-    if not _held_out(path):
+    if not held_out(path):
         count = len(apart(count, seed=1)[0])
     return len(apart(count, seed=0)[1])
 
 
 def relabelled(data: Dataset, labels: Sequence[str]) -> Dataset:
     """The data set with the classes of a model that knows these, and perhaps more; raises ValueError for others."""
-    unknown = [name for name in data.labels if name not in labels]
-    if unknown:
-        raise ValueError(f"a model that knows {len(labels)} classes does not know {unknown[0]}, one of {data.name}'s")
+    numbers = np.array(numbers_of(data.labels, labels, f"{data.name}'s"), np.int64)
     if data.labels == tuple(labels):
         return data
-    numbers = np.array([labels.index(name) for name in data.labels], np.int64)
     parts = (Split(part.images, numbers[part.labels], part.ids) for part in (data.train, data.validation, data.test))
     return Dataset(data.name, tuple(labels), *parts)
+
+
+def numbers_of(classes: Sequence[str], labels: Sequence[str], origin: object) -> list[int]:
+    """Which of a model's labels each class is; raises ValueError, with its ``origin``, for a class not among them."""
+    numbers = {name: number for number, name in enumerate(labels)}
+    if unknown := [name for name in classes if name not in numbers]:
+        raise ValueError(f"a model that knows {len(labels)} classes does not know {unknown[0]}, one of {origin}")
+    return [numbers[name] for name in classes]
 
 
 def digest(ids: Sequence[str]) -> str:
@@ -210,8 +217,9 @@ def _classes(path: Path) -> tuple[str, ...]:
     return tuple(entry.name for entry in _listed(path / "train") if entry.is_dir())
 
 
-def _held_out(path: Path) -> Path | None:
-    return next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
+def held_out(path: Path) -> Path | None:
+    """The folder of the test part, if there is one."""
+    return next((path / part for part in HELD_OUT if (path / part).is_dir()), None)
 
 
 def apart(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

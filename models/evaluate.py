@@ -237,10 +237,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     published = read_figures(args.compare) if args.compare else None
     rows: list[dict[str, Scalar]] = []
     answers: dict[str, dict[str, list[ImageAnswer]]] = {}
-    folders = find(*args.data)
     if args.s_cnn:
         folders = {folder.resolve().name: folder for folder in args.data}
-    found_models = dict.fromkeys(folders, _beside(args.s_cnn)) if args.s_cnn else discover(args.models)
+        found_models = dict.fromkeys(folders, _beside(args.s_cnn))
+    else:
+        folders, found_models = find(*args.data), discover(args.models)
     for dataset, paths in found_models.items():
         folder = folders.get(dataset)
         if folder is None or "s-cnn" not in paths:

@@ -117,6 +117,13 @@ class ImageAnswer:
     cell: int | None = None
 
 
+def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Class probabilities from scores, both ``[N, classes]``."""
+    shares: NDArray[np.float32] = np.exp(scores - scores.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    return shares
+
+
 def classify(model: OnnxModel, split: Split, batch: int = 50) -> Iterator[ImageAnswer]:
     """The s-cnn's answer for every image of a split; the confidence is the softmax's largest value.
 
@@ -126,9 +133,7 @@ def classify(model: OnnxModel, split: Split, batch: int = 50) -> Iterator[ImageA
     for start in range(0, len(split), batch):
         images = [shrink(image, size, size) for image in split.images[start : start + batch]]
         (scores,) = model(np.stack(images))
-        shares = np.exp(scores - scores.max(-1, keepdims=True))
-        shares /= shares.sum(-1, keepdims=True)
-        for row, share in enumerate(shares, start):
+        for row, share in enumerate(softmax(scores), start):
             yield ImageAnswer(split.ids[row], int(split.labels[row]), int(share.argmax()), float(share.max()))
 
 

@@ -8,14 +8,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data import IMAGE_SUFFIXES, UNKNOWN, Dataset, Split, apart, cut, digest, in_words, names_of, read_split
-from models.measure import OnnxModel
+from models.data import (
+    HELD_OUT,
+    IMAGE_SUFFIXES,
+    UNKNOWN,
+    Dataset,
+    Split,
+    apart,
+    cut,
+    digest,
+    held_out,
+    in_words,
+    names_of,
+    numbers_of,
+    read_split,
+)
+from models.measure import OnnxModel, softmax
 
 MOST = 20_000
 """Photos that are used of a folder that has more: a random part of them, which needs 2 GB of memory."""
 FEWEST = 20
-HELD_OUT = ("test", "val")
-"""Folders whose photos nothing is trained on."""
 _AT_ONCE = 8
 
 
@@ -39,15 +51,12 @@ def test_part(folder: Path, labels: Sequence[str], size: int) -> Split:
 
     Raises ValueError where there are none, and for a class that it does not know.
     """
-    root = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), None)
+    root = held_out(folder)
     found = _below(root) if root else []
     if not found:
         raise ValueError(f"expected {folder}/test/<class>: images that nothing was trained on")
-    numbers = {name: number for number, name in enumerate(labels)}
     classes = in_words([file.parent.name for file in found])
-    if unknown := sorted(set(classes) - numbers.keys()):
-        raise ValueError(f"a model that knows {len(labels)} classes does not know {unknown[0]}, one of {root}")
-    return read_split([(file, numbers[name]) for file, name in zip(found, classes, strict=True)], size)
+    return read_split(list(zip(found, numbers_of(classes, labels, root), strict=True)), size)
 
 
 def _below(root: Path, without: Sequence[str] = ()) -> list[Path]:
@@ -67,15 +76,25 @@ def load(folder: Path, labels: Sequence[str], size: int, train_size: int | None 
     A photo whose folder is called as one of ``labels`` has that label, others are ``UNKNOWN``.
     Raises ValueError for a folder with too few photos, and with its path for a file that cannot be read.
     """
+    train, held = cut(read_split(_labelled(folder, labels), train_size or size), size, seed=0)
+    nothing = np.zeros(0, np.int64)
+    return Dataset(folder.resolve().name, tuple(labels), train, held, train.take(nothing))
+
+
+def validation(folder: Path, labels: Sequence[str], size: int) -> Split:
+    """What ``load(folder, labels, size).validation`` would be, without reading the training photos."""
+    labelled = _labelled(folder, labels)
+    return read_split([labelled[i] for i in apart(len(labelled), seed=0)[1]], size)
+
+
+def _labelled(folder: Path, labels: Sequence[str]) -> list[tuple[Path, int]]:
+    """The photos in a folder and their labels: ``UNKNOWN`` where their folder is called as none of ``labels``."""
     if in_words(labels) != tuple(labels):
         raise ValueError("some labels of the s-cnn are WordNet numbers of Imagenette: give words in its sidecar")
     numbers = {name: number for number, name in enumerate(labels)}
     found = files(folder)
     known = [numbers.get(name, UNKNOWN) for name in in_words([file.parent.name for file in found])]
-    everything = read_split(list(zip(found, known, strict=True)), train_size or size)
-    train, validation = cut(everything, size, seed=0)
-    nothing = np.zeros(0, np.int64)
-    return Dataset(folder.resolve().name, tuple(labels), train, validation, train.take(nothing))
+    return list(zip(found, known, strict=True))
 
 
 def training_ids(folder: Path) -> tuple[str, ...]:
@@ -112,7 +131,7 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
         for start in range(0, len(missing), _AT_ONCE):
             rows = missing[start : start + _AT_ONCE]
             pixels = [trained[row] if row < len(trained) else held[row - len(trained)] for row in rows]
-            answers[rows] = _softmax(s_cnn(np.stack(pixels))[0])
+            answers[rows] = softmax(s_cnn(np.stack(pixels))[0])
             if start % (64 * _AT_ONCE) == 0:
                 answers.flush()
                 print(f"  asking {s_cnn.info.name}: {start + len(rows)} of {len(missing)} photos", flush=True)
@@ -124,9 +143,3 @@ def answered(data: Dataset, s_cnn: OnnxModel, folder: Path, kept: Path) -> tuple
         Split(part.images, own, part.ids) for part, own in zip(parts, np.split(labels, [count]), strict=True)
     )
     return Dataset(data.name, data.labels, train, validation, data.test), known[:count]
-
-
-def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    shares = np.exp(scores - scores.max(-1, keepdims=True))
-    result: NDArray[np.float32] = shares / shares.sum(-1, keepdims=True)
-    return result

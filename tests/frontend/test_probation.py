@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
@@ -13,46 +14,49 @@ from tests.frontend.ejecting import Fleet
 from tests.frontend.test_balance import balancer
 
 
-def drive(workers: Balancer, seconds: float, slow: dict[str, float], rng: random.Random) -> Counter[str]:
-    """One call after another. Workers take 0.01 s, in 2 % of the calls 0.07 s, or as long as ``slow`` says."""
-    used: Counter[str] = Counter()
-    at = drive.at = getattr(drive, "at", 0.0)  # type: ignore[attr-defined]
-    end = at + seconds
-    while at < end:
-        name = workers.pick(at)
-        assert name is not None
-        workers.started(name)
-        latency = slow.get(name, 0.07 if rng.random() < 0.02 else rng.gauss(0.01, 0.001))
-        at += min(latency, 0.016)
-        workers.released(name)
-        if latency > 0.016:
-            workers.cancelled(name, at, 0.016)  # the deadline: nobody waits to the end
-        else:
-            workers.succeeded(name, at, latency)
-        used[name] += 1
-    drive.at = at  # type: ignore[attr-defined]
-    return used
+class Traffic:
+    """One call after another, by a clock of their own."""
+
+    def __init__(self, workers: Balancer, seed: int) -> None:
+        self._workers, self._rng, self._at = workers, random.Random(seed), 0.0
+
+    def drive(self, seconds: float, slow: Mapping[str, float] | None = None) -> Counter[str]:
+        """Workers take 0.01 s, in 2 % of the calls 0.07 s, or as long as ``slow`` says; how many calls each got."""
+        used: Counter[str] = Counter()
+        end = self._at + seconds
+        while self._at < end:
+            name = self._workers.pick(self._at)
+            assert name is not None
+            self._workers.started(name)
+            latency = (slow or {}).get(name, 0.07 if self._rng.random() < 0.02 else self._rng.gauss(0.01, 0.001))
+            self._at += min(latency, 0.016)
+            self._workers.released(name)
+            if latency > 0.016:
+                self._workers.cancelled(name, self._at, 0.016)  # the deadline: nobody waits to the end
+            else:
+                self._workers.succeeded(name, self._at, latency)
+            used[name] += 1
+        return used
 
 
 def test_a_slow_worker_is_ejected_although_its_calls_are_cancelled_and_returns_when_well() -> None:
-    rng = random.Random(2)
     workers, told = balancer(9, Ejection()), list[tuple[str, str]]()
     workers.changed = lambda name, reason: told.append((name, reason))
-    drive(workers, 40, {"w3": 0.07}, rng)
+    traffic = Traffic(workers, seed=2)
+    traffic.drive(40, {"w3": 0.07})
     assert workers.ejected == 1
-    assert drive(workers, 4, {"w3": 0.07}, rng)["w3"] <= 1
+    assert traffic.drive(4, {"w3": 0.07})["w3"] <= 1
     for _ in range(40):
-        drive(workers, 5, {}, rng)
+        traffic.drive(5)
     assert workers.ejected == 0
     assert (told[0], told[-1]) == (("w3", "it is slow"), ("w3", ""))
-    assert drive(workers, 20, {}, rng)["w3"] > 20
+    assert traffic.drive(20)["w3"] > 20
 
 
 def test_a_worker_that_stays_slow_is_probed_less_and_less() -> None:
-    rng = random.Random(3)
-    workers = balancer(9, Ejection())
-    drive(workers, 40, {"w3": 0.07}, rng)
-    assert drive(workers, 300, {"w3": 0.07}, rng)["w3"] <= 8
+    traffic = Traffic(balancer(9, Ejection()), seed=3)
+    traffic.drive(40, {"w3": 0.07})
+    assert traffic.drive(300, {"w3": 0.07})["w3"] <= 8
 
 
 def test_a_worker_that_was_well_for_as_long_as_it_was_out_has_no_past() -> None:
@@ -181,7 +185,7 @@ def test_a_slow_probe_is_no_relapse_where_slow_calls_are_usual() -> None:
 def test_chance_ejects_nobody() -> None:
     workers, told = balancer(9, Ejection()), list[str]()
     workers.changed = lambda name, reason: told.append(name)
-    drive(workers, 400, {}, random.Random(4))
+    Traffic(workers, seed=4).drive(400)
     assert told == []
 
 
@@ -227,10 +231,10 @@ def test_a_call_behind_one_that_was_cancelled_starts_when_that_is() -> None:
 
 def test_never_more_than_the_stated_share() -> None:
     workers = balancer(9, Ejection())
-    rng = random.Random(5)
-    drive(workers, 5, {}, rng)
+    traffic = Traffic(workers, seed=5)
+    traffic.drive(5)
     for _ in range(20):
-        drive(workers, 5, {f"w{i}": 0.7 for i in range(4)}, rng)
+        traffic.drive(5, {f"w{i}": 0.7 for i in range(4)})
         assert workers.ejected <= 3
 
 
@@ -245,7 +249,7 @@ def test_failures_in_a_row_eject() -> None:
 
 def test_without_rules_nobody_is_ejected() -> None:
     workers = balancer(3)
-    drive(workers, 20, {"w1": 0.07}, random.Random(6))
+    Traffic(workers, seed=6).drive(20, {"w1": 0.07})
     for _ in range(10):
         workers.failed("w0", 0.0)
     assert workers.ejected == 0

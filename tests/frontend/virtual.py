@@ -184,11 +184,11 @@ class Virtual:
         batch = [event for unit in units for event in unit]
         actions = self.policy.handle(batch)
         self._referee.check(batch, actions)
-        open_before = {event.request for event in batch if isinstance(event, Gone)} - self.ends.keys()
         for action in actions:
             self._obey(action)
-        for request in open_before - self.ends.keys():
-            self.ends[request] = ended(self.now, Gone(self.now, request))
+        for event in batch:
+            if isinstance(event, Gone):
+                self.ends.setdefault(event.request, ended(self.now, Gone(self.now, event.request)))
 
     def _decoded_by(self, event: Event) -> list[Event]:
         """What follows at once where a redundant run comes back that makes its group decodable."""

@@ -101,7 +101,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
         load(path, 16)
 
 
-def test_folders_without_a_test_part_get_onecut(tmp_path: Path) -> None:
+def test_folders_without_a_test_part_get_one_cut(tmp_path: Path) -> None:
     path = write_folders(tmp_path / "pets", {"train": 20})
     data = load(path, 16)
     assert data.name == "pets"

@@ -64,6 +64,10 @@ def test_photos_are_found_at_any_depth_and_never_those_of_a_test_part(own: Path)
     assert (len(data.train), len(data.validation), len(data.test)) == (54, 6, 0)
     assert data.train.ids == photos.training_ids(own)
     assert photos.validation_count(own) == 6
+    held = photos.validation(own, COLOURS, 16)
+    assert held.ids == data.validation.ids
+    np.testing.assert_array_equal(held.images, data.validation.images)
+    np.testing.assert_array_equal(held.labels, data.validation.labels)
     by_name = {name.split("/")[-2]: int(label) for name, label in zip(data.train.ids, data.train.labels, strict=True)}
     assert by_name == {"red": 0, "green": 1, "blue": 2}
     (own / "train").mkdir()

@@ -8,8 +8,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "models/calibrate.py",
         [
-            ("calibrated on test images", "validation = data.validation", "validation = data.test"),
-            ("calibrated on training images", "validation = data.validation", "validation = data.train"),
+            ("calibrated on test images", "size), labels).validation", "size), labels).test"),
+            ("calibrated on training images", "size), labels).validation", "size), labels).train"),
             (
                 "calibrated for agreement with the label",
                 "answer.prediction == reference[answer.image].prediction for",
@@ -17,8 +17,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "calibrated for the s-cnn's agreement with itself",
-                "answer.prediction == answer.label for answer in known",
-                "True for answer in known",
+                "return top1(known)",
+                "return 1.0",
             ),
             ("calibrated on one placement", "for seed in range(seeds) for answer", "for seed in range(1) for answer"),
             ("calibrated on one placement, several times", "(collage, split, seed)]", "(collage, split, 0)]"),
@@ -69,7 +69,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             ("the same input in every turn", "batches[turn % len(batches)]", "batches[0]"),
             ("the same collage in every turn", "collages[turn % len(collages), None]", "collages[0, None]"),
-            ("answers of later batches given to the first images", "enumerate(shares, start)", "enumerate(shares)"),
+            (
+                "answers of later batches given to the first images",
+                "enumerate(softmax(scores), start)",
+                "enumerate(softmax(scores))",
+            ),
             ("scores in place of confidences", "float(share.max())", "float(scores.max())"),
             ("models of later folders win", "in reversed(folders)", "in folders"),
             ("s-cnns in the order of names", 'return "-s-cnn" not in path.stem, path.stem', "return False, path.stem"),
