@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from encoder.berrut import ApproxIferCode, BerrutCode
 from encoder.code import Code
 from encoder.collage import CollageCode
 from encoder.grid import Grid
+from encoder.heads import ConcatenationCode, StackedCode
 from encoder.linear import LinearCode
 
 
@@ -19,19 +21,29 @@ class CodeParameters:
     """A key of ``CODES``."""
     size: int
     """Side of the redundant input, in pixels."""
+    members: int = 0
+    """N, the requests of a group."""
+    inputs: int = 1
+    """r, the redundant inputs of a group."""
     k: int = 0
     """Cells in a row of a collage; 0 for other codes."""
     detection_threshold: float = 0.15
     """Detections below this confidence are ignored (collage), 0 to 1."""
     weights: tuple[tuple[float, ...], ...] = ()
     """One row for each redundant input, one weight for each member (linear)."""
+    keys: tuple[int, ...] = ()
+    """How every member's image is turned; empty if none is (linear)."""
     base: str = ""
     """Version of the base model that is decoded for; empty for any with the same labels."""
 
 
 CODES: Mapping[str, Callable[[CodeParameters], Code]] = {
     "collage": lambda its: CollageCode(Grid(its.k, its.size), its.detection_threshold, its.base),
-    "linear": lambda its: LinearCode(its.weights, its.base),
+    "linear": lambda its: LinearCode(its.weights, its.base, its.keys),
+    "concatenation": lambda its: ConcatenationCode(its.members, its.base),
+    "stacked": lambda its: StackedCode(its.members, its.base),
+    "berrut": lambda its: BerrutCode(its.members, its.inputs, its.base),
+    "approxifer": lambda its: ApproxIferCode(its.members, its.inputs, its.base),
 }
 
 
