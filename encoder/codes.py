@@ -47,6 +47,12 @@ CODES: Mapping[str, Callable[[CodeParameters], Code]] = {
 }
 
 
+ROWS_FOR_MEMBERS = frozenset({"concatenation", "stacked"})
+"""Codes whose model gives an output for every member, ``[N, m]``."""
+WHOLE_INPUTS = frozenset({"stacked"})
+"""Codes whose model takes all inputs whole, ``[N, size, size, 3]``."""
+
+
 def build(parameters: CodeParameters) -> Code:
     """The code with these parameters; raises ValueError, which says what is wrong, if there is no such code."""
     make = CODES.get(parameters.name)

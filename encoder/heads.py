@@ -7,6 +7,7 @@ second drops no pixel, and its redundant input is as large as all members' toget
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from encoder.image import shrink
 MOST_HEADS = 16
 
 
-class HeadsCode:
+class HeadsCode(ABC):
     """One redundant input for N members, of which the model gives N outputs, float32 ``[N, m]`` by place.
 
     A member's answer is its row, whatever became of the others. Places without a member are black.
@@ -32,6 +33,14 @@ class HeadsCode:
         if not 2 <= members <= MOST_HEADS:
             raise ValueError(f"the code {self.name} has 2 to {MOST_HEADS} members, not {members}")
         self.shape, self.base = GroupShape.collage(members), base
+
+    @abstractmethod
+    def encode(self, inputs: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
+        """The one redundant input."""
+
+    @abstractmethod
+    def quick(self, inputs: Sequence[NDArray[np.uint8] | None]) -> bool:
+        """See ``Code``."""
 
     def decode(
         self, own: Mapping[int, NDArray[np.float32]], coded: Mapping[int, Outputs], filled: Sequence[int]
@@ -47,7 +56,7 @@ class HeadsCode:
         shapes = {each.shape for each in inputs if each is not None}
         if len(inputs) != self.shape.members or len(shapes) != 1:
             raise ValueError(f"a group of this code has {self.shape.members} places, and inputs of one shape")
-        height, width, _ = shapes.pop()
+        height, width = map(int, shapes.pop()[:2])
         if height != width:
             raise ValueError(f"the inputs of this code are square, not {width} x {height}")
         return width

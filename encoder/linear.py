@@ -144,7 +144,8 @@ def _mean_of_parts(images: Sequence[NDArray[np.uint8]], parts: NDArray[np.uint16
         elif part:
             total += image.astype(np.uint16) * part
     total //= whole
-    return total.astype(np.uint8)
+    mean: NDArray[np.uint8] = total.astype(np.uint8)
+    return mean
 
 
 def _mean(images: Sequence[NDArray[np.uint8]], weights: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 
 from collage.model_info import CodeInfo, ModelInfo, ModelKind
 from encoder.code import Code, GroupShape
-from encoder.codes import CodeParameters, build
+from encoder.codes import ROWS_FOR_MEMBERS, WHOLE_INPUTS, CodeParameters, build
 from frontend.policy.accuracy import ErrorStep
 
 
@@ -49,7 +49,10 @@ def misfit(info: ModelInfo, base: ModelInfo | None, row: int, settings: CodingSe
         return f"it runs redundant input {its.row}, and its place in --coded-workers is {row}"
     if its.name == "collage":
         return _collage_misfit(info, its, base, settings.grid)
-    if info.input.shape != base.input.shape:
+    if its.heads != (its.name in ROWS_FOR_MEMBERS) or its.stacked != (its.name in WHOLE_INPUTS):
+        told = f"heads: {str(its.heads).lower()} and stacked: {str(its.stacked).lower()}"
+        return f"its description says {told}, which is not so of the code {its.name}"
+    if info.size != base.size:
         return f"its input has another shape than that of {of}"
     return None
 
@@ -77,17 +80,20 @@ def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
         raise ValueError(
             f"the code {first.name} has {first.inputs} redundant inputs, workers were given for {len(its)}"
         )
-    if len({(each.name, each.members, each.inputs, each.base) for each in its}) > 1:
+    if len({(each.name, each.members, each.inputs, each.keys, each.base) for each in its}) > 1:
         raise ValueError("the redundant models are not all of one code")
     threshold = settings.detection_threshold
     return build(
         CodeParameters(
             first.name,
             models[0].size,
-            first.k,
-            first.detection_threshold if threshold is None else threshold,
-            tuple(each.weights for each in its),
-            first.base,
+            members=first.members,
+            inputs=first.inputs,
+            k=first.k,
+            detection_threshold=first.detection_threshold if threshold is None else threshold,
+            weights=tuple(each.weights for each in its),
+            keys=first.keys,
+            base=first.base,
         )
     )
 

@@ -16,7 +16,8 @@ def images(count: int, size: int = 12) -> list[NDArray[np.uint8]]:
 def test_concatenated_images_are_means_of_blocks_in_their_own_places(members: int, columns: int, rows: int) -> None:
     group = images(members)
     (picture,) = ConcatenationCode(members).encode(group)
-    assert (picture.dtype, picture.shape) == (np.uint8, (12, 12, 3))
+    assert picture.dtype == np.uint8
+    assert picture.shape == (12, 12, 3)
     height, width = 12 // rows, 12 // columns
     for place, image in enumerate(group):
         row, column = divmod(place, columns)
