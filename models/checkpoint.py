@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from collage.model_info import CodeInfo
+from models.coding import LEARNED
 from models.collage_cnn import CollageResNet, CollageTiny, CollageVGG, CollageYolo
 from models.data import in_words
+from models.learned_code import CodeNetworks
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
 from models.wide import WideNet
@@ -27,6 +31,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "collage-yolo": CollageYolo,
     "collage-resnet": CollageResNet,
     "collage-vgg": CollageVGG,
+    "learned-conv": partial(CodeNetworks, "conv"),
+    "learned-mlp": partial(CodeNetworks, "mlp"),
 }
 
 
@@ -35,7 +41,7 @@ class ModelSpec:
     """All that is needed to rebuild a model and to serve it.
 
     ``size`` is the input's side in pixels (a collage's whole side), ``k`` the grid (1 for an s-cnn), ``mean`` and
-    ``std`` the per-channel statistics of inputs scaled to 0..1.
+    ``std`` the per-channel statistics of inputs scaled to 0..1. ``code`` is what a parity model is for.
     """
 
     architecture: str
@@ -46,13 +52,18 @@ class ModelSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    code: CodeInfo | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.code, dict):  # as a file has it
+            object.__setattr__(self, "code", CodeInfo(**self.code))
         object.__setattr__(self, "labels", in_words(self.labels))  # older files have the folders' names
 
     @property
     def kind(self) -> str:
-        """``"s-cnn"`` or ``"collage-cnn"``."""
+        """``"s-cnn"``, ``"parity"`` or ``"collage-cnn"``, or ``"learned"`` for an encoder with its decoder."""
+        if self.code:
+            return LEARNED if self.code.name == LEARNED else "parity"
         return "collage-cnn" if self.architecture.startswith("collage") else "s-cnn"
 
     @property
@@ -60,18 +71,34 @@ class ModelSpec:
         """The side of the images it is shown, of the largest cell of a collage; pixels."""
         return -(-self.size // self.k)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input: ``size, size, 3``, behind the number of members for a stacked code."""
+        image = (self.size, self.size, 3)
+        return (self.code.members, *image) if self.code and self.code.stacked else image
+
     def build(self) -> nn.Module:
         """A freshly initialised model of this description."""
         make = ARCHITECTURES[self.architecture]
-        if self.kind == "s-cnn":
-            return make(len(self.labels), **self.options)
-        return make(self.k, self.size, len(self.labels), **self.options)
+        if self.kind == "collage-cnn":
+            return make(self.k, self.size, len(self.labels), **self.options)
+        outputs, options = len(self.labels), self.options
+        if self.code and self.kind == LEARNED:
+            return make(self.size, outputs, self.code.members, self.code.inputs)
+        if self.code and self.code.heads:
+            outputs *= self.code.members
+        if self.code and self.code.stacked:
+            options = {**options, "channels": 3 * self.code.members}
+        return make(outputs, **options)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 ``[B, H, W, 3]`` to the model's float32 ``[B, 3, H, W]``, channels last in memory."""
+        """uint8 ``[B, H, W, 3]`` to the model's float32 ``[B, 3, H, W]``, channels last in memory.
+
+        Of stacked images, ``[B, N, H, W, 3]``, all channels are one input's.
+        """
         mean = torch.tensor(self.mean, device=pixels.device)
         std = torch.tensor(self.std, device=pixels.device)
-        return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+        return as_channels((pixels.float() / 255 - mean) / std)
 
     @torch.no_grad()
     def ask(self, model: nn.Module, pixels: Tensor, bfloat16: bool) -> Tensor:
@@ -79,6 +106,11 @@ class ModelSpec:
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16):
             out: Tensor = model(self.normalise(pixels))
         return out.float()
+
+
+def as_channels(pixels: Tensor) -> Tensor:
+    """``[B, H, W, 3]`` to ``[B, 3, H, W]``, and stacked images ``[B, N, H, W, 3]`` to ``[B, 3 N, H, W]``."""
+    return pixels.permute(0, 3, 1, 2) if pixels.dim() == 4 else pixels.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 @contextmanager

@@ -12,18 +12,28 @@ from typing import Any
 import onnxruntime
 
 from collage.model_files import describe as describe_file
-from collage.model_info import METADATA_KEY, ModelInfo, ModelKind
+from collage.model_info import METADATA_KEY, CodeInfo, ModelInfo, ModelKind
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 
 
 def describe(
-    name: str, kind: str, labels: Sequence[str], size: int, k: int, extra: Mapping[str, Any], accept: float = 1.0
+    name: str,
+    kind: str,
+    labels: Sequence[str],
+    size: int,
+    k: int,
+    extra: Mapping[str, Any],
+    accept: float = 1.0,
+    code: CodeInfo | None = None,
 ) -> ModelInfo:
-    """A new model's description; ``k`` is the grid of a collage-cnn, ``accept`` its threshold."""
+    """A new model's description; ``k`` is the grid of a collage-cnn, ``accept`` its threshold.
+
+    ``code`` is that of a parity model.
+    """
     if ModelKind(kind) is ModelKind.COLLAGE_CNN:
         return ModelInfo.collage(name, labels, size, k, accept_threshold=accept, extra=dict(extra))
-    return ModelInfo.make(name, ModelKind(kind), labels, size, accept_threshold=accept, extra=dict(extra))
+    return ModelInfo.make(name, ModelKind(kind), labels, size, code=code, accept_threshold=accept, extra=dict(extra))
 
 
 def read(metadata: Mapping[str, str], origin: Path | None) -> ModelInfo:

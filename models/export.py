@@ -23,15 +23,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from collage.model_info import ModelInfo, ModelKind
-from models import checkpoint, description
-from models.checkpoint import ModelSpec
+from models import checkpoint, coding, description
+from models.checkpoint import ModelSpec, as_channels
 from models.collage_cnn import CollageCNN, detections
 from models.data import Split, load
 from models.lineage import Lineage, of_checkpoint
+from models.lost import CodeAtWork, degraded, outputs_of
 from models.measure import OnnxModel, classify, classify_collages, top1
 
-INPUT = {"s-cnn": "image", "collage-cnn": "collage"}
-OUTPUTS = {"s-cnn": ["scores"], "collage-cnn": ["boxes", "confidences", "class_probabilities"]}
+INPUT = {"s-cnn": "image", "parity": "image", "collage-cnn": "collage"}
+OUTPUTS = {"s-cnn": ["scores"], "parity": ["scores"], "collage-cnn": ["boxes", "confidences", "class_probabilities"]}
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.1}
 """How far an exported model may be from torch, by how its weights are stored; see ``difference``."""
 
@@ -41,7 +42,10 @@ class ExportError(Exception):
 
 
 class Served(nn.Module):
-    """A model as it is served: uint8 ``[N, size, size, 3]`` in, the outputs of ``OUTPUTS`` out."""
+    """A model as it is served: uint8 ``[N, size, size, 3]`` in, the outputs of ``OUTPUTS`` out.
+
+    What the model of a stacked code takes has one such image for each member: ``[N, members, size, size, 3]``.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -54,24 +58,40 @@ class Served(nn.Module):
         self.register_buffer("shift", -mean / std)
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Logits ``[N, classes]`` of an s-cnn, or the detections of a collage-cnn."""
-        raw: Tensor = self.model((pixels.float() * self.scale + self.shift).permute(0, 3, 1, 2))
+        """Logits ``[N, classes]`` of an s-cnn, or the detections of a collage-cnn.
+
+        Of a parity model logits too, those of every member for a code with heads: ``[N, members, classes]``.
+        """
+        raw: Tensor = self.model(as_channels(pixels.float() * self.scale + self.shift))
+        if self.spec.code and self.spec.code.heads:
+            return raw.unflatten(1, (self.spec.code.members, -1))
         return detections(raw, self.model.k, self.model.anchors) if isinstance(self.model, CollageCNN) else raw
 
 
 def to_onnx(served: Served) -> onnx.ModelProto:
     """The float32 graph, batch norm folded into convolutions, batch size free, nothing of this machine in it."""
     spec = served.spec
-    example = torch.zeros(2, spec.size, spec.size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, *spec.input_shape, dtype=torch.uint8)
+    model = to_graph(served, example, INPUT[spec.kind], OUTPUTS[spec.kind], batched=True)
+    convolved = {name for node in model.graph.node if node.op_type == "Conv" for name in node.output}
+    if any(node.op_type == "BatchNormalization" and node.input[0] in convolved for node in model.graph.node):
+        raise ExportError("batch norm is left behind a convolution")
+    return model
+
+
+def to_graph(
+    network: nn.Module, example: Tensor, name: str, outputs: Sequence[str], *, batched: bool = False
+) -> onnx.ModelProto:
+    """The float32 graph of a network with one input, and nothing of this machine in it; ``batched``: of any length."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses a torchvision that is not needed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            served,
+            network,
             (example,),
-            input_names=[INPUT[spec.kind]],
-            output_names=OUTPUTS[spec.kind],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            input_names=[name],
+            output_names=outputs,
+            dynamic_shapes=({0: torch.export.Dim("N")},) if batched else None,
             dynamo=True,
             verbose=False,
         )
@@ -79,9 +99,6 @@ def to_onnx(served: Served) -> onnx.ModelProto:
         raise ExportError("torch made no graph")
     model: onnx.ModelProto = program.model_proto
     graph = model.graph
-    convolved = {name for node in graph.node if node.op_type == "Conv" for name in node.output}
-    if any(node.op_type == "BatchNormalization" and node.input[0] in convolved for node in graph.node):
-        raise ExportError("batch norm is left behind a convolution")
     described: list[Any] = [*graph.node, *graph.input, *graph.output, graph, model]
     for entry in described:
         del entry.metadata_props[:]  # the exporter's source paths and stack traces
@@ -136,7 +153,7 @@ def _output_axis(node: onnx.NodeProto) -> int:
 
 
 def probes(size: int, count: int = 8) -> NDArray[np.uint8]:
-    """Inputs to compare on, uint8 ``[count, size, size, 3]``: noise, and smooth blobs that look more like pictures."""
+    """Images to compare on, uint8 ``[count, size, size, 3]``: noise, and smooth blobs that look more like pictures."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (count // 2, size, size, 3), np.uint8)
     coarse = rng.integers(0, 256, (count - count // 2, 8, 8, 3), np.uint8)
@@ -168,9 +185,21 @@ def check(served: Served, exported: OnnxModel, pixels: NDArray[np.uint8], storag
 
 
 def accuracy(exported: OnnxModel, split: Split) -> float:
-    """Top-1 on a split, over cells for a collage-cnn."""
+    """Top-1 on a split of an s-cnn, and of a collage-cnn over cells."""
     single = exported.info.kind is ModelKind.S_CNN
     return top1(list(classify(exported, split) if single else classify_collages(exported, split, seed=0)))
+
+
+def recovery(exported: OnnxModel, base: OnnxModel, split: Split) -> float:
+    """Top-1 of what is decoded with a parity model on a split, every answer of a group being lost in turn.
+
+    The model of one of several redundant inputs is measured as if it were the only one.
+    """
+    if exported.info.code is None:
+        raise ExportError(f"{exported.info.name} belongs to no code")
+    its = replace(exported.info.code, inputs=1, row=0)
+    work = CodeAtWork(its.name, coding.built(its, exported.info.size), [exported], 1)
+    return float(degraded(work, split, outputs_of(base, split), seed=0)[0, 0])
 
 
 def describe(
@@ -192,7 +221,7 @@ def describe(
         "validation_accuracy": log[-1]["validation"],
         "storage": storage,
     }
-    return description.describe(name, spec.kind, spec.labels, spec.size, spec.k, extra, accept_threshold)
+    return description.describe(name, spec.kind, spec.labels, spec.size, spec.k, extra, accept_threshold, spec.code)
 
 
 def pack(model: onnx.ModelProto, info: ModelInfo) -> bytes:
@@ -209,14 +238,20 @@ def export(
     name: str | None = None,
     accept_threshold: float = 1.0,
     data: Path | None = None,
+    base: Path | None = None,
 ) -> ModelInfo:
     """Write the ONNX file of a checkpoint, proved equal to it; returns its description.
 
     With ``data`` the description's ``validation_accuracy`` is that of the exported file, and its ``accuracy_change``
-    what the storage did to it. Raises ExportError, and writes nothing, where ONNX Runtime and torch differ.
+    what the storage did to it. ``base`` is the exported base model of a parity model, from whose answers others are
+    decoded: it is named in the description, and needed to measure the accuracy, see ``recovery``. Raises ExportError,
+    and writes nothing, where ONNX Runtime and torch differ.
     """
     spec, trained, content = checkpoint.load(source)
     lineage = of_checkpoint(source.stem, content)
+    its_base = OnnxModel(base) if base and spec.code else None
+    if its_base and spec.code and not spec.code.heads:
+        spec = replace(spec, code=replace(spec.code, base=its_base.info.version))
     info = describe(spec, content, lineage, name or out.stem, storage, accept_threshold)
     dataset = load(data, round(spec.size / spec.k)) if data else None
     if dataset and dataset.labels != spec.labels:
@@ -226,11 +261,16 @@ def export(
     stored = store(full, storage)
     float32, exported = OnnxModel(pack(full, info)), OnnxModel(pack(stored, info))
     pixels = probes(spec.size)
+    if spec.code and spec.code.stacked:
+        pixels = np.stack([np.roll(pixels, place, 0) for place in range(spec.code.members)], 1)
     found = {"torch_difference_fp32": check(served, float32, pixels, "fp32")}
     found["torch_difference"] = check(served, exported, pixels, storage)
-    if dataset:
-        found["validation_accuracy"] = accuracy(exported, dataset.validation)
-        found["accuracy_change"] = found["validation_accuracy"] - accuracy(float32, dataset.validation)
+    if dataset and (its_base or not spec.code):
+        after, before = (
+            recovery(model, its_base, dataset.validation) if its_base else accuracy(model, dataset.validation)
+            for model in (exported, float32)
+        )
+        found |= {"validation_accuracy": after, "accuracy_change": after - before}
     info = replace(info, extra={**info.extra, **found})
     out.parent.mkdir(parents=True, exist_ok=True)
     with checkpoint.written(out) as partial:
@@ -247,9 +287,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", help="the model's name; the file's without one")
     parser.add_argument("--accept-threshold", type=float, default=1.0, help="coded answers this sure are accepted")
     parser.add_argument("--data", type=Path, help="data set: measure the accuracy on its validation split")
+    parser.add_argument("--base", type=Path, help="exported base model of a parity model")
     args = parser.parse_args(arguments)
     try:
-        info = export(args.checkpoint, args.out, args.storage, args.name, args.accept_threshold, args.data)
+        info = export(args.checkpoint, args.out, args.storage, args.name, args.accept_threshold, args.data, args.base)
     except ExportError as error:
         raise SystemExit(f"not exported: {error}") from None
     print(f"{args.out}: {info.name}, {info.kind}, {args.out.stat().st_size / 1e6:.1f} MB")

@@ -27,6 +27,8 @@ class Teachers:
 
     answers: NDArray[np.float32] | None = None
     """Answers given once, to the images as they are and flipped: ``[2, images, classes]``, as of ``teach``."""
+    outputs: NDArray[np.float32] | None = None
+    """A base model's raw outputs for the images as they are and flipped, ``[2, images, m]``, as of ``teach``."""
     live: Sequence[tuple[ModelSpec, nn.Module]] = ()
     """Models that are asked about every image as it is seen; in evaluation mode, where the images are."""
 
@@ -74,12 +76,17 @@ class Lessons:
         return images, self.taught(images, targets)
 
     def targets(self, index: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:
-        """Class probabilities float32 ``[B, classes]`` of training images: labels, smoothed, and stored answers."""
+        """Class probabilities float32 ``[B, classes]`` of training images: labels, smoothed, and stored answers.
+
+        A base model's stored outputs follow in the same rows.
+        """
         classes, smoothing = len(self.data.labels), self.recipe.smoothing
         targets = np.full((len(index), classes), smoothing / classes, np.float32)
         targets[np.arange(len(index)), self.data.train.labels[index]] += 1 - smoothing
         if self.teachers.answers is not None:
             targets += self.recipe.distil * (self.teachers.answers[flipped.astype(int), index] - targets)
+        if self.teachers.outputs is not None:
+            targets = np.concatenate((targets, self.teachers.outputs[flipped.astype(int), index]), 1)
         return torch.from_numpy(targets)
 
     def taught(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -102,7 +109,7 @@ def gather(
     if teacher:
         images = digest(data.train.ids)[:8]  # others have other answers
         answers = teach(teacher, folder, device, data, kept / f"{teacher.stem}-{images}.npy")
-    return Teachers(answers, [stored(path, device) for path in live])
+    return Teachers(answers, live=[stored(path, device) for path in live])
 
 
 def same_classes(teacher: ModelSpec, data: Dataset) -> None:
@@ -113,8 +120,10 @@ def same_classes(teacher: ModelSpec, data: Dataset) -> None:
         )
 
 
-def teach(teacher: Path, folder: Path, device: str, data: Dataset, kept: Path) -> NDArray[np.float32]:
-    """A trained model's answers to the training images of ``data``, as they are and flipped.
+def teach(
+    teacher: Path, folder: Path, device: str, data: Dataset, kept: Path, raw: bool = False
+) -> NDArray[np.float32]:
+    """A trained model's answers to the training images of ``data``, as they are and flipped; ``raw``: not softmaxed.
 
     A collage-cnn is shown random collages of them. The images are read from ``folder`` at the teacher's own size.
 
@@ -137,7 +146,8 @@ def teach(teacher: Path, folder: Path, device: str, data: Dataset, kept: Path) -
         index = order[start : start + step]
         images = torch.from_numpy(train.images[index]).to(device)
         for flipped, batch in enumerate((images, images.flip(2))):
-            answers[flipped, index] = task.classes(ask, batch).softmax(-1).cpu().numpy()
+            scores = task.classes(ask, batch)
+            answers[flipped, index] = (scores if raw else scores.softmax(-1)).cpu().numpy()
     with written(kept) as path, path.open("wb") as file:
         np.save(file, answers)
     return answers

@@ -36,10 +36,13 @@ def joined(lineages: Iterable[Lineage]) -> Lineage:
 
 
 def planned(steps: Mapping[str, AnyStep], role: str, durations: Mapping[str, float]) -> Lineage:
-    """The lineage that typed steps give to a role; ``durations`` are the seconds of the runs that are recorded."""
+    """The lineage that typed steps give to a role; ``durations`` are the seconds of the runs that are recorded.
+
+    What a parent that is a file comes from is not told.
+    """
     step = steps[role]
     own = Stage(role, step.model, step.recipe.epochs, durations.get(role), step.parents, step.teachers)
-    return (*joined(planned(steps, parent, durations) for parent in step.parents), own)
+    return (*joined(planned(steps, parent, durations) for parent in step.parents if parent in steps), own)
 
 
 def of_checkpoint(name: str, content: Mapping[str, Any]) -> Lineage:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,8 +80,13 @@ def describe(path: Path) -> ModelInfo:
     return _described(path.resolve(), path.stat().st_mtime_ns)
 
 
-def discover(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
-    """Exported models by data set and role, s-cnns first. Of two files of one name the earlier folder's is taken."""
+def discover(
+    folders: Sequence[Path], kinds: Container[ModelKind] = (ModelKind.S_CNN, ModelKind.COLLAGE_CNN)
+) -> dict[str, dict[str, Path]]:
+    """Exported models of some kinds by data set and role, s-cnns first.
+
+    Of two files of one name the earlier folder's is taken.
+    """
 
     def s_cnns_first(path: Path) -> tuple[bool, str]:
         return "-s-cnn" not in path.stem, path.stem
@@ -92,9 +97,9 @@ def discover(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
         info = describe(path)
         dataset = str(info.extra.get("dataset", ""))
         role = path.stem.removeprefix(f"{dataset}-")
-        if info.kind is ModelKind.PARITY or not dataset or role == path.stem:
-            print(f"{path} is left out: not an s-cnn or collage-cnn called <data set>-<role>.onnx", file=sys.stderr)
-        else:
+        if not dataset or role == path.stem:
+            print(f"{path} is left out: it is not called <data set>-<role>.onnx", file=sys.stderr)
+        elif info.kind in kinds:
             found.setdefault(dataset, {})[role] = path
     return found
 
@@ -185,13 +190,15 @@ def medians(calls: Sequence[Callable[[int], object]], repeats: int) -> list[floa
 
 
 def inference(model: OnnxModel, images: NDArray[np.uint8], batch: int = 1) -> Callable[[int], object]:
-    """One inference for ``medians``: ``batch`` images for an s-cnn, one whole collage of them else.
+    """One inference for ``medians``: ``batch`` inputs, or one whole collage of images.
 
     Turn by turn the input differs; ``images`` have the s-cnn's size.
     """
-    if model.info.kind is ModelKind.S_CNN:
+    if model.info.kind is not ModelKind.COLLAGE_CNN:
         size = model.info.size
         pixels = np.stack([shrink(image, size, size) for image in images])
+        if len(shape := model.info.input.shape) > 3:
+            pixels = np.stack([np.roll(pixels, place, 0) for place in range(shape[0])], 1)
         batches = [pixels.take(range(i, i + batch), 0, mode="wrap") for i in range(len(pixels))]
         return lambda turn: model(batches[turn % len(batches)])
     members = model.code.shape.members

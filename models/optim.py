@@ -1,5 +1,5 @@
 """Muon for convolutions (Jordan, "Muon: an optimizer for hidden layers"), with weights kept at unit scale; SGD for the
-rest."""
+rest. Or Adam for all."""
 
 from __future__ import annotations
 
@@ -81,12 +81,17 @@ def optimisers(
     weight_decay: float,
     bias_gain: float,
     dtype: torch.dtype,
+    adam_lr: float = 0.0,
 ) -> list[torch.optim.Optimizer]:
     """SGD, and Muon for convolutions other than the head and depthwise ones unless ``muon_lr`` is 0.
+
+    Adam alone, unless ``adam_lr`` is 0.
 
     A parameter group with a ``gain`` learns at the rate times its gain: the biases of batch norms, and cell embeddings
     (Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", section 3.4).
     """
+    if adam_lr:
+        return [torch.optim.Adam(model.parameters(), adam_lr, weight_decay=weight_decay)]
     convolutions = [
         module.weight
         for name, module in model.named_modules()

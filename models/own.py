@@ -74,6 +74,8 @@ def summary(info: ModelInfo, images: int) -> Iterator[str]:
                 f"WARNING: {info.name} is no good yet: wrong in {100 * (1 - right):.0f} of 100 images; more images of "
                 "each class help most, and folders in which no image is misplaced"
             )
+    elif info.kind is ModelKind.PARITY:
+        yield f"{info.name}: of {images} validation images, {found['validation_accuracy']:.0%} are right when lost"
     else:
         seen = found["calibration"]
         yield (

@@ -41,20 +41,20 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual classifier: float32 ``[B, 3, H, W]`` (normalised) to logits ``[B, classes]``.
+    """A residual classifier: float32 ``[B, channels, H, W]`` (normalised) to logits ``[B, classes]``.
 
     ``stem`` is ``"imagenet"`` (7 x 7 stride 2, then 3 x 3 max-pool stride 2), ``"small"`` (3 x 3 stride 2, for
-    inputs of about 32 px) or ``"cifar"`` (3 x 3 stride 1).
+    inputs of about 32 px) or ``"cifar"`` (3 x 3 stride 1). Inputs have ``channels``.
     """
 
-    def __init__(self, blocks: Sequence[int], widths: Sequence[int], classes: int, stem: str) -> None:
+    def __init__(self, blocks: Sequence[int], widths: Sequence[int], classes: int, stem: str, channels: int) -> None:
         super().__init__()
         width = widths[0]
         if stem == "imagenet":
-            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+            self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
             self.maxpool: nn.Module = nn.MaxPool2d(3, 2, 1)
         else:
-            self.conv1 = nn.Conv2d(3, width, 3, 2 if stem == "small" else 1, 1, bias=False)
+            self.conv1 = nn.Conv2d(channels, width, 3, 2 if stem == "small" else 1, 1, bias=False)
             self.maxpool = nn.Identity()
         self.bn1 = nn.BatchNorm2d(width)
         self.stages = len(blocks)
@@ -68,7 +68,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images float32 ``[B, 3, H, W]`` to logits ``[B, classes]``."""
+        """Normalised images float32 ``[B, channels, H, W]`` to logits ``[B, classes]``."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for stage in range(1, self.stages + 1):
             x = self.get_submodule(f"layer{stage}")(x)
@@ -76,16 +76,18 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet18(classes: int, stem: str = "imagenet", widths: Sequence[int] = (64, 128, 256, 512)) -> ResNet:
+def resnet18(
+    classes: int, stem: str = "imagenet", widths: Sequence[int] = (64, 128, 256, 512), channels: int = 3
+) -> ResNet:
     """17 convolutions in the trunk and a linear layer; ``widths`` are the channels of the stages."""
-    return ResNet((2, 2, 2, 2), widths, classes, stem)
+    return ResNet((2, 2, 2, 2), widths, classes, stem, channels)
 
 
-def resnet34(classes: int, stem: str = "imagenet") -> ResNet:
+def resnet34(classes: int, stem: str = "imagenet", channels: int = 3) -> ResNet:
     """33 convolutions in the trunk and a linear layer."""
-    return ResNet((3, 4, 6, 3), (64, 128, 256, 512), classes, stem)
+    return ResNet((3, 4, 6, 3), (64, 128, 256, 512), classes, stem, channels)
 
 
-def resnet32(classes: int) -> ResNet:
+def resnet32(classes: int, channels: int = 3) -> ResNet:
     """The CIFAR ResNet-32 (31 convolutions in the trunk and a linear layer; projection shortcuts)."""
-    return ResNet((5, 5, 5), (16, 32, 64), classes, "cifar")
+    return ResNet((5, 5, 5), (16, 32, 64), classes, "cifar", channels)

@@ -11,9 +11,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from collage.model_info import ModelInfo
+from collage.model_info import ModelInfo, ModelKind
 from models import description
-from models.checkpoint import ModelSpec
+from models.checkpoint import ModelSpec, as_channels
 
 EXPORTED = ".onnx"
 EPSILON = nn.BatchNorm2d(1).eps
@@ -33,7 +33,8 @@ def restore(path: Path) -> tuple[ModelSpec, nn.Module]:
         about = {name: info.extra[name] for name in ("architecture", "dataset", "mean", "std", "options")}
     except KeyError as missing:
         raise ValueError(f"{path} was not exported from a checkpoint of ours: it does not tell its {missing}") from None
-    spec = ModelSpec(labels=info.labels, size=info.size, k=info.k, **about)
+    code = info.code if info.kind is ModelKind.PARITY else None
+    spec = ModelSpec(labels=info.labels, size=info.size, k=info.k, code=code, **about)
     spec = replace(spec, mean=tuple(spec.mean), std=tuple(spec.std))
     stored = {tensor.name.removeprefix(SERVED): tensor for tensor in file.graph.initializer}
 
@@ -44,7 +45,7 @@ def restore(path: Path) -> tuple[ModelSpec, nn.Module]:
         return value * read(f"{name}_scale") if f"{name}_scale" in stored else value
 
     model = spec.build().eval()
-    folded = _folded(model, spec.size)
+    folded = _folded(model, as_channels(torch.zeros(1, *spec.input_shape)))
     fixed = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     identity = {"weight": torch.ones(()), "running_mean": torch.zeros(()), "running_var": torch.tensor(1 - EPSILON)}
     for name, value in model.state_dict().items():
@@ -70,8 +71,8 @@ def _info(file: onnx.ModelProto, path: Path) -> ModelInfo:
 
 
 @torch.no_grad()
-def _folded(model: nn.Module, size: int) -> dict[str, str]:
-    """Batch norms directly behind a convolution, and the names of these."""
+def _folded(model: nn.Module, x: Tensor) -> dict[str, str]:
+    """Batch norms directly behind a convolution, and the names of these; ``x`` is an input of the model."""
     made: list[tuple[Tensor, str]] = []
     found: dict[str, str] = {}
     hooks = []
@@ -84,7 +85,7 @@ def _folded(model: nn.Module, size: int) -> dict[str, str]:
                 found.update((name, maker) for out, maker in made if out is inputs[0])
 
             hooks.append(module.register_forward_pre_hook(look))
-    model(torch.zeros(1, 3, size, size))
+    model(x)
     for hook in hooks:
         hook.remove()
     return found

@@ -14,6 +14,8 @@ S_CNN = "s-cnn"
 """The role of the model that the collage-cnns of the same data set protect."""
 PRETRAINED = "pretrained"
 """Roles that start with it are only for other models to start from, or to learn from."""
+PARITY = "parity"
+"""Roles that start with it stand in for s-cnns in a code."""
 CURVE = "curve"
 """Roles that start with it are points of a learning curve."""
 
@@ -43,7 +45,11 @@ class Recipe:
     distil: float = 0.5  # weight of the teachers' answer in the target, if there are any
     small_size: int = 0  # train the first part of the run with images (or cells) of this side ...
     small_share: float = 0.0  # ... for this share of it
-    collages: int = 0  # number of different collages, drawn once; 0: new ones every epoch
+    collages: int = 0  # number of different collages or groups, drawn once; 0: new ones every epoch
+    adam_lr: float = 0.0  # of all weights; 0: Muon and SGD
+    ema: float = 0.0  # share of the running mean of the weights that every step keeps; 0: the last weights count
+    stale: bool = False  # parity models learn the base model's outputs for images as they are, not as they are seen
+    member: float = 1.0  # parity models: weight of the decoded members' cross-entropy beside their squared error
     seed: int = 0
 
     @classmethod
@@ -51,6 +57,29 @@ class Recipe:
         """The paper's setting, with changes."""
         base = {"batch": 64, "muon_lr": 0.0, "sgd_lr": 0.001, "warmup": 0.0, "smoothing": 0.0, "blank": 0.0}
         return cls(**{**base, "decay": False, **changes})  # type: ignore[arg-type]
+
+    @classmethod
+    def parm(cls, members: int, **changes: float) -> Recipe:
+        """That of a parity model as its authors trained it (Learning-based coded computation, section V-E)."""
+        groups = 64 if members == 2 else 32
+        base = {"batch": groups * members, "adam_lr": 0.001, "weight_decay": 1e-5, "warmup": 0.0, "stale": True}
+        return cls(**{**base, "member": 0.0, "smoothing": 0.0, "decay": False, **changes})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """The code whose redundant inputs a model runs, and the one that it runs."""
+
+    code: str
+    """A key of ``encoder.codes.CODES``."""
+    members: int
+    """N (k in the paper): requests of a group."""
+    inputs: int = 1
+    """r: redundant inputs of a group."""
+    row: int = 0
+    """Which of them, from 0."""
+    keyed: bool = False
+    """Every member's image is turned in another way before they are added up."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +107,10 @@ class Step:
     """Its answers to every training image, given once, are learnt as well."""
     live_teachers: tuple[str, ...] = ()
     """Their mean answer to every image as it is seen, varied and mixed, is learnt as well."""
+    protects: Protection | None = None
+    """A parity model is trained for this code; None: an s-cnn or a collage-cnn."""
+    base: str = ""
+    """The base model whose outputs a parity model stands in for."""
     unlabelled: bool = False
     """Photos without labels: all that is learnt is the answers of ``teacher``, an exported s-cnn of any origin."""
 
@@ -94,7 +127,7 @@ class Step:
     @property
     def teachers(self) -> tuple[str, ...]:
         """All teachers."""
-        return (*((self.teacher,) if self.teacher else ()), *self.live_teachers)
+        return (*(name for name in (self.teacher, self.base) if name), *self.live_teachers)
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from models import photos
+from models import coding, photos
 from models.checkpoint import ARCHITECTURES, ModelSpec
-from models.data import Dataset, load
+from models.data import Dataset, digest, load
 from models.flag_help import DEVICE_HELP, HELP, PRECISION_HELP
 from models.layers import default_precision, keep_memory
-from models.lessons import Teachers, gather
+from models.learned_code import CodeNetworks
+from models.lessons import Teachers, gather, same_classes, teach
 from models.measure import OnnxModel
-from models.steps import Recipe, Step
+from models.steps import S_CNN, Protection, Recipe, Step
+from models.tasks import TrainingTask
+from models.tasks.learned import LearnCode
+from models.tasks.parity import ProtectGroups
 from models.trainer import Trainer
+from models.transfer import stored
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OPTIONS = ("widths", "blocks", "strides", "pools", "stem")
@@ -87,7 +94,19 @@ def _prepared(
         data = load(folder, step.image_size, train_size)
         teachers = gather(teacher, live, folder, device, data, out.parent)
     spec = describe(data, step.model, step.input_size, step.k, dict(step.options))
-    trainer = Trainer(spec, data, step.recipe, device, precision or default_precision(device), teachers)
+    precision = precision or default_precision(device)
+    task: TrainingTask | None = None
+    if its := step.protects:
+        base = base_model(source(step.base), spec, data, device)
+        spec = replace(spec, code=coding.described(its), mean=base[0].mean, std=base[0].std)
+        if its.code == coding.LEARNED:
+            task = LearnCode(its.members, its.inputs, step.recipe.member, step.recipe.distil)
+        else:
+            teachers = stored_outputs(step, source(step.base), folder, data, device, out.parent)
+            task = protecting(spec, step.recipe, base, precision, stored=teachers.outputs is not None)
+    trainer = Trainer(spec, data, step.recipe, device, precision, teachers, task)
+    if isinstance(trainer.model, CodeNetworks):
+        trainer.model.protect(base[1], spec.mean, spec.std)
     if out.exists():
         trainer.resume(out)
         print(f"resuming after {len(trainer.log)} epochs")
@@ -99,8 +118,41 @@ def _prepared(
     return spec, trainer
 
 
+def base_model(path: Path, spec: ModelSpec, data: Dataset, device: str) -> tuple[ModelSpec, nn.Module]:
+    """The base model in a file; raises ValueError for one of other classes, or of another size than ``spec``."""
+    its, model = stored(path, device)
+    same_classes(its, data)
+    if its.size != spec.size or its.kind != S_CNN:
+        raise ValueError(f"{path} is a {its.kind} for {its.size} pixels: a base model for {spec.size} pixels is needed")
+    return its, model
+
+
+def stored_outputs(step: Step, base: Path, folder: Path, data: Dataset, device: str, kept: Path) -> Teachers:
+    """The base model's outputs for all training images, if they are to be learnt, or do not depend on how one is seen.
+
+    That is where nothing but the flip of an image varies.
+    """
+    recipe = step.recipe
+    if not recipe.stale and (recipe.shift or recipe.crop or recipe.cutout or recipe.mix):
+        return Teachers()
+    file = kept / f"{base.stem}-{digest(data.train.ids)[:8]}-outputs.npy"
+    outputs = teach(base, folder, device, data, file, raw=True)
+    return Teachers(outputs=np.broadcast_to(outputs[0], outputs.shape) if recipe.stale else outputs)
+
+
+def protecting(
+    spec: ModelSpec, recipe: Recipe, base: tuple[ModelSpec, nn.Module], precision: str, *, stored: bool
+) -> ProtectGroups:
+    """What a parity model of ``spec`` is trained for; ``stored``: the base model's outputs come with the targets."""
+    if spec.code is None:
+        raise ValueError("a parity model needs a code")
+    ask = partial(base[0].ask, base[1], bfloat16=precision == "bf16")
+    code = coding.built(spec.code, spec.size)
+    return ProtectGroups(code, spec.code.row, ask, recipe.member, recipe.distil, stored)
+
+
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments; every setting of ``Recipe`` that is a number is one."""
+    """The command's arguments; every setting of ``Recipe`` is one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--model", choices=sorted(ARCHITECTURES), required=True, help="the network")
@@ -123,6 +175,12 @@ def parser() -> argparse.ArgumentParser:
         "--init", nargs="+", default=[], metavar="FILE",
         help="checkpoint or .onnx file to start from: all that fits; of several the mean",
     )  # fmt: skip
+    parser.add_argument("--code", choices=coding.CODES, help="train a parity model for this code, and --base")
+    parser.add_argument("--base", help="checkpoint or .onnx file of the base model that a parity model stands in for")
+    parser.add_argument("--members", type=int, default=2, help="requests of a group of --code")
+    parser.add_argument("--inputs", type=int, default=1, help="redundant inputs of a group of --code")
+    parser.add_argument("--row", type=int, default=0, help="redundant input that is learnt, from 0")
+    parser.add_argument("--keyed", action="store_true", help="turn every member's image in another way (addition)")
     parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet, resnet18)")
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks of each stage (collage-resnet)")
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
@@ -132,13 +190,16 @@ def parser() -> argparse.ArgumentParser:
         "--preset", choices=("ours", "paper"), default="ours", help="settings that are not given (ours)"
     )
     for setting in fields(Recipe):
-        if setting.type != "bool":
-            kind = {"int": int, "float": float}[str(setting.type)]
-            parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, help=HELP[setting.name])
+        kind: Callable[[str], float] = {"int": int, "float": float, "bool": _switch}[str(setting.type)]
+        parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, help=HELP[setting.name])
     parser.add_argument("--device", default=DEVICE, help=DEVICE_HELP)
     parser.add_argument("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     parser.add_argument("--threads", type=int, help="CPU threads")
     return parser
+
+
+def _switch(text: str) -> bool:
+    return bool(("0", "1").index(text))  # ValueError for anything else
 
 
 def step_of(args: argparse.Namespace) -> Step:
@@ -146,6 +207,9 @@ def step_of(args: argparse.Namespace) -> Step:
     given = {setting.name: getattr(args, setting.name, None) for setting in fields(Recipe)}
     chosen = {name: value for name, value in given.items() if value is not None}
     collage = args.model.startswith("collage")
+    if bool(args.code) != bool(args.base):
+        raise ValueError("a parity model needs both --code and --base")
+    protects = Protection(args.code, args.members, args.inputs, args.row, args.keyed) if args.code else None
     options = {name: value for name in OPTIONS if (value := getattr(args, name))}
     if collage and args.stem:
         options["stem"] = int(args.stem)
@@ -155,12 +219,19 @@ def step_of(args: argparse.Namespace) -> Step:
         k=args.k if collage else 1,
         collage_size=args.collage_size or 0 if collage else 0,
         options=options,
-        recipe=Recipe.paper(**chosen) if args.preset == "paper" else Recipe(**chosen),
+        recipe=preset(protects, **chosen) if args.preset == "paper" else Recipe(**chosen),
+        protects=protects,
+        base=args.base or "",
         parents=tuple(args.init),
         teacher=args.teacher or "",
         live_teachers=tuple(args.live_teachers),
         unlabelled=args.unlabelled,
     )
+
+
+def preset(protects: Protection | None, **chosen: float) -> Recipe:
+    """The paper's settings, with changes: of the one that is about this kind of model."""
+    return Recipe.parm(protects.members, **chosen) if protects else Recipe.paper(**chosen)
 
 
 def flags(step: Step, source: Callable[[str], Path] = Path) -> list[str]:
@@ -173,7 +244,10 @@ def flags(step: Step, source: Callable[[str], Path] = Path) -> list[str]:
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     for name, value in asdict(step.recipe).items():
         if value != getattr(plain, name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words += [f"--{name.replace('_', '-')}", str(int(value) if isinstance(value, bool) else value)]
+    if its := step.protects:
+        words += ["--code", its.code, "--members", str(its.members), "--base", str(source(step.base))]
+        words += ["--inputs", str(its.inputs), "--row", str(its.row), *(["--keyed"] if its.keyed else [])]
     for flag, names in (
         ("--teacher", (step.teacher,) if step.teacher else ()),
         ("--live-teachers", step.live_teachers),

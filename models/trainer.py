@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models import checkpoint
 from models.checkpoint import ModelSpec
@@ -59,8 +60,10 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             bias_gain=recipe.bias_gain,
             dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
+            adam_lr=recipe.adam_lr,
         )
-        self.peaks = [recipe.sgd_lr, recipe.muon_lr]
+        self.peaks = [recipe.adam_lr] if recipe.adam_lr else [recipe.sgd_lr, recipe.muon_lr]
+        self.mean: AveragedModel | None = None
         self.lessons.check(self.images_per_step)
         self.steps_per_epoch = len(data.train) // self.images_per_step
         if not self.steps_per_epoch:
@@ -76,6 +79,11 @@ class Trainer:
         return len(self.log) * self.steps_per_epoch >= self.steps
 
     @property
+    def result(self) -> nn.Module:
+        """The model that the run is for: its running mean, if the recipe wants one."""
+        return self.mean.module if self.mean else self.model
+
+    @property
     def images_per_step(self) -> int:
         """About the recipe's batch, in whole inputs, or all images there are."""
         members = self.task.members
@@ -84,6 +92,8 @@ class Trainer:
     def run_epoch(self) -> dict[str, float]:
         """Train the next epoch; logs and returns its mean loss, validation score and seconds."""
         started = time.monotonic()
+        if self.recipe.ema and self.mean is None:  # not before the run's own first weights are there
+            self.mean = self._running_mean()
         loss = self._epoch(len(self.log))
         seconds = time.monotonic() - started
         self.log.append({"loss": loss, "validation": self.score(self.data.validation), "seconds": seconds})
@@ -95,8 +105,9 @@ class Trainer:
         checkpoint.save(
             path,
             self.spec,
-            self.model,
+            self.result,
             recipe=asdict(self.recipe),
+            **({"last": self.model.state_dict(), "steps": self.mean.n_averaged} if self.mean else {}),
             images=digest(self.data.train.ids),
             optimisers=states,
             log=self.log,
@@ -112,9 +123,13 @@ class Trainer:
             raise ValueError(
                 f"the data set changed since the run in {path} began: choose another file, or folder for --runs"
             )
-        if content["spec"] != asdict(self.spec) or Recipe(**content["recipe"]) != self.recipe:
+        if ModelSpec(**content["spec"]) != self.spec or Recipe(**content["recipe"]) != self.recipe:
             raise ValueError(f"{path} holds a run with other settings: choose another file")
-        self.model.load_state_dict(content["model"])
+        self.model.load_state_dict(content.get("last", content["model"]))
+        if "last" in content:
+            self.mean = self._running_mean()
+            self.mean.module.load_state_dict(content["model"])
+            self.mean.n_averaged = content["steps"]
         for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.log = content["log"]
@@ -135,14 +150,17 @@ class Trainer:
         self.lineage = origin(parents, teachers)
         return start(self.model, parents, sample) if parents else 0
 
+    def _running_mean(self) -> AveragedModel:
+        return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
+
     @torch.no_grad()
     def score(self, split: Split) -> float:
         """The task's mean score over a split, whose images are put together with a fixed seed."""
-        self.model.eval()
+        model = self.result.eval()
         members = self.task.members
         count = max(1, 512 // members) * members
         order = np.concatenate(list(placements(split, members, seed=0)))
-        ask, total = partial(self.spec.ask, self.model, bfloat16=self.bfloat16), 0.0
+        ask, total = partial(self.spec.ask, model, bfloat16=self.bfloat16), 0.0
         for first in range(0, len(order), count):
             index = order[first : first + count]
             images = torch.from_numpy(split.images[index]).to(self.device)
@@ -203,4 +221,6 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in self.optimisers:
             optimiser.step()
+        if self.mean:
+            self.mean.update_parameters(self.model)
         return loss.item()

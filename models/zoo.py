@@ -5,6 +5,9 @@ already, and an interrupted training run goes on from its last epoch. Models tha
 to ``models/zoo``, all others to ``<runs>/zoo``. A data set of your own (``DIR/train/<class>/*.jpg``) gets an s-cnn and
 a 3 x 3 collage-cnn.
 
+With ``--code addition --members 2`` they get an s-cnn and its parity model for that code instead; of the public data
+sets, the parity model is trained for which there is a recipe.
+
 With ``--s-cnn mine.onnx`` the folder may hold any photos, without labels: a 3 x 3 collage-cnn learns to answer as that
 model does, which may be of any origin (its input as its description says), and is written beside it.
 """
@@ -21,14 +24,15 @@ from pathlib import Path
 
 from collage.figures import write_figures
 from collage.model_info import CLASSIFICATION, ModelKind
-from models import calibrate, checkpoint, own, photos, teacher, train
+from models import calibrate, checkpoint, coding, own, photos, teacher, train
 from models.data import digest, find, training_ids, validation_count
 from models.export import export
 from models.measure import OnnxModel, describe
 from models.progress import Building, cost
 from models.recipes import FAMILIES, distilled
+from models.recipes.parity import protecting, role_of
 from models.restore import EXPORTED
-from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, Step, TeacherStep
+from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, Protection, Step, TeacherStep
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -55,6 +59,11 @@ class Entry:
     def source(self, role: str) -> Path:
         """The checkpoint of any role of the same data set; a shipped model, or any file, by its name."""
         return ZOO / role if role.endswith(EXPORTED) else Path(f"{self.runs}-{role}.pt")
+
+    @property
+    def data_set(self) -> str:
+        """The name of the data set, as its models' files begin."""
+        return self.checkpoint.stem.removesuffix(f"-{self.role}")
 
     @property
     def unlabelled(self) -> bool:
@@ -96,8 +105,13 @@ def family_of(name: str, folder: Path) -> Family:
     return own.family(folder)
 
 
-def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) -> Iterator[Entry]:
-    """All models of all data sets found, in the order of training, whose ``<data set>-<role>`` fits a pattern."""
+def entries(
+    data: Sequence[Path], runs: Path, out: Path, only: Sequence[str], protects: Protection | None = None
+) -> Iterator[Entry]:
+    """All models of all data sets found, in the order of training, whose ``<data set>-<role>`` fits a pattern.
+
+    With ``protects`` no others than the parity models for this code, and those that they need.
+    """
     for folder in data:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}")
@@ -107,7 +121,7 @@ def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) ->
         raise ValueError(f"no data set in {listed}: expected {data[0]}/train/<class>/*.jpg, or what `make data` gets")
     for name, folder in found.items():
         family = family_of(name, folder)
-        for role, step in family.steps.items():
+        for role, step in (leading_to(family, protects) if protects else family.steps).items():
             stem = f"{name}-{role}"
             ships = role in family.ships or not family.data_sets
             if any(fnmatch.fnmatch(stem, pattern) for pattern in only):
@@ -116,6 +130,20 @@ def entries(data: Sequence[Path], runs: Path, out: Path, only: Sequence[str]) ->
                 chosen = True
     if not chosen:
         raise ValueError(f"no data set found in {', '.join(map(str, data))} that has models like {', '.join(only)}")
+
+
+def leading_to(family: Family, protects: Protection) -> dict[str, AnyStep]:
+    """The steps to a parity model, which one's own images get for their s-cnn; none where there is no recipe."""
+    steps, role = dict(family.steps), role_of(protects)
+    s_cnn = steps[S_CNN]
+    if role not in steps and not family.data_sets and isinstance(s_cnn, Step):
+        settings = {name: getattr(s_cnn.recipe, name) for name in ("epochs", "least_steps", "crop")}
+        steps |= protecting(S_CNN, s_cnn, protects, **settings)
+    needed = {role}
+    for name, step in reversed(steps.items()):
+        if name in needed:
+            needed |= {*step.parents, *step.teachers}
+    return {name: step for name, step in steps.items() if name in needed}
 
 
 def distilling(folder: Path, s_cnn: Path, runs: Path) -> list[Entry]:
@@ -144,19 +172,24 @@ def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None, 
             entry.train(device, threads, building.begin(entry.role), building.advance)
     for entry in sorted(wanted, key=lambda entry: entry.role != S_CNN):  # which the others are calibrated with
         if not entry.role.startswith((CURVE, PRETRAINED)):
-            publish(entry, s_cnn or out / f"{entry.checkpoint.stem.removesuffix(entry.role)}{S_CNN}.onnx")
+            publish(entry, s_cnn or out / f"{entry.data_set}-{S_CNN}.onnx")
 
 
 def publish(entry: Entry, s_cnn: Path) -> None:
-    """Export a model, and calibrate a collage-cnn, unless that was done since it and the s-cnn were trained."""
-    calibrated = entry.role.startswith("collage")
-    sources = [entry.checkpoint, *([s_cnn] if calibrated and s_cnn.exists() else [])]
+    """Export a model, and calibrate a collage-cnn, unless that was done since it and the s-cnn were trained.
+
+    A parity model's base is the exported file of its role beside ``s_cnn``, or one that ships.
+    """
+    calibrated, base = entry.role.startswith("collage"), None
+    if isinstance(entry.step, Step) and (its := entry.step.base):
+        base = ZOO / its if its.endswith(EXPORTED) else s_cnn.with_name(f"{entry.data_set}-{its}{EXPORTED}")
+    sources = [entry.checkpoint, *(file for file in (base, s_cnn if calibrated else None) if file and file.exists())]
     if entry.onnx.exists() and entry.onnx.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return
     storage = "fp32" if "mobilenet" in entry.role else "int8"  # its depthwise filters do not survive int8
     with checkpoint.written(entry.onnx) as partial:
         measured = None if entry.unlabelled else entry.data
-        export(entry.checkpoint, partial, storage=storage, name=entry.onnx.stem, data=measured)
+        export(entry.checkpoint, partial, storage=storage, name=entry.onnx.stem, data=measured, base=base)
         if calibrated:
             words = ["--data", str(entry.data), "--s-cnn", str(s_cnn), "--collage", str(partial)]
             calibrate.main([*words, *(["--unlabelled"] if entry.unlabelled else [])])
@@ -195,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints")
     parser.add_argument("--out", type=Path, default=ZOO, help="folder for the models that ship")
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="such as 'cifar10-collage-*'")
+    parser.add_argument("--code", choices=coding.CODES, help="train parity models for this code, and what they need")
+    parser.add_argument("--members", type=int, default=2, help="requests of a group of --code (%(default)s)")
     parser.add_argument("--device", default=train.DEVICE, help="device to train on")
     parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_args(arguments)
@@ -203,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             (folder,) = args.data  # a data set, or any folder of photos
             wanted = distilling(folder, args.s_cnn, args.runs)
         else:
-            wanted = list(entries(args.data, args.runs, args.out, args.only))
+            protects = Protection(args.code, args.members) if args.code else None
+            wanted = list(entries(args.data, args.runs, args.out, args.only, protects))
         for _, of_one in groupby(wanted, key=lambda entry: entry.data):
             build(list(of_one), args.out, args.device, args.threads, args.s_cnn)
         report(wanted)

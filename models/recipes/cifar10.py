@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from models.recipes.parity import additions
 from models.steps import CURVE, PRETRAINED, S_CNN, Family, Recipe, Step
 
 PLAIN = f"{PRETRAINED}-s-cnn"
@@ -94,6 +95,7 @@ CIFAR10 = Family(
             "resnet18", options={"widths": [32, 64, 128, 256], "stem": "small"}, recipe=Recipe(epochs=30), teacher=S_CNN
         ),
         "rival-mobilenet": Step("mobilenetv2", options={"stem": "small"}, recipe=Recipe(epochs=20), teacher=S_CNN),
+        **additions("cifar10-jpeg-s-cnn.onnx", _resnet(), 2, epochs=10),
         # The 5 x 5 collage-cnn, trained briefly on some number of different collages; 0: fresh ones in each epoch.
         **{f"{CURVE}-{count}": _fives(epochs=4, collages=count) for count in (400, 1800, 5400, 0)},
     },

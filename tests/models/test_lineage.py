@@ -34,6 +34,11 @@ def test_typed_steps_tell_every_run_once_and_no_teachers() -> None:
     assert recorded(runs) == (7.0, 2)
 
 
+def test_a_parent_that_is_a_file_is_named() -> None:
+    steps = {"parity": Step("resnet32", recipe=Recipe(epochs=3), parents=("s-cnn.onnx",), base="s-cnn.onnx")}
+    assert planned(steps, "parity", {}) == (Stage("parity", "resnet32", 3, None, ("s-cnn.onnx",), ("s-cnn.onnx",)),)
+
+
 def test_lineages_that_share_runs_are_joined() -> None:
     one, other = planned(STEPS, "first", {}), planned(STEPS, "second", {})
     assert joined([one, other, one]) == other

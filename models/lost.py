@@ -1,0 +1,101 @@
+"""What is decoded where answers are lost: random groups of images, every loss in turn, against the labels.
+
+Learning-based coded computation, section III-B. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.code import Code, Outputs
+from models.data import Split, placements
+
+Runner = Callable[[NDArray[np.uint8]], Outputs]
+"""A model: inputs uint8 ``[B, ...]`` to its output tensors, each ``[B, ...]``."""
+BATCH = 64
+"""Groups that are encoded and run at a time."""
+
+
+@dataclass(frozen=True)
+class CodeAtWork:
+    """A code with the models that run its redundant inputs."""
+
+    label: str
+    """As reports call it."""
+    code: Code
+    runners: Sequence[Runner]
+    """One for each redundant input."""
+    most: int
+    """Answers of a group that may be lost."""
+    alone: bool = True
+    """Whether members are sent alone as well; if not, redundant outputs are what is lost."""
+
+
+def outputs_of(model: Runner, split: Split) -> NDArray[np.float32]:
+    """A base model's outputs, ``[images, m]``."""
+    return np.concatenate([model(split.images[first : first + BATCH])[0] for first in range(0, len(split), BATCH)])
+
+
+def accuracy(own: NDArray[np.float32], split: Split, ranks: Sequence[int] = (1,)) -> NDArray[np.float64]:
+    """The share of own answers whose label is among the first 1, 5 ... classes, ``[ranks]``."""
+    hits = [_hits(output, int(label), ranks) for output, label in zip(own, split.labels, strict=True)]
+    shares: NDArray[np.float64] = np.mean(hits, 0)
+    return shares
+
+
+def degraded(
+    work: CodeAtWork,
+    split: Split,
+    own: NDArray[np.float32],
+    seed: int,
+    losses: Sequence[int] = (1,),
+    ranks: Sequence[int] = (1,),
+) -> NDArray[np.float64]:
+    """The share of lost answers that are decoded right, ``[losses, ranks]``, over all ways to lose so many in a group.
+
+    ``own`` are the base model's outputs, ``[images, m]``. Members that only fill up the last group do not count. Where
+    members are not sent alone, 0 losses stand for all answers, decoded from all redundant outputs.
+    """
+    places, done = range(work.code.shape.members), 0
+    right, counted = np.zeros((len(losses), len(ranks))), np.zeros((len(losses), 1))
+    for group, outputs in _groups(work, split, seed):
+        known = {place: own[index] for place, index in enumerate(group)} if work.alone else {}
+        everything: Mapping[int, Outputs] = dict(enumerate(outputs))
+        real = [place for place in places if done + place < len(split)]
+        done += len(group)
+        for row, lost in enumerate(losses):
+            for gone in combinations(known if work.alone else everything, lost):
+                answers = {place: output for place, output in known.items() if place not in gone}
+                coded = {name: output for name, output in everything.items() if work.alone or name not in gone}
+                decoded = work.code.decode(answers, coded, places)
+                for place in real:
+                    if place not in answers:
+                        found = decoded.get(place)
+                        label = int(split.labels[group[place]])
+                        right[row] += _hits(None if found is None else found.output, label, ranks)
+                        counted[row] += 1
+    return right / counted
+
+
+def _groups(work: CodeAtWork, split: Split, seed: int) -> Iterator[tuple[NDArray[np.int64], list[Outputs]]]:
+    """Groups, each image once in random places (the last group is filled up), and the outputs for their inputs."""
+    groups = list(placements(split, work.code.shape.members, seed))
+    for first in range(0, len(groups), BATCH):
+        some = groups[first : first + BATCH]
+        encoded = [work.code.encode([split.images[index] for index in group]) for group in some]
+        made = [run(np.stack([inputs[row] for inputs in encoded])) for row, run in enumerate(work.runners)]
+        for number, group in enumerate(some):
+            yield group, [[tensor[number] for tensor in outputs] for outputs in made]
+
+
+def _hits(output: NDArray[np.float32] | None, label: int, ranks: Sequence[int]) -> list[bool]:
+    """Whether the label is among the first classes of logits ``[m]``, by rank; never where there is no output."""
+    if output is None:
+        return [False] * len(ranks)
+    rank = int((output > output[label]).sum())
+    return [rank < most for most in ranks]

@@ -1,0 +1,56 @@
+"""Parity models: the base model's network, which starts from its weights and learns with it on the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.steps import PARITY, AnyStep, Protection, Recipe, Step
+
+_OURS: dict[str, Any] = {"adam_lr": 0.001, "weight_decay": 1e-5, "ema": 0.995}
+
+
+def protecting(base: str, its: Step, protects: Protection, **settings: Any) -> dict[str, AnyStep]:
+    """The role and the step of a parity model for a base model, a role or shipped file, that ``its`` step trained."""
+    recipe = Recipe(**{**_OURS, **settings})
+    step = Step(its.model, size=its.size, options=its.options, recipe=recipe, parents=(base,), base=base)
+    return {role_of(protects): replace(step, protects=protects)}
+
+
+def role_of(protects: Protection) -> str:
+    """What a parity model is called, such as ``parity-addition-2``, or ``parity-addition-2-r2-row1`` of two rows."""
+    keyed = "-keyed" if protects.keyed else ""
+    several = f"-r{protects.inputs}-row{protects.row}" if protects.inputs > 1 else ""
+    return f"{PARITY}-{protects.code}{keyed}-{protects.members}{several}"
+
+
+def additions(base: str, its: Step, *members: int, **settings: Any) -> dict[str, AnyStep]:
+    """Those of addition codes with one redundant input."""
+    return {
+        role: step
+        for number in members
+        for role, step in protecting(base, its, Protection("addition", number), **settings).items()
+    }
+
+
+def ablations(base: str, its: Step, protects: Protection, images: int, **settings: Any) -> dict[str, AnyStep]:
+    """The parity model as its authors train it, and ours with one change each; ``images`` are those of training."""
+    ((role, ours),) = protecting(base, its, protects, **settings).items()
+    if not isinstance(ours, Step):
+        return {}
+    epochs = ours.recipe.epochs
+    changes: Mapping[str, dict[str, Any]] = {
+        "fixed": {"collages": images // protects.members},
+        "stale": {"stale": True},
+        "steady": {"decay": False, "warmup": 0.0, "ema": 0.0},
+        "squares": {"member": 0.0},
+    }
+    ((keyed, with_keys),) = protecting(base, its, replace(protects, keyed=True), **settings).items()
+    paper = Recipe.parm(protects.members, epochs=epochs)
+    return {
+        keyed: with_keys,
+        f"{role}-scratch": replace(ours, parents=()),
+        f"{role}-paper": replace(ours, parents=(), recipe=paper),
+        **{f"{role}-{name}": replace(ours, recipe=replace(ours.recipe, **change)) for name, change in changes.items()},
+    }
