@@ -10,6 +10,9 @@ ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v 
 BASE ?= python:3.12-slim
 FIGURES ?=
 S_CNN ?=
+CODE ?=
+K ?= 2
+R ?= 1
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
@@ -157,12 +160,14 @@ client: $(DEV)/ready ## Build the wheel of collage-client, for callers, in out/
 data: $(DEV)/ready ## Get the public data sets into DATA, or say what to place there
 	$(DEV)/bin/python -m models.fetch --data "$(DATA)"
 
-zoo: $(DEV)/ready ## Train every model that DATA has data for, then evaluate (resumes); or a collage-cnn for S_CNN=mine.onnx
-	$(DEV)/bin/python -m models.zoo --data "$(DATA)" --runs "$(RUNS)" $(if $(S_CNN),--s-cnn "$(S_CNN)",--out "$(MODELS)")
+zoo: $(DEV)/ready ## Train every model that DATA has data for, then evaluate (resumes); or those of CODE=addition K=2; or for S_CNN=mine.onnx
+	$(DEV)/bin/python -m models.zoo --data "$(DATA)" --runs "$(RUNS)" $(if $(S_CNN),--s-cnn "$(S_CNN)",--out "$(MODELS)") \
+		$(if $(CODE),--code "$(CODE)" --members $(K))
 	$(if $(S_CNN),,$(MAKE) evaluate cards)
 
 evaluate: $(DEMO)/ready ## Measure the models on the test images in DATA; tables, out/evaluate.json and pictures
 	$(DEMO)/bin/python -m models.evaluate --data "$(DATA)" --models "$(MODELS)" "$(RUNS)/zoo"
+	$(if $(CODE),$(DEMO)/bin/python -m bench codes --data "$(DATA)" --models "$(MODELS)" "$(RUNS)/zoo" --only "*-$(CODE)*-$(K)")
 
 cards: $(DEMO)/ready ## Write the model cards of MODELS from out/evaluate.json
 	$(DEMO)/bin/python -m models.cards --models "$(MODELS)" --figures out/evaluate.json

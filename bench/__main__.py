@@ -36,6 +36,7 @@ COMMANDS = {
     "parm": Command("bench.simulator.parm", "simulate ParM's experiment, with its code and with collages"),
     "published": Command("bench.simulator.published", "simulate the published closed groups again and compare"),
     "confidences": Command("bench.runs.confidences", "measure how sure and how right the shipped models are"),
+    "codes": Command("bench.runs.codes", "measure how right every code is where answers are lost"),
     "sweep": Command("bench.simulator.sweep", "simulate many settings, regimes and loads for a report"),
     "accuracy": Command("bench.simulator.accuracy", "simulate budgets of accuracy with the answers of shipped models"),
     "report": Command("bench.report.comparison", "draw a report from the figures of experiments and sweeps"),

@@ -49,8 +49,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "teachers' runs count",
-                "for parent in step.parents), own)",
-                "for parent in (*step.parents, *step.teachers)), own)",
+                "for parent in step.parents if parent in steps), own)",
+                "for parent in (*step.parents, *step.teachers) if parent in steps), own)",
             ),
             (
                 "an interrupted run has all its epochs",
@@ -90,8 +90,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("answers to images upside down", "images.flip(2)", "images.flip(1)"),
             (
                 "scores are stored in place of probabilities",
-                "task.classes(ask, batch).softmax(-1).cpu()",
-                "task.classes(ask, batch).cpu()",
+                "scores if raw else scores.softmax(-1)",
+                "scores",
             ),
             (
                 "live teachers of any size",
@@ -103,11 +103,15 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "models/trainer.py",
         [
-            ("scored in training mode", "self.model.eval()", ""),
+            ("scored in training mode", "self.result.eval()", "self.result"),
             ("trained in evaluation mode", "self.model.train()", "self.model.eval()"),
             ("validated on training images", "self.score(self.data.validation)", "self.score(self.data.train)"),
             ("optimisers begin afresh when a run goes on", "optimiser.load_state_dict(state)", "pass"),
-            ("weights begin afresh when a run goes on", 'self.model.load_state_dict(content["model"])', ""),
+            (
+                "weights begin afresh when a run goes on",
+                'self.model.load_state_dict(content.get("last", content["model"]))',
+                "",
+            ),
             (
                 "every epoch the same",
                 "np.random.default_rng([self.recipe.seed, number])",
@@ -119,6 +123,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("a run of other settings goes on", 'or Recipe(**content["recipe"]) != self.recipe:', ":"),
             ("a run over other images goes on", 'if content.get("images", images) != images:', "if False:"),
             ("the last epoch is a whole one", "min(self.steps_per_epoch, self.steps - first)", "self.steps_per_epoch"),
+            (
+                "the last weights count in place of their mean",
+                "return self.mean.module if self.mean else self.model",
+                "return self.model",
+            ),
+            ("the running mean begins afresh", 'self.mean.module.load_state_dict(content["model"])', ""),
             ("gradients add up", "optimiser.zero_grad(set_to_none=True)", "pass"),
         ],
     ),

@@ -23,7 +23,7 @@ _INFERENCE = [
     f"{_FRONTEND}inference.py",
 ]
 _MODELS = "tests/models/test_"
-_TRAINING = [f"{_MODELS}{name}.py" for name in ("loop", "train", "lessons", "tasks")]
+_TRAINING = [f"{_MODELS}{name}.py" for name in ("loop", "train", "lessons", "tasks", "parity")]
 _CODING = [f"{_FRONTEND}{name}.py" for name in ("coding", "coding_limits", "new_code")]
 _INTAKE = [f"tests/test_intake{part}.py" for part in ("_rules", "")]
 TESTS = {
@@ -190,6 +190,12 @@ TESTS = {
     "models/data.py": [f"{_MODELS}data.py"],
     "models/lineage.py": [f"{_MODELS}lineage.py"],
     "models/lessons.py": [f"{_MODELS}lessons.py"],
+    "models/tasks/parity.py": [f"{_MODELS}parity.py"],
+    "models/tasks/learned.py": [f"{_MODELS}learned.py"],
+    "models/learned_code.py": [f"{_MODELS}learned.py"],
+    "models/coding.py": [f"{_MODELS}parity.py"],
+    "models/lost.py": [f"{_MODELS}lost.py"],
+    "bench/runs/codes.py": ["tests/bench/runs/test_codes.py"],
     "models/tasks/": [f"{_MODELS}tasks.py"],
     "models/trainer.py": _TRAINING,
     "models/export.py": [f"{_MODELS}export.py"],

@@ -1,0 +1,76 @@
+"""``python -m bench codes`` on tiny linear models, whose lost answers are decoded exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.runs.codes import ROLE, main
+from collage.figures import read_figures
+from models.data import FASHION_MNIST_LABELS, load
+from models.measure import OnnxModel
+from tests.models.datasets import write_idx
+from tests.onnx_models import save_linear, save_parity
+
+ABOUT = {"size": 16, "labels": FASHION_MNIST_LABELS, "extra": {"dataset": "fashion-mnist"}}
+
+
+@pytest.mark.parametrize(
+    ("role", "found"),
+    [
+        ("parity-addition-2", ("addition", "2", None, None)),
+        ("parity-addition-keyed-3", ("addition-keyed", "3", None, None)),
+        ("parity-addition-2-r2-row1", ("addition", "2", "1", None)),
+        ("parity-addition-2-stale", ("addition", "2", None, "stale")),
+        ("parity-stacked-4-r2-row0-paper", ("stacked", "4", "0", "paper")),
+    ],
+)
+def test_roles_of_parity_models_are_read(role: str, found: tuple[str | None, ...]) -> None:
+    parts = ROLE.fullmatch(role)
+    assert parts
+    assert (parts["code"], parts["k"], parts["row"], parts["variant"]) == found
+
+
+def test_codes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_idx(tmp_path / "data", train=40, test=21)
+    models = tmp_path / "models"
+    models.mkdir()
+    save_linear(models / "fashion-mnist-s-cnn.onnx", **ABOUT)
+    for row, weights in enumerate([(0.5, 0.5), (1 / 3, 2 / 3)]):
+        name = f"fashion-mnist-parity-addition-2-r2-row{row}.onnx"
+        save_parity(models / name, weights=weights, inputs=2, row=row, **ABOUT)
+    save_parity(models / "fashion-mnist-parity-addition-3-r2-row0.onnx", weights=(1 / 3,) * 3, inputs=2, **ABOUT)
+    out = tmp_path / "codes.json"
+    common = ["--data", str(data), "--models", str(models), "--out", str(tmp_path), "--repeats", "1", "--seeds", "2"]
+    assert main([*common, "--only", "*-addition*-2"]) == 0
+    printed = capsys.readouterr()
+    assert "addition 3 is left out: 1 of its models are there" in printed.err
+    assert "addition, k = 2, r = 2: top1 of 2 lost" in printed.out
+    rows = read_figures(out)
+    kinds = {(row["code"], row["k"], row["r"], row["lost"], row["seed"]) for row in rows}
+    single = {("addition, base itself", 2, 1, 1, seed) for seed in range(2)}
+    assert kinds == single | {("addition", 2, 2, lost, seed) for lost in (1, 2) for seed in range(2)}
+    for row in rows:
+        assert (row["dataset"], row["base"], row["images"], row["metric"]) == (
+            "fashion-mnist", "linear", 21, "top1",
+        )  # fmt: skip
+        assert row["a_degraded"] == pytest.approx(row["a_available"], abs=0.1), "a mean is rounded to whole numbers"
+        assert row["encode_s"] > 0
+        assert row["decode_s"] > 0
+        assert (row["cost_ratio"] == 1) == (row["code"] == "addition, base itself")
+        assert row["commit"]
+        assert row["machine"]
+    (a_available,) = {row["a_available"] for row in rows}
+    base, split = OnnxModel(models / "fashion-mnist-s-cnn.onnx"), load(data, 16).test
+    assert a_available == np.mean(base(split.images)[0].argmax(1) == split.labels)
+
+    assert main([*common, "--only", "*-ApproxIFER-2"]) == 0
+    assert {(row["code"], row["r"], row["lost"]) for row in read_figures(out)} == {("ApproxIFER", 1, 1)}
+
+
+def test_nothing_to_measure_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_idx(tmp_path / "data", train=20, test=10)
+    assert main(["--data", str(data), "--models", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "no base model with its data" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Wrong versions of parity models, learned codes, and the measurement of what is lost."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_MADE: list[tuple[str, list[tuple[str, ...]]]] = [
+    (
+        "models/tasks/parity.py",
+        [
+            ("errors are not multiplied by decoding", "error[:, None] / weights", "error[:, None]"),
+            ("the cross-entropy counts in full", "self.member * F.cross_entropy", "F.cross_entropy"),
+            (
+                "labels are not moved towards the base model",
+                "classes = classes + self.distil * (own.softmax(1) - classes)",
+                "",
+            ),
+            ("every model learns the first input", "[*group])[self.row]", "[*group])[0]"),
+            ("stored outputs are not learnt", "if self.stored:", "if False:"),
+        ],
+    ),
+    (
+        "models/tasks/learned.py",
+        [
+            ("answers that are not lost count", ".square().mean(-1)[:, lost].mean()", ".square().mean()"),
+            ("the score is of any member", "out[:, places, places]", "out[:, 0]"),
+        ],
+    ),
+    (
+        "models/learned_code.py",
+        [
+            ("the base model is trained", "base.requires_grad_(False)", "base.requires_grad_(True)"),
+            ("a loss of redundant inputs alone is learnt", "if gone[0] < members", ""),
+            (
+                "what is lost reaches the decoder",
+                "outputs[:, None] * kept[..., None]",
+                "outputs[:, None] + 0 * kept[..., None]",
+            ),
+            ("all losses in an evaluation", "if self.training else", "if True else"),
+        ],
+    ),
+    (
+        "models/lost.py",
+        [
+            ("members that fill up count", "if done + place < len(split)", ""),
+            ("what cannot be decoded is right", "[False] * len(ranks)", "[True] * len(ranks)"),
+            (
+                "every model runs the first input",
+                "inputs[row] for inputs in encoded",
+                "inputs[0] for inputs in encoded",
+            ),
+            ("a rank too many", "rank < most for most", "rank <= most for most"),
+            ("own answers of members that are not sent alone", "if work.alone else {}", ""),
+        ],
+    ),
+    (
+        "models/coding.py",
+        [
+            ("a row of its own is not used", "weights[its.row] = its.weights", ""),
+            ("members of plain sums are turned", "if its.keyed else ()", ""),
+        ],
+    ),
+    (
+        "bench/runs/codes.py",
+        [
+            ("rows of the last data set alone", "rows += measured(", "rows = measured("),
+            ("a code with a model missing is measured", "or len(its) < first.inputs", ""),
+        ],
+    ),
+]
+MUTANTS = [Mutant(f"protecting: {what}", file, *made) for file, mutants in _MADE for what, *made in mutants]
