@@ -36,8 +36,8 @@ _BASE_18 = _resnet("resnet18", "cifar", FIRST_18, **_LAST)
 """The step of the parity models' base."""
 
 
-def _protecting(code: str, members: int, **others: int) -> dict[str, AnyStep]:
-    return protecting(RESNET18, _BASE_18, Protection(code, members, **others), epochs=20)
+def _protecting(code: str, members: int, inputs: int = 1, row: int = 0) -> dict[str, AnyStep]:
+    return protecting(RESNET18, _BASE_18, Protection(code, members, inputs, row), epochs=20)
 
 
 CIFAR10_OFFICIAL = Family(

@@ -32,6 +32,8 @@ from tests.models.runs import trainer
 from tests.onnx_models import save_linear
 
 CLASSES, SIZE = 5, 4
+NARROW = {"widths": [8, 8, 8, 8], "stem": "small"}
+"""Options of a ResNet-18 that is exported quickly."""
 RNG = np.random.default_rng(0)
 LINEAR = torch.randn(CLASSES, SIZE * SIZE * 3, generator=torch.Generator().manual_seed(0))
 
@@ -246,7 +248,8 @@ def test_outputs_are_stored_where_images_do_not_vary(
 
 def test_an_exported_parity_model_names_its_base_and_its_accuracy(tmp_path: Path, folder: Path) -> None:
     base = save_linear(tmp_path / "base.onnx", size=16, labels=FASHION_MNIST_LABELS)
-    spec = replace(trainer(load(folder, 16), "resnet32").spec, code=coding.described(Protection("addition", 2, 2, 1)))
+    spec = replace(trainer(load(folder, 16), "resnet32").spec, architecture="resnet18", options=NARROW)
+    spec = replace(spec, code=coding.described(Protection("addition", 2, 2, 1)))
     checkpoint.save(tmp_path / "parity.pt", spec, spec.build().eval(), recipe=RECIPE, log=LOG)
     info = export(tmp_path / "parity.pt", tmp_path / "parity.onnx", "int8", data=folder, base=base)
     assert info.kind is ModelKind.PARITY
@@ -261,7 +264,8 @@ def test_an_exported_parity_model_names_its_base_and_its_accuracy(tmp_path: Path
 
 def test_the_model_of_a_stacked_code_is_exported_and_restored(tmp_path: Path) -> None:
     code = CodeInfo("stacked", 2, heads=True, stacked=True)
-    spec = ModelSpec("resnet32", "pets", ("cat", "dog", "owl"), 16, 1, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), code=code)
+    labels, mean, std = ("cat", "dog", "owl"), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    spec = ModelSpec("resnet18", "pets", labels, 16, 1, mean, std, NARROW, code)
     torch.manual_seed(0)
     model = spec.build().eval()
     for module in model.modules():

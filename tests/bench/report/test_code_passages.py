@@ -1,0 +1,57 @@
+"""The tables of codes, from rows whose means are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.report.code_passages import lost, overall
+from bench.report.pages import KEPT_BY, take
+from bench.report.stored import Stored
+
+ROW: dict[str, Any] = {
+    "dataset": "fashion-mnist", "base": "fashion-mnist-s-cnn", "code": "addition", "k": 2, "r": 1, "lost": 1, "seed": 0,
+    "images": 10000, "a_available": 0.94, "a_degraded": 0.90, "metric": "top1", "cost_ratio": 1.02, "encode_s": 1e-5,
+    "decode_s": 1e-5, "command": "python -m bench codes", "commit": "0123456789", "machine": "AMD EPYC, 2 cores",
+}  # fmt: skip
+
+
+def write(folder: Path, *changes: dict[str, Any]) -> Path:
+    file = folder / "codes.json"
+    file.write_text(json.dumps({"rows": [{**ROW, **change} for change in changes]}))
+    return file
+
+
+def test_codes_are_compared_by_their_members_and_overall(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {},
+        {"seed": 1, "a_degraded": 0.92},
+        {"code": "collage", "k": 4, "a_degraded": 0.935},
+        {"r": 2, "lost": 2, "a_degraded": 0.5},
+        {"metric": "top5", "a_degraded": 0.99},
+    )
+    found = Stored(tmp_path)
+    table = lost(found)
+    assert "| Fashion-MNIST, A_a 94.0 %; N | 2 | 4 |" in table
+    assert "| addition | 91.0 % |  |" in table
+    assert "| collage |  | 93.5 % |" in table
+    assert "codes.json" in table
+    rows = overall(found).splitlines()
+    (one,) = (row for row in rows if "| addition | 2, 1 |" in row)
+    assert "| 1 | 94.00 % | 91.00 ± 0.56 % | 93.97 % | 93.85 % | 93.70 % | 1.02 |" in one
+    assert any("| addition | 2, 2 | 2 |" in row for row in rows)
+
+
+def test_rows_of_other_codes_stay(tmp_path: Path) -> None:
+    stored, newer = tmp_path / "stored", tmp_path / "newer"
+    stored.mkdir()
+    newer.mkdir()
+    write(stored, {}, {"code": "collage"})
+    take(write(newer, {"a_degraded": 0.5}, {"seed": 2}), stored)
+    rows = json.loads((stored / "codes.json").read_text())["rows"]
+    assert [(row["code"], row["seed"], row["a_degraded"]) for row in rows] == [
+        ("addition", 0, 0.5), ("collage", 0, 0.9), ("addition", 2, 0.9),
+    ]  # fmt: skip
+    assert set(KEPT_BY["codes"]) <= ROW.keys()
