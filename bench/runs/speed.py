@@ -234,8 +234,7 @@ def codes(repeats: int) -> list[dict[str, Scalar]]:
         own, coded = dict(enumerate(outputs[1:], 1)), {0: [outputs[0]]}
         decoding = _repeated(addition.decode, own, coded, range(k))
         steps[f"decode, addition, k = {k}, {CLASSES:,} classes"] = decoding
-    times = medians(list(steps.values()), repeats)
-    return [{"case": name, "p50_s": seconds} for name, seconds in zip(steps, times, strict=True)]
+    return [{"case": name, "p50_s": medians([step], repeats)[0]} for name, step in steps.items()]
 
 
 async def scale(bench: Bench) -> list[Contender]:

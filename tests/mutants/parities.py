@@ -64,7 +64,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "(2 * np.arange(inputs) + 1) * len(points) // (2 * inputs)",
                 "np.arange(inputs)",
             ),
-            ("what leaves a byte wraps around", ".clip(0, 255).astype", ".astype"),
+            ("what leaves a byte wraps around", ".clip(0, 255, out=total)", ""),
             (
                 "own answers are not among the points",
                 "[self.member_points[answered], self.coded_points[back]]",
