@@ -84,7 +84,7 @@ def single(found: Stored) -> str:
     return paragraph(text)
 
 
-def coding(found: Stored) -> str:
+def code_times(found: Stored) -> str:
     """What every code takes to encode a group of large images, and the addition code to decode an answer."""
     rows = [row for row in found.rows(SPEED) if ", k = " in str(row["case"])]
     lines: dict[str, list[str]] = {}
@@ -175,7 +175,7 @@ PASSAGES = {
     "speed": speed,
     "peers": peers,
     "single": single,
-    "coding": coding,
+    "code-times": code_times,
     "doors": doors,
     "soak": soak,
     "overload": overload,
