@@ -59,8 +59,10 @@ demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (u
 SERVED = $(or $(S_CNN),$(MODEL)-s-cnn.onnx)
 BESIDE = $(wildcard $(patsubst %-s-cnn,%,$(SERVED:.onnx=))-collage-$(GRID).onnx)
 
-up: $(DEMO)/ready ## Start a local cluster of MODEL's models, or of S_CNN=mine.onnx (GRID=3x3); Ctrl-C ends it
-	$(DEMO)/bin/python -m bench cluster up --s-cnn "$(SERVED)" $(if $(BESIDE),--collage "$(BESIDE)",--no-collage)
+PROTECT = $(if $(CODE),--code "$(CODE)" --k $(K) --r $(R),$(if $(BESIDE),--collage "$(BESIDE)",--no-collage))
+
+up: $(DEMO)/ready ## Start a cluster of MODEL's models, or of S_CNN=mine.onnx (GRID=3x3, or CODE=addition K=2 R=1); Ctrl-C ends it
+	$(DEMO)/bin/python -m bench cluster up --s-cnn "$(SERVED)" $(PROTECT)
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench
@@ -108,8 +110,8 @@ bench-full-report: $(DEV)/ready
 results: $(DEMO)/ready ## Write the tables of README.md and docs/ from docs/results, after taking in FIGURES
 	$(DEMO)/bin/python -m bench tables $(FIGURES)
 
-test: $(DEV)/ready ## Run all tests
-	$(DEV)/bin/python -m pytest
+test: $(DEV)/ready ## Run all tests, two files at a time
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile
 
 # Servers of other makes, each in an environment of its own: their packages do not go together.
 .venv-triton/ready: PACKAGES := nvidia-pytriton==0.7.0 onnxruntime

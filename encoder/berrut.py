@@ -75,9 +75,14 @@ class BerrutCode:
         present = [each for each in inputs if each is not None]
         if len(present) != self.shape.members or len({each.shape for each in present}) != 1:
             raise ValueError(f"a group of this code has {self.shape.members} inputs of one shape")
-        pixels = np.stack([each.reshape(-1) for each in present]).astype(np.float32)
-        mixed = np.rint(self.weights.astype(np.float32) @ pixels).clip(0, 255).astype(np.uint8)
-        return [row.reshape(present[0].shape) for row in mixed]
+        encoded = []
+        for weights in self.weights.astype(np.float32):
+            total = np.multiply(present[0], weights[0], dtype=np.float32)
+            for weight, each in zip(weights[1:], present[1:], strict=True):
+                total += np.multiply(each, weight, dtype=np.float32)
+            np.rint(total, out=total).clip(0, 255, out=total)
+            encoded.append(total.astype(np.uint8))
+        return encoded
 
     def decode(
         self, own: Mapping[int, NDArray[np.float32]], coded: Mapping[int, Outputs], filled: Sequence[int]

@@ -80,7 +80,7 @@ class LinearCode:
         self.shape = GroupShape(members, inputs, needed=members, fewest=members)
         self.base, self.keys = base, tuple(keys) if any(keys) else ()
         self._parts = [_whole(row) for row in self.weights]
-        self._inverse = lru_cache(maxsize=1024)(self._pseudo_inverse)
+        self._solution = lru_cache(maxsize=1024)(self._solve)
 
     def quick(self, inputs: Sequence[NDArray[np.uint8] | None]) -> bool:
         """Whether the inputs are small enough to be encoded at once."""
@@ -106,23 +106,24 @@ class LinearCode:
         Where more redundant outputs came back than are missing, all are used (least squares). An output that would not
         be finite, because another one is not, has no entry.
         """
-        lost = tuple(place for place in range(self.shape.members) if place not in own)
-        used = tuple(sorted(coded))
+        places = range(self.shape.members)
+        lost, used = tuple(place for place in places if place not in own), tuple(sorted(coded))
         if not lost or len(lost) > len(used):
             return {}
-        rest = np.stack([np.asarray(coded[row][0], np.float64) for row in used])
+        rows = [own[place] for place in places if place in own] + [coded[row][0] for row in used]
         with np.errstate(invalid="ignore", over="ignore"):
-            for place, output in own.items():
-                rest -= self.weights[used, place][:, None] * output
-            outputs = (self._inverse(lost, used) @ rest).astype(np.float32)
+            outputs = self._solution(lost, used) @ np.array(rows, np.float32)
         return {
-            place: Decoding(output)
-            for place, output in zip(lost, outputs, strict=True)
-            if place in filled and np.isfinite(output).all()
+            place: Decoding(outputs[n])
+            for n, place in enumerate(lost)
+            if place in filled and np.isfinite(outputs[n]).all()
         }
 
-    def _pseudo_inverse(self, lost: tuple[int, ...], used: tuple[int, ...]) -> NDArray[np.float64]:
-        return np.linalg.pinv(self.weights[np.ix_(used, lost)]).astype(np.float64)
+    def _solve(self, lost: tuple[int, ...], used: tuple[int, ...]) -> NDArray[np.float32]:
+        """What own outputs, by place, and then the ``used`` redundant ones weigh in those that are lost."""
+        there = [place for place in range(self.shape.members) if place not in lost]
+        inverse = np.linalg.pinv(self.weights[np.ix_(used, lost)])
+        return np.hstack([-inverse @ self.weights[np.ix_(used, there)], inverse]).astype(np.float32)
 
 
 def _whole(weights: NDArray[np.float64]) -> NDArray[np.uint16] | None:
@@ -152,4 +153,5 @@ def _mean(images: Sequence[NDArray[np.uint8]], weights: NDArray[np.float32]) -> 
     total = np.multiply(images[0], weights[0], dtype=np.float32)
     for weight, image in zip(weights[1:], images[1:], strict=True):
         total += np.multiply(image, weight, dtype=np.float32)
-    return np.rint(total, out=total).astype(np.uint8)
+    mean: NDArray[np.uint8] = np.rint(total, out=total).astype(np.uint8)
+    return mean

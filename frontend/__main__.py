@@ -28,6 +28,7 @@ from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
+from frontend.own_code import CodeError, own_code
 from frontend.policy import Rules
 from frontend.policy.choices import CHOICES
 from frontend.recorder import Recorder, recording
@@ -79,7 +80,8 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             return len(base.workers), dispatcher.coded_workers
 
         make = functools.partial(TracedDispatcher, server.traces) if server.traces else Dispatcher
-        dispatcher = make(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        choices = dispatching(settings)
+        dispatcher = make(rules, base, coded, metrics, executor, encoder, choices, record)
         dispatchers = [dispatcher]
         servicer = PredictServicer(
             dispatcher,
@@ -100,9 +102,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
 
                 def unprotected() -> Dispatcher:
                     separate = FrontendMetrics(CollectorRegistry())
-                    dispatchers.append(
-                        Dispatcher(Rules.named("none"), base, [], separate, executor, encoder, dispatching(settings))
-                    )
+                    dispatchers.append(Dispatcher(Rules.named("none"), base, [], separate, executor, encoder, choices))
                     return dispatchers[-1]
 
                 await open_port(server, settings, servicer, open_inference, dispatcher, coded, unprotected)
@@ -162,6 +162,7 @@ def dispatching(settings: FrontendSettings) -> DispatchSettings:
         detection_threshold=settings.detection_threshold,
         grid=settings.grid,
         accuracy_budget=settings.accuracy_budget,
+        code=own_code(settings.code),
     )
 
 
@@ -210,7 +211,7 @@ def main() -> int:
         logger.info("%s", first_line(settings))
         keep_memory()
         asyncio.run(serve(settings))
-    except (TargetError, SecurityError, OSError) as error:
+    except (TargetError, CodeError, SecurityError, OSError) as error:
         print(f"frontend: {error}", file=sys.stderr)
         return 2
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from collage.model_info import CodeInfo, ModelInfo, ModelKind
 from encoder.code import Code, GroupShape
@@ -21,6 +21,8 @@ class CodingSettings:
     """Collages of another number of rows and columns are refused."""
     accuracy_budget: float | None = None
     """The policy's, which a model without a table of errors cannot keep."""
+    code: CodeParameters | None = None
+    """The code whose redundant inputs the base model itself runs, if redundant models do not say what theirs is."""
 
 
 def base_misfit(info: ModelInfo) -> str | None:
@@ -34,11 +36,13 @@ def misfit(info: ModelInfo, base: ModelInfo | None, row: int, settings: CodingSe
     Empty if that cannot be said yet, as nobody knows the base model.
     """
     its = info.code
-    if its is None:
+    if its is None and (settings.code is None or info.kind is not ModelKind.S_CNN):
         return f"it is a {info.kind} without a code, expected the model of a redundant input"
     if base is None:
         return ""
     of = f"the s-cnn {base.name} {base.version}"
+    if its is None:
+        return None if info == base else f"it is another model than {of}, which is to run the code's redundant inputs"
     if info.task != base.task:
         return f"its task is {info.task}, that of {of} is {base.task}"
     if info.labels != base.labels:
@@ -73,6 +77,13 @@ def _collage_misfit(info: ModelInfo, its: CodeInfo, base: ModelInfo, grid: int |
 def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
     """The code whose redundant inputs these models run, in order of their rows; raises ValueError if there is none."""
     its = [model.code for model in models if model.code]
+    own = settings.code
+    if own and not its:
+        if own.inputs != len(models):
+            raise ValueError(
+                f"the code {own.name} has {own.inputs} redundant inputs, workers were given for {len(models)}"
+            )
+        return build(replace(own, size=models[0].size, base=models[0].version))
     if len(its) < len(models):
         raise ValueError("not all redundant models say what their code is")
     first = its[0]
@@ -93,6 +104,7 @@ def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
             detection_threshold=first.detection_threshold if threshold is None else threshold,
             weights=tuple(each.weights for each in its),
             keys=first.keys,
+            networks=own.networks if own else None,
             base=first.base,
         )
     )
