@@ -1,8 +1,9 @@
 """``python -m bench codes``: how right every code of the field is where an answer is lost, and what it costs.
 
 Images are put into groups at random. In each group every set of ``lost`` members loses its answers in turn, and what is
-decoded is compared with the labels (Learning-based coded computation, section III-B). Models are those of the zoo, and
-the base model itself where a code needs no other: for sums of images, and for Berrut's interpolation.
+decoded is compared with the labels (Learning-based coded computation, section III-B). Models are those of the zoo. The
+base model itself runs the redundant inputs of sums, of Berrut's interpolation, and of learned codes, whose networks are
+in folders called ``<data set>-learned-<name>``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from collage.figures import OUT, Row, Scalar, write_figures
 from collage.model_info import ModelKind
 from encoder.berrut import ApproxIferCode, BerrutCode
 from encoder.code import Code, Outputs
+from encoder.learned import LearnedCode
 from encoder.linear import LinearCode, mean_weights
+from frontend.own_code import CodeError, load_networks
 from models import coding, data
 from models.data import Split
 from models.lost import CodeAtWork, Runner, accuracy, degraded, outputs_of
@@ -67,6 +70,14 @@ def untrained(base: Runner) -> Iterator[CodeAtWork]:
     for members, spare in APPROXIFER:
         code = ApproxIferCode(members, members + spare)
         yield CodeAtWork("ApproxIFER", code, [base] * code.shape.inputs, spare, alone=False)
+
+
+def learned(folders: Sequence[Path], dataset: str, base: Runner) -> Iterator[CodeAtWork]:
+    """The codes whose networks are in these folders; the base model itself runs their redundant inputs too."""
+    for file in sorted(file for folder in folders for file in folder.glob(f"{dataset}-learned-*/encoder.onnx")):
+        networks = load_networks(file.parent)
+        label = file.parent.name.removeprefix(f"{dataset}-")
+        yield CodeAtWork(label, LearnedCode(networks), [base] * networks.inputs, networks.inputs)
 
 
 def trained(models: Mapping[str, OnnxModel]) -> Iterator[tuple[CodeAtWork, OnnxModel]]:
@@ -118,11 +129,17 @@ def measure(
 
 
 def measured(
-    dataset: str, models: Mapping[str, OnnxModel], split: Split, only: Sequence[str], seeds: int, repeats: int
+    dataset: str,
+    models: Mapping[str, OnnxModel],
+    networks: Sequence[Path],
+    split: Split,
+    only: Sequence[str],
+    seeds: int,
+    repeats: int,
 ) -> list[Row]:
-    """Rows of all codes of a data set whose ``<data set>-<code>-<k>`` fits a pattern."""
+    """Rows of all codes of a data set whose ``<data set>-<code>-<k>`` fits a pattern; ``networks`` are folders."""
     base = models["s-cnn"]
-    every: list[tuple[CodeAtWork, OnnxModel]] = [(work, base) for work in untrained(base)]
+    every = [(work, base) for work in (*untrained(base), *learned(networks, dataset, base))]
     every += trained(models)
     chosen = [
         (work, model)
@@ -171,8 +188,8 @@ def main(argv: Sequence[str]) -> int:
             if dataset in folders and "s-cnn" in paths:
                 models = {role: OnnxModel(path) for role, path in paths.items()}
                 split: Split = getattr(data.load(folders[dataset], models["s-cnn"].info.size), args.split)
-                rows += measured(dataset, models, split, args.only, args.seeds, args.repeats)
-    except (OSError, ValueError) as error:
+                rows += measured(dataset, models, args.models, split, args.only, args.seeds, args.repeats)
+    except (OSError, ValueError, CodeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     if not rows:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, save
 
 from bench.runs.codes import ROLE, main
 from collage.figures import read_figures
 from models.data import FASHION_MNIST_LABELS, load
 from models.measure import OnnxModel
+from tests.frontend.test_own_code import APART, network
 from tests.models.datasets import write_idx
 from tests.onnx_models import save_linear, save_parity
 
@@ -74,3 +76,20 @@ def test_nothing_to_measure_is_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     data = write_idx(tmp_path / "data", train=20, test=10)
     assert main(["--data", str(data), "--models", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert "no base model with its data" in capsys.readouterr().err
+
+
+def test_a_learned_code_is_measured_with_its_networks(tmp_path: Path) -> None:
+    data = write_idx(tmp_path / "data", train=20, test=20)
+    models = tmp_path / "models"
+    folder = models / "fashion-mnist-learned-mine"
+    folder.mkdir(parents=True)
+    save(network(np.full((1, 2), 0.5, np.float32), [16, 16, 3], TensorProto.UINT8), folder / "encoder.onnx")
+    save(network(APART, [len(FASHION_MNIST_LABELS)], TensorProto.FLOAT), folder / "decoder.onnx")
+    save_linear(models / "fashion-mnist-s-cnn.onnx", **ABOUT)
+    common = ["--data", str(data), "--models", str(models), "--out", str(tmp_path), "--repeats", "1", "--seeds", "1"]
+    assert main([*common, "--only", "*-learned-*"]) == 0
+    (row,) = read_figures(tmp_path / "codes.json")
+    assert (row["code"], row["k"], row["r"], row["lost"], row["cost_ratio"]) == ("learned-mine", 2, 1, 1, 1)
+    assert row["a_degraded"] == pytest.approx(row["a_available"], abs=0.1)
+    (folder / "decoder.onnx").unlink()
+    assert main([*common, "--only", "*-learned-*"]) == 2
