@@ -14,6 +14,8 @@ from models.steps import Protection
 ADDITION, CONCATENATION, STACKED, LEARNED = "addition", "concatenation", "stacked", "learned"
 CODES = (ADDITION, CONCATENATION, STACKED, LEARNED)
 """Codes as recipes and reports call them: the first is the code ``linear`` with the paper's weights."""
+PARITY_CODES = (ADDITION, CONCATENATION, STACKED)
+"""Those whose redundant inputs parity models run."""
 
 
 def described(protection: Protection, base: str = "") -> CodeInfo:

@@ -248,6 +248,8 @@ def export(
     and writes nothing, where ONNX Runtime and torch differ.
     """
     spec, trained, content = checkpoint.load(source)
+    if spec.kind not in INPUT:
+        raise ExportError(f"{source} holds the networks of a learned code: export them with models.learned_export")
     lineage = of_checkpoint(source.stem, content)
     its_base = OnnxModel(base) if base and spec.code else None
     if its_base and spec.code and not spec.code.heads:

@@ -209,6 +209,10 @@ def step_of(args: argparse.Namespace) -> Step:
     collage = args.model.startswith("collage")
     if bool(args.code) != bool(args.base):
         raise ValueError("a parity model needs both --code and --base")
+    if (args.code == coding.LEARNED) != args.model.startswith(coding.LEARNED):
+        raise ValueError("--code learned goes with the models learned-conv and learned-mlp, and with no others")
+    if args.code and args.model.startswith("collage"):
+        raise ValueError(f"{args.model} is for collages: a parity model has the base model's network")
     protects = Protection(args.code, args.members, args.inputs, args.row, args.keyed) if args.code else None
     options = {name: value for name in OPTIONS if (value := getattr(args, name))}
     if collage and args.stem:

@@ -228,7 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints")
     parser.add_argument("--out", type=Path, default=ZOO, help="folder for the models that ship")
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="such as 'cifar10-collage-*'")
-    parser.add_argument("--code", choices=coding.CODES, help="train parity models for this code, and what they need")
+    parser.add_argument(
+        "--code", choices=coding.PARITY_CODES, help="train parity models for this code, and what they need"
+    )
     parser.add_argument("--members", type=int, default=2, help="requests of a group of --code (%(default)s)")
     parser.add_argument("--device", default=train.DEVICE, help="device to train on")
     parser.add_argument("--threads", type=int, help="CPU threads")

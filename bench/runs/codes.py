@@ -80,8 +80,11 @@ def learned(folders: Sequence[Path], dataset: str, base: Runner) -> Iterator[Cod
         yield CodeAtWork(label, LearnedCode(networks), [base] * networks.inputs, networks.inputs)
 
 
-def trained(models: Mapping[str, OnnxModel]) -> Iterator[tuple[CodeAtWork, OnnxModel]]:
-    """The codes of redundant models, by role, and one of these to be timed; rows of one code are used together."""
+def trained(models: Mapping[str, OnnxModel], base: OnnxModel) -> Iterator[tuple[CodeAtWork, OnnxModel]]:
+    """The codes of redundant models, by role, and one of these to be timed; rows of one code are used together.
+
+    Those that decode for another version of the base model are left out.
+    """
     rows: dict[str, dict[int, OnnxModel]] = {}
     for role, model in models.items():
         if re.fullmatch(r"collage-(\d)x\1", role):
@@ -94,6 +97,9 @@ def trained(models: Mapping[str, OnnxModel]) -> Iterator[tuple[CodeAtWork, OnnxM
         first = its[min(its)].info.code
         if first is None or len(its) < first.inputs:
             print(f"{name} is left out: {len(its)} of its models are there", file=sys.stderr)
+            continue
+        if first.base not in ("", base.info.version):
+            print(f"{name} is left out: it is for version {first.base} of the base model", file=sys.stderr)
             continue
         code = coding.built(first, its[0].info.size)
         yield CodeAtWork(name.rpartition(" ")[0], code, [its[row] for row in range(len(its))], len(its)), its[0]
@@ -131,16 +137,20 @@ def measure(
 def measured(
     dataset: str,
     models: Mapping[str, OnnxModel],
+    role: str,
     networks: Sequence[Path],
     split: Split,
     only: Sequence[str],
     seeds: int,
     repeats: int,
 ) -> list[Row]:
-    """Rows of all codes of a data set whose ``<data set>-<code>-<k>`` fits a pattern; ``networks`` are folders."""
-    base = models["s-cnn"]
+    """Rows of all codes of a data set whose ``<data set>-<code>-<k>`` fits a pattern.
+
+    ``role`` is the base model's, ``networks`` are the folders of learned codes.
+    """
+    base = models[role]
     every = [(work, base) for work in (*untrained(base), *learned(networks, dataset, base))]
-    every += trained(models)
+    every += trained(models, base)
     chosen = [
         (work, model)
         for work, model in every
@@ -175,6 +185,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench codes", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data sets, or folders of data sets")
     parser.add_argument("--models", type=Path, nargs="+", default=[ZOO], help="folders of models (%(default)s)")
+    parser.add_argument("--base", default="s-cnn", metavar="ROLE", help="base model of the codes (%(default)s)")
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="such as 'fashion-mnist-Berrut-*'")
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="images (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="random placements of every image (%(default)s)")
@@ -185,10 +196,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         folders = data.find(*args.data)
         for dataset, paths in discover(args.models, list(ModelKind)).items():
-            if dataset in folders and "s-cnn" in paths:
+            if dataset in folders and args.base in paths:
                 models = {role: OnnxModel(path) for role, path in paths.items()}
-                split: Split = getattr(data.load(folders[dataset], models["s-cnn"].info.size), args.split)
-                rows += measured(dataset, models, args.models, split, args.only, args.seeds, args.repeats)
+                split: Split = getattr(data.load(folders[dataset], models[args.base].info.size), args.split)
+                rows += measured(dataset, models, args.base, args.models, split, args.only, args.seeds, args.repeats)
     except (OSError, ValueError, CodeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

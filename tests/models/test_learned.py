@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import checkpoint, learned_export
+from models import checkpoint, coding, learned_export
 from models.data import Dataset, load
-from models.export import ExportError
+from models.export import ExportError, export
 from models.learned_code import CodeNetworks, conv_encoder, losses, mlp_decoder, mlp_encoder
 from models.steps import Protection, Recipe, Step
 from models.tasks.learned import LearnCode
@@ -175,6 +175,14 @@ def test_a_code_is_learnt_through_a_base_model_and_exported(
     outputs = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32)
     (decoded,) = decoder.run(None, {"outputs": outputs})
     np.testing.assert_allclose(decoded, model.decoded(torch.from_numpy(outputs)).detach(), atol=1e-4)
+
+
+def test_a_learned_code_is_no_single_file(tmp_path: Path, data: Dataset) -> None:
+    spec = replace(trainer(data, "resnet32").spec, architecture="learned-mlp", size=4)
+    spec = replace(spec, code=coding.described(Protection("learned", 2)))
+    checkpoint.save(tmp_path / "code.pt", spec, spec.build(), recipe=RECIPE, log=LOG)
+    with pytest.raises(ExportError, match=r"models\.learned_export"):
+        export(tmp_path / "code.pt", tmp_path / "code.onnx")
 
 
 def test_only_learned_codes_are_exported_as_such(tmp_path: Path, data: Dataset) -> None:

@@ -144,6 +144,16 @@ def test_a_code_and_a_base_model_go_together() -> None:
         step_of(args)
 
 
+@pytest.mark.parametrize(
+    ("model", "code", "why"),
+    [("resnet32", "learned", "goes with"), ("learned-mlp", "addition", "goes with"), ("collage-vgg", "stacked", "for")],
+)
+def test_networks_that_do_not_go_with_a_code_are_refused(model: str, code: str, why: str) -> None:
+    words = ["--data", "d", "--out", "o", "--model", model, "--code", code, "--base", "b.onnx"]
+    with pytest.raises(ValueError, match=why):
+        step_of(parser().parse_args(words))
+
+
 def test_every_ablation_changes_one_thing() -> None:
     (family,) = (family for family in FAMILIES if "fashion-mnist" in family.data_sets)
     ours = family.steps["parity-addition-2"]

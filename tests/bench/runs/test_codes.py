@@ -43,12 +43,14 @@ def test_codes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     for row, weights in enumerate([(0.5, 0.5), (1 / 3, 2 / 3)]):
         name = f"fashion-mnist-parity-addition-2-r2-row{row}.onnx"
         save_parity(models / name, weights=weights, inputs=2, row=row, **ABOUT)
-    save_parity(models / "fashion-mnist-parity-addition-3-r2-row0.onnx", weights=(1 / 3,) * 3, inputs=2, **ABOUT)
+    save_parity(models / "fashion-mnist-parity-addition-4-r2-row0.onnx", weights=(1 / 4,) * 4, inputs=2, **ABOUT)
+    save_parity(models / "fashion-mnist-parity-addition-3.onnx", weights=(1 / 3,) * 3, base="other", **ABOUT)
     out = tmp_path / "codes.json"
     common = ["--data", str(data), "--models", str(models), "--out", str(tmp_path), "--repeats", "1", "--seeds", "2"]
     assert main([*common, "--only", "*-addition*-2"]) == 0
     printed = capsys.readouterr()
-    assert "addition 3 is left out: 1 of its models are there" in printed.err
+    assert "addition 3 is left out: it is for version other of the base model" in printed.err
+    assert "addition 4 is left out: 1 of its models are there" in printed.err
     assert "addition, k = 2, r = 2: top1 of 2 lost" in printed.out
     rows = read_figures(out)
     kinds = {(row["code"], row["k"], row["r"], row["lost"], row["seed"]) for row in rows}
