@@ -35,7 +35,7 @@ RUN = {
     "python -m models.evaluate *": "tests/models/test_distil.py::test_a_collage_cnn_is_distilled_from_photos_alone",
     "make zoo DATA=pets MODELS=out/pets CODE=*": "tests/models/test_parity.py::"
     "test_own_images_get_the_parity_model_that_is_asked_for",
-    "python -m models.learned_export *": "tests/models/test_learned.py::"
+    "python -m models.learned_export*": "tests/models/test_learned.py::"
     "test_a_code_is_learnt_through_a_base_model_and_exported",
     "python -m bench codes*": "tests/bench/runs/test_codes.py::test_codes_are_measured",
     "make data": "tests/models/test_fetch.py::test_an_archive_is_unpacked",
