@@ -64,7 +64,7 @@ class Served(nn.Module):
         """
         raw: Tensor = self.model(as_channels(pixels.float() * self.scale + self.shift))
         if self.spec.code and self.spec.code.heads:
-            return raw.unflatten(1, (self.spec.code.members, -1))
+            return raw.reshape(-1, self.spec.code.members, len(self.spec.labels))
         return detections(raw, self.model.k, self.model.anchors) if isinstance(self.model, CollageCNN) else raw
 
 

@@ -84,14 +84,15 @@ class CodeNetworks(nn.Module):
 
     def encoded(self, x: Tensor) -> Tensor:
         """Normalised images of a group ``[B, 3 N, H, W]`` to redundant inputs ``[B, r, 3, H, W]``, 0 to 1."""
-        images = x.unflatten(1, (self.members, 3)).transpose(1, 2)
-        coded: Tensor = self.encoder(images.flatten(0, 1)).unflatten(0, (len(x), 3)).transpose(1, 2)
-        return coded.sigmoid()
+        height, width = x.shape[2:]
+        colours = x.reshape(len(x), self.members, 3, height, width).transpose(1, 2).flatten(0, 1)
+        coded: Tensor = self.encoder(colours).view(len(x), 3, self.inputs, height, width)
+        return coded.transpose(1, 2).sigmoid()
 
     def decoded(self, outputs: Tensor) -> Tensor:
         """Outputs ``[..., N + r, m]``, with zeros for what is missing, to those of the members ``[..., N, m]``."""
         decoded: Tensor = self.decoder(outputs.flatten(-2))
-        return decoded.unflatten(-1, (self.members, -1))
+        return decoded.reshape(*outputs.shape[:-2], self.members, outputs.shape[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images of groups ``[B, 3 N, H, W]`` to what is decoded after each loss, ``[B, losses + 1, N, m]``.
@@ -101,8 +102,8 @@ class CodeNetworks(nn.Module):
         """
         (base,) = self.base
         with torch.no_grad():
-            own = base(x.unflatten(1, (self.members, 3)).flatten(0, 1)).unflatten(0, (len(x), self.members))
-        coded = base(((self.encoded(x) - self.mean) / self.std).flatten(0, 1)).unflatten(0, (len(x), self.inputs))
+            own = base(x.reshape(-1, 3, *x.shape[2:])).view(len(x), self.members, -1)
+        coded = base(((self.encoded(x) - self.mean) / self.std).flatten(0, 1)).view(len(x), self.inputs, -1)
         gone = losses(self.members, self.inputs) if self.training else torch.eye(self.members, self.members).bool()
         kept = torch.ones(len(gone), self.members + self.inputs, device=x.device)
         kept[:, : gone.shape[1]] = (~gone).float().to(x.device)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import checkpoint
@@ -73,7 +75,7 @@ def export_networks(source: Path, folder: Path) -> list[Path]:
     return files
 
 
-def _check(network: nn.Module, graph: bytes, example: np.ndarray, allowed: float) -> None:  # type: ignore[type-arg]
+def _check(network: nn.Module, graph: bytes, example: NDArray[Any], allowed: float) -> None:
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: example})
     with torch.inference_mode():

@@ -6,7 +6,7 @@ The run saves a checkpoint after every epoch and resumes from it when called aga
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -190,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
         "--preset", choices=("ours", "paper"), default="ours", help="settings that are not given (ours)"
     )
     for setting in fields(Recipe):
-        kind: Callable[[str], float] = {"int": int, "float": float, "bool": _switch}[str(setting.type)]
+        kind = _KINDS[str(setting.type)]
         parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, help=HELP[setting.name])
     parser.add_argument("--device", default=DEVICE, help=DEVICE_HELP)
     parser.add_argument("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
@@ -200,6 +200,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _switch(text: str) -> bool:
     return bool(("0", "1").index(text))  # ValueError for anything else
+
+
+_KINDS: Mapping[str, Callable[[str], float]] = {"int": int, "float": float, "bool": _switch}
 
 
 def step_of(args: argparse.Namespace) -> Step:

@@ -151,7 +151,8 @@ class Trainer:
         return start(self.model, parents, sample) if parents else 0
 
     def _running_mean(self) -> AveragedModel:
-        return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
+        update = get_ema_multi_avg_fn(self.recipe.ema)  # type: ignore[no-untyped-call]
+        return AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
 
     @torch.no_grad()
     def score(self, split: Split) -> float:

@@ -160,7 +160,7 @@ def measured(
     for work, model in watched(chosen, dataset):
         redundant_s, base_s = medians([inference(each, split.images[:32]) for each in (model, base)], repeats)
         ratio = 1.0 if model is base else redundant_s / base_s
-        about = {"dataset": dataset, "base": base.info.name, "cost_ratio": ratio}
+        about: Row = {"dataset": dataset, "base": base.info.name, "cost_ratio": ratio}
         rows += list(measure(work, about, split, own, seeds, repeats))
         print(*in_words(rows, work), sep="\n", flush=True)
     return rows

@@ -36,14 +36,18 @@ class LearnCode:
             error = (decoded - own).square().mean(-1)[:, lost].mean()
             if not self.member:
                 return error
-            classes = targets.unflatten(0, (-1, self.members))[:, None]
+            classes = targets.view(len(out), 1, self.members, -1)
             classes = (classes + self.distil * (own.softmax(-1) - classes)).expand_as(decoded)
             return error + self.member * F.cross_entropy(decoded[:, lost].flatten(0, 1), classes[:, lost].flatten(0, 1))
 
-        return TrainingBatch(images.unflatten(0, (-1, self.members)), loss)
+        return TrainingBatch(self.stacked(images), loss)
+
+    def stacked(self, images: Tensor) -> Tensor:
+        """Groups of uint8 ``[M, H, W, 3]``."""
+        return images.view(-1, self.members, *images.shape[1:])
 
     def score(self, ask: Ask, images: Tensor, labels: Tensor) -> Tensor:
         """Top-1 of every image if its own answer alone is lost."""
-        out = ask(images.unflatten(0, (-1, self.members)))
+        out = ask(self.stacked(images))
         places = torch.arange(self.members, device=out.device)
         return out[:, places, places].flatten(0, 1).argmax(1) == labels

@@ -121,6 +121,9 @@ def test_addition_has_the_papers_weights_and_keys_if_wanted() -> None:
     code = coding.built(its, 4)
     assert isinstance(code, LinearCode)
     np.testing.assert_allclose(code.weights, [[0.5, 0.5], [1 / 3, 2 / 3]])
+    own = coding.built(CodeInfo("linear", 2, 2, 1, weights=(0.25, 0.75)), 4)
+    assert isinstance(own, LinearCode)
+    np.testing.assert_allclose(own.weights, [[0.5, 0.5], [0.25, 0.75]])
     stacked = coding.described(Protection("stacked", 3))
     assert (stacked.name, stacked.heads, stacked.stacked, stacked.weights) == ("stacked", True, True, ())
     assert coding.built(stacked, 4).shape.members == 3
@@ -209,7 +212,7 @@ def test_the_running_mean_of_weights_is_what_a_run_is_for(data: Dataset, tmp_pat
         seen.append(run_.model.state_dict()[name].clone())
         return loss
 
-    run_._step = noted  # type: ignore[method-assign]
+    run_._step = noted  # type: ignore[method-assign,assignment]
     run_.run_epoch()
     expected = seen[0]
     for weight in seen[1:]:

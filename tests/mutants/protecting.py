@@ -63,7 +63,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "bench/runs/codes.py",
         [
-            ("rows of the last data set alone", "rows += measured(", "rows = measured("),
+            ("codes of another base model are measured", 'first.base not in ("", base.info.version)', "False"),
             ("a code with a model missing is measured", "or len(its) < first.inputs", ""),
         ],
     ),

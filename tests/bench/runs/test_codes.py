@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.frontend.test_own_code import APART, network
 from tests.models.datasets import write_idx
 from tests.onnx_models import save_linear, save_parity
 
-ABOUT = {"size": 16, "labels": FASHION_MNIST_LABELS, "extra": {"dataset": "fashion-mnist"}}
+ABOUT: dict[str, Any] = {"size": 16, "labels": FASHION_MNIST_LABELS, "extra": {"dataset": "fashion-mnist"}}
 
 
 @pytest.mark.parametrize(
@@ -40,9 +41,9 @@ def test_codes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     models = tmp_path / "models"
     models.mkdir()
     save_linear(models / "fashion-mnist-s-cnn.onnx", **ABOUT)
-    for row, weights in enumerate([(0.5, 0.5), (1 / 3, 2 / 3)]):
-        name = f"fashion-mnist-parity-addition-2-r2-row{row}.onnx"
-        save_parity(models / name, weights=weights, inputs=2, row=row, **ABOUT)
+    for number, weights in enumerate([(0.5, 0.5), (1 / 3, 2 / 3)]):
+        name = f"fashion-mnist-parity-addition-2-r2-row{number}.onnx"
+        save_parity(models / name, weights=weights, inputs=2, row=number, **ABOUT)
     save_parity(models / "fashion-mnist-parity-addition-4-r2-row0.onnx", weights=(1 / 4,) * 4, inputs=2, **ABOUT)
     save_parity(models / "fashion-mnist-parity-addition-3.onnx", weights=(1 / 3,) * 3, base="other", **ABOUT)
     out = tmp_path / "codes.json"
