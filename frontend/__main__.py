@@ -138,7 +138,10 @@ def pool(
 
 
 def check_targets(settings: FrontendSettings) -> None:
-    """Raise TargetError if a list of workers can never name one, or a description cannot be used; it says which."""
+    """Raise TargetError if a list of workers can never name one, or a description cannot be used; it says which.
+
+    Raise CodeError if there is no such code.
+    """
     for flag, targets in (("--s-cnn-workers", settings.s_cnn_workers), ("--coded-workers", settings.coded_workers)):
         try:
             for target in targets.split():
@@ -149,6 +152,7 @@ def check_targets(settings: FrontendSettings) -> None:
         read_description(settings.s_cnn_description)
     for file in settings.coded_descriptions.split():
         read_description(Path(file))
+    own_code(settings.code)
 
 
 def dispatching(settings: FrontendSettings) -> DispatchSettings:

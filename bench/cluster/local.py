@@ -168,8 +168,9 @@ def parity_models(s_cnn: Path, code: str, k: int, r: int) -> list[Path]:
     wanted = [f"{name}.onnx"] if r == 1 else [f"{name}-r{r}-row{row}.onnx" for row in range(r)]
     paths = [s_cnn.with_name(each) for each in wanted]
     if missing := [path for path in paths if not path.exists()]:
+        train = f"make zoo CODE={code} K={k}"
         others = ", ".join(sorted(path.name for path in s_cnn.parent.glob(f"{stem}-parity-*.onnx"))) or "none"
-        raise ProcessError(f"there is no parity model {missing[0]}: train it first; those there are: {others}")
+        raise ProcessError(f"there is no parity model {missing[0]}: {train} trains it; those there are: {others}")
     return paths
 
 

@@ -82,7 +82,7 @@ def decoding(
 
     ``said`` are the members' own answers, with that of the first; ``redundant`` are pictures ``[height, width, 3]``.
     """
-    figure = Figure(figsize=(2.4 * (len(members) + len(redundant)), 3.4), facecolor="white")
+    figure = Figure(figsize=(2.4 * (len(members) + len(redundant)), 3.2), facecolor="white")
     grid = figure.subplots(1, len(members) + len(redundant), squeeze=False)[0]
     for place, (axes, pixels) in enumerate(zip(grid, [*members, *redundant], strict=True)):
         axes.imshow(pixels, interpolation="nearest")
@@ -95,7 +95,7 @@ def decoding(
             colour = RIGHT if decoded == true[0] else WRONG
             box = {"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 2}
             axes.set_title(f"lost, decoded:\n{decoded}\ntrue: {true[0]}", size=10, color=colour, bbox=box)
-    figure.suptitle("One answer is lost, and follows from all others", size=10, y=0.04)
+    figure.suptitle("One answer is lost, and follows from all others", size=10, y=0.09)
     _save(figure, path)
 
 

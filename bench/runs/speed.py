@@ -219,8 +219,11 @@ def _repeated(call: Callable[..., object], *arguments: object) -> Callable[[int]
     return lambda _: call(*arguments)
 
 
-def codes(repeats: int) -> list[dict[str, Scalar]]:
-    """Encoding a group of large images, and decoding one answer of many classes, in the frontend's own process."""
+def codes(count: int) -> list[dict[str, Scalar]]:
+    """Encoding a group of large images, and decoding one answer of many classes: the medians of 100 times.
+
+    The best of ``count`` rounds counts, as whatever else the machine does only adds to them.
+    """
     keep_memory()
     random, steps = np.random.default_rng(0), dict[str, Callable[[int], object]]()
     for k in GROUPS:
@@ -234,7 +237,8 @@ def codes(repeats: int) -> list[dict[str, Scalar]]:
         own, coded = dict(enumerate(outputs[1:], 1)), {0: [outputs[0]]}
         decoding = _repeated(addition.decode, own, coded, range(k))
         steps[f"decode, addition, k = {k}, {CLASSES:,} classes"] = decoding
-    return [{"case": name, "p50_s": medians([step], repeats)[0]} for name, step in steps.items()]
+    times = [[medians([step], 100)[0] for step in steps.values()] for _ in range(count)]
+    return [{"case": name, "p50_s": best} for name, best in zip(steps, np.min(times, 0).tolist(), strict=True)]
 
 
 async def scale(bench: Bench) -> list[Contender]:
@@ -284,7 +288,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
         if small and "latency" in parts:
             found += await latency(small, args.rounds * 200)
         if "codes" in parts:
-            found += codes(args.rounds * 100)
+            found += codes(args.rounds)
         if "scale" in parts:
             await run(await scale(bench))
         if "coding" in parts:

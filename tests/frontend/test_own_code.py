@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from prometheus_client import CollectorRegistry
 from collage.model_info import CodeInfo, ModelInfo, ModelKind
 from encoder.code import Source
 from encoder.codes import CodeParameters
+from frontend.__main__ import dispatching, main
+from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.fitting import CodingSettings, code_of, misfit
 from frontend.metrics import FrontendMetrics
@@ -79,6 +82,19 @@ def test_a_flag_that_names_no_code_says_what_would(told: str, why: str) -> None:
     with pytest.raises(CodeError) as caught:
         own_code(told)
     assert why in str(caught.value)
+
+
+def test_such_a_flag_keeps_the_frontend_from_starting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["frontend", "--s-cnn-workers", "a:1", "--code", "learned:/nowhere"])
+    assert main() == 2
+    assert capsys.readouterr().err == "frontend: there is no /nowhere/encoder.onnx\n"
+
+
+def test_the_flag_reaches_the_dispatcher() -> None:
+    settings = FrontendSettings(s_cnn_workers="a:1", code="berrut:4:2")
+    assert dispatching(settings).code == CodeParameters("berrut", 0, members=4, inputs=2)
 
 
 def test_networks_are_loaded_and_run(learned: Path) -> None:

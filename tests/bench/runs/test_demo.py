@@ -73,7 +73,7 @@ async def test_the_demo_of_another_code_has_parms_policy_and_a_picture_of_a_deco
         cluster,
         samples(),
         deadline_s=0.1,
-        groups=15,
+        groups=12,
         seed=0,
         out=tmp_path / "out",
         console=Console(file=io.StringIO(), width=160),
