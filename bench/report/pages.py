@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.report import (
+    accuracy_passages,
     code_passages,
     cost_passages,
     fleet_passages,
@@ -38,6 +39,7 @@ PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **cost_passages.PASSAGES,
     **fleet_passages.PASSAGES,
     **frontier_passages.PASSAGES,
+    **accuracy_passages.PASSAGES,
 }
 REPORT = ("bench-full", "bench-scale", "bench-full-usage")
 KEPT_BY = {
