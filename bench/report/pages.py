@@ -16,7 +16,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.report import cost_passages, fleet_passages, frontier_passages, latency_passages, model_passages
+from bench.report import (
+    accuracy_passages,
+    cost_passages,
+    fleet_passages,
+    frontier_passages,
+    latency_passages,
+    model_passages,
+)
 from bench.report.comparison import Report
 from bench.report.findings import FoundRow, read
 from bench.report.stored import RESULTS, ROOT, ZOO, Stored
@@ -30,6 +37,7 @@ PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **cost_passages.PASSAGES,
     **fleet_passages.PASSAGES,
     **frontier_passages.PASSAGES,
+    **accuracy_passages.PASSAGES,
 }
 REPORT = ("bench-full", "bench-scale", "bench-full-usage")
 KEPT_BY = {"speed": ("case",), "evaluate": ("dataset", "model"), "fleet": ("make", "part", "way", "fault")}
