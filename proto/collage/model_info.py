@@ -72,13 +72,13 @@ _WIRE_TASKS = {
 class ModelInfo:
     """A model's description. Raises ValueError where values are out of bounds or contradict each other.
 
-    ``input`` and ``outputs`` describe one call, without a batch dimension: uint8 RGB ``[size, size, 3]`` in (one for
-    each member if its code is ``stacked``); out come what model.proto lists for the model's kind and task. ``labels``
-    are empty for a localiser. ``code`` says how a redundant model's input is made; None for an s-cnn.
-    ``accept_threshold`` is a share from 0 to 1; ``errors`` say what coded answers cost by their confidence, empty if
-    nobody measured it. ``version`` is made from the file's content when a worker loads it; ``provider``, which runs it
-    there, tells no models apart. ``plain`` is what the graph takes and gives where that differs; it and ``extra``
-    (data, recipe, accuracy, for people) stay off the wire.
+    ``input`` and ``outputs`` describe one call, without a batch dimension: uint8 RGB ``[size, size, 3]`` in, one for
+    each member if its code is ``stacked``; out come what model.proto lists for its kind and task. ``labels`` are empty
+    for a localiser. ``code`` says how a redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a
+    share from 0 to 1; ``errors`` say what coded answers cost by their confidence, empty if nobody measured it.
+    ``version`` is made from the file's content when a worker loads it; ``provider``, which runs it there, tells no
+    models apart. ``plain`` is what the graph takes and gives where that differs; it and ``extra`` (data, recipe,
+    accuracy, for people) stay off the wire.
     """
 
     name: str
@@ -141,8 +141,8 @@ class ModelInfo:
             raise ValueError("a collage-cnn needs k, the number of cells in a row")
         size = self.size if len(self.input.shape) > 2 else 0
         if self.input.dtype != "uint8" or size < 1 or self.input.shape != input_shape(size, self.code):
-            wanted = f"[{self.code.members}, size, size, 3]" if self.code and self.code.stacked else "[size, size, 3]"
-            raise ValueError(f"the input must be uint8 {wanted}, not {self.input.dtype} {list(self.input.shape)}")
+            wanted = str(input_shape(0, self.code)).replace("0, 0", "size, size").strip("()")
+            raise ValueError(f"the input must be uint8 [{wanted}], not {self.input.dtype} {list(self.input.shape)}")
         check_whole("size", size, 1, MAX_SIZE)
         usual = usual_outputs(self.kind, self.task, len(self.labels), self.code)
         for spec, like in zip(self.outputs, usual, strict=False):
@@ -288,9 +288,6 @@ class ModelInfo:
             raise ValueError(f"model {brief(message.name)} has an unknown kind ({message.kind})")
         if message.task not in tasks:
             raise ValueError(f"model {brief(message.name)} has an unknown task ({message.task})")
-        code = None
-        if message.HasField("code"):
-            code = code_from_proto(message.code)
         return cls(
             name=message.name,
             version=message.version,
@@ -300,7 +297,7 @@ class ModelInfo:
             labels=tuple(message.labels),
             input=spec_from_proto(message.input),
             outputs=tuple(map(spec_from_proto, message.outputs)),
-            code=code,
+            code=code_from_proto(message.code) if message.HasField("code") else None,
             accept_threshold=message.accept_threshold,
             errors=errors_from_proto(message.errors),
         )

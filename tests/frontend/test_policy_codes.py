@@ -48,7 +48,6 @@ from tests.frontend.virtual import (
 
 PAIR = GroupShape(2, 1, needed=2, fewest=2)
 DOUBLE = GroupShape(4, 2, needed=4, fewest=4)
-FIRST = Rules.named("first-come", extra_load=1.0, margin=0.125)
 ONLY = Rules.named("collage-only", extra_load=1.0, margin=0.125)
 AWAIT = replace(COLLAGE, await_coded=True, group_wait=1.0)
 
@@ -230,25 +229,6 @@ def test_two_losses_are_not_decoded_if_one_of_two_redundant_runs_fails() -> None
     cluster = four(COLLAGE, {(1, 0): None, (1, 1): None, (3, 0): None, (3, 1): QUICK}, (Seen(0.125), Broken(0.125)))
     assert cluster.ends[3] == ended(0.375, Answer(3, 1))
     assert cluster.ends[1] == ended(0.375, AnswerCoded(1, 1, 0, True))
-
-
-def test_first_come_takes_whichever_answer_is_there_first_before_any_deadline() -> None:
-    cluster = pair(FIRST, {(1, 0): After(0.0625), (2, 0): After(0.1875)}, Seen(0.125, {1: 0.0}))
-    assert cluster.ends[1] == ended(0.0625, Answer(1, 0))
-    assert cluster.ends[2] == ended(0.125, AnswerCoded(2, 1, 1, True, early=True))
-
-
-def test_first_come_decodes_when_the_siblings_answer_comes_after_the_redundant_one() -> None:
-    cluster = pair(FIRST, {(1, 0): After(0.125), (2, 0): After(0.1875)}, Seen(0.0625))
-    assert cluster.ends[1] == ended(0.125, Answer(1, 0))
-    assert cluster.ends[2] == ended(0.125, AnswerCoded(2, 1, 1, True, early=True))
-
-
-def test_first_come_waits_for_the_own_answer_where_the_redundant_one_never_comes() -> None:
-    for run in (None, Broken(0.0625)):
-        cluster = pair(FIRST, {(1, 0): After(0.5), (2, 0): After(0.125)}, run)
-        assert cluster.ends[1] == ended(0.5, Answer(1, 0))
-        assert [action for action in cluster.ordered(Send) if action.attempt] == []
 
 
 def test_when_a_group_is_decoded_redundant_runs_still_under_way_are_cancelled() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _FRONTEND = "tests/frontend/test_"
-_PARTS = ("codes", "groups", "limits", "adaptive", "accuracy", "late", "table", "properties")
+_PARTS = ("codes", "first_come", "groups", "limits", "adaptive", "accuracy", "late", "table", "properties")
 _POLICY = [
     *(f"{_FRONTEND}{name}.py" for name in ("groups", "policy")),
     *(f"{_FRONTEND}policy_{part}.py" for part in _PARTS),
