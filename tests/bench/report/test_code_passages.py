@@ -34,7 +34,7 @@ def test_codes_are_compared_by_their_members_and_overall(tmp_path: Path) -> None
     )
     found = Stored(tmp_path)
     table = lost(found)
-    assert "| Fashion-MNIST, A_a 94.0 %; N | 2 | 4 |" in table
+    assert "| `fashion-mnist-s-cnn`, A_a 94.0 %; N | 2 | 4 |" in table
     assert "| addition | 91.0 % |  |" in table
     assert "| collage |  | 93.5 % |" in table
     assert "codes.json" in table
