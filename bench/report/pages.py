@@ -18,7 +18,6 @@ from pathlib import Path
 
 from bench.report import (
     accuracy_passages,
-    code_passages,
     cost_passages,
     fleet_passages,
     frontier_passages,
@@ -35,7 +34,6 @@ PAGES = ("README.md", "docs/codes.md", "docs/fleet.md", "docs/policy.md", "docs/
 PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **latency_passages.PASSAGES,
     **model_passages.PASSAGES,
-    **code_passages.PASSAGES,
     **cost_passages.PASSAGES,
     **fleet_passages.PASSAGES,
     **frontier_passages.PASSAGES,
