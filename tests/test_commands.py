@@ -46,6 +46,7 @@ RUN = {
     "python -m worker*": "tests/worker/test_process.py::test_sigterm_finishes_the_call_in_flight_and_exits_0",
     "python -m models.teacher *": "tests/models/test_teacher.py::test_the_command_trains_resumes_and_exports",
     "python -m bench": "tests/bench/test_entry.py::test_every_command_is_listed_with_a_line",
+    "python -m bench allreduce*": "tests/bench/runs/test_allreduce.py::test_a_short_run_on_real_processes",
     "python -m bench overload": "tests/bench/runs/test_overload.py::test_more_than_can_be_served_is_refused",
     "python -m bench envoy": "tests/bench/runs/test_envoy.py::test_a_short_run_hedges_and_writes_rows",
     "python -m bench hostile": "tests/bench/runs/test_hostile.py::test_a_short_run_writes_what_happened",

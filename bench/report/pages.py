@@ -16,23 +16,39 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.report import cost_passages, fleet_passages, frontier_passages, latency_passages, model_passages
+from bench.report import (
+    cost_passages,
+    fleet_passages,
+    frontier_passages,
+    latency_passages,
+    model_passages,
+    training_passages,
+)
 from bench.report.comparison import Report
 from bench.report.findings import FoundRow, read
 from bench.report.stored import RESULTS, ROOT, ZOO, Stored
 from collage.figures import MADE, read_figures
 from models import cards
 
-PAGES = ("README.md", "docs/codes.md", "docs/fleet.md", "docs/policy.md", "docs/results/README.md", "docs/speed.md")
+PAGES = (
+    *("README.md", "docs/codes.md", "docs/fleet.md", "docs/policy.md", "docs/results/README.md", "docs/speed.md"),
+    "docs/training.md",
+)
 PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **latency_passages.PASSAGES,
     **model_passages.PASSAGES,
     **cost_passages.PASSAGES,
     **fleet_passages.PASSAGES,
     **frontier_passages.PASSAGES,
+    **training_passages.PASSAGES,
 }
 REPORT = ("bench-full", "bench-scale", "bench-full-usage")
-KEPT_BY = {"speed": ("case",), "evaluate": ("dataset", "model"), "fleet": ("make", "part", "way", "fault")}
+KEPT_BY = {
+    "speed": ("case",),
+    "evaluate": ("dataset", "model"),
+    "fleet": ("make", "part", "way", "fault"),
+    "allreduce": ("model", "nodes", "mbit_s", "epochs"),
+}
 """Files whose rows are measured one by one, and the columns that tell them apart; other files are replaced whole."""
 TIMES = ("latency_s", "nine_s", "latency_ratio", "nine_to_image", "nine_to_collage", "encode_s", "decode_s")
 """Columns of an evaluation that depend on the machine."""
