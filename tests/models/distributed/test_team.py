@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import ARCHITECTURES
 from models.data import Dataset
-from models.distributed import ADDITIONS
+from models.distributed import ADDITIONS, launch
 from models.distributed.ring import Ring
 from models.distributed.team import Team
 from models.steps import Recipe, Step
@@ -141,6 +141,14 @@ def test_a_rank_that_is_killed_ends_the_run_and_leaves_a_checkpoint(tmp_path: Pa
     content = torch.load(out, weights_only=True)
     assert len(content["log"]) >= 2
     assert all(bool(weight.isfinite().all()) for weight in content["model"].values())
+
+
+def test_a_rank_that_is_frozen_is_named_in_time_and_the_processes_are_ended(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "GRACE_S", 0.1)
+    assert launch.start(["-m", "tests.models.distributed.frozen"], 2) == 1
+    assert "lost: rank 1 did not answer within 0.5 s" in capfd.readouterr().err
 
 
 def _until(done: Callable[[], bool], run: subprocess.Popen[bytes]) -> None:
