@@ -106,8 +106,8 @@ bench-full-report: $(DEV)/ready
 results: $(DEMO)/ready ## Write the tables of README.md and docs/ from docs/results, after taking in FIGURES
 	$(DEMO)/bin/python -m bench tables $(FIGURES)
 
-test: $(DEV)/ready ## Run all tests
-	$(DEV)/bin/python -m pytest
+test: $(DEV)/ready ## Run all tests, two files at a time
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile
 
 # Servers of other makes, each in an environment of its own: their packages do not go together.
 .venv-triton/ready: PACKAGES := nvidia-pytriton==0.7.0 onnxruntime

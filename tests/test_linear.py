@@ -31,7 +31,10 @@ def picture(number: int, step: int) -> NDArray[np.uint8]:
 
 @dataclass
 class Offered:
-    """Groups of requests at a steady pace; every answer is held against what the base model says."""
+    """Two groups of requests at a time, which keeps all four workers busy, at a steady pace.
+
+    Every answer is held against what the base model says.
+    """
 
     client: Client
     members: int
@@ -43,7 +46,7 @@ class Offered:
     async def run(self, until: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as requests:
             for number in itertools.count():
-                for member in range(self.members):
+                for member in range(2 * self.members):
                     requests.create_task(self._ask(f"r{number}-{member}"))
                 try:
                     async with asyncio.timeout(EVERY_S):

@@ -96,7 +96,7 @@ def test_ci_runs_all_of_make_check_but_the_audit() -> None:
     (prerequisites,) = re.findall(r"^check: (.*) ##", (ROOT / "Makefile").read_text(), re.M)
     last = (ROOT / ".ci/run").read_text().splitlines()[-1]
     assert last.split() == ["exec", "make", *prerequisites.removesuffix(" audit").split()]
-    assert _recipe("test") == [".venv-dev/bin/python -m pytest"], "so its summary ends the output"
+    assert _recipe("test") == [".venv-dev/bin/python -m pytest -n 2 --dist loadfile"], "so its summary ends the output"
     assert os.access(ROOT / ".ci/run", os.X_OK)
 
 

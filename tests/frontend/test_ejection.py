@@ -58,6 +58,16 @@ def test_calls_that_others_cut_off_are_no_evidence(seed: int, sigma: float, cut:
     assert fleet.out == []
 
 
+def test_what_is_cut_off_counts_in_the_fleets_median() -> None:
+    fleet = Fleet(9)
+    for _ in range(100):
+        fleet.each(lambda name: 0.1, 1)
+        for name in fleet.clocks:
+            fleet.cancel(name, 0.149, 0.149)
+    fleet.cancel("w3", *[0.16] * 20)  # slow only if most calls took 0.1
+    assert fleet.out == []
+
+
 def test_a_worker_all_of_whose_calls_are_cut_off_early_is_not_called_slow() -> None:
     fleet = Fleet(9)
     fleet.each(lambda name: 0.1, 200)

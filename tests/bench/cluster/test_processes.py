@@ -14,7 +14,7 @@ from tests.bench.children import BOUND_S, BROKEN, SERVER, SILENT, STUBBORN, stat
 
 # A parent that starts three children, tells their pids and waits.
 PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from bench.cluster.processes import ProcessGroup
 from tests.bench.children import SERVER
@@ -25,6 +25,7 @@ async def main():
         print(*(child.pid for child in group.children), flush=True)
         await asyncio.Event().wait()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 asyncio.run(main())
 """
 

@@ -38,7 +38,7 @@ async def test_the_demo_compares_three_policies(tmp_path: Path) -> None:
     assert (none["collage_load"], none["replica_load"], none["s_cnn_share"]) == (0, 0, 1)
     assert (replicate["collage_load"], replicate["coded_share"], replicate["coded_accuracy"]) == (0, 0, None)
     assert replicate["replica_load"] > 0
-    assert 0.2 < collage["collage_load"] <= 0.25
+    assert 0 < collage["collage_load"] <= 0.25
     assert collage["coded_share"] > 0
     assert collage["coded_accuracy"] == 1
     assert none["p99_s"] >= 0.4
