@@ -4,9 +4,8 @@ Training"): gradients of convolutions as few coefficients, which add up in a rin
 The gradients of a stage's convolutions are cut into slices of K elements. Slices are alike, so that d directions out of
 K hold most of them: c = U' (g - mean) is linear, and the sum of all ranks' c gives the sum of their gradients. Every
 cycle has a few steps in which rank 0 looks at its slices. It finds U beside the training, and all ranks get it. The
-first steps of a run, before there is a U, send everything. Three things are ours: one U serves all convolutions of a
-stage, which saves bytes; gradients stay compressed while rank 0 looks; and the loss of a step is added to the next
-gradient. As U is made of these sums, it turns to the directions that were left out.
+first steps of a run, before there is a U, send everything. Two things are ours: one U serves all convolutions of a
+stage, which saves bytes, and gradients stay compressed while rank 0 looks.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ class Cycle:
     slice: int = 512  # K, elements
     most: int = 64  # d, directions at most ...
     variance: float = 0.99  # ... or as few as hold this share of the slices' squares
-    look: int = 20  # steps in which rank 0 looks at its slices
-    steps: int = 200  # from one U to the next
+    look: int = 10  # steps in which rank 0 looks at its slices
+    steps: int = 100  # from one U to the next
     lag: int = 5  # steps from the last look to the new U, which is found meanwhile
-    feedback: bool = True  # what is lost is added to the next gradient
+    feedback: bool = False  # what is lost is added to the next gradient; it piles up outside U until U turns
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -32,10 +34,19 @@ def _alike(steps: int, ranks: int, directions: int = 4) -> Tensor:
     return gradients
 
 
-@pytest.mark.parametrize("name", ADDITIONS)
+KEEPING = replace(CYCLE, feedback=True)
+CASES = {
+    **ADDITIONS,
+    "gradiveq": lambda parts: GradiVeQ(parts, KEEPING),
+    "gradiveq-8": lambda parts: GradiVeQ(parts, KEEPING, Levels(8)),
+    "gradiveq-4": lambda parts: GradiVeQ(parts, KEEPING, Levels(4)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_what_is_not_sent_now_is_sent_later(name: str) -> None:
     gradients = _random(6, 2)
-    run = Run(ADDITIONS[name], PARTS, gradients)
+    run = Run(CASES[name], PARTS, gradients)
     kept = [getattr(addition, "_kept", torch.zeros(0)) for addition in run.additions]
     left = torch.stack([each if each.numel() else torch.zeros(962) for each in kept]).mean(0)
     torch.testing.assert_close(run.means.sum(0) + left, gradients.mean(1).sum(0), rtol=2e-3, atol=2e-2)
@@ -73,8 +84,7 @@ def test_gradiveq_takes_as_few_directions_as_hold_the_variance() -> None:
 
 def test_without_feedback_gradiveq_forgets_what_lies_outside() -> None:
     gradients = _random(6, 2)
-    cycle = Cycle(slice=96, most=4, look=3, steps=8, lag=2, feedback=False)
-    run = Run(lambda parts: GradiVeQ(parts, cycle), PARTS, gradients)
+    run = Run(lambda parts: GradiVeQ(parts, CYCLE), PARTS, gradients)
     assert not any(addition._kept.any() for addition in run.additions)
     later = [run.means[step, :288] - gradients.mean(1)[step, :288] for step in (3, 4, 5)]
     assert min(error.norm() for error in later) > 5
