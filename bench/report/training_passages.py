@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from bench.report.findings import FoundRow, markdown
-from bench.report.stored import Stored, ms, percent
+from bench.report.stored import Stored, ms
 
 NAMES = {
     "gloo": "gloo's own sum",
@@ -30,7 +30,7 @@ def _means(rows: list[FoundRow], column: str) -> dict[str, float]:
 
 def allreduce(found: Stored) -> str:
     """Bytes and times of every way to add gradients up, for each model and network that was measured."""
-    rows = [row for row in found.rows("allreduce") if row["top1"] is None]
+    rows = found.rows("allreduce", top1=None)
     lines = []
     for model, nodes, mbit_s in dict.fromkeys((row["model"], row["nodes"], row["mbit_s"]) for row in rows):
         case = [row for row in rows if (row["model"], row["nodes"], row["mbit_s"]) == (model, nodes, mbit_s)]
@@ -48,17 +48,4 @@ def allreduce(found: Stored) -> str:
     return f"{markdown(headings.split('|'), lines)}\n\n{found.origin('allreduce', rows)}"
 
 
-def trained(found: Stored) -> str:
-    """Accuracy after training by simulated workers."""
-    rows = [row for row in found.rows("allreduce") if row["top1"] is not None]
-    lines = []
-    for name, top1 in _means(rows, "top1").items():
-        case = [row for row in rows if row["compressor"] == name]
-        less = fmean(float(row["bytes_plain"]) / float(row["bytes"]) for row in case)
-        lines.append([NAMES[name], f"{len(case)}", percent(top1, 2), f"{less:.1f}", case[0]["explained"] or ""])
-    headings = ["added up by", "seeds", "accuracy", "times fewer bytes", "held by the directions, by stage; epochs"]
-    about = "{model} on {dataset}, {nodes} workers, {epochs:g} epochs, {images:,} test images.".format_map(rows[0])
-    return f"{markdown(headings, lines)}\n\n{about}\n\n{found.origin('allreduce', rows)}"
-
-
-PASSAGES: dict[str, Callable[[Stored], str]] = {"allreduce": allreduce, "trained": trained}
+PASSAGES: dict[str, Callable[[Stored], str]] = {"allreduce": allreduce}
