@@ -130,7 +130,7 @@ def measured(name: str, work: Work, ring: Ring) -> dict[str, Any]:
         before, count = addition.cycle.look + 1, addition.cycle.steps
     times, sent, kernel_before = [], 0, None
     for number in range(before + count):
-        varied = gradient * (1 + 0.1 * torch.randn_like(gradient))
+        varied = torch.randn_like(gradient)  # without structure: GradiVeQ takes as many directions as it may
         _barrier(ring)
         if number == before:
             sent, kernel_before = 0, transmitted()

@@ -69,7 +69,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "models/distributed/links.py",
         [
-            ("a silent neighbour is waited for", "get(timeout=self.timeout_s)", "get(timeout=60)"),
             ("data that change while they are sent", "put(data.clone())", "put(data)"),
         ],
     ),

@@ -75,6 +75,16 @@ def test_the_largest_values_and_everyones_and_those_of_rank_0() -> None:
             assert heard.equal(torch.arange(float(count)))
 
 
+def test_what_arrives_is_what_was_sent_whatever_becomes_of_it() -> None:
+    (link,) = MemoryLink.ring(1)
+    link._in = link._out
+    data, into = torch.ones(3), torch.zeros(3)
+    link.send(data, 0).wait()
+    data.zero_()
+    link.receive(into, 0).wait()
+    assert into.equal(torch.ones(3))
+
+
 def test_a_neighbour_that_is_silent_is_named() -> None:
     links = MemoryLink.ring(3, timeout_s=0.01)
     with pytest.raises(RankLost, match=r"rank 1 did not answer within 0\.01 s"):
