@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.report import (
+    accuracy_passages,
     cost_passages,
     fleet_passages,
     frontier_passages,
@@ -40,6 +41,7 @@ PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **cost_passages.PASSAGES,
     **fleet_passages.PASSAGES,
     **frontier_passages.PASSAGES,
+    **accuracy_passages.PASSAGES,
     **training_passages.PASSAGES,
 }
 REPORT = ("bench-full", "bench-scale", "bench-full-usage")
