@@ -138,6 +138,7 @@ def measured(name: str, work: Work, ring: Ring) -> dict[str, Any]:
         addition.mean(varied, ring)
         times.append(time.perf_counter() - started)
         sent += ring.sent - sent_before
+    _barrier(ring)  # now the next rank has received everything
     kernel = transmitted()
     row: dict[str, Any] = {
         "compressor": name,

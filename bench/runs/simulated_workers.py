@@ -42,7 +42,7 @@ def train(folder: Path, model: str, options: dict[str, object], workers: int, ad
             if isinstance(used, GradiVeQ):
                 explained.append(" ".join(f"{share:.3f}" for share in used.explained))
             print(f"{addition} epoch {len(first.log)}: {first.log[-1]}", flush=True)
-    sent = first.team.ring.sent if first.team else 0
+    sent = first.team.sent if first.team else 0
     weights = sum(weight.numel() for weight in first.model.parameters())
     return {
         "dataset": data.name,

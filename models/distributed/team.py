@@ -15,11 +15,15 @@ from models.distributed.ring import Ring
 
 
 class Team:
-    """The processes of a run, from the view of one. All make the same calls in the same order."""
+    """The processes of a run, from the view of one. All make the same calls in the same order.
+
+    ``sent`` is the number of bytes that this rank has sent for gradients.
+    """
 
     def __init__(self, ring: Ring, make: Callable[[Sequence[Part]], Addition]) -> None:
         self.ring, self._make = ring, make
         self.addition: Addition | None = None
+        self.sent = 0
 
     def share(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """This rank's part of a batch, whose length is a multiple of the number of ranks."""
@@ -29,7 +33,9 @@ class Team:
     def average(self, model: nn.Module) -> None:
         """Replace the model's gradients by their mean over ranks."""
         self.addition = self.addition or self._make(parts_of(model))
+        before = self.ring.sent
         put(self.addition.mean(gradients(model), self.ring), model)
+        self.sent += self.ring.sent - before
 
     def told(self, content: bytes) -> bytes:
         """What rank 0 says, on all ranks."""

@@ -67,7 +67,7 @@ def test_a_short_run_on_real_processes(tmp_path: Path, capsys: pytest.CaptureFix
         if not missing():
             assert row["bytes"] < row["bytes_kernel"] < 1.15 * row["bytes"] + 2000, "headers"
             assert row["shaped"] == "tc tbf"
-    assert rows["none"]["bytes"] == rows["none"]["bytes_plain"] == 464_432 * 4
+    assert rows["none"]["bytes"] == rows["none"]["bytes_plain"] == 466_906 * 4
     assert rows["powersgd-1"]["bytes"] < rows["none"]["bytes"] / 20
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in printed if line.startswith("resnet32")] == ["gloo", "none", "powersgd-1"]
@@ -101,7 +101,7 @@ def test_simulated_workers_train_and_are_tested(tmp_path: Path) -> None:
     row = train(tmp_path, "resnet32", {}, 2, "powersgd-1", recipe)
     assert (row["dataset"], row["images"], row["epochs"], row["steps"]) == ("fashion-mnist", 20, 1, 3)
     assert 0 <= float(row["top1"] or 0) <= 1
-    assert float(row["bytes"] or 0) < float(row["bytes_plain"] or 0) / 4, "whole sums of statistics are counted as well"
+    assert float(row["bytes"] or 0) < float(row["bytes_plain"] or 0) / 20
 
 
 def test_usual_settings() -> None:

@@ -112,7 +112,7 @@ def test_a_run_of_a_team_goes_on_from_the_file_of_rank_0(
         run(step, folder, mine, device="cpu", precision="fp32", team=Team(ring, ADDITIONS["none"]))
         return ring.sent
 
-    weights = 2 * 464_432 * 4
+    weights = 2 * 466_906 * 4
     assert min(together(2, begin)) > 3 * weights / 2, "a sum for each of three steps"
     first = torch.load(out, weights_only=True)
     assert len(first["log"]) == 1
