@@ -10,6 +10,9 @@ ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v 
 BASE ?= python:3.12-slim
 FIGURES ?=
 S_CNN ?=
+CODE ?=
+K ?= 2
+R ?= 1
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
@@ -57,8 +60,10 @@ SERVED = $(or $(S_CNN),$(MODEL)-s-cnn.onnx)
 COLLAGE = $(patsubst %-s-cnn,%,$(SERVED:.onnx=))-collage-$(GRID).onnx
 BESIDE = $(wildcard $(COLLAGE))
 
-up: $(DEMO)/ready ## Start a local cluster of MODEL's models, or of S_CNN=mine.onnx (GRID=3x3); Ctrl-C ends it
-	$(DEMO)/bin/python -m bench cluster up --s-cnn "$(SERVED)" $(if $(BESIDE),--collage "$(BESIDE)",--no-collage)
+PROTECT = $(if $(CODE),--code "$(CODE)" --k $(K) --r $(R),$(if $(BESIDE),--collage "$(BESIDE)",--no-collage))
+
+up: $(DEMO)/ready ## Start a cluster of MODEL's models, or of S_CNN=mine.onnx (GRID=3x3, or CODE=addition K=2 R=1); Ctrl-C ends it
+	$(DEMO)/bin/python -m bench cluster up --s-cnn "$(SERVED)" $(PROTECT)
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench

@@ -39,7 +39,8 @@ class GroupShape:
     """Members that make a group worth closing before it is full."""
 
     def __post_init__(self) -> None:
-        if not (1 <= self.inputs <= self.needed and 1 <= self.fewest <= self.members and self.needed <= self.members):
+        enough = 1 <= self.inputs <= self.needed or self.inputs > self.needed == self.members
+        if not (enough and 1 <= self.fewest <= self.members and self.needed <= self.members):
             raise ValueError(f"no code has such groups: {self}")
 
     @classmethod

@@ -28,6 +28,7 @@ from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
 from frontend.inference import FrontendInference
 from frontend.metrics import FrontendMetrics
+from frontend.own_code import CodeError, own_code
 from frontend.policy import Rules
 from frontend.policy.choices import CHOICES
 from frontend.recorder import Recorder, recording
@@ -79,7 +80,8 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
             return len(base.workers), dispatcher.coded_workers
 
         make = functools.partial(TracedDispatcher, server.traces) if server.traces else Dispatcher
-        dispatcher = make(rules, base, coded, metrics, executor, encoder, dispatching(settings), record)
+        choices = dispatching(settings)
+        dispatcher = make(rules, base, coded, metrics, executor, encoder, choices, record)
         dispatchers = [dispatcher]
         servicer = PredictServicer(
             dispatcher,
@@ -100,9 +102,7 @@ async def running(settings: FrontendSettings) -> AsyncIterator[Server]:
 
                 def unprotected() -> Dispatcher:
                     separate = FrontendMetrics(CollectorRegistry())
-                    dispatchers.append(
-                        Dispatcher(Rules.named("none"), base, [], separate, executor, encoder, dispatching(settings))
-                    )
+                    dispatchers.append(Dispatcher(Rules.named("none"), base, [], separate, executor, encoder, choices))
                     return dispatchers[-1]
 
                 await open_port(server, settings, servicer, open_inference, dispatcher, coded, unprotected)
@@ -138,7 +138,10 @@ def pool(
 
 
 def check_targets(settings: FrontendSettings) -> None:
-    """Raise TargetError if a list of workers can never name one, or a description cannot be used; it says which."""
+    """Raise TargetError if a list of workers can never name one, or a description cannot be used; it says which.
+
+    Raise CodeError if there is no such code.
+    """
     for flag, targets in (("--s-cnn-workers", settings.s_cnn_workers), ("--coded-workers", settings.coded_workers)):
         try:
             for target in targets.split():
@@ -149,6 +152,7 @@ def check_targets(settings: FrontendSettings) -> None:
         read_description(settings.s_cnn_description)
     for file in settings.coded_descriptions.split():
         read_description(Path(file))
+    own_code(settings.code)
 
 
 def dispatching(settings: FrontendSettings) -> DispatchSettings:
@@ -162,6 +166,7 @@ def dispatching(settings: FrontendSettings) -> DispatchSettings:
         detection_threshold=settings.detection_threshold,
         grid=settings.grid,
         accuracy_budget=settings.accuracy_budget,
+        code=own_code(settings.code),
     )
 
 
@@ -210,7 +215,7 @@ def main() -> int:
         logger.info("%s", first_line(settings))
         keep_memory()
         asyncio.run(serve(settings))
-    except (TargetError, SecurityError, OSError) as error:
+    except (TargetError, CodeError, SecurityError, OSError) as error:
         print(f"frontend: {error}", file=sys.stderr)
         return 2
     return 0

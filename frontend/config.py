@@ -37,6 +37,12 @@ class FrontendSettings(ServerSettings):
         description="workers of redundant models: one list, in the same form, for each redundant input of the code, "
         "with spaces between them (a collage has one); empty for none",
     )
+    code: str = Field(
+        "",
+        description="code whose redundant inputs the s-cnn itself runs, on workers that --coded-workers lists: "
+        "linear:N:r (means of N inputs), berrut:N:r or approxifer:N:r; or learned:FOLDER, whose encoder.onnx and "
+        "decoder.onnx the frontend runs; empty where redundant models say what their code is",
+    )
     s_cnn_description: Path | None = Field(
         None,
         description="JSON file that describes the s-cnn; given if its workers speak the Open Inference Protocol "
@@ -60,8 +66,8 @@ class FrontendSettings(ServerSettings):
     worker_cert: Path | None = Field(None, description="certificate shown to workers (mutual TLS), PEM")
     worker_key: Path | None = Field(None, description="private key of worker-cert, PEM")
     worker_token_file: Path | None = Field(None, description="file whose first line is the bearer token for workers")
-    policy: Literal["none", "ejection", "replicate", "hedge", "collage-only", "collage", "adaptive"] = Field(
-        "adaptive", description="what to do about stragglers"
+    policy: Literal["none", "ejection", "replicate", "hedge", "collage-only", "first-come", "collage", "adaptive"] = (
+        Field("adaptive", description="what to do about stragglers")
     )
     deadline_s: float = Field(
         0.25,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from collage.model_info import CodeInfo, ModelInfo, ModelKind
 from encoder.code import Code, GroupShape
-from encoder.codes import CodeParameters, build
+from encoder.codes import ROWS_FOR_MEMBERS, WHOLE_INPUTS, CodeParameters, build
 from frontend.policy.accuracy import ErrorStep
 
 
@@ -21,6 +21,8 @@ class CodingSettings:
     """Collages of another number of rows and columns are refused."""
     accuracy_budget: float | None = None
     """The policy's, which a model without a table of errors cannot keep."""
+    code: CodeParameters | None = None
+    """The code whose redundant inputs the base model itself runs, if redundant models do not say what theirs is."""
 
 
 def base_misfit(info: ModelInfo) -> str | None:
@@ -34,11 +36,13 @@ def misfit(info: ModelInfo, base: ModelInfo | None, row: int, settings: CodingSe
     Empty if that cannot be said yet, as nobody knows the base model.
     """
     its = info.code
-    if its is None:
+    if its is None and (settings.code is None or info.kind is not ModelKind.S_CNN):
         return f"it is a {info.kind} without a code, expected the model of a redundant input"
     if base is None:
         return ""
     of = f"the s-cnn {base.name} {base.version}"
+    if its is None:
+        return None if info == base else f"it is another model than {of}, which is to run the code's redundant inputs"
     if info.task != base.task:
         return f"its task is {info.task}, that of {of} is {base.task}"
     if info.labels != base.labels:
@@ -49,7 +53,10 @@ def misfit(info: ModelInfo, base: ModelInfo | None, row: int, settings: CodingSe
         return f"it runs redundant input {its.row}, and its place in --coded-workers is {row}"
     if its.name == "collage":
         return _collage_misfit(info, its, base, settings.grid)
-    if info.input.shape != base.input.shape:
+    if its.heads != (its.name in ROWS_FOR_MEMBERS) or its.stacked != (its.name in WHOLE_INPUTS):
+        told = f"heads: {str(its.heads).lower()} and stacked: {str(its.stacked).lower()}"
+        return f"its description says {told}, which is not so of the code {its.name}"
+    if info.size != base.size:
         return f"its input has another shape than that of {of}"
     return None
 
@@ -70,6 +77,13 @@ def _collage_misfit(info: ModelInfo, its: CodeInfo, base: ModelInfo, grid: int |
 def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
     """The code whose redundant inputs these models run, in order of their rows; raises ValueError if there is none."""
     its = [model.code for model in models if model.code]
+    own = settings.code
+    if own and not its:
+        if own.inputs != len(models):
+            raise ValueError(
+                f"the code {own.name} has {own.inputs} redundant inputs, workers were given for {len(models)}"
+            )
+        return build(replace(own, size=models[0].size, base=models[0].version))
     if len(its) < len(models):
         raise ValueError("not all redundant models say what their code is")
     first = its[0]
@@ -77,17 +91,21 @@ def code_of(models: Sequence[ModelInfo], settings: CodingSettings) -> Code:
         raise ValueError(
             f"the code {first.name} has {first.inputs} redundant inputs, workers were given for {len(its)}"
         )
-    if len({(each.name, each.members, each.inputs, each.base) for each in its}) > 1:
+    if len({(each.name, each.members, each.inputs, each.keys, each.base) for each in its}) > 1:
         raise ValueError("the redundant models are not all of one code")
     threshold = settings.detection_threshold
     return build(
         CodeParameters(
             first.name,
             models[0].size,
-            first.k,
-            first.detection_threshold if threshold is None else threshold,
-            tuple(each.weights for each in its),
-            first.base,
+            members=first.members,
+            inputs=first.inputs,
+            k=first.k,
+            detection_threshold=first.detection_threshold if threshold is None else threshold,
+            weights=tuple(each.weights for each in its),
+            keys=first.keys,
+            networks=own.networks if own else None,
+            base=first.base,
         )
     )
 

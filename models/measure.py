@@ -48,7 +48,8 @@ class OnnxModel:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = description.read(metadata, source if isinstance(source, Path) else None)
         graph = self._session.get_inputs()[0]
-        self._input, self._feed = graph.name, PlainInput(self.info.plain, graph.type, graph.shape, self.info.size)
+        self._input = graph.name
+        self._feed = PlainInput(self.info.plain, graph.type, graph.shape, self.info.input.shape)
         self._one_by_one = graph.shape[0] == 1
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

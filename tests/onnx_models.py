@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, save
 
 from collage.model_info import CLASSIFICATION, LOCALISATION, METADATA_KEY, CodeInfo, ModelInfo, ModelKind
+from encoder.heads import ConcatenationCode
 
 COLOURS = ("red", "green", "blue")
 ENDLESS = 100_000_000
@@ -192,6 +193,43 @@ def save_parity(
     """The linear model as the parity model of redundant input ``row``, whose members weigh ``weights``."""
     code = CodeInfo("linear", len(weights), inputs, row, weights=weights, base=base)
     return save_linear(path, **{"name": "linear-parity", "kind": ModelKind.PARITY, "code": code, **info})
+
+
+def save_heads(path: Path, *, code: str = "stacked", members: int = 2, size: int = 8, **info: Any) -> Path:
+    """The linear model for every member, of images that are stacked or, in halves of one picture, concatenated.
+
+    Of the latter it is exact for images whose rows come in pairs that are alike.
+    """
+    stacked = code == "stacked"
+    weights = linear_weights(size, len(COLOURS)).reshape(size, size, 3, -1)
+    if not stacked:
+        places = ConcatenationCode(members)
+        assert places.columns == 1
+        spread = np.zeros((size, size, 3, members, len(COLOURS)), np.float32)
+        for place in range(members):
+            _, top, _, bottom = places.box(place, size)
+            spread[top:bottom, :, :, place] = weights.reshape(bottom - top, members, size, 3, -1).sum(1)
+        weights = spread
+    image = [members, size, size, 3] if stacked else [size, size, 3]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=_FLOAT),
+        helper.make_node("Reshape", ["pixels", "flat"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "weights"], ["products"]),
+        helper.make_node("Reshape", ["products", "heads"], ["scores"]),
+    ]
+    model = _model(
+        nodes,
+        [helper.make_tensor_value_info("image", _UINT8, ["N", *image])],
+        [helper.make_tensor_value_info("scores", _FLOAT, ["N", members, len(COLOURS)])],
+        {
+            "flat": np.array([0, members, -1] if stacked else [0, -1]),
+            "weights": weights.reshape(size * size * 3, -1),
+            "heads": np.array([0, members, len(COLOURS)]),
+        },
+    )
+    described = CodeInfo(code, members, heads=True, stacked=stacked)
+    usual = {"name": code, "kind": ModelKind.PARITY, "labels": COLOURS, "size": size, "code": described}
+    return save_described(path, model, **{**usual, **info})
 
 
 def save_described(path: Path, model: ModelProto, *, kind: ModelKind = ModelKind.S_CNN, **info: Any) -> Path:

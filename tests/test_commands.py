@@ -24,6 +24,8 @@ RUN = {
     "test_accuracy_of_a_busy_machine_keeps_the_stored_times_and_their_origin",
     "make results*": "tests/bench/report/test_pages.py::test_the_command_leaves_documents_that_are_up_to_date_alone",
     "make demo": "tests/bench/runs/test_demo.py::test_the_demo_compares_three_policies",
+    "python -m bench demo*": "tests/bench/runs/test_demo.py::"
+    "test_the_demo_of_another_code_has_parms_policy_and_a_picture_of_a_decoding",
     "make clean": "tests/test_project.py::test_make_clean_keeps_results_and_trained_models",
     "python -m models.description*": "tests/models/test_description.py::test_a_file_is_described_for_a_fleet",
     "python -m bench providers": "tests/bench/runs/test_fleet.py::test_providers_are_compared_on_one_model",

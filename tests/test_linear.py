@@ -1,4 +1,4 @@
-"""The linear code over real processes: decoding is exact, so that every answer can be checked to the last digits."""
+"""Codes of parity models over real processes. Decoding is exact, so that every answer is checked to its last digits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.cluster.local import Cluster
 from collage.client import Client, ClientError, Prediction
 from encoder.linear import mean_weights
 from encoder.tasks import TASKS
-from tests.onnx_models import linear_outputs, save_linear, save_parity
+from tests.onnx_models import linear_outputs, save_heads, save_linear, save_parity
 
 SIZE, TIMEOUT_S, SERVICE_S, EVERY_S = 8, 4.0, 0.08, 0.3
 STEP = {(2, 1): 2, (3, 2): 6}
@@ -84,12 +84,16 @@ class Offered:
 
 
 @asynccontextmanager
-async def under_load(tmp_path: Path, members: int, inputs: int, policy: str) -> AsyncIterator[tuple[Cluster, Offered]]:
+async def under_load(
+    tmp_path: Path, members: int, inputs: int, policy: str, code: str = "linear"
+) -> AsyncIterator[tuple[Cluster, Offered]]:
     """Four base workers and one for each redundant input; on exit every request must have ended well, and once."""
     base = save_linear(tmp_path / "f.onnx", size=SIZE)
     weights = mean_weights(members, inputs)
     parities = [
         save_parity(tmp_path / f"p{row}.onnx", size=SIZE, weights=tuple(weights[row]), inputs=inputs, row=row)
+        if code == "linear"
+        else save_heads(tmp_path / f"p{row}.onnx", code=code, members=members, size=SIZE)
         for row in range(inputs)
     ]
     cluster = Cluster(
@@ -140,6 +144,24 @@ async def test_no_request_is_lost_when_a_parity_worker_goes(fault: str, tmp_path
         cluster.s_cnn[0].resume()
         await victim.start() if fault == "kill" else victim.resume()
         await load.served(9)
+
+
+async def test_no_request_is_lost_when_the_worker_of_a_stacked_code_goes(tmp_path: Path) -> None:
+    """It decodes whoever is not answered yet, both members of a group too, as soon as its one output is back."""
+    async with under_load(tmp_path, 2, 1, "first-come", "stacked") as (cluster, load):
+        redundant = cluster.coded[0]
+        cluster.s_cnn[0].freeze()
+        async with asyncio.timeout(30):
+            while "PARITY" not in load.sources:
+                await asyncio.sleep(0.02)
+        cluster.s_cnn[0].resume()
+        redundant.freeze()
+        await load.served(8)
+        redundant.resume()
+        await redundant.kill()
+        await load.served(8)
+        await redundant.start()
+        await load.served(8)
 
 
 async def test_a_killed_base_worker_is_no_loss(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ MODELS = {
     "collage with a base": replace(COLLAGE, code=CodeInfo("collage", 9, k=3, base="ba5e")),
     "parity": ModelInfo.make("p", ModelKind.PARITY, LABELS, 32, code=CODE),
     "parity of boxes": ModelInfo.make("p", ModelKind.PARITY, (), 32, task=LOCALISATION, code=CODE),
+    "parity with keys": ModelInfo.make("p", ModelKind.PARITY, LABELS, 32, code=replace(CODE, keys=(0, 4, 7))),
+    "parity with heads": ModelInfo.make(
+        "p", ModelKind.PARITY, LABELS, 32, code=CodeInfo("stacked", 3, heads=True, stacked=True)
+    ),
     "parity without weights": ModelInfo.make("p", ModelKind.PARITY, LABELS, 32, code=CodeInfo("learned", 2)),
 }
 RATE = {"confidence": 0, "errors": 0.125, "standard_error": 0.125, "differs": 0.5}

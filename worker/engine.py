@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collage.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, ServiceError
-from collage.tensors import TensorError, image_from_tensor
+from collage.tensors import TensorError, pixels_from_tensor
 from collage.v1 import tensor_pb2
 from worker.metrics import WorkerMetrics
 from worker.model import Floats, ServedModel
@@ -51,9 +51,9 @@ class Engine:
             await self.model.warm_up()
 
     def image(self, tensor: tensor_pb2.Tensor) -> NDArray[np.uint8]:
-        """The model's input, uint8 ``[size, size, 3]``; raises InvalidArgument for any other tensor."""
+        """The model's input, uint8 of its shape; raises InvalidArgument for any other tensor."""
         try:
-            return image_from_tensor(tensor, self.model.info.size)
+            return pixels_from_tensor(tensor, self.model.info.input.shape)
         except TensorError as error:
             self._metrics.requests.labels("invalid").inc()
             raise InvalidArgument(str(error)) from None

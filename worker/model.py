@@ -30,9 +30,9 @@ class ModelError(Exception):
 class ServedModel:
     """A model in one ONNX Runtime session.
 
-    It takes one input, uint8 ``[N, size, size, 3]``, normalised inside the graph. It gives what ``usual_outputs`` lists
-    for its kind and task, with a batch dimension in front and under these names; where only one output is needed, the
-    only one that there is may have any name.
+    It takes one input, uint8 ``[N, size, size, 3]`` or as its code says, normalised inside the graph. It gives what
+    ``usual_outputs`` lists for its kind, task and code, with a batch dimension in front and under these names; where
+    only one output is needed, the only one that there is may have any name.
 
     A classifier of any origin (float or uint8, NCHW or NHWC, RGB or BGR) is served as well, fed as the description
     says, see ``collage.plain``; of probabilities the logarithm is taken. ``assumed`` lists what nobody says.
@@ -83,7 +83,7 @@ class ServedModel:
             self._check_scores(np.exp(outputs[0]) if self._takes_log else outputs[0])
 
     async def run(self, image: NDArray[np.uint8]) -> tuple[Floats, ...]:
-        """Outputs for one image, uint8 ``[size, size, 3]``, as ``info.outputs`` describes them.
+        """Outputs for one input, uint8 as ``info.input`` describes it, as ``info.outputs`` describes them.
 
         Cancelling stops the session (between two operators), and returns when it has stopped.
         """
@@ -124,7 +124,7 @@ class ServedModel:
 
     def _choose_outputs(self) -> tuple[TensorSpec, ...]:
         """The outputs that are served, as the graph names them and as far as it knows their shapes."""
-        usual = usual_outputs(self.info.kind, self.info.task, len(self.info.labels))
+        usual = usual_outputs(self.info.kind, self.info.task, len(self.info.labels), self.info.code)
         found = {output.name: output for output in self._session.get_outputs()}
         if len(usual) == len(found) == 1:
             return (self._spec(next(iter(found.values())), usual[0]),)
@@ -154,7 +154,7 @@ class ServedModel:
         try:
             if len(inputs) != 1:
                 raise ValueError("it needs one")
-            feed = PlainInput(self.info.plain, inputs[0].type, inputs[0].shape, self.info.size)
+            feed = PlainInput(self.info.plain, inputs[0].type, inputs[0].shape, self.info.input.shape)
         except ValueError as error:
             raise ModelError(f"{self._name} cannot be served: it has inputs {listed}: {error}") from None
         if feed.assumed and {"mean", "std"} & self.info.extra.keys():

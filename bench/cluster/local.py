@@ -158,6 +158,31 @@ def _python(module: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", module, "--host", HOST, *flags]
 
 
+def parity_models(s_cnn: Path, code: str, k: int, r: int) -> list[Path]:
+    """The parity models beside an s-cnn, one for each of the r redundant inputs of groups of k.
+
+    Raises ProcessError, which names those that are there, if one is missing.
+    """
+    stem = s_cnn.name.removesuffix(".onnx").removesuffix("-s-cnn")
+    name = f"{stem}-parity-{code}-{k}"
+    wanted = [f"{name}.onnx"] if r == 1 else [f"{name}-r{r}-row{row}.onnx" for row in range(r)]
+    paths = [s_cnn.with_name(each) for each in wanted]
+    if missing := [path for path in paths if not path.exists()]:
+        train = f"make zoo CODE={code} K={k}"
+        others = ", ".join(sorted(path.name for path in s_cnn.parent.glob(f"{stem}-parity-*.onnx"))) or "none"
+        raise ProcessError(f"there is no parity model {missing[0]}: {train} trains it; those there are: {others}")
+    return paths
+
+
+def protected(args: argparse.Namespace, given: Sequence[str]) -> tuple[list[Path] | Path, int, list[str]]:
+    """Redundant models, workers of each, and flags of the frontend beside those that are ``given``."""
+    if not args.code:
+        return [] if args.no_collage else args.collage, args.collage_workers or 1, []
+    models = parity_models(args.s_cnn, args.code, args.k, args.r)
+    budget = [] if "--extra-load" in given else ["--extra-load", f"{args.r / args.k:.3f}"]
+    return models, args.collage_workers or max(1, args.workers // args.k), budget
+
+
 def samples_of(model: Path) -> Path:
     """The folder of sample images for an s-cnn; photos if it has none of its own."""
     own = SAMPLES.parent / model.name.removesuffix("-s-cnn.onnx")
@@ -166,12 +191,13 @@ def samples_of(model: Path) -> Path:
 
 async def _up(args: argparse.Namespace, frontend_flags: Sequence[str], folder: Path) -> None:
     try:
+        coded, each, budget = protected(args, frontend_flags)
         cluster = Cluster(
             args.s_cnn,
-            () if args.no_collage else args.collage,
+            coded,
             s_cnn_workers=args.workers,
-            coded_workers=args.collage_workers,
-            frontend_flags=("--http-port", str(args.http_port), *frontend_flags),
+            coded_workers=each,
+            frontend_flags=("--http-port", str(args.http_port), *budget, *frontend_flags),
             port=args.port,
             switches=Switches(folder, samples_of(args.s_cnn), args.slowdown),
         )
@@ -225,7 +251,7 @@ def _announce(cluster: Cluster, model: Path) -> None:
     if sample.is_relative_to(Path.cwd()):
         sample = sample.relative_to(Path.cwd())
     print(
-        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.coded)} collage-cnn workers\n"
+        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.coded)} redundant workers\n"
         f"a page to try it: http://{HOST}:{cluster.frontend.http_port}\n\n"
         f"  {command} predict {sample}{option}\n"
         f"  {command} predict {sample.parent}/*.png --json{option}\n"
@@ -249,8 +275,15 @@ def main(argv: Sequence[str]) -> int:
     up.add_argument("--s-cnn", type=Path, default=S_CNN, help="single-image model, ONNX (%(default)s)")
     up.add_argument("--collage", type=Path, default=COLLAGE, help="its collage model, ONNX (%(default)s)")
     up.add_argument("--no-collage", action="store_true", help="serve the s-cnn alone: stragglers are only replicated")
+    up.add_argument("--code", help="another code, with the parity models beside the s-cnn: addition, stacked ...")
+    up.add_argument("--k", type=int, default=2, help="requests that this code protects together (%(default)s)")
+    up.add_argument("--r", type=int, default=1, help="redundant inputs of this code (%(default)s)")
     up.add_argument("--workers", type=int, default=9, help="s-cnn workers (%(default)s)")
-    up.add_argument("--collage-workers", type=int, default=1, help="collage-cnn workers (%(default)s)")
+    up.add_argument(
+        "--collage-workers",
+        type=int,
+        help="workers of each redundant model; if not given, 1 of a collage-cnn, one for k s-cnn workers of others",
+    )
     up.add_argument("--port", type=int, default=50051, help="the frontend's port (%(default)s)")
     up.add_argument("--http-port", type=int, default=8080, help="its port for HTTP and the page (%(default)s)")
     up.add_argument(

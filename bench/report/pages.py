@@ -49,7 +49,7 @@ KEPT_BY = {
     "speed": ("case",),
     "evaluate": ("dataset", "model"),
     "fleet": ("make", "part", "way", "fault"),
-    "allreduce": ("model", "nodes", "mbit_s", "epochs"),
+    "allreduce": ("model", "nodes", "mbit_s", "compressor", "seed", "epochs"),
 }
 """Files whose rows are measured one by one, and the columns that tell them apart; other files are replaced whole."""
 TIMES = ("latency_s", "nine_s", "latency_ratio", "nine_to_image", "nine_to_collage", "encode_s", "decode_s")

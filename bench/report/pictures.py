@@ -18,7 +18,13 @@ from encoder.image import Pixels
 COLOURS = ("#8c8c8c", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
 POLICY_COLOURS = {
     **{"none": "#8c8c8c", "equal-resources": "#a6761d", "ejection": "#66a61e", "replicate": "#7570b3"},
-    **{"hedge": "#1f77b4", "collage-only": "#e7298a", "collage": "#d95f02", "adaptive": "#1b9e77"},
+    **{
+        "hedge": "#1f77b4",
+        "collage-only": "#e7298a",
+        "first-come": "#08a0a0",
+        "collage": "#d95f02",
+        "adaptive": "#1b9e77",
+    },
     **{"power-of-two": "#bcbd22", "peak-ewma": "#9edae5", "prequal": "#17becf", "single-r": "#e6ab02"},
     **{"idle-cloning": "#fb9a99", "adaptive-hedge": "#08519c", "prequal-hedge": "#cb181d", "envoy": "#525252"},
 }
@@ -61,6 +67,35 @@ def collage(
         f"One {grid.k} x {grid.k} collage, {grid.size} px, one inference: {right} of {grid.cells} right\n"
         "cell borders white, decoded boxes dashed"
     )
+    _save(figure, path)
+
+
+def decoding(
+    path: Path,
+    members: Sequence[Pixels],
+    redundant: Sequence[Pixels],
+    said: Sequence[str],
+    decoded: str,
+    true: Sequence[str],
+) -> None:
+    """Draw a group whose first member's answer is lost: the members, the redundant inputs, and what is decoded.
+
+    ``said`` are the members' own answers, with that of the first; ``redundant`` are pictures ``[height, width, 3]``.
+    """
+    figure = Figure(figsize=(2.4 * (len(members) + len(redundant)), 3.2), facecolor="white")
+    grid = figure.subplots(1, len(members) + len(redundant), squeeze=False)[0]
+    for place, (axes, pixels) in enumerate(zip(grid, [*members, *redundant], strict=True)):
+        axes.imshow(pixels, interpolation="nearest")
+        axes.set_axis_off()
+        if place >= len(members):
+            axes.set_title("redundant input", size=10)
+        elif place:
+            axes.set_title(f"own answer:\n{said[place]}\ntrue: {true[place]}", size=10)
+        else:
+            colour = RIGHT if decoded == true[0] else WRONG
+            box = {"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 2}
+            axes.set_title(f"lost, decoded:\n{decoded}\ntrue: {true[0]}", size=10, color=colour, bbox=box)
+    figure.suptitle("One answer is lost, and follows from all others", size=10, y=0.09)
     _save(figure, path)
 
 

@@ -1,6 +1,7 @@
-"""``python -m bench demo``: the same stragglers under three policies, on a cluster of real processes, in one table.
+"""``python -m bench demo``: the same stragglers under several policies, on a cluster of real processes, in one table.
 
-Workers straggle as in figure 2 of Collage inference, redrawn for every request (the transient regime).
+Workers straggle as in figure 2 of Collage inference, redrawn for every request (the transient regime). With ``--code``
+parity models take the collage-cnn's place, one worker of them for k s-cnn workers, and ParM's policy is there as well.
 """
 
 from __future__ import annotations
@@ -14,34 +15,49 @@ from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bench.cluster.local import Cluster, ProcessError
+from bench.cluster.local import COLLAGE, S_CNN, Cluster, ProcessError, parity_models
 from bench.offer import LATENCY_TABLE, Sample, closed_groups, load_samples, load_table, random_groups, slug
 from bench.report import pictures
 from collage.channels import channel_options
 from collage.client import Client
 from collage.figures import OUT, write_figures
-from collage.model_info import ModelInfo
+from collage.model_info import ModelInfo, ModelKind
 from collage.tensors import array_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import decode
+from frontend.fitting import CodingSettings, code_of
 
 POLICIES = ("none", "replicate", "collage")
+CODE_POLICIES = ("none", "replicate", "first-come", "collage")
+WORKERS = 9
 WARM_UP_GROUPS = 5
 DEADLINE = 0.95  # the quantile of an s-cnn's latency at which a request is a straggler
 
 
 async def run(
-    cluster: Cluster, samples: Sequence[Sample], deadline_s: float, groups: int, seed: int, out: Path, console: Console
+    cluster: Cluster,
+    samples: Sequence[Sample],
+    deadline_s: float,
+    groups: int,
+    seed: int,
+    out: Path,
+    console: Console,
+    *,
+    name: str = "demo",
+    policies: Sequence[str] = POLICIES,
+    extra_load: float = 0.25,
 ) -> list[dict[str, Any]]:
     """Start the cluster, send it the same groups under every policy, write figures and pictures to ``out``.
 
-    A group has as many members as the cluster has s-cnn workers. Returns one row per policy; see ``Run.brief``.
+    A group has as many members as the cluster has s-cnn workers. Files begin with ``name``. Returns one row per policy;
+    see ``Run.brief``.
     """
     members = len(cluster.s_cnn)
     warm_up = random_groups(samples, members, WARM_UP_GROUPS, seed + 1)
@@ -56,24 +72,28 @@ async def run(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(f"starting {len(cluster.children)} processes", total=len(POLICIES) * groups)
+        bar = progress.add_task(f"starting {len(cluster.children)} processes", total=len(policies) * groups)
         async with cluster:
-            for policy in POLICIES:
+            for policy in policies:
                 progress.update(bar, description=f"policy {policy}")
-                await cluster.restart_frontend(("--policy", policy, "--deadline-s", f"{deadline_s:.4f}"))
+                limits = ("--deadline-s", f"{deadline_s:.4f}", "--extra-load", f"{extra_load:.4f}")
+                await cluster.restart_frontend(("--policy", policy, *limits))
                 async with Client(cluster.frontend.address) as client:
                     await closed_groups(client, warm_up, prefix="w")
                     before = await cluster.sent()
                     runs[policy] = await closed_groups(client, measured, done=lambda: progress.advance(bar))
                 rows.append(runs[policy].run(await cluster.sent() - before).brief(policy))
             progress.update(bar, description="drawing")
-            s_cnn, collage = cluster.s_cnn[0].address, cluster.coded[0].address
-            await draw_collage(out / "demo-collage.png", s_cnn, collage, measured[0])
+            s_cnn, rows_of = cluster.s_cnn[0].address, [workers[0].address for workers in cluster.rows]
+            if (await _model(rows_of[0])).kind is ModelKind.COLLAGE_CNN:
+                await draw_collage(out / f"{name}-collage.png", s_cnn, rows_of[0], measured[0])
+            else:
+                await draw_decoding(out / f"{name}-decoding.png", s_cnn, rows_of, measured[0])
         latencies = {policy: np.array([record.latency_s for record in records]) for policy, records in runs.items()}
-        pictures.latencies(out / "demo-latency.png", latencies)
+        pictures.latencies(out / f"{name}-latency.png", latencies)
         progress.update(bar, description="done")
     records = ({"policy": policy, **asdict(record)} for policy, records in runs.items() for record in records)
-    write_figures("demo", rows, records, out)
+    write_figures(name, rows, records, out)
     return rows
 
 
@@ -83,10 +103,7 @@ async def draw_collage(path: Path, s_cnn: str, collage: str, group: Sequence[Sam
     grid = Grid(model.k, model.size)
     code = CollageCode(grid, model.detection_threshold)
     (pixels,) = code.encode([decode(sample.data, size) for sample in group])
-    async with grpc.aio.insecure_channel(collage, options=channel_options()) as channel:
-        stub = model_pb2_grpc.ModelServiceStub(channel)
-        answer = await stub.Run(model_pb2.RunRequest(input=to_tensor(pixels)), timeout=10)
-    boxes, confidences, classes = (array_from_tensor(output) for output in answer.outputs)
+    boxes, confidences, classes = await _outputs(collage, pixels)
     found = code.decode({}, {0: (boxes, confidences, classes)}, range(grid.cells))
     names = {slug(label): label for label in model.labels}
     pictures.collage(
@@ -99,6 +116,36 @@ async def draw_collage(path: Path, s_cnn: str, collage: str, group: Sequence[Sam
     )
 
 
+async def draw_decoding(path: Path, s_cnn: str, rows: Sequence[str], group: Sequence[Sample]) -> None:
+    """Lose the answer of a group's first member, decode it as the frontend does, and draw what led there."""
+    base, code = await _model(s_cnn), code_of([await _model(address) for address in rows], CodingSettings())
+    members = group[: code.shape.members]
+    inputs = [decode(sample.data, base.size) for sample in members]
+    own = {place: (await _outputs(s_cnn, pixels))[0] for place, pixels in enumerate(inputs)}
+    encoded = code.encode(inputs)
+    coded = {row: await _outputs(address, encoded[row]) for row, address in enumerate(rows)}
+    said = [base.labels[int(output.argmax())] for output in own.values()]
+    del own[0]
+    found = code.decode(own, coded, range(len(inputs)))
+    names = {slug(label): label for label in base.labels}
+    pictures.decoding(
+        path,
+        inputs,
+        [each if each.ndim == 3 else np.hstack([*each]) for each in encoded],
+        said,
+        base.labels[int(found[0].output.argmax())] if 0 in found else "nothing",
+        [names.get(sample.label, sample.label) for sample in members],
+    )
+
+
+async def _outputs(address: str, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """What the worker at an address says of one input."""
+    async with grpc.aio.insecure_channel(address, options=channel_options()) as channel:
+        stub = model_pb2_grpc.ModelServiceStub(channel)
+        answer = await stub.Run(model_pb2.RunRequest(input=to_tensor(pixels)), timeout=10)
+    return [array_from_tensor(output) for output in answer.outputs]
+
+
 async def _model(address: str) -> ModelInfo:
     async with Client(address) as client:
         model = await client.model()
@@ -107,14 +154,15 @@ async def _model(address: str) -> ModelInfo:
     return model
 
 
-def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+def table(title: str, rows: Sequence[dict[str, Any]], code: str = "collage") -> Table:
     """Rows of ``Run.brief`` for a terminal of 80 columns: one policy per column."""
+    runs = "collages" if code == "collage" else "code"
     sections = (
         (_milliseconds, {f"request {name}": f"{name}_s" for name in ("p50", "p95", "p99", "mean", "std")}),
         (_milliseconds, {"group p95": "group_p95_s"}),
-        (_percent, {"answered by s-cnn": "s_cnn_share", "by replica": "replica_share", "by collage": "coded_share"}),
+        (_percent, {"answered by s-cnn": "s_cnn_share", "by replica": "replica_share", f"by {code}": "coded_share"}),
         (_percent, {"accuracy": "accuracy", "of coded answers": "coded_accuracy"}),
-        (_percent, {"extra load: collages": "collage_load", "replicas": "replica_load"}),
+        (_percent, {f"extra load: {runs}": "collage_load", "replicas": "replica_load"}),
         (str, {"requests": "requests", "failed": "failed"}),
     )
     result = Table(title=title, title_style="bold")
@@ -149,17 +197,46 @@ def _comparison(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str]) -> int:
     """Run the demo: 0 if it went well; ProcessError if a process failed."""
     parser = argparse.ArgumentParser(prog="python -m bench demo", description="Compare policies under stragglers.")
-    parser.add_argument("--groups", type=int, default=150, help="closed groups of 9 per policy (%(default)s)")
+    parser.add_argument("--groups", type=int, default=150, help="closed groups per policy (%(default)s)")
+    parser.add_argument("--code", help="another code, with its parity models of the zoo: addition, stacked ...")
+    parser.add_argument("--k", type=int, default=2, help="requests that this code protects together (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the images' order (%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for figures and pictures (%(default)s)")
     args = parser.parse_args(argv)
     console = Console()
-    cluster = Cluster(worker_flags=("--slowdown", f"quantiles:{LATENCY_TABLE}"))
+    name, code, drawn, members, each, budget = "demo", "collage", "collage", WORKERS, 1, 0.25
+    policies: Sequence[str] = POLICIES
+    models: Path | list[Path] = COLLAGE
+    if args.code:
+        code, drawn, policies = args.code, "decoding", CODE_POLICIES
+        name, models, budget = f"demo-{code}-{args.k}", parity_models(S_CNN, code, args.k, 1), 1 / args.k
+        members = WORKERS // args.k * args.k
+        each = members // args.k
+    cluster = Cluster(
+        S_CNN,
+        models,
+        s_cnn_workers=members,
+        coded_workers=each,
+        worker_flags=("--slowdown", f"quantiles:{LATENCY_TABLE}"),
+    )
     deadline_s = load_table().quantile(DEADLINE)
-    rows = asyncio.run(run(cluster, load_samples(), deadline_s, args.groups, args.seed, args.out, console))
-    console.print(table(f"{args.groups} groups of 9, stragglers as measured on 50 VMs", rows))
+    rows = asyncio.run(
+        run(
+            cluster,
+            load_samples(),
+            deadline_s,
+            args.groups,
+            args.seed,
+            args.out,
+            console,
+            name=name,
+            policies=policies,
+            extra_load=budget,
+        )
+    )
+    console.print(table(f"{args.groups} groups of {members}, stragglers as measured on 50 VMs", rows, code))
     console.print(_comparison(rows), highlight=False)
     console.print(
-        f"\nfigures: {args.out}/demo.json   pictures: {args.out}/demo-collage.png, {args.out}/demo-latency.png"
+        f"\nfigures: {args.out}/{name}.json   pictures: {args.out}/{name}-{drawn}.png, {args.out}/{name}-latency.png"
     )
     return 0

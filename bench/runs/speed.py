@@ -28,12 +28,16 @@ from bench.cluster.rig import Bench, Child, Metrics, SpeedRig, pin
 from bench.offer.callers import H2LOAD, Ask, CallError, Load, in_turn, jpeg, saturating, stream, unary
 from collage.cli import show
 from collage.figures import OUT, Scalar, write_figures
-from collage.system import KEPT_BYTES, LARGE_BYTES
+from collage.system import KEPT_BYTES, LARGE_BYTES, keep_memory
 from collage.tensors import to_tensor
 from collage.v1 import model_pb2, predict_pb2, predict_pb2_grpc, tensor_pb2
+from encoder.berrut import BerrutCode
+from encoder.code import Code
 from encoder.collage import CollageCode
 from encoder.grid import Grid
-from encoder.image import decode
+from encoder.heads import ConcatenationCode, StackedCode
+from encoder.image import Pixels, decode
+from encoder.linear import LinearCode, mean_weights
 from frontend.metrics import CODES
 from inference import open_inference_pb2 as oip
 from models.measure import medians
@@ -41,6 +45,7 @@ from models.measure import medians
 SIZE = 32  # of the s-cnn's input: 3 KB
 LARGE = 224  # of the other s-cnn's: 150 KB
 MANY = (9, 100, 400)
+GROUPS, CLASSES = (2, 4), 1000
 SERVICE_S, CODED_IN_FLIGHT = 0.01, 64  # so that groups fill before their members are answered
 CLASSIFY, PREDICT = "collage.v1.ModelService/Run", "collage.v1.PredictService/Predict"
 MODEL_INFER = "inference.GRPCInferenceService/ModelInfer"
@@ -210,6 +215,32 @@ async def latency(rig: SpeedRig, count: int) -> list[dict[str, Scalar]]:
     return found + [{"case": name, "p50_s": seconds} for name, seconds in zip(steps, times, strict=True)]
 
 
+def _repeated(call: Callable[..., object], *arguments: object) -> Callable[[int], object]:
+    return lambda _: call(*arguments)
+
+
+def codes(count: int) -> list[dict[str, Scalar]]:
+    """Encoding a group of large images, and decoding one answer of many classes: the medians of 100 times.
+
+    The best of ``count`` rounds counts, as whatever else the machine does only adds to them.
+    """
+    keep_memory()
+    random, steps = np.random.default_rng(0), dict[str, Callable[[int], object]]()
+    for k in GROUPS:
+        group: list[Pixels | None] = [*random.integers(0, 256, (k, LARGE, LARGE, 3), np.uint8)]
+        outputs = random.normal(size=(k, CLASSES)).astype(np.float32)
+        addition = LinearCode(mean_weights(k, 1))
+        keyed = LinearCode(mean_weights(k, 1), keys=range(k))
+        every: dict[str, Code] = {"addition": addition, "addition, keyed": keyed, "stacked": StackedCode(k)}
+        for name, code in {**every, "concatenation": ConcatenationCode(k), "Berrut": BerrutCode(k)}.items():
+            steps[f"encode, {name}, k = {k}, {LARGE} pixels"] = _repeated(code.encode, group)
+        own, coded = dict(enumerate(outputs[1:], 1)), {0: [outputs[0]]}
+        decoding = _repeated(addition.decode, own, coded, range(k))
+        steps[f"decode, addition, k = {k}, {CLASSES:,} classes"] = decoding
+    times = [[medians([step], 100)[0] for step in steps.values()] for _ in range(count)]
+    return [{"case": name, "p50_s": best} for name, best in zip(steps, np.min(times, 0).tolist(), strict=True)]
+
+
 async def scale(bench: Bench) -> list[Contender]:
     """More and more workers under the same load."""
     cases: list[Contender] = []
@@ -256,6 +287,8 @@ async def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Scal
             await run(tensors(large, "150 KB", image(LARGE))[:2])
         if small and "latency" in parts:
             found += await latency(small, args.rounds * 200)
+        if "codes" in parts:
+            found += codes(args.rounds)
         if "scale" in parts:
             await run(await scale(bench))
         if "coding" in parts:
@@ -299,7 +332,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="per case and round (%(default)s)")
     parser.add_argument("--in-flight", type=int, default=16, help="requests at once (%(default)s)")
-    parts = ["tensors", "jpegs", "large", "latency", "scale", *(["coding"] if H2LOAD else [])]
+    parts = ["tensors", "jpegs", "large", "latency", "codes", "scale", *(["coding"] if H2LOAD else [])]
     parser.add_argument("--parts", nargs="*", choices=parts, default=parts, help="what to measure (%(default)s)")
     mlserver = "python of an environment with MLServer, to compare with that as well; needs h2load"
     parser.add_argument("--mlserver", type=Path, help=mlserver)

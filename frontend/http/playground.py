@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -192,7 +193,7 @@ class Playground:
             id = request.path_params["group"]
             for run in self._groups:
                 if any(job.group_id == id for job in run.jobs.values()):
-                    return JSONResponse(_described(run))
+                    return JSONResponse(described_group(run))
             raise Refusal(404, "this group is not kept any more: send another photo")
 
         return await self._guarded(request, serve)
@@ -264,17 +265,24 @@ def _is_ours(request: Request) -> bool:
     return True
 
 
-def _described(run: GroupRun) -> dict[str, Any]:
-    """Pixels and boxes of a group; boxes are in shares of the picture's side. No picture if its code draws none."""
+def described_group(run: GroupRun) -> dict[str, Any]:
+    """The first redundant input of a group; of a collage the boxes as well, in shares of the picture's side."""
     members = {place: job.name for place, job in run.jobs.items()}
     described: dict[str, Any] = {"members": members, "state": _state(run), "boxes": [], "image": None}
+    described["code"] = run.code.name
     code = run.code
+    inputs = [job.input if (job := run.jobs.get(place)) else None for place in range(code.shape.members)]
+    try:
+        redundant = code.encode(inputs)[0]
+    except ValueError:  # a group that lacks members which its code needs
+        return described
+    pixels = redundant if redundant.ndim == 3 else np.hstack([*redundant])
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    described["image"] = base64.b64encode(buffer.getvalue()).decode()
     if not isinstance(code, CollageCode):
         return described
-    inputs = [job.input if (job := run.jobs.get(place)) else None for place in range(code.shape.members)]
-    buffer = io.BytesIO()
-    Image.fromarray(code.encode(inputs)[0]).save(buffer, "PNG")
-    described |= {"image": base64.b64encode(buffer.getvalue()).decode(), "k": code.grid.k, "size": code.grid.size}
+    described |= {"k": code.grid.k, "size": code.grid.size}
     if 0 in run.coded and 0 in run.models:
         found, labels = Detections(*run.coded[0]), run.models[0].labels
         for box, confidence, classes in zip(found.boxes, found.confidences, found.class_probabilities, strict=True):

@@ -12,6 +12,7 @@ _MEANS: Mapping[str, Mapping[str, object]] = {
     "replicate": {"replica": True},
     "hedge": {"replica": True, "tracked": True},
     "collage-only": {"coded": True},
+    "first-come": {"coded": True, "early": True},
     "collage": {"coded": True, "replica": True},
     "adaptive": {
         **{"coded": True, "replica": True, "tracked": True, "early": True, "eject": True},
@@ -81,7 +82,8 @@ class Rules:
         """The rules of one of ``POLICIES``.
 
         none; ejection (of slow workers, nothing else); replicate (at a fixed deadline); hedge (at a running quantile);
-        collage-only (coded answers, no replica); collage (then a replica, the paper's); adaptive (all of it, within the
-        budget). The names are those of the first code; every policy serves every code.
+        collage-only (coded answers, no replica); first-come (the same for whoever is decoded before its own answer
+        comes, late or not, as ParM does it); collage (coded answers, then a replica, the paper's); adaptive (all of it,
+        within the budget). The names are those of the first code; every policy serves every code.
         """
         return cls(**{**_MEANS[policy], **limits})  # type: ignore[arg-type]

@@ -128,7 +128,7 @@ class Form:
         shape = [None if extent == -1 else extent for extent in tensor.shape]
         whole = shape if self._batch else [1, *shape]
         try:
-            return PlainInput(self.info.plain, _INPUT_TYPES.get(tensor.datatype, ""), whole, self.info.size)
+            return PlainInput(self.info.plain, _INPUT_TYPES.get(tensor.datatype, ""), whole, self.info.input.shape)
         except ValueError as error:
             raise ValueError(f"its input is {_told(tensor)}: {error}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -23,9 +23,11 @@ from collage.specs import (
     check_text,
     check_whole,
     code_from_json,
+    code_from_proto,
     errors_from_json,
     errors_from_proto,
     errors_to_proto,
+    input_shape,
     parse,
     shown,
     spec_from_proto,
@@ -70,12 +72,13 @@ _WIRE_TASKS = {
 class ModelInfo:
     """A model's description. Raises ValueError where values are out of bounds or contradict each other.
 
-    ``input`` and ``outputs`` describe one call, without a batch dimension: uint8 RGB ``[size, size, 3]`` in; out come
-    what model.proto lists for the model's kind and task. ``labels`` are empty for a localiser. ``code`` says how a
-    redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a share from 0 to 1; ``errors`` say what
-    coded answers cost by their confidence, empty if nobody measured it. ``version`` is made from the file's content
-    when a worker loads it; ``provider``, which runs it there, tells no models apart. ``plain`` is what the graph takes
-    and gives where that differs; it and ``extra`` (data, recipe, accuracy, for people) stay off the wire.
+    ``input`` and ``outputs`` describe one call, without a batch dimension: uint8 RGB ``[size, size, 3]`` in, one for
+    each member if its code is ``stacked``; out come what model.proto lists for its kind and task. ``labels`` are empty
+    for a localiser. ``code`` says how a redundant model's input is made; None for an s-cnn. ``accept_threshold`` is a
+    share from 0 to 1; ``errors`` say what coded answers cost by their confidence, empty if nobody measured it.
+    ``version`` is made from the file's content when a worker loads it; ``provider``, which runs it there, tells no
+    models apart. ``plain`` is what the graph takes and gives where that differs; it and ``extra`` (data, recipe,
+    accuracy, for people) stay off the wire.
     """
 
     name: str
@@ -106,8 +109,8 @@ class ModelInfo:
     ) -> ModelInfo:
         """A description with the usual input and outputs of its kind and task."""
         check_whole("size", size, 1, MAX_SIZE)
-        image = TensorSpec("collage" if kind is ModelKind.COLLAGE_CNN else "image", "uint8", (size, size, 3))
-        outputs = usual_outputs(kind, task, len(labels))
+        image = TensorSpec("collage" if kind is ModelKind.COLLAGE_CNN else "image", "uint8", input_shape(size, code))
+        outputs = usual_outputs(kind, task, len(labels), code)
         return cls(name, kind, tuple(labels), image, outputs, task=task, code=code, **others)
 
     @classmethod
@@ -136,13 +139,12 @@ class ModelInfo:
             raise ValueError(f"a {self.kind} model needs a code")
         if self.kind is ModelKind.COLLAGE_CNN and not (self.code and self.code.k):
             raise ValueError("a collage-cnn needs k, the number of cells in a row")
-        size = self.input.shape[0] if self.input.shape else 0
-        if self.input.dtype != "uint8" or size < 1 or self.input.shape != (size, size, 3):
-            raise ValueError(
-                f"the input must be uint8 [size, size, 3], not {self.input.dtype} {list(self.input.shape)}"
-            )
+        size = self.size if len(self.input.shape) > 2 else 0
+        if self.input.dtype != "uint8" or size < 1 or self.input.shape != input_shape(size, self.code):
+            wanted = str(input_shape(0, self.code)).replace("0, 0", "size, size").strip("()")
+            raise ValueError(f"the input must be uint8 [{wanted}], not {self.input.dtype} {list(self.input.shape)}")
         check_whole("size", size, 1, MAX_SIZE)
-        usual = usual_outputs(self.kind, self.task, len(self.labels))
+        usual = usual_outputs(self.kind, self.task, len(self.labels), self.code)
         for spec, like in zip(self.outputs, usual, strict=False):
             if spec.dtype != like.dtype or not like.allows(spec.shape):
                 raise ValueError(f"{shown(spec)} does not go with {len(self.labels)} labels: expected {shown(like)}")
@@ -158,7 +160,7 @@ class ModelInfo:
     @property
     def size(self) -> int:
         """Side of the input image in pixels; of the whole collage for a collage-cnn."""
-        return self.input.shape[0]
+        return self.input.shape[-2]
 
     @property
     def k(self) -> int:
@@ -202,7 +204,7 @@ class ModelInfo:
                 return f"there are {len(outputs[0])} detections: at most {self.most_detections} make sense"
             return _detections_problem(*outputs)
         if self.task == CLASSIFICATION:
-            return None if math.isfinite(outputs[0].max()) else "a score is no number, or all are minus infinity"
+            return None if np.isfinite(outputs[0].max(-1)).all() else "a score is no number, or all are minus infinity"
         return None if np.isfinite(outputs[0]).all() else "a side of the box is no finite number"
 
     def to_json(self) -> str:
@@ -286,10 +288,6 @@ class ModelInfo:
             raise ValueError(f"model {brief(message.name)} has an unknown kind ({message.kind})")
         if message.task not in tasks:
             raise ValueError(f"model {brief(message.name)} has an unknown task ({message.task})")
-        code = None
-        if message.HasField("code"):
-            told = {entry.name: getattr(message.code, entry.name) for entry in fields(CodeInfo)}
-            code = CodeInfo(**{**told, "weights": tuple(told["weights"])})
         return cls(
             name=message.name,
             version=message.version,
@@ -299,7 +297,7 @@ class ModelInfo:
             labels=tuple(message.labels),
             input=spec_from_proto(message.input),
             outputs=tuple(map(spec_from_proto, message.outputs)),
-            code=code,
+            code=code_from_proto(message.code) if message.HasField("code") else None,
             accept_threshold=message.accept_threshold,
             errors=errors_from_proto(message.errors),
         )
@@ -313,8 +311,8 @@ _KNOWN = (
 )
 
 
-def usual_outputs(kind: ModelKind, task: str, labels: int) -> tuple[TensorSpec, ...]:
-    """The outputs of a model of this kind and task and number of labels, in the order of the wire.
+def usual_outputs(kind: ModelKind, task: str, labels: int, code: CodeInfo | None) -> tuple[TensorSpec, ...]:
+    """The outputs of a model of this kind, task, number of labels and code, in the order of the wire.
 
     Raises ValueError for a classifier without labels, or with too many.
     """
@@ -326,9 +324,10 @@ def usual_outputs(kind: ModelKind, task: str, labels: int) -> tuple[TensorSpec, 
             TensorSpec("confidences", "float32", (-1,)),
             TensorSpec("class_probabilities", "float32", (-1, labels)),
         )
+    rows = (code.members,) if code and code.heads else ()
     if task == LOCALISATION:
-        return (TensorSpec("box", "float32", (4,)),)
-    return (TensorSpec("scores", "float32", (labels,)),)
+        return (TensorSpec("box", "float32", (*rows, 4)),)
+    return (TensorSpec("scores", "float32", (*rows, labels)),)
 
 
 def _detections_problem(

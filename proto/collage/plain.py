@@ -77,17 +77,21 @@ FORMAT_KEYS = frozenset(entry.name for entry in fields(PlainFormat))
 
 
 class PlainInput:
-    """The one input of a graph: makes it from uint8 RGB ``[N, size, size, 3]``, normalised as the format says.
+    """The one input of a graph: makes it from uint8 RGB ``[N, ..., size, size, 3]``, normalised as the format says.
 
     ``assumed`` lists, in words for the operator, what neither the graph nor the description says.
     """
 
-    def __init__(self, told: PlainFormat, kind: str, shape: Sequence[Any], size: int) -> None:
-        """``kind`` and ``shape`` are the graph's, as ONNX Runtime tells them. Raises ValueError if it cannot be fed."""
+    def __init__(self, told: PlainFormat, kind: str, shape: Sequence[Any], image: Sequence[int]) -> None:
+        """``kind`` and ``shape`` are the graph's, as ONNX Runtime tells them; ``image`` is ``[..., size, size, 3]``.
+
+        Raises ValueError if the graph cannot be fed.
+        """
         dtype = _TYPES.get(kind)
-        layouts = [name for name in LAYOUTS if dtype and _fits(shape, _extents(name, size))]
+        layouts = [name for name in LAYOUTS if dtype and _fits(shape, (1, *_extents(name, image)))]
         if not dtype or not layouts:
-            raise ValueError(f"it needs one, uint8 or float32 [N, {size}, {size}, 3] or [N, 3, {size}, {size}]")
+            able = " or ".join(f"[N, {', '.join(map(str, _extents(name, image)))}]" for name in LAYOUTS)
+            raise ValueError(f"it needs one, uint8 or float32 {able}")
         if told.layout and told.layout not in layouts:
             raise ValueError(f"layout is {told.layout}, and the graph takes {layouts[0]}")
         self.assumed: list[str] = []
@@ -112,10 +116,10 @@ class PlainInput:
             self._shift = (mean / std).astype(np.float32).reshape(channels)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[Any]:
-        """The graph's input for images, uint8 RGB ``[N, size, size, 3]``; the same array if it takes that."""
+        """The graph's input for images, uint8 RGB ``[N, ..., size, size, 3]``; the same array if it takes that."""
         pixels: NDArray[Any] = images[..., ::-1] if self._swapped else images
         if self._first:
-            pixels = pixels.transpose(0, 3, 1, 2)
+            pixels = np.moveaxis(pixels, -1, -3)
         if self._scale is None:
             return np.ascontiguousarray(pixels)
         values = pixels.astype(np.float32, order="C")
@@ -135,8 +139,9 @@ def like_probabilities(values: NDArray[np.float32]) -> bool:
     return bool((values >= -_TOLERANCE).all() and abs(float(values.sum()) - 1) <= _TOLERANCE)
 
 
-def _extents(layout: str, size: int) -> tuple[int, ...]:
-    return (1, size, size, 3) if layout == "NHWC" else (1, 3, size, size)
+def _extents(layout: str, image: Sequence[int]) -> tuple[int, ...]:
+    *apart, height, width, channels = image
+    return (*apart, height, width, channels) if layout == "NHWC" else (*apart, channels, height, width)
 
 
 def _fits(declared: Sequence[Any], shape: Sequence[int]) -> bool:

@@ -15,6 +15,9 @@ from collage.v1 import model_pb2, tensor_pb2
 MAX_MEMBERS = 4096
 MAX_K = 16
 MAX_LABEL = 1024
+MAX_KEY = 7
+MAX_WHOLE = 16
+"""Members of a code whose models take or give something for each of them."""
 MAX_ERROR_RATES = 64
 WIRE_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
 DTYPES = {name: np.dtype(name) for name in WIRE_TYPES}
@@ -56,7 +59,9 @@ class CodeInfo:
     ``k``: a collage has k x k cells; 0 for other codes. ``weights``: what every member weighs in this model's input;
     empty for codes without weights. ``detection_threshold``: detections of less confidence (0 to 1) are ignored
     (collages). ``base``: version of the base model that decoded answers stand in for; empty for any with the same
-    labels.
+    labels. ``heads``: the model gives an output for every member, ``[members, m]``. ``stacked``: it takes the members'
+    inputs whole, ``[members, size, size, 3]``. ``keys``: how every member's image is turned in this model's input, 0 to
+    7 as model.proto says; empty if none is.
     """
 
     name: str
@@ -67,6 +72,9 @@ class CodeInfo:
     weights: tuple[float, ...] = ()
     detection_threshold: float = 0.15
     base: str = ""
+    heads: bool = False
+    stacked: bool = False
+    keys: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_text("the code's name", self.name, 64)
@@ -80,6 +88,15 @@ class CodeInfo:
             raise ValueError(f"the code needs {self.members} weights, one per member, or none: not {len(self.weights)}")
         for weight in self.weights:
             check_number("a weight of the code", weight, -1e6, 1e6)
+        if len(self.keys) not in (0, self.members):
+            raise ValueError(f"the code needs {self.members} keys, one per member, or none: not {len(self.keys)}")
+        for key in self.keys:
+            check_whole("a key of the code", key, 0, MAX_KEY)
+        for flag in ("heads", "stacked"):
+            if not isinstance(getattr(self, flag), bool):
+                raise ValueError(f"the code's {flag} must be true or false, not {brief(getattr(self, flag))}")  # noqa: TRY004 - every mistake is a ValueError
+        if self.heads or self.stacked:
+            check_whole("the members of a code with heads, or stacked,", self.members, 1, MAX_WHOLE)
         check_number("detection_threshold", self.detection_threshold, 0, 1)
         check_text("the code's base", self.base, 64, least=0)
 
@@ -100,6 +117,12 @@ class ErrorRate:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             check_number(f"{name} of an error rate", value, 0, 1)
+
+
+def input_shape(size: int, code: CodeInfo | None) -> tuple[int, ...]:
+    """The shape of a model's input: one image, or one of each member."""
+    image = (size, size, 3)
+    return (code.members, *image) if code and code.stacked else image
 
 
 def check_errors(rates: Sequence[ErrorRate]) -> None:
@@ -126,13 +149,20 @@ def code_from_json(content: Mapping[str, Any], *, collage: bool) -> CodeInfo | N
     told, known = content["code"], {entry.name for entry in fields(CodeInfo)}
     if not isinstance(told, dict) or not {"name", "members"} <= told.keys() <= known:
         raise ValueError(f"code must be a JSON object with name, members (known: {', '.join(sorted(known))})")
-    weights = told.get("weights", [])
-    if not isinstance(weights, list):
-        raise ValueError("the code's weights must be a list of numbers")  # noqa: TRY004 - every mistake is a ValueError
-    code = CodeInfo(**{**told, "weights": tuple(weights)})
+    lists = {name: told.get(name, []) for name in ("weights", "keys")}
+    for name, value in lists.items():
+        if not isinstance(value, list):
+            raise ValueError(f"the code's {name} must be a list of numbers")  # noqa: TRY004 - every mistake is a ValueError
+    code = CodeInfo(**{**told, **{name: tuple(value) for name, value in lists.items()}})
     if "k" in content and collage and code.k != k:
         raise ValueError(f"k is {k}, and the code's k is {code.k}")
     return code
+
+
+def code_from_proto(message: model_pb2.Code) -> CodeInfo:
+    """Read the wire's form; raises ValueError that says what is wrong."""
+    told = {entry.name: getattr(message, entry.name) for entry in fields(CodeInfo)}
+    return CodeInfo(**{**told, "weights": tuple(told["weights"]), "keys": tuple(told["keys"])})
 
 
 def errors_from_json(told: object) -> tuple[ErrorRate, ...]:

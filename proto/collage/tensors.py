@@ -40,8 +40,13 @@ def pack(array: NDArray[np.uint8] | NDArray[np.float32], tensor: tensor_pb2.Tens
 
 def image_from_tensor(tensor: tensor_pb2.Tensor, size: int) -> NDArray[np.uint8]:
     """Unpack an RGB image: uint8 ``[size, size, 3]``, read-only and sharing the message's memory."""
-    image: NDArray[np.uint8] = _unpack(tensor, _UINT8, (size, size, 3))
-    return image
+    return pixels_from_tensor(tensor, (size, size, 3))
+
+
+def pixels_from_tensor(tensor: tensor_pb2.Tensor, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Unpack uint8 of the given shape, read-only and sharing the message's memory."""
+    array: NDArray[np.uint8] = _unpack(tensor, _UINT8, shape)
+    return array
 
 
 def floats_from_tensor(tensor: tensor_pb2.Tensor, shape: Sequence[int]) -> NDArray[np.float32]:

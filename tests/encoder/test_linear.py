@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from encoder.code import GroupShape, Outputs
-from encoder.linear import LinearCode, mean_weights
+from encoder.linear import KEYS, LinearCode, mean_weights, turned
 
 SHAPES = [(members, inputs) for members in (2, 3, 4) for inputs in (1, 2)]
 EXACT = {(2, 1): 2, (3, 1): 3, (4, 1): 4, (2, 2): 6, (3, 2): 6, (4, 2): 20}
@@ -93,6 +93,30 @@ def test_how_much_noise_grows_when_answers_are_lost(members: int, inputs: int, c
     assert worst == pytest.approx(condition, abs=0.05)
 
 
+@pytest.mark.parametrize("weights", [(1 / 256, 255 / 256), (1 / 257, 256 / 257), (0.5**0.5, 1 - 0.5**0.5)])
+def test_the_largest_bytes_do_not_run_over(weights: tuple[float, float]) -> None:
+    (encoded,) = LinearCode([weights]).encode([np.full((2, 2, 3), 255, np.uint8)] * 2)
+    assert (encoded == 255).all()
+
+
+def test_keys_turn_every_member_in_its_own_way() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
+    views = [turned(image, key) for key in range(KEYS)]
+    assert len({view.tobytes() for view in views}) == 8
+    for key, view in enumerate(views):
+        np.testing.assert_array_equal(view, np.rot90(image if key < 4 else np.flipud(image), key))
+    other = np.random.default_rng(1).integers(0, 256, (5, 5, 3), np.uint8)
+    (keyed,) = LinearCode([[0.25, 0.75]], keys=(0, 5)).encode([image, other])
+    (plain,) = LinearCode([[0.25, 0.75]]).encode([image, turned(other, 5)])
+    np.testing.assert_array_equal(keyed, plain)
+
+
+@pytest.mark.parametrize("keys", [(0,), (0, 1, 2), (0, 8), (-1, 0)])
+def test_keys_are_one_for_each_member_and_known(keys: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="a key from 0 to 7 for each of its 2 members, or none"):
+        LinearCode([[0.5, 0.5]], keys=keys)
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_a_redundant_input_is_the_rounded_mean(data: st.DataObject) -> None:
@@ -100,7 +124,10 @@ def test_a_redundant_input_is_the_rounded_mean(data: st.DataObject) -> None:
     group = [
         np.array(data.draw(st.lists(st.integers(0, 255), min_size=6, max_size=6)), np.uint8) for _ in range(members)
     ]
-    code = LinearCode(mean_weights(members, 2))
+    weights = mean_weights(members, 2)
+    if data.draw(st.booleans()):
+        weights[1] = np.sqrt(weights[1]) / np.sqrt(weights[1]).sum()  # no small whole numbers
+    code = LinearCode(weights)
     for row, redundant in zip(code.weights, code.encode(group), strict=True):
         exact = sum(weight * each.astype(float) for weight, each in zip(row, group, strict=True))
         assert redundant.dtype == np.uint8
@@ -138,8 +165,8 @@ def test_a_group_must_be_full_and_of_one_shape() -> None:
 def test_small_groups_are_encoded_at_once() -> None:
     code = LinearCode(mean_weights(2, 1))
     assert code.quick([np.zeros((32, 32, 3), np.uint8)] * 2)
-    assert code.quick([np.zeros((64, 64, 3), np.uint8), None])
-    assert not LinearCode(mean_weights(2, 2)).quick([np.zeros((64, 64, 3), np.uint8), None]), "two inputs take twice"
+    assert code.quick([np.zeros((128, 128, 3), np.uint8), None])
+    assert not LinearCode(mean_weights(2, 2)).quick([np.zeros((128, 128, 3), np.uint8), None]), "two inputs take twice"
     assert not code.quick([np.zeros((224, 224, 3), np.uint8)] * 2)
 
 

@@ -239,6 +239,10 @@ async def test_members_whose_base_changed_are_told_that_they_cannot_be_decoded()
         (parity(2, 1, 0, base="x"), 0, "decodes for version x"),
         (ModelInfo.make("p", ModelKind.PARITY, LABELS, 2 * SIZE, code=CodeInfo("linear", 2, weights=(0.5, 0.5))), 0,
          "another shape"),
+        (ModelInfo.make("p", ModelKind.PARITY, LABELS, SIZE, code=CodeInfo("stacked", 2, heads=True)), 0,
+         "says heads: true and stacked: false, which is not so of the code stacked"),
+        (ModelInfo.make("p", ModelKind.PARITY, LABELS, SIZE, code=CodeInfo("concatenation", 2)), 0, "heads: false"),
+        (ModelInfo.make("p", ModelKind.PARITY, LABELS, SIZE, code=CodeInfo("linear", 2, heads=True)), 0, "not so"),
     ],
 )  # fmt: skip
 def test_models_that_do_not_fit_are_named(info: ModelInfo, row: int, told: str) -> None:
@@ -249,6 +253,10 @@ def test_models_that_do_not_fit_are_named(info: ModelInfo, row: int, told: str) 
 def test_models_that_fit() -> None:
     assert misfit(parity(2, 2, 1, base="1"), S_CNN, 1, SETTINGS) is None
     assert misfit(COLLAGE, S_CNN, 0, SETTINGS) is None
+    for code in (CodeInfo("stacked", 3, heads=True, stacked=True), CodeInfo("concatenation", 4, heads=True)):
+        model = ModelInfo.make("p", ModelKind.PARITY, LABELS, SIZE, code=code)
+        assert misfit(model, S_CNN, 0, SETTINGS) is None
+        assert code_of([model], SETTINGS).shape.members == code.members
     assert base_misfit(S_CNN) is None
     assert base_misfit(COLLAGE) == "it is a collage-cnn, expected an s-cnn"
 

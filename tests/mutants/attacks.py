@@ -295,7 +295,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "encoder/linear.py",
         [
-            ("outputs that are no numbers are decoded", " and np.isfinite(output).all()", ""),
+            ("outputs that are no numbers are decoded", " and np.isfinite(outputs[n]).all()", ""),
         ],
     ),
     (

@@ -8,11 +8,15 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "encoder/linear.py",
         [
-            ("linear: own answers not subtracted", "rest -= self.weights[used, place][:, None] * output", ""),
+            (
+                "linear: own answers not subtracted",
+                "-inverse @ self.weights[np.ix_(used, there)]",
+                "0 * inverse @ self.weights[np.ix_(used, there)]",
+            ),
             (
                 "linear: own answers subtracted with the weights of the first rows",
-                "rest -= self.weights[used, place]",
-                "rest -= self.weights[: len(used), place]",
+                "-inverse @ self.weights[np.ix_(used, there)]",
+                "-inverse @ self.weights[np.ix_(range(len(used)), there)]",
             ),
             (
                 "linear: solved with the weights of the first rows",
@@ -21,23 +25,23 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "linear: encoded with the weights of the wrong row",
-                "for row in self.weights.astype(np.float32):",
-                "for row in self.weights[::-1].astype(np.float32):",
+                "zip(self.weights.astype(np.float32), self._parts, strict=True)",
+                "zip(self.weights.astype(np.float32), self._parts[::-1], strict=True)",
             ),
             (
                 "linear: encoded with the weights of the wrong member",
-                "zip(row[1:], present[1:], strict=True)",
-                "zip(row[:-1], present[1:], strict=True)",
+                "zip(weights[1:], images[1:], strict=True)",
+                "zip(weights[:-1], images[1:], strict=True)",
             ),
             (
                 "linear: a lost place decoded from the wrong column",
-                "zip(lost, outputs, strict=True)",
-                "zip(lost[::-1], outputs, strict=True)",
+                "for n, place in enumerate(lost)",
+                "for n, place in enumerate(lost[::-1])",
             ),
             (
                 "linear: only as many redundant outputs used as are missing",
-                "used = tuple(sorted(coded))",
-                "used = tuple(sorted(coded))[: len(lost)]",
+                "tuple(sorted(coded))",
+                "tuple(sorted(coded))[: self.shape.members - len(own)]",
             ),
             (
                 "linear: more losses than redundant outputs decoded all the same",
@@ -48,8 +52,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("linear: means rounded down", "np.rint(total, out=total)", "np.floor(total, out=total)"),
             (
                 "linear: means rounded where they exceed a byte",
-                "total += np.multiply(each, weight, dtype=np.float32)",
-                "total += np.multiply(each, weight).astype(np.uint8)",
+                "total += np.multiply(image, weight, dtype=np.float32)",
+                "total += np.multiply(image, weight).astype(np.uint8)",
             ),
             ("linear: weights that cannot be decoded are taken", "> WORST_CONDITION", "> 1e30"),
             (

@@ -172,7 +172,7 @@ _FITTING: list[tuple[str, ...]] = [
     ("task not compared: when workers are judged", "if info.task != base.task:", "if False:"),
     (
         "shape of the input not compared: when workers are judged",
-        "if info.input.shape != base.input.shape:",
+        "if info.size != base.size:",
         "if False:",
     ),
     ("collage of another grid than the operator's", "if grid not in (None, its.k):", "if False:"),
@@ -195,7 +195,7 @@ _FITTING: list[tuple[str, ...]] = [
     ),
     (
         "rows of other codes accepted",
-        "if len({(each.name, each.members, each.inputs, each.base) for each in its}) > 1:",
+        "if len({(each.name, each.members, each.inputs, each.keys, each.base) for each in its}) > 1:",
         "if False:",
     ),
     ("fewer redundant inputs than the code has", "if first.inputs != len(its):", "if False:"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _FRONTEND = "tests/frontend/test_"
-_PARTS = ("codes", "groups", "limits", "adaptive", "accuracy", "late", "table", "properties")
+_PARTS = ("codes", "first_come", "groups", "limits", "adaptive", "accuracy", "late", "table", "properties")
 _POLICY = [
     *(f"{_FRONTEND}{name}.py" for name in ("groups", "policy")),
     *(f"{_FRONTEND}policy_{part}.py" for part in _PARTS),
@@ -50,7 +50,13 @@ TESTS = {
     "frontend/policy/accuracy.py": [f"{_FRONTEND}accuracy.py", f"{_FRONTEND}policy_accuracy.py"],
     "frontend/policy/": [f"{_FRONTEND}forming.py", *_POLICY, f"{_FRONTEND}deferral.py"],
     "frontend/coding.py": [*_CODING, *_DISPATCH],
-    "frontend/fitting.py": [*_CODING, f"{_FRONTEND}grids.py", f"{_FRONTEND}dispatch_limits.py"],
+    "frontend/fitting.py": [
+        *_CODING,
+        f"{_FRONTEND}own_code.py",
+        f"{_FRONTEND}grids.py",
+        f"{_FRONTEND}dispatch_limits.py",
+    ],
+    "frontend/own_code.py": [f"{_FRONTEND}own_code.py"],
     "frontend/policy/grids.py": [f"{_FRONTEND}grids.py"],
     "frontend/server.py": [f"{_FRONTEND}{name}.py" for name in ("told", "caller_limits", "server", "stream_limits")],
     "frontend/stream.py": [
@@ -97,6 +103,9 @@ TESTS = {
     "encoder/collage.py": ["tests/encoder/test_collage.py"],
     "encoder/tasks.py": ["tests/encoder/test_tasks.py"],
     "encoder/codes.py": ["tests/encoder/test_codes.py"],
+    "encoder/heads.py": ["tests/encoder/test_heads.py"],
+    "encoder/berrut.py": ["tests/encoder/test_berrut.py"],
+    "encoder/learned.py": ["tests/encoder/test_learned.py"],
     "encoder/grid.py": ["tests/encoder/test_grid.py", "tests/encoder/test_collage.py"],
     "encoder/files.py": [f"tests/encoder/test_{name}.py" for name in ("files", "damage", "bounds")],
     "encoder/image.py": [f"tests/encoder/test_{name}.py" for name in ("image", "bounds", "damage")],
@@ -110,8 +119,18 @@ TESTS = {
     "proto/collage/model_files.py": [f"{_WORKER}model_files.py"],
     "proto/collage/tensors.py": ["tests/test_tensors.py"],
     "proto/collage/plain.py": [f"{_WORKER}plain.py", f"{_WORKER}model_files.py"],
-    "proto/collage/specs.py": ["tests/test_model_info.py", f"{_WORKER}model_files.py", "tests/test_linear.py"],
-    "proto/collage/model_info.py": ["tests/test_model_info.py", f"{_WORKER}model_files.py", "tests/test_linear.py"],
+    "proto/collage/specs.py": [
+        "tests/test_model_info.py",
+        "tests/test_model_forms.py",
+        f"{_WORKER}model_files.py",
+        "tests/test_linear.py",
+    ],
+    "proto/collage/model_info.py": [
+        "tests/test_model_info.py",
+        "tests/test_model_forms.py",
+        f"{_WORKER}model_files.py",
+        "tests/test_linear.py",
+    ],
     "proto/collage/texts.py": ["tests/test_logs.py", "tests/test_cli.py"],
     "proto/collage/logs.py": ["tests/test_logs.py"],
     "proto/collage/metrics_port.py": ["tests/test_metrics_port.py"],
@@ -178,6 +197,7 @@ TESTS = {
     "bench/report/frontier.py": ["tests/bench/report/test_frontier.py"],
     "bench/report/": ["tests/bench/report/test_comparison.py", "tests/bench/report/test_pages.py"],
     "bench/cluster/envoy.py": ["tests/bench/cluster/test_envoy.py"],
+    "bench/cluster/local.py": ["tests/bench/cluster/test_local.py"],
     "bench/runs/envoy.py": ["tests/bench/runs/test_envoy.py"],
     "bench/runs/confidences.py": ["tests/bench/runs/test_confidences.py"],
     "bench/runs/trial.py": ["tests/bench/runs/test_experiment.py"],

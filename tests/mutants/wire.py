@@ -26,7 +26,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "CollageCode(Grid(its.k, its.size), its.detection_threshold, its.base)",
                 "CollageCode(Grid(its.k, its.size), base=its.base)",
             ),
-            ("a linear code for any base", "LinearCode(its.weights, its.base)", 'LinearCode(its.weights, "")'),
+            (
+                "a linear code for any base",
+                "weights or mean_weights(its.members, its.inputs), its.base, its.keys",
+                'weights or mean_weights(its.members, its.inputs), "", its.keys',
+            ),
             (
                 "any code is a collage",
                 "make = CODES.get(parameters.name)",
@@ -87,7 +91,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("labels without bound", "not 1 <= labels <= MAX_LABELS", "not 1 <= labels"),
             (
                 "scores that are no numbers",
-                'return None if math.isfinite(outputs[0].max()) else "a score',
+                'return None if np.isfinite(outputs[0].max(-1)).all() else "a score',
                 'return None if True else "a score',
             ),
             ("confidences above 1", "confidences.max() <= 1 + _TOLERANCE:  # also catches NaN", "confidences.max():"),

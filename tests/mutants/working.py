@@ -130,8 +130,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("a plain model without its scale", "values *= self._scale", "pass"),
             (
                 "a plain model sees columns as rows",
-                "pixels = pixels.transpose(0, 3, 1, 2)",
-                "pixels = pixels.transpose(0, 3, 2, 1)",
+                "pixels = np.moveaxis(pixels, -1, -3)",
+                "pixels = np.swapaxes(pixels, -1, -3)",
             ),
             ("colours are never swapped", 'told.colours == "BGR"', "False"),
             ("any standard deviation", '("std", _LEAST_STD)', '("std", -1.0)'),

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from collage.model_info import LOCALISATION, CodeInfo, ModelKind, TensorSpec
+from encoder.heads import ConcatenationCode, HeadsCode, StackedCode
 from tests import onnx_models
 from tests.onnx_models import COLOURS, solid
 from tests.worker.conftest import Load
@@ -175,6 +176,27 @@ async def test_a_parity_model_says_what_it_takes_and_is_exact(load: Load, tmp_pa
     (said,) = await model.run(mean)
     own, other = (onnx_models.linear_outputs(image) for image in (first, second))
     assert (4 * said - 3 * other).tolist() == own.tolist()
+
+
+@pytest.mark.parametrize("code", [StackedCode(2), ConcatenationCode(2)], ids=["stacked", "concatenation"])
+async def test_a_model_with_heads_answers_for_every_member(load: Load, tmp_path: Path, code: HeadsCode) -> None:
+    model = load(onnx_models.save_heads(tmp_path / "m.onnx", code=code.name))
+    await model.warm_up()
+    assert model.info.outputs == (TensorSpec("scores", "float32", (2, 3)),)
+    group = [np.random.default_rng(seed).integers(0, 256, (4, 8, 3), np.uint8).repeat(2, 0) for seed in (1, 2)]
+    (encoded,) = code.encode(group)
+    assert encoded.shape == model.info.input.shape
+    (rows,) = await model.run(encoded)
+    for row, image in zip(rows, group, strict=True):
+        np.testing.assert_allclose(row, onnx_models.linear_outputs(image), rtol=1e-5, atol=1e-4)
+
+
+async def test_a_graph_without_the_heads_that_it_is_said_to_have_is_refused(tmp_path: Path) -> None:
+    file = onnx_models.save_linear(
+        tmp_path / "m.onnx", kind=ModelKind.PARITY, code=CodeInfo("concatenation", 2, heads=True)
+    )
+    with pytest.raises(ModelError, match=r"gives 'scores' \[3\] for one image: .* give \[2, 3\]"):
+        ServedModel(file)
 
 
 async def test_a_model_that_fails_is_refused_by_the_warm_up(load: Load, tmp_path: Path) -> None:

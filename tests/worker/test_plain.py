@@ -72,9 +72,19 @@ async def test_pixels_are_made_as_the_sidecar_says(
 
 @pytest.mark.parametrize("kind", ["tensor(float)", "tensor(uint8)"])
 def test_rows_stay_rows(kind: str) -> None:
-    feed = PlainInput(PlainFormat(layout="NCHW"), kind, PIXELS["NCHW"], 8)
+    feed = PlainInput(PlainFormat(layout="NCHW"), kind, PIXELS["NCHW"], (8, 8, 3))
     white = 1 if kind == "tensor(uint8)" else 255
     np.testing.assert_allclose(feed(IMAGE[None])[0, 1], IMAGE[:, :, 1] / white, atol=1e-6)
+
+
+def test_images_one_behind_the_other_have_their_channels_put_first_too() -> None:
+    shape = ["N", 2, 3, 8, 8]
+    feed = PlainInput(PlainFormat(**NORMAL), "tensor(float)", shape, (2, 8, 8, 3))
+    fed = feed(np.stack([IMAGE, IMAGE[::-1]])[None])
+    assert fed.shape == (1, 2, 3, 8, 8)
+    np.testing.assert_allclose(fed[0, 1, 2], (IMAGE[::-1, :, 2] / 255 - MEAN[2]) / STD[2], atol=1e-5)
+    with pytest.raises(ValueError, match=r"uint8 or float32 \[N, 2, 8, 8, 3\] or \[N, 2, 3, 8, 8\]"):
+        PlainInput(PlainFormat(), "tensor(float)", ["N", 3, 8, 8], (2, 8, 8, 3))
 
 
 @pytest.mark.parametrize(

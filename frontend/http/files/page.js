@@ -59,7 +59,7 @@ async function showGroup(id, cell) {
     group = await json(`/playground/groups/${encodeURIComponent(id)}`);
   }
   if (!group.image) {
-    $("said").textContent = "The code of this cluster draws no picture.";
+    $("said").textContent = "The group had too few members for its code.";
     return;
   }
   const picture = new Image();
@@ -71,7 +71,13 @@ async function showGroup(id, cell) {
   const style = getComputedStyle(document.documentElement);
   drawing.imageSmoothingEnabled = false;
   drawing.clearRect(0, 0, side, side);
-  drawing.drawImage(picture, 0, 0, side, side);
+  const scale = side / Math.max(picture.width, picture.height);
+  drawing.drawImage(picture, 0, 0, scale * picture.width, scale * picture.height);
+  if (group.code !== "collage") {
+    $("said").textContent = `${Object.keys(group.members).length} photos in one redundant input (${group.code}), yours among them. `
+      + (group.state === "answered" ? "Its answer came back." : "All photos were answered by their own workers, so its run was stopped.");
+    return;
+  }
   drawing.font = "bold 13px system-ui, 'DejaVu Sans', sans-serif";
   drawing.textBaseline = "top";
   for (const found of group.boxes) {

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from collage.v1 import tensor_pb2 as collage_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63ollage/v1/model.proto\x12\ncollage.v1\x1a\x17\x63ollage/v1/tensor.proto\"\x15\n\x13GetModelInfoRequest\"\xd2\x02\n\x14GetModelInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.collage.v1.ModelKind\x12#\n\x04task\x18\x04 \x01(\x0e\x32\x15.collage.v1.ModelTask\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12%\n\x05input\x18\x06 \x01(\x0b\x32\x16.collage.v1.TensorSpec\x12\'\n\x07outputs\x18\x07 \x03(\x0b\x32\x16.collage.v1.TensorSpec\x12\x1e\n\x04\x63ode\x18\x08 \x01(\x0b\x32\x10.collage.v1.Code\x12\x18\n\x10\x61\x63\x63\x65pt_threshold\x18\t \x01(\x01\x12%\n\x06\x65rrors\x18\n \x03(\x0b\x32\x15.collage.v1.ErrorRate\x12\x10\n\x08provider\x18\x0b \x01(\t\"X\n\tErrorRate\x12\x12\n\nconfidence\x18\x01 \x01(\x01\x12\x0e\n\x06\x65rrors\x18\x02 \x01(\x01\x12\x16\n\x0estandard_error\x18\x03 \x01(\x01\x12\x0f\n\x07\x64iffers\x18\x04 \x01(\x01\"R\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.collage.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x11\"\x89\x01\n\x04\x43ode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x01(\r\x12\x0e\n\x06inputs\x18\x03 \x01(\r\x12\x0b\n\x03row\x18\x04 \x01(\r\x12\t\n\x01k\x18\x05 \x01(\r\x12\x0f\n\x07weights\x18\x06 \x03(\x01\x12\x1b\n\x13\x64\x65tection_threshold\x18\x07 \x01(\x01\x12\x0c\n\x04\x62\x61se\x18\x08 \x01(\t\"i\n\nRunRequest\x12!\n\x05input\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"X\n\x0bRunResponse\x12#\n\x07outputs\x18\x01 \x03(\x0b\x32\x12.collage.v1.Tensor\x12\x0f\n\x07queue_s\x18\x02 \x01(\x01\x12\x13\n\x0binference_s\x18\x03 \x01(\x01\"}\n\x10RunStreamRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12)\n\x07request\x18\x02 \x01(\x0b\x32\x16.collage.v1.RunRequestH\x00\x12\x10\n\x06\x63\x61ncel\x18\x03 \x01(\x08H\x00\x12\x11\n\ttimeout_s\x18\x04 \x01(\x01\x42\x08\n\x06\x61\x63tion\"\x83\x01\n\x11RunStreamResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12+\n\x08response\x18\x02 \x01(\x0b\x32\x17.collage.v1.RunResponseH\x00\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.collage.v1.CallErrorH\x00\x42\x08\n\x06result\"*\n\tCallError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t*p\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_KIND_S_CNN\x10\x01\x12\x1a\n\x16MODEL_KIND_COLLAGE_CNN\x10\x02\x12\x15\n\x11MODEL_KIND_PARITY\x10\x03*c\n\tModelTask\x12\x1a\n\x16MODEL_TASK_UNSPECIFIED\x10\x00\x12\x1d\n\x19MODEL_TASK_CLASSIFICATION\x10\x01\x12\x1b\n\x17MODEL_TASK_LOCALISATION\x10\x02\x32\xe7\x01\n\x0cModelService\x12Q\n\x0cGetModelInfo\x12\x1f.collage.v1.GetModelInfoRequest\x1a .collage.v1.GetModelInfoResponse\x12\x36\n\x03Run\x12\x16.collage.v1.RunRequest\x1a\x17.collage.v1.RunResponse\x12L\n\tRunStream\x12\x1c.collage.v1.RunStreamRequest\x1a\x1d.collage.v1.RunStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63ollage/v1/model.proto\x12\ncollage.v1\x1a\x17\x63ollage/v1/tensor.proto\"\x15\n\x13GetModelInfoRequest\"\xd2\x02\n\x14GetModelInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.collage.v1.ModelKind\x12#\n\x04task\x18\x04 \x01(\x0e\x32\x15.collage.v1.ModelTask\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12%\n\x05input\x18\x06 \x01(\x0b\x32\x16.collage.v1.TensorSpec\x12\'\n\x07outputs\x18\x07 \x03(\x0b\x32\x16.collage.v1.TensorSpec\x12\x1e\n\x04\x63ode\x18\x08 \x01(\x0b\x32\x10.collage.v1.Code\x12\x18\n\x10\x61\x63\x63\x65pt_threshold\x18\t \x01(\x01\x12%\n\x06\x65rrors\x18\n \x03(\x0b\x32\x15.collage.v1.ErrorRate\x12\x10\n\x08provider\x18\x0b \x01(\t\"X\n\tErrorRate\x12\x12\n\nconfidence\x18\x01 \x01(\x01\x12\x0e\n\x06\x65rrors\x18\x02 \x01(\x01\x12\x16\n\x0estandard_error\x18\x03 \x01(\x01\x12\x0f\n\x07\x64iffers\x18\x04 \x01(\x01\"R\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.collage.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x11\"\xb7\x01\n\x04\x43ode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x01(\r\x12\x0e\n\x06inputs\x18\x03 \x01(\r\x12\x0b\n\x03row\x18\x04 \x01(\r\x12\t\n\x01k\x18\x05 \x01(\r\x12\x0f\n\x07weights\x18\x06 \x03(\x01\x12\x1b\n\x13\x64\x65tection_threshold\x18\x07 \x01(\x01\x12\x0c\n\x04\x62\x61se\x18\x08 \x01(\t\x12\r\n\x05heads\x18\t \x01(\x08\x12\x0f\n\x07stacked\x18\n \x01(\x08\x12\x0c\n\x04keys\x18\x0b \x03(\r\"i\n\nRunRequest\x12!\n\x05input\x18\x01 \x01(\x0b\x32\x12.collage.v1.Tensor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"X\n\x0bRunResponse\x12#\n\x07outputs\x18\x01 \x03(\x0b\x32\x12.collage.v1.Tensor\x12\x0f\n\x07queue_s\x18\x02 \x01(\x01\x12\x13\n\x0binference_s\x18\x03 \x01(\x01\"}\n\x10RunStreamRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12)\n\x07request\x18\x02 \x01(\x0b\x32\x16.collage.v1.RunRequestH\x00\x12\x10\n\x06\x63\x61ncel\x18\x03 \x01(\x08H\x00\x12\x11\n\ttimeout_s\x18\x04 \x01(\x01\x42\x08\n\x06\x61\x63tion\"\x83\x01\n\x11RunStreamResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12+\n\x08response\x18\x02 \x01(\x0b\x32\x17.collage.v1.RunResponseH\x00\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.collage.v1.CallErrorH\x00\x42\x08\n\x06result\"*\n\tCallError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t*p\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_KIND_S_CNN\x10\x01\x12\x1a\n\x16MODEL_KIND_COLLAGE_CNN\x10\x02\x12\x15\n\x11MODEL_KIND_PARITY\x10\x03*c\n\tModelTask\x12\x1a\n\x16MODEL_TASK_UNSPECIFIED\x10\x00\x12\x1d\n\x19MODEL_TASK_CLASSIFICATION\x10\x01\x12\x1b\n\x17MODEL_TASK_LOCALISATION\x10\x02\x32\xe7\x01\n\x0cModelService\x12Q\n\x0cGetModelInfo\x12\x1f.collage.v1.GetModelInfoRequest\x1a .collage.v1.GetModelInfoResponse\x12\x36\n\x03Run\x12\x16.collage.v1.RunRequest\x1a\x17.collage.v1.RunResponse\x12L\n\tRunStream\x12\x1c.collage.v1.RunStreamRequest\x1a\x1d.collage.v1.RunStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'collage.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELKIND']._serialized_start=1243
-  _globals['_MODELKIND']._serialized_end=1355
-  _globals['_MODELTASK']._serialized_start=1357
-  _globals['_MODELTASK']._serialized_end=1456
+  _globals['_MODELKIND']._serialized_start=1289
+  _globals['_MODELKIND']._serialized_end=1401
+  _globals['_MODELTASK']._serialized_start=1403
+  _globals['_MODELTASK']._serialized_end=1502
   _globals['_GETMODELINFOREQUEST']._serialized_start=63
   _globals['_GETMODELINFOREQUEST']._serialized_end=84
   _globals['_GETMODELINFORESPONSE']._serialized_start=87
@@ -45,17 +45,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSORSPEC']._serialized_start=517
   _globals['_TENSORSPEC']._serialized_end=599
   _globals['_CODE']._serialized_start=602
-  _globals['_CODE']._serialized_end=739
-  _globals['_RUNREQUEST']._serialized_start=741
-  _globals['_RUNREQUEST']._serialized_end=846
-  _globals['_RUNRESPONSE']._serialized_start=848
-  _globals['_RUNRESPONSE']._serialized_end=936
-  _globals['_RUNSTREAMREQUEST']._serialized_start=938
-  _globals['_RUNSTREAMREQUEST']._serialized_end=1063
-  _globals['_RUNSTREAMRESPONSE']._serialized_start=1066
-  _globals['_RUNSTREAMRESPONSE']._serialized_end=1197
-  _globals['_CALLERROR']._serialized_start=1199
-  _globals['_CALLERROR']._serialized_end=1241
-  _globals['_MODELSERVICE']._serialized_start=1459
-  _globals['_MODELSERVICE']._serialized_end=1690
+  _globals['_CODE']._serialized_end=785
+  _globals['_RUNREQUEST']._serialized_start=787
+  _globals['_RUNREQUEST']._serialized_end=892
+  _globals['_RUNRESPONSE']._serialized_start=894
+  _globals['_RUNRESPONSE']._serialized_end=982
+  _globals['_RUNSTREAMREQUEST']._serialized_start=984
+  _globals['_RUNSTREAMREQUEST']._serialized_end=1109
+  _globals['_RUNSTREAMRESPONSE']._serialized_start=1112
+  _globals['_RUNSTREAMRESPONSE']._serialized_end=1243
+  _globals['_CALLERROR']._serialized_start=1245
+  _globals['_CALLERROR']._serialized_end=1287
+  _globals['_MODELSERVICE']._serialized_start=1505
+  _globals['_MODELSERVICE']._serialized_end=1736
 # @@protoc_insertion_point(module_scope)

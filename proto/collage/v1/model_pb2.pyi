@@ -81,7 +81,7 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Code(_message.Message):
-    __slots__ = ("name", "members", "inputs", "row", "k", "weights", "detection_threshold", "base")
+    __slots__ = ("name", "members", "inputs", "row", "k", "weights", "detection_threshold", "base", "heads", "stacked", "keys")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,9 @@ class Code(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     DETECTION_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    STACKED_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     name: str
     members: int
     inputs: int
@@ -98,7 +101,10 @@ class Code(_message.Message):
     weights: _containers.RepeatedScalarFieldContainer[float]
     detection_threshold: float
     base: str
-    def __init__(self, name: _Optional[str] = ..., members: _Optional[int] = ..., inputs: _Optional[int] = ..., row: _Optional[int] = ..., k: _Optional[int] = ..., weights: _Optional[_Iterable[float]] = ..., detection_threshold: _Optional[float] = ..., base: _Optional[str] = ...) -> None: ...
+    heads: bool
+    stacked: bool
+    keys: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., members: _Optional[int] = ..., inputs: _Optional[int] = ..., row: _Optional[int] = ..., k: _Optional[int] = ..., weights: _Optional[_Iterable[float]] = ..., detection_threshold: _Optional[float] = ..., base: _Optional[str] = ..., heads: bool = ..., stacked: bool = ..., keys: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RunRequest(_message.Message):
     __slots__ = ("input", "request_id", "attempt", "traceparent")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster.local import Cluster, ProcessError, alone, main, until_serving
+from bench.cluster.local import Cluster, ProcessError, alone, main, parity_models, until_serving
 from bench.offer import closed_groups, random_groups
 from collage.cli import CLUSTER_FILE
 from collage.client import Client
@@ -41,6 +41,21 @@ async def test_a_cluster_serves_survives_a_restart_of_its_frontend_and_leaves_no
     await until_gone(pids)
 
 
+def test_parity_models_are_found_beside_their_base_model_or_named(tmp_path: Path) -> None:
+    s_cnn = tmp_path / "mnist-s-cnn.onnx"
+    with pytest.raises(ProcessError, match=r"no parity model .*/mnist-parity-addition-2\.onnx: .* there are: none"):
+        parity_models(s_cnn, "addition", 2, 1)
+    for name in ("addition-2", "addition-3-r2-row0", "addition-3-r2-row1"):
+        (tmp_path / f"mnist-parity-{name}.onnx").touch()
+    assert parity_models(s_cnn, "addition", 2, 1) == [tmp_path / "mnist-parity-addition-2.onnx"]
+    both = [tmp_path / f"mnist-parity-addition-3-r2-row{row}.onnx" for row in (0, 1)]
+    assert parity_models(s_cnn, "addition", 3, 2) == both
+    with pytest.raises(
+        ProcessError, match=r"stacked-2\.onnx: .* there are: mnist-parity-addition-2\.onnx, mnist-parity"
+    ):
+        parity_models(s_cnn, "stacked", 2, 1)
+
+
 def threads(pid: int) -> dict[int, str]:
     """Names of a process's threads by their ids."""
     return {int(task.name): (task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()}
@@ -68,12 +83,16 @@ async def test_what_cannot_start_is_named(tmp_path: Path) -> None:
             _ = child.pid
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_up_says_how_to_call_it_and_ends_with_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, "collage"), (signal.SIGTERM, "addition")])
+async def test_up_says_how_to_call_it_and_ends_with_a_signal(number: signal.Signals, code: str, tmp_path: Path) -> None:
+    protection = ["--collage", str(onnx_models.save_collage_cnn(tmp_path / "collage.onnx"))]
+    if code == "addition":
+        onnx_models.save_parity(tmp_path / "tiny-parity-addition-2.onnx", size=8)
+        protection = ["--code", "addition", "--k", "2"]
     arguments = (
         "up",
-        *("--s-cnn", str(onnx_models.save_s_cnn(tmp_path / "s-cnn.onnx"))),
-        *("--collage", str(onnx_models.save_collage_cnn(tmp_path / "collage.onnx"))),
+        *("--s-cnn", str(onnx_models.save_s_cnn(tmp_path / "tiny-s-cnn.onnx"))),
+        *protection,
         *("--workers", "1", "--port", "0", "--policy", "none"),
     )
     up = await asyncio.create_subprocess_exec(
@@ -89,7 +108,8 @@ async def test_up_says_how_to_call_it_and_ends_with_a_signal(number: signal.Sign
                 assert line, said
                 said += line
         processes = json.loads((tmp_path / "out/cluster.json").read_text())
-        assert [process["role"] for process in processes] == ["frontend", "s-cnn", "collage-cnn"]
+        redundant = "collage-cnn" if code == "collage" else "row-0"
+        assert [process["role"] for process in processes] == ["frontend", "s-cnn", redundant]
         address = processes[0]["address"]
         assert f"predict {next(iter(said.split('predict ')[1].split()))} --address {address}" in said
         assert processes[0]["metrics"] in said

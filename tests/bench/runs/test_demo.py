@@ -10,9 +10,12 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
+from bench.cluster.local import Cluster
 from bench.measured import Records
 from bench.runs import demo
 from collage.figures import MADE, read_figures
+from collage.model_info import CodeInfo, ModelKind
+from tests import onnx_models
 from tests.bench.test_measured import RECORDS
 from tests.bench.tiny import cluster, samples
 
@@ -49,6 +52,43 @@ async def test_the_demo_compares_three_policies(tmp_path: Path) -> None:
     assert ids[0] == ids[1] == ids[2]
     for name in ("demo-collage.png", "demo-latency.png"):
         assert Image.open(tmp_path / "out" / name).format == "PNG"
+
+
+async def test_the_demo_of_another_code_has_parms_policy_and_a_picture_of_a_decoding(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.json"
+    slow.write_text(json.dumps({"quantiles": [[0, 0.01], [0.8, 0.02], [0.8001, 0.4], [1, 0.4]]}))
+    cluster = Cluster(
+        onnx_models.save_s_cnn(tmp_path / "s-cnn.onnx"),
+        [
+            onnx_models.save_s_cnn(
+                tmp_path / "p.onnx", kind=ModelKind.PARITY, code=CodeInfo("linear", 2, weights=(0.5, 0.5))
+            )
+        ],
+        s_cnn_workers=4,
+        coded_workers=2,
+        worker_flags=("--slowdown", f"quantiles:{slow}"),
+        logs=tmp_path / "logs",
+    )
+    none, first, deadline = await demo.run(
+        cluster,
+        samples(),
+        deadline_s=0.1,
+        groups=12,
+        seed=0,
+        out=tmp_path / "out",
+        console=Console(file=io.StringIO(), width=160),
+        name="demo-addition-2",
+        policies=("none", "first-come", "collage"),
+        extra_load=0.5,
+    )
+    assert all((row["failed"], row["accuracy"]) == (0, 1.0) for row in (none, first, deadline))
+    assert (none["coded_share"], first["replica_load"]) == (0, 0)
+    assert 0 < first["collage_load"] <= 0.5
+    assert first["coded_share"] > deadline["coded_share"] > 0
+    assert first["coded_accuracy"] == deadline["coded_accuracy"] == 1
+    assert (tmp_path / "out/demo-addition-2.json").exists()
+    for name in ("decoding", "latency"):
+        assert Image.open(tmp_path / f"out/demo-addition-2-{name}.png").format == "PNG"
 
 
 def test_the_table_shows_milliseconds_and_percent_within_80_columns() -> None:

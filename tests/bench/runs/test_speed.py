@@ -42,12 +42,14 @@ def test_a_jpeg_is_about_as_large_as_asked(kilobytes: float) -> None:
 
 
 def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short = ["--rounds", "1", "--seconds", "0.2", "--in-flight", "2", "--parts", "tensors", "jpegs", "latency"]
+    short = ["--rounds", "1", "--seconds", "0.2", "--in-flight", "2", "--parts", "tensors", "jpegs", "latency", "codes"]
     assert main([*short, "--out", str(tmp_path)]) == 0
     found = {row["case"]: row for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}
     assert found["frontend, 3 KB"]["ratio"] > 0
     assert found["frontend, 3 KB, PredictStream"]["per_s"] > 0
     assert found["latency"]["p50_s"] > 0
+    decode, encode = "decode, addition, k = 2, 1,000 classes", "encode, Berrut, k = 4, 224 pixels"
+    assert 0 < found[decode]["p50_s"] < found[encode]["p50_s"]
     assert capsys.readouterr().out.startswith("case")
 
 

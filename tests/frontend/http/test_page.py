@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from collage.serving import Server
+from encoder.code import Code
+from encoder.collage import CollageCode
+from encoder.grid import Grid
+from encoder.heads import StackedCode
+from encoder.linear import LinearCode
+from frontend.coding import GroupRun
 from frontend.config import FrontendSettings
 from frontend.http.openapi import document
-from frontend.http.playground import STRAGGLING
+from frontend.http.playground import STRAGGLING, described_group
+from frontend.jobs import Job
+from frontend.policy.groups import Progress
 from tests.browser import browser
+from tests.frontend.fakes import S_CNN
 from tests.frontend.grpc_workers import LOCAL, cluster
 from tests.frontend.http.web import ask, http_port
 from tests.frontend.test_server import encoded
@@ -117,6 +132,30 @@ async def test_a_group_shows_its_members_its_picture_and_its_boxes(tmp_path: Pat
         assert (await ask(server, "GET", "/playground/samples")).json == ["ant", "bee", "cow"]
         assert (await ask(server, "GET", "/playground/samples/1")).body == encoded(1)
         assert (await ask(server, "GET", "/playground/samples/3")).status == 404
+
+
+async def pictured(code: Code, images: Mapping[int, NDArray[np.uint8]]) -> dict[str, Any]:
+    jobs = {}
+    for place, image in images.items():
+        jobs[place] = Job(place, f"r{place}", 0.0, 1.0, S_CNN, asyncio.get_running_loop().create_future())
+        jobs[place].input = image
+    told = described_group(GroupRun(code, jobs, Progress(code.shape), set(jobs)))
+    assert (told["code"], told["boxes"], told["members"]) == (code.name, [], {place: f"r{place}" for place in jobs})
+    return told
+
+
+async def test_a_group_of_any_code_has_a_picture() -> None:
+    dark, light = np.full((4, 4, 3), 20, np.uint8), np.full((4, 4, 3), 60, np.uint8)
+
+    def shown(told: dict[str, Any]) -> NDArray[np.uint8]:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(told["image"]))))
+
+    np.testing.assert_array_equal(shown(await pictured(LinearCode([[0.5, 0.5]]), {0: dark, 1: light})), dark + 20)
+    np.testing.assert_array_equal(shown(await pictured(StackedCode(2), {1: light})), np.hstack([0 * dark, light]))
+    collage = await pictured(CollageCode(Grid(2, 8)), {3: light})
+    assert (shown(collage)[4:, 4:] == 60).all()
+    assert (collage["k"], collage["size"]) == (2, 8)
+    assert (await pictured(LinearCode([[0.5, 0.5]]), {0: dark}))["image"] is None
 
 
 async def test_there_is_no_page_unless_it_is_asked_for() -> None:
