@@ -1,4 +1,4 @@
-# One image per service: docker build --target frontend | s-cnn | collage-cnn | load .   (make images builds all of them)
+# One image per service: docker build --target frontend | s-cnn | collage-cnn | worker | load .   (make images builds them)
 # BASE is any Linux with Python 3.11 or later and its venv module. Serving needs no torch.
 ARG BASE=python:3.12-slim
 
@@ -36,17 +36,19 @@ FROM runtime AS worker
 COPY --from=worker-env /opt/collage /opt/collage
 ENTRYPOINT ["python", "-m", "worker"]
 
-# To serve another model: put it into models/zoo and add --build-arg MODEL=models/zoo/NAME.onnx. Its sidecar and its data
-# go with it, if their names begin with the model's: NAME.onnx.json, NAME.onnx.data.
+# To serve another model: make images MODEL=... (or S_CNN=...), which puts it into FOLDER. Its sidecar and its data go with
+# it, if their names begin with the model's: NAME.onnx.json, NAME.onnx.data.
 FROM worker AS s-cnn
-ARG MODEL=models/zoo/fashion-mnist-s-cnn.onnx
-ENV COLLAGE_MODEL=/${MODEL}
-COPY ${MODEL}* /models/zoo/
+ARG FOLDER=models/zoo
+ARG MODEL=fashion-mnist-s-cnn.onnx
+ENV COLLAGE_MODEL=/models/${MODEL}
+COPY ${FOLDER}/${MODEL}* /models/
 
 FROM worker AS collage-cnn
-ARG MODEL=models/zoo/fashion-mnist-collage-3x3.onnx
-ENV COLLAGE_MODEL=/${MODEL}
-COPY ${MODEL}* /models/zoo/
+ARG FOLDER=models/zoo
+ARG MODEL=fashion-mnist-collage-3x3.onnx
+ENV COLLAGE_MODEL=/models/${MODEL}
+COPY ${FOLDER}/${MODEL}* /models/
 
 # Traffic to try a cluster out: the client sends the sample images without end. Arguments go to it (--ca FILE).
 FROM runtime AS load

@@ -21,7 +21,7 @@ DEV := .venv-dev
 PROTOC := .venv-proto
 STUBS := proto
 PROTOS = $(wildcard proto/collage/v1/*.proto proto/inference/*.proto)
-IMAGES := frontend s-cnn collage-cnn load
+IMAGES := frontend s-cnn collage-cnn worker load
 SWEEPS := usual budgets long
 PIECES := sim frontier transient cells regimes open report
 
@@ -57,7 +57,8 @@ demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (u
 
 # Of S_CNN=mine.onnx, or else of MODEL: the s-cnn, and the collage-cnn if there is one beside it.
 SERVED = $(or $(S_CNN),$(MODEL)-s-cnn.onnx)
-BESIDE = $(wildcard $(patsubst %-s-cnn,%,$(SERVED:.onnx=))-collage-$(GRID).onnx)
+COLLAGE = $(patsubst %-s-cnn,%,$(SERVED:.onnx=))-collage-$(GRID).onnx
+BESIDE = $(wildcard $(COLLAGE))
 
 PROTECT = $(if $(CODE),--code "$(CODE)" --k $(K) --r $(R),$(if $(BESIDE),--collage "$(BESIDE)",--no-collage))
 
@@ -174,11 +175,19 @@ evaluate: $(DEMO)/ready ## Measure the models on the test images in DATA; tables
 cards: $(DEMO)/ready ## Write the model cards of MODELS from out/evaluate.json
 	$(DEMO)/bin/python -m models.cards --models "$(MODELS)" --figures out/evaluate.json
 
-images: $(IMAGES:%=image-%) ## Build the container images with ENGINE (docker, podman or buildah) on BASE
+images: $(IMAGES:%=image-%) ## Build the container images, of MODEL's models or of S_CNN=mine.onnx, with ENGINE (docker, podman, buildah) on BASE
+
+# An image of a model says in its tag which one: s-cnn:0.1.0-fashion-mnist-s-cnn. A build sees only what .dockerignore
+# names, so the model is copied to where it may be seen.
+image-s-cnn: FILE = $(SERVED)
+image-collage-cnn: FILE = $(COLLAGE)
+HELD = $(if $(FILE),-$(basename $(notdir $(FILE))))
 
 image-%:
 	@test -n "$(ENGINE)" || { echo "No docker, podman or buildah found: make images ENGINE=/path/to/one" >&2; exit 1; }
-	$(ENGINE) build --target $* --tag collage/$*:$(TAG) --build-arg BASE=$(BASE) .
+	@test -z "$(FILE)" || { rm -rf out/image/$*; mkdir -p out/image/$*; cp "$(FILE)"* out/image/$*; }
+	$(ENGINE) build --target $* --tag collage/$*:$(TAG)$(HELD) --build-arg BASE=$(BASE) \
+		$(if $(FILE),--build-arg FOLDER=out/image/$* --build-arg MODEL=$(notdir $(FILE))) .
 
 clean: ## Remove the environments and caches; results and trained models (out/, runs/, DATA) stay
 	rm -rf $(DEMO) $(DEV) $(PROTOC) .venv-triton .venv-mlserver .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

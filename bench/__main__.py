@@ -48,6 +48,7 @@ COMMANDS = {
     "overload": Command("bench.runs.overload", "offer more requests than a cluster can serve", DEVELOPMENT),
     "soak": Command("bench.runs.soak", "send many requests while workers die and freeze", DEVELOPMENT),
     "fleet": Command("bench.runs.fleet", "put a frontend in front of real Triton and MLServer fleets"),
+    "allreduce": Command("bench.runs.allreduce", "measure ways to add gradients up in training", DEVELOPMENT),
     "monitoring": Command("bench.runs.monitoring", "try every dashboard and alert on a real Prometheus", DEVELOPMENT),
     "providers": Command("bench.runs.providers", "measure models on execution providers of ONNX Runtime"),
     "fit": Command("bench.offer.workload", "fit the table of injected latencies to a measured trace"),

@@ -6,18 +6,25 @@ The run saves a checkpoint after every epoch and resumes from it when called aga
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from models import coding, photos
 from models.checkpoint import ARCHITECTURES, ModelSpec
 from models.data import Dataset, digest, load
+from models.distributed import ADDITIONS, launch
+from models.distributed.links import TIMEOUT_S
+from models.distributed.ring import RankLost, Ring
+from models.distributed.team import Team
 from models.flag_help import DEVICE_HELP, HELP, PRECISION_HELP
 from models.layers import default_precision, keep_memory
 from models.learned_code import CodeNetworks
@@ -52,22 +59,29 @@ def run(
     precision: str | None = None,
     threads: int | None = None,
     told: Callable[[float], object] = lambda share: None,
+    team: Team | None = None,
 ) -> None:
     """Carry out a step on the data set in a folder, from its last epoch if ``out`` is there already.
 
     ``source`` finds the file of a parent or teacher. ``told`` hears the share of the run that is done, from 0 to 1,
-    after every step. Raises ValueError for a step that does not fit its data, its
-    sources, or the run in ``out``.
+    after every step. In a ``team`` every process calls this, and rank 0 reads and writes ``out``. Raises ValueError for
+    a step that does not fit its data, its sources, or the run in ``out``, and RankLost if a process of the team ends.
     """
     keep_memory()
     if threads:
         torch.set_num_threads(threads)
-    spec, trainer = _prepared(step, data, out, source, device, precision)
+    spec, trainer = _prepared(step, data, out, source, device, precision, team)
     trainer.told = told
+    if team:
+        team.settle(trainer.model)
     parameters = sum(weight.numel() for weight in trainer.model.parameters())
-    print(f"{step.model} on {spec.dataset}: {parameters / 1e6:.2f} M parameters, {trainer.steps} steps, {step.recipe}")
+    if trainer.leads:
+        size = f"{parameters / 1e6:.2f} M parameters"
+        print(f"{step.model} on {spec.dataset}: {size}, {trainer.steps} steps, {step.recipe}")
     while not trainer.finished:
         done = trainer.run_epoch()
+        if not trainer.leads:
+            continue
         trainer.save(out)
         print(
             f"epoch {len(trainer.log)} loss {done['loss']:.4f} validation {done['validation']:.4f} "
@@ -77,22 +91,30 @@ def run(
 
 
 def _prepared(
-    step: Step, folder: Path, out: Path, source: Callable[[str], Path], device: str, precision: str | None
+    step: Step,
+    folder: Path,
+    out: Path,
+    source: Callable[[str], Path],
+    device: str,
+    precision: str | None,
+    team: Team | None,
 ) -> tuple[ModelSpec, Trainer]:
     train_size = round(1.3 * step.image_size) if step.recipe.crop else None
-    out.parent.mkdir(parents=True, exist_ok=True)
+    # Each rank asks the teachers itself, so that none waits for another.
+    kept = out.parent / f"rank-{team.ring.rank}" if team and team.ring.rank else out.parent
+    kept.mkdir(parents=True, exist_ok=True)
     teacher, live = source(step.teacher) if step.teacher else None, [source(name) for name in step.live_teachers]
     if step.unlabelled:
         if not teacher:
             raise ValueError("photos without labels need a teacher: give --teacher FILE.onnx")
         s_cnn = OnnxModel(teacher, threads=torch.get_num_threads())
         bare = photos.load(folder, s_cnn.info.labels, step.image_size, train_size)
-        data, answers = photos.answered(bare, s_cnn, folder, out.parent)
+        data, answers = photos.answered(bare, s_cnn, folder, kept)
         # A flipped photo has the answer of the photo itself, which halves the time of asking.
         teachers = Teachers(np.broadcast_to(answers, (2, *answers.shape)))
     else:
         data = load(folder, step.image_size, train_size)
-        teachers = gather(teacher, live, folder, device, data, out.parent)
+        teachers = gather(teacher, live, folder, device, data, kept)
     spec = describe(data, step.model, step.input_size, step.k, dict(step.options))
     precision = precision or default_precision(device)
     task: TrainingTask | None = None
@@ -104,12 +126,15 @@ def _prepared(
         else:
             teachers = stored_outputs(step, source(step.base), folder, data, device, out.parent)
             task = protecting(spec, step.recipe, base, precision, stored=teachers.outputs is not None)
-    trainer = Trainer(spec, data, step.recipe, device, precision, teachers, task)
+    trainer = Trainer(spec, data, step.recipe, device, precision, teachers, task, team=team)
     if isinstance(trainer.model, CodeNetworks):
         trainer.model.protect(base[1], spec.mean, spec.std)
-    if out.exists():
-        trainer.resume(out)
-        print(f"resuming after {len(trainer.log)} epochs")
+    held = out.read_bytes() if trainer.leads and out.exists() else b""
+    held = team.told(held) if team else held
+    if held:
+        trainer.resume(out, held)
+        if trainer.leads:
+            print(f"resuming after {len(trainer.log)} epochs")
         return spec, trainer
     parents = [source(name) for name in step.parents]
     taken = trainer.start_from(parents, [source(name) for name in step.teachers])
@@ -195,6 +220,21 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default=DEVICE, help=DEVICE_HELP)
     parser.add_argument("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes on this machine that share every batch (%(default)s); torchrun starts them on several",
+    )
+    parser.add_argument(
+        "--addition",
+        choices=tuple(ADDITIONS),
+        default="none",
+        help="how they add their gradients up: none compresses nothing (%(default)s)",
+    )
+    parser.add_argument(
+        "--timeout-s", type=float, default=TIMEOUT_S, help="how long one waits for another (%(default)s)"
+    )
     return parser
 
 
@@ -267,9 +307,16 @@ def flags(step: Step, source: Callable[[str], Path] = Path) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     args = parser().parse_args(arguments)
+    if args.workers > 1 and not launch.is_member():
+        words = sys.argv[1:] if arguments is None else arguments
+        raise SystemExit(launch.start(["-m", "models.train", *words], args.workers))
     try:
-        run(step_of(args), args.data, args.out, Path, args.device, args.precision, args.threads)
-    except (ValueError, OSError) as error:
+        with launch.joined(args.timeout_s) if launch.is_member() else nullcontext() as link:
+            team = Team(Ring(link), ADDITIONS[args.addition]) if link else None
+            run(step_of(args), args.data, args.out, Path, args.device, args.precision, args.threads, team=team)
+    except RankLost as error:
+        raise SystemExit(f"{error}: the same command goes on after the last epoch that was finished") from None
+    except (ValueError, OSError, dist.DistError) as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
         raise SystemExit("stopped: the same command goes on after the last epoch that was finished") from None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from models import checkpoint
 from models.checkpoint import ModelSpec
 from models.data import Dataset, Split, digest, placements
+from models.distributed.team import Team
 from models.lessons import Lessons, Teachers
 from models.optim import optimisers
 from models.steps import Recipe
@@ -41,11 +43,13 @@ class Trainer:
         precision: str,
         teachers: Teachers = Teachers(),  # noqa: B008 - immutable
         task: TrainingTask | None = None,
+        team: Team | None = None,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.spec, self.data, self.recipe = spec, data, recipe
         self.device = torch.device(device)
         self.bfloat16 = precision == "bf16"
+        self.team = team
         self.task = task or task_of(spec, recipe.blank)
         if recipe.window > spec.size or (recipe.window and self.task.members > 1):
             raise ValueError(f"a window of {recipe.window} pixels: only for an s-cnn, and no larger than its images")
@@ -74,6 +78,11 @@ class Trainer:
         self.lineage: Mapping[str, Any] = {}
 
     @property
+    def leads(self) -> bool:
+        """Whether this process saves and reports: the only one, or rank 0."""
+        return not self.team or self.team.ring.rank == 0
+
+    @property
     def finished(self) -> bool:
         """Whether all steps of the recipe are done."""
         return len(self.log) * self.steps_per_epoch >= self.steps
@@ -84,10 +93,16 @@ class Trainer:
         return self.mean.module if self.mean else self.model
 
     @property
+    def ranks(self) -> int:
+        """Processes that share this run."""
+        return self.team.ring.size if self.team else 1
+
+    @property
     def images_per_step(self) -> int:
-        """About the recipe's batch, in whole inputs, or all images there are."""
+        """About the recipe's batch, of all ranks together, in whole inputs and as many for each; or all there are."""
         members = self.task.members
-        return max(1, min(round(self.recipe.batch / members), len(self.data.train) // members)) * members
+        inputs = min(round(self.recipe.batch / members), len(self.data.train) // members)
+        return max(1, inputs // self.ranks) * self.ranks * members
 
     def run_epoch(self) -> dict[str, float]:
         """Train the next epoch; logs and returns its mean loss, validation score and seconds."""
@@ -115,9 +130,12 @@ class Trainer:
             finished=self.finished,
         )
 
-    def resume(self, path: Path) -> None:
-        """Take over a checkpoint of the same run; raises ValueError if it belongs to another, or to other images."""
-        content = torch.load(path, map_location=self.device, weights_only=True)
+    def resume(self, path: Path, held: bytes = b"") -> None:
+        """Take over a checkpoint of the same run, or ``held``, the content of its file.
+
+        Raises ValueError if it belongs to another run, or to other images.
+        """
+        content = torch.load(BytesIO(held) if held else path, map_location=self.device, weights_only=True)
         images = digest(self.data.train.ids)
         if content.get("images", images) != images:
             raise ValueError(
@@ -173,6 +191,8 @@ class Trainer:
         """Train one epoch (or what is left of the last one); returns the mean loss."""
         rng = np.random.default_rng([self.recipe.seed, number])
         order = self._order(rng)
+        if self.team:
+            rng = np.random.default_rng([self.recipe.seed, number, self.team.ring.rank])
         first = number * self.steps_per_epoch
         count = min(self.steps_per_epoch, self.steps - first)
         self.model.train()
@@ -182,10 +202,13 @@ class Trainer:
             index = order[i * self.images_per_step : (i + 1) * self.images_per_step]
             total += self._step(index, rng, (first + i) / self.steps)
             self.told((first + i + 1) / self.steps)
-            if i % 50 == 49:
+            if i % 50 == 49 and self.leads:
                 speed = (time.monotonic() - started) / (i + 1)
                 left = (self.steps - first - i) * speed / 60
                 print(f"  step {first + i + 1}/{self.steps} loss {total / (i + 1):.4f} {left:.1f} min left", flush=True)
+        if self.team:
+            self.team.settle(self.model)
+            total = self.team.mean_of(total)
         return total / max(1, count)
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -207,7 +230,11 @@ class Trainer:
                 group["lr"] = peak * group.get("gain", 1.0) * min(warm, decay)
 
     def _step(self, index: NDArray[np.int64], rng: np.random.Generator, done: float) -> float:
-        """One step over training images; ``done`` is the share of the run that lies behind. Returns the loss."""
+        """One step over training images; ``done`` is the share of the run that lies behind. Returns the loss.
+
+        In a team, the step takes this rank's share of the images, and the mean of all ranks' gradients.
+        """
+        index = self.team.share(index) if self.team else index
         batch = self.task.batch(*self.lessons.draw(index, rng), rng)
         x = self.spec.normalise(batch.pixels)
         if done < self.recipe.small_share:
@@ -220,6 +247,8 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.team:
+            self.team.average(self.model)
         for optimiser in self.optimisers:
             optimiser.step()
         if self.mean:

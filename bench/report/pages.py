@@ -23,6 +23,7 @@ from bench.report import (
     frontier_passages,
     latency_passages,
     model_passages,
+    training_passages,
 )
 from bench.report.comparison import Report
 from bench.report.findings import FoundRow, read
@@ -30,7 +31,10 @@ from bench.report.stored import RESULTS, ROOT, ZOO, Stored
 from collage.figures import MADE, read_figures
 from models import cards
 
-PAGES = ("README.md", "docs/codes.md", "docs/fleet.md", "docs/policy.md", "docs/results/README.md", "docs/speed.md")
+PAGES = (
+    *("README.md", "docs/codes.md", "docs/fleet.md", "docs/policy.md", "docs/results/README.md", "docs/speed.md"),
+    "docs/training.md",
+)
 PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **latency_passages.PASSAGES,
     **model_passages.PASSAGES,
@@ -38,6 +42,7 @@ PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **fleet_passages.PASSAGES,
     **frontier_passages.PASSAGES,
     **accuracy_passages.PASSAGES,
+    **training_passages.PASSAGES,
 }
 REPORT = ("bench-full", "bench-scale", "bench-full-usage")
 KEPT_BY = {
@@ -45,6 +50,7 @@ KEPT_BY = {
     "evaluate": ("dataset", "model"),
     "fleet": ("make", "part", "way", "fault"),
     "codes": ("dataset", "base", "code", "k", "r", "lost", "seed", "metric"),
+    "allreduce": ("model", "nodes", "mbit_s", "compressor", "seed", "epochs"),
 }
 """Files whose rows are measured one by one, and the columns that tell them apart; other files are replaced whole."""
 TIMES = ("latency_s", "nine_s", "latency_ratio", "nine_to_image", "nine_to_collage", "encode_s", "decode_s")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from worker.config import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 Document = dict[str, Any]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 SETTINGS: dict[str, type[ServerSettings]] = {
     "frontend": FrontendSettings,
     "s-cnn": WorkerSettings,
     "collage-cnn": WorkerSettings,
+    "parity-0": WorkerSettings,
 }
 """By role, which is the label app.kubernetes.io/component and the container's name."""
+WITH_PARITY = ("parity",)
+"""Renderings whose redundant inputs go to parity-0; those of all others go to collage-cnn."""
 RENDERINGS = {
     "base": ["base"],
     "local": ["overlays/local"],
@@ -38,11 +43,20 @@ RENDERINGS = {
     "load": ["base", "components/load"],
     "own-models": ["base", "components/tls", "components/own-models"],
     "http": ["base", "components/http"],
+    "gateway": ["base", "components/gateway"],
+    "node-spread": ["base", "components/node-spread", "components/stragglers"],
+    "parity": [
+        "base",
+        *(f"components/{name}" for name in (
+            "monitoring", "autoscaling", "parity", "tls", "cert-manager", "own-models", "namespace",
+        )),
+    ],
     "autoscaling": ["base", "components/monitoring", "components/autoscaling", "components/namespace"],
     "everything": [
         "base",
         *(f"components/{name}" for name in (
-            "stragglers", "load", "http", "monitoring-operator", "tls", "cert-manager", "autoscaling", "namespace",
+            "node-spread", "stragglers", "load", "http", "gateway", "monitoring-operator", "tls", "cert-manager",
+            "autoscaling", "namespace",
         )),
     ],
 }  # fmt: skip
@@ -135,19 +149,45 @@ def render(name: str) -> Rendered:
 @functools.cache
 def settings_of(name: str) -> dict[str, ServerSettings]:
     """Every Deployment's settings, parsed by the code from what the image and the manifests say."""
-    rendered, prefix = render(name), str(ServerSettings.model_config["env_prefix"])
+    rendered = render(name)
     parsed: dict[str, ServerSettings] = {}
     for deployment, role in rendered.roles().items():
-        kind = SETTINGS[role]
-        variables = {**DOCKERFILE.environment(role), **rendered.environment(deployment)}
-        ours = {key: value for key, value in variables.items() if key.startswith(prefix)}
-        assert ours.keys() <= {prefix + field.upper() for field in kind.model_fields}, f"{role} has no such settings"
-        with pytest.MonkeyPatch.context() as patch:
-            for key, value in ours.items():
-                patch.setenv(key, value)
-            arguments = rendered.containers()[deployment].get("args", [])
-            parsed[deployment] = kind(_cli_parse_args=arguments)  # type: ignore[call-arg]
+        image = target(rendered.containers()[deployment]["image"])
+        variables = {**DOCKERFILE.environment(image), **rendered.environment(deployment)}
+        parsed[deployment] = settings_from(role, variables, rendered.containers()[deployment].get("args", []))
     return parsed
+
+
+def settings_from(role: str, variables: dict[str, str], arguments: list[str]) -> ServerSettings:
+    """What a process of a role makes of its environment and its arguments."""
+    kind, prefix = SETTINGS[role], str(ServerSettings.model_config["env_prefix"])
+    ours = {key: value for key, value in variables.items() if key.startswith(prefix)}
+    assert ours.keys() <= {prefix + field.upper() for field in kind.model_fields}, f"{role} has no such settings"
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in ours.items():
+            patch.setenv(key, value)
+        return kind(_cli_parse_args=arguments)  # type: ignore[call-arg]
+
+
+def roles_of(name: str) -> set[str]:
+    """The roles that a rendering has."""
+    return {"frontend", "s-cnn", "parity-0" if name in WITH_PARITY else "collage-cnn"}
+
+
+def target(image: str) -> str:
+    """The Dockerfile's stage that an image of ours is built of."""
+    return image.rpartition("/")[2].partition(":")[0]
+
+
+def default_model(stage: str) -> Path:
+    """The model that an image holds if its build names none."""
+    folder, model = (line.partition("=")[2] for line in DOCKERFILE.instructions(stage, "ARG"))
+    return ROOT / folder / model
+
+
+def tag(stage: str) -> str:
+    """What `make images` calls the image of a stage: the version, and the model if it holds one."""
+    return f"{VERSION}-{default_model(stage).stem}" if DOCKERFILE.instructions(stage, "ARG") else VERSION
 
 
 @pytest.fixture

@@ -4,7 +4,12 @@ import json
 import shlex
 from pathlib import PurePosixPath
 
+import pytest
+from grpc_health.v1 import health_pb2
+
+from collage.v1 import predict_pb2
 from frontend.config import FrontendSettings
+from inference import open_inference_pb2
 from tests.k8s.conftest import DOCKERFILE, ROOT, Document, Rendered, render, settings_of
 from worker.config import WorkerSettings
 from worker.slowdown import Slowdown
@@ -24,9 +29,10 @@ def test_slow_workers_differ_from_the_others_in_nothing_but_slowness() -> None:
     assert 0.15 < late / 2000 < 0.25
 
 
-def test_models_of_ones_own_are_copied_to_where_the_workers_look() -> None:
-    rendered = render("own-models")
-    for name in ("s-cnn", "collage-cnn"):
+@pytest.mark.parametrize("redundant", ["collage-cnn", "parity-0"])
+def test_models_of_ones_own_are_copied_to_where_the_workers_look(redundant: str) -> None:
+    rendered = render("parity" if redundant == "parity-0" else "own-models")
+    for name in ("s-cnn", redundant):
         pod = rendered.pods()[name]["spec"]
         (copying,), (container,) = pod["initContainers"], pod["containers"]
         assert copying["image"] == "collage/models"
@@ -49,7 +55,7 @@ def test_workers_are_guaranteed_what_they_may_use() -> None:
 
 
 def test_tls_files_are_mounted_where_the_settings_look() -> None:
-    for name in ("tls", "production"):
+    for name in ("tls", "production", "parity"):
         rendered = render(name)
         for deployment, settings in settings_of(name).items():
             mounts = rendered.containers()[deployment]["volumeMounts"]
@@ -72,11 +78,11 @@ def test_tls_files_are_mounted_where_the_settings_look() -> None:
 def test_certificates_hold_the_names_that_are_called() -> None:
     rendered, settings = render("production"), settings_of("production")
     certificates = {item["spec"]["secretName"]: item["spec"] for item in rendered.of("Certificate").values()}
-    frontend = settings["frontend"]
-    assert isinstance(frontend, FrontendSettings)
-    called = {
-        target.removeprefix("dns:///").split(":")[0] for target in (frontend.s_cnn_workers, frontend.coded_workers)
-    }
+    called = set[str]()
+    for frontend in (settings["frontend"], settings_of("parity")["frontend"]):
+        assert isinstance(frontend, FrontendSettings)
+        targets = (frontend.s_cnn_workers, frontend.coded_workers)
+        called |= {each.removeprefix("dns:///").split(":")[0] for each in targets}
     assert called == set(certificates["worker-tls"]["dnsNames"])
     assert {"server auth"} < set(certificates["worker-tls"]["usages"]) - {"client auth"}
     namespace = rendered.of("Service")["frontend"]["metadata"]["namespace"]
@@ -95,20 +101,44 @@ def test_production_admits_what_it_deploys_and_spreads_a_group() -> None:
         for item in rendered
         if item["kind"] not in {"Namespace"}
     )
-    (spread,) = rendered.pods()["s-cnn"]["spec"]["topologySpreadConstraints"]
-    workers = rendered.of("HorizontalPodAutoscaler")["s-cnn"]["spec"]["minReplicas"]
-    assert spread["minDomains"] == workers, "no two of the members' workers on one node"
+    spread, _ = rendered.pods()["s-cnn"]["spec"]["topologySpreadConstraints"]
     assert (spread["maxSkew"], spread["whenUnsatisfiable"]) == (1, "DoNotSchedule")
     assert spread["nodeTaintsPolicy"] == "Honor", "a node that takes no pods would count as empty"
     assert _selects(spread["labelSelector"], rendered, "s-cnn")
     assert all(not settings.reflection for settings in settings_of("production").values())
 
 
-def test_spread_constraints_count_pods_of_their_own_role(rendered: Rendered) -> None:
+def test_pods_of_a_role_are_spread_over_nodes_and_zones(rendered: Rendered) -> None:
     for name in rendered.roles():
-        for spread in rendered.pods()[name]["spec"]["topologySpreadConstraints"]:
-            assert spread["topologyKey"] == "kubernetes.io/hostname"
-            assert _selects(spread["labelSelector"], rendered, name)
+        nodes, zones = rendered.pods()[name]["spec"]["topologySpreadConstraints"]
+        assert nodes["topologyKey"] == "kubernetes.io/hostname"
+        assert zones["topologyKey"] == "topology.kubernetes.io/zone"
+        assert zones["whenUnsatisfiable"] == "ScheduleAnyway", "most clusters have one zone"
+        assert _selects(nodes["labelSelector"], rendered, name)
+        assert _selects(zones["labelSelector"], rendered, name)
+
+
+def test_the_route_leads_callers_to_services_of_the_frontend() -> None:
+    rendered = render("gateway")
+    (rule,) = rendered.of("GRPCRoute")["frontend"]["spec"]["rules"]
+    (backend,) = rule["backendRefs"]
+    ports = {port["name"]: port["port"] for port in rendered.of("Service")[backend["name"]]["spec"]["ports"]}
+    assert backend["port"] == ports["grpc"]
+    assert [match["method"]["service"] for match in rule["matches"]] == [
+        predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name,
+        open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+    ]
+
+
+def test_parity_workers_take_the_place_of_the_collage_cnn() -> None:
+    rendered, settings = render("parity"), settings_of("parity")
+    assert [item for item in rendered if item["metadata"]["name"] == "collage-cnn"] == []
+    frontend, worker = settings["frontend"], settings["parity-0"]
+    assert isinstance(frontend, FrontendSettings)
+    assert isinstance(worker, WorkerSettings)
+    assert frontend.coded_workers == "dns:///parity-0:50051"
+    assert str(worker.model) == "/models/parity-0.onnx"
 
 
 def _selects(selector: Document, rendered: Rendered, deployment: str) -> bool:

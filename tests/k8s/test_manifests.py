@@ -2,8 +2,8 @@
 
 import math
 import re
-import tomllib
-from pathlib import Path, PurePosixPath
+import subprocess
+from pathlib import Path
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
@@ -12,13 +12,28 @@ from collage.health import LIVENESS
 from collage.serving import ServerSettings
 from collage.v1 import model_pb2, predict_pb2
 from frontend.config import FrontendSettings
-from tests.k8s.conftest import DOCKERFILE, RENDERINGS, ROOT, SETTINGS, Document, Rendered, render, settings_of
+from models.description import of_file
+from tests.k8s.conftest import (
+    DOCKERFILE,
+    RENDERINGS,
+    ROOT,
+    SETTINGS,
+    VERSION,
+    Document,
+    Rendered,
+    default_model,
+    roles_of,
+    settings_of,
+    tag,
+    target,
+)
 from worker.config import WorkerSettings
 
 SERVICES = {
     "frontend": predict_pb2.DESCRIPTOR.services_by_name["PredictService"].full_name,
     "s-cnn": model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     "collage-cnn": model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    "parity-0": model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 }
 CUSTOM = {
     ("monitoring.coreos.com/v1", "PodMonitor"): {"selector", "podMetricsEndpoints"},
@@ -26,6 +41,7 @@ CUSTOM = {
     ("cert-manager.io/v1", "Issuer"): set[str](),
     ("cert-manager.io/v1", "Certificate"): {"secretName", "issuerRef", "privateKey"},
     ("keda.sh/v1alpha1", "ScaledObject"): {"scaleTargetRef", "triggers"},
+    ("gateway.networking.k8s.io/v1", "GRPCRoute"): {"parentRefs", "rules"},
 }
 """Custom resources, whose schemas the operators bring: fields that must be there."""
 DNS_TTL_S = 30
@@ -33,7 +49,6 @@ DNS_TTL_S = 30
 BYTES_PER_PIXEL = 17
 """The most that decoding took in a measurement: a WebP. The other formats take up to 11."""
 MIB = 1024 * 1024
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 def test_every_component_and_overlay_is_rendered() -> None:
@@ -46,7 +61,7 @@ def test_every_component_and_overlay_is_rendered() -> None:
 
 
 def test_every_kind_of_worker_is_made_from_the_template(base: Rendered) -> None:
-    roles = [role for role in SETTINGS if role != "frontend"]
+    roles = roles_of("base") - {"frontend"}
     folder = ROOT / "k8s/base"
     made = [
         file.parent.name
@@ -79,8 +94,8 @@ def test_deployments_do_not_select_each_others_pods(rendered: Rendered) -> None:
         assert matching == [name]
 
 
-def test_every_role_runs(rendered: Rendered) -> None:
-    assert set(rendered.roles().values()) == SETTINGS.keys()
+def test_every_role_runs(name: str, rendered: Rendered) -> None:
+    assert set(rendered.roles().values()) == roles_of(name)
     for name, role in rendered.roles().items():
         assert rendered.containers()[name]["name"] == role, "metrics tell roles apart by the container's name"
         assert rendered.pods()[name]["metadata"]["labels"]["app.kubernetes.io/part-of"] == "collage"
@@ -105,12 +120,13 @@ def _ports(settings: ServerSettings) -> dict[str, int]:
 
 
 def test_frontend_finds_every_worker_through_a_headless_service(
-    rendered: Rendered, settings: dict[str, ServerSettings]
+    name: str, rendered: Rendered, settings: dict[str, ServerSettings]
 ) -> None:
     frontend, services = settings["frontend"], rendered.of("Service")
     assert isinstance(frontend, FrontendSettings)
-    for role, target in {"s-cnn": frontend.s_cnn_workers, "collage-cnn": frontend.coded_workers}.items():
-        assert target == f"dns:///{role}:{settings[role].port}"
+    (redundant,) = roles_of(name) - {"frontend", "s-cnn"}
+    for role, address in {"s-cnn": frontend.s_cnn_workers, redundant: frontend.coded_workers}.items():
+        assert address == f"dns:///{role}:{settings[role].port}"
         assert services[role]["spec"]["clusterIP"] == "None"
         assert services[role]["spec"]["selector"] == {"app.kubernetes.io/component": role}
     assert services["frontend-headless"]["spec"]["clusterIP"] == "None"
@@ -161,19 +177,18 @@ def test_frontend_has_memory_for_the_largest_images(rendered: Rendered, settings
 
 
 def test_rollouts_wait_for_frontends_to_find_the_new_pods(
-    rendered: Rendered, settings: dict[str, ServerSettings]
+    name: str, rendered: Rendered, settings: dict[str, ServerSettings]
 ) -> None:
     frontend = settings["frontend"]
     assert isinstance(frontend, FrontendSettings)
-    specs = {role: rendered.of("Deployment")[role]["spec"] for role in SETTINGS}
-    for role in ("s-cnn", "collage-cnn"):
+    specs = {role: rendered.of("Deployment")[role]["spec"] for role in roles_of(name)}
+    for role in roles_of(name) - {"frontend"}:
         assert specs[role]["minReadySeconds"] >= DNS_TTL_S + frontend.resolve_every_s
     # A model serves when most workers have it: replaced piece by piece, half of the s-cnn would serve alone.
-    surge = {"frontend": 1, "s-cnn": "100%", "collage-cnn": 1}
     for role, spec in specs.items():
         assert spec["strategy"] == {
             "type": "RollingUpdate",
-            "rollingUpdate": {"maxUnavailable": 0, "maxSurge": surge[role]},
+            "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "100%" if role == "s-cnn" else 1},
         }
 
 
@@ -188,16 +203,14 @@ def test_autoscalers_hold_the_numbers_that_deployments_leave_out(rendered: Rende
     for name, count in least.items():
         assert "replicas" not in rendered.of("Deployment")[name]["spec"]
         assert count >= 1
-    if "s-cnn" in least:
-        assert least["s-cnn"] == 9 * least["collage-cnn"]
 
 
-def test_disruption_budgets_never_block_a_drain(rendered: Rendered) -> None:
+def test_disruption_budgets_never_block_a_drain(name: str, rendered: Rendered) -> None:
     budgets = {
         tuple(item["spec"]["selector"]["matchLabels"].values()): item["spec"]
         for item in rendered.of("PodDisruptionBudget").values()
     }
-    assert budgets.keys() == {(role,) for role in SETTINGS}
+    assert budgets.keys() == {(role,) for role in roles_of(name)}
     for (role,), spec in budgets.items():
         assert "minAvailable" not in spec
         assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
@@ -215,7 +228,7 @@ def test_least_privilege(rendered: Rendered) -> None:
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         if container["image"].rpartition("/")[0].endswith("collage"):
             user = f"{spec['securityContext']['runAsUser']}:{spec['securityContext']['runAsGroup']}"
-            assert DOCKERFILE.instructions(_target(container["image"]), "USER") == [user]
+            assert DOCKERFILE.instructions(target(container["image"]), "USER") == [user]
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -240,13 +253,14 @@ def test_images_are_targets_of_the_dockerfile(rendered: Rendered) -> None:
         if name == "prometheus":
             assert re.fullmatch(r"prom/prometheus:v\d+\.\d+\.\d+", container["image"])
         else:
-            assert container["image"].endswith(f":{VERSION}")
-            assert _target(container["image"]) == container["name"]
-            assert container["name"] in targets[1].split()
-    for role, kind in SETTINGS.items():
-        package = kind.__module__.partition(".")[0]
-        assert DOCKERFILE.instructions(role, "ENTRYPOINT") == [f'["python", "-m", "{package}"]']
-        assert (ROOT / package / "__main__.py").exists()
+            stage = target(container["image"])
+            assert container["image"].rpartition(":")[2] == tag(stage)
+            assert stage == ("worker" if name.startswith("parity") else container["name"])
+            assert stage in targets[1].split()
+            if role := rendered.roles().get(name):
+                package = SETTINGS[role].__module__.partition(".")[0]
+                assert DOCKERFILE.instructions(stage, "ENTRYPOINT") == [f'["python", "-m", "{package}"]']
+                assert (ROOT / package / "__main__.py").exists()
 
 
 def test_images_get_what_the_build_context_has() -> None:
@@ -255,21 +269,16 @@ def test_images_get_what_the_build_context_has() -> None:
     context = {line.removeprefix("!") for line in kept if line.startswith("!")}
     copies = [line.split() for line in re.findall(r"^COPY (.+)$", DOCKERFILE.text, re.M) if "--from" not in line]
     sources = {source for copy in copies for source in copy[:-1]}
-    assert sources - {"${MODEL}*"} == context - {"models/zoo"}
-    assert [source for source in context if not (ROOT / source).exists()] == []
+    assert sources - {"${FOLDER}/${MODEL}*"} == context - {"models/zoo", "out/image"}
+    assert [source for source in context - {"out/image"} if not (ROOT / source).exists()] == []
 
 
-def test_worker_images_hold_the_models_they_serve(base: Rendered) -> None:
-    models: dict[str, Path] = {}
+def test_worker_images_hold_the_models_they_serve() -> None:
     for name, parsed in settings_of("base").items():
         if isinstance(parsed, WorkerSettings):
-            (argument,) = DOCKERFILE.instructions(name, "ARG")
-            model = argument.removeprefix("MODEL=")
-            assert str(parsed.model) == "/${MODEL}"  # which a build fills in
-            source, folder = DOCKERFILE.instructions(name, "COPY")[-1].split()
-            assert (source, folder) == ("${MODEL}*", f"/{PurePosixPath(model).parent}/")
-            models[name] = ROOT / model
-            assert models[name].is_file()
+            assert str(parsed.model) == "/models/${MODEL}"  # which a build fills in
+            assert DOCKERFILE.instructions(name, "COPY")[-1] == "${FOLDER}/${MODEL}* /models/"
+            assert default_model(name).is_file()
 
 
 def test_worker_images_hold_what_is_beside_the_model(tmp_path: Path) -> None:
@@ -277,22 +286,42 @@ def test_worker_images_hold_what_is_beside_the_model(tmp_path: Path) -> None:
     names = ["m.onnx", "m.onnx.data", "m.onnx.json", "other.onnx"]
     for name in names:
         (tmp_path / name).touch()
-    found = tmp_path.glob(pattern.replace("${MODEL}", "m.onnx"))
+    found = tmp_path.glob(pattern.replace("${FOLDER}/${MODEL}", "m.onnx"))
     assert sorted(path.name for path in found) == names[:3]
 
 
-def test_the_collage_worker_has_a_grid_of_the_s_cnn_workers(base: Rendered) -> None:
-    models = {
-        name: Path(DOCKERFILE.instructions(name, "ARG")[0].removeprefix("MODEL=")) for name in ("s-cnn", "collage-cnn")
+def test_images_of_ones_own_models_say_so_in_their_tags(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    engine.write_text('#!/bin/sh\necho "$@"\n')
+    engine.chmod(0o755)
+    for name in ("pets.onnx", "pets.onnx.json", "pets-collage-2x2.onnx", "pets-collage-3x3.onnx"):
+        (tmp_path / name).touch()
+    command = ["make", "-s", "images", f"ENGINE={engine}", f"S_CNN={tmp_path}/pets.onnx", "GRID=2x2"]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(built) == 5
+    for stage, model in {"s-cnn": "pets", "collage-cnn": "pets-collage-2x2"}.items():
+        (line,) = (line for line in built if f"--target {stage} " in line)
+        assert f"--tag collage/{stage}:{VERSION}-{model} " in line
+        folder = ROOT / re.findall(r"FOLDER=(\S+)", line)[0]
+        assert f"MODEL={model}.onnx" in line
+        assert {file.name for file in folder.iterdir()} == {path.name for path in tmp_path.glob(f"{model}.onnx*")}
+        assert folder.relative_to(ROOT).parts[:2] == ("out", "image"), "what .dockerignore lets in"
+
+
+def test_there_are_as_many_s_cnn_workers_as_the_code_has_members(rendered: Rendered) -> None:
+    shipped = of_file(default_model("collage-cnn")).code
+    assert shipped is not None
+    members, scaled = shipped.members, [*rendered.of("HorizontalPodAutoscaler").values()]
+    least = {item["metadata"]["name"]: item["spec"]["minReplicas"] for item in scaled}
+    least |= {name: item["spec"]["minReplicaCount"] for name, item in rendered.of("ScaledObject").items()}
+    fixed = {
+        name: item["spec"]["replicas"]
+        for name, item in rendered.of("Deployment").items()
+        if "replicas" in item["spec"] and rendered.roles().get(name) == "s-cnn"
     }
-    grid = re.search(r"collage-(\d)x\1", models["collage-cnn"].name)
-    assert grid is not None
-    assert base.of("HorizontalPodAutoscaler")["s-cnn"]["spec"]["minReplicas"] == int(grid[1]) ** 2
-
-
-def test_local_has_a_group_of_workers() -> None:
-    local = render("local")
-    assert sum(_replicas(local.of("Deployment")[name]) for name, role in local.roles().items() if role == "s-cnn") == 9
+    assert least.get("s-cnn", sum(fixed.values())) == members
+    (spread, _) = rendered.pods()["s-cnn"]["spec"]["topologySpreadConstraints"]
+    assert spread.get("minDomains", members) == members, "no two of the members' workers on one node"
 
 
 def _mebibytes(quantity: str) -> int:
@@ -303,11 +332,3 @@ def _may_be_missing(budget: Document, pods: int) -> int:
     """As Kubernetes reckons: a percentage is rounded up."""
     most = budget["maxUnavailable"]
     return most if isinstance(most, int) else math.ceil(int(most.removesuffix("%")) * pods / 100)
-
-
-def _replicas(deployment: Document) -> int:
-    return int(deployment["spec"].get("replicas", 1))
-
-
-def _target(image: str) -> str:
-    return image.rpartition("/")[2].partition(":")[0]

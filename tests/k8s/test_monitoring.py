@@ -26,6 +26,11 @@ def _promtool(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def check_configuration(file: Path) -> None:
+    """Fail where promtool finds a mistake in a configuration or in the rules that it names."""
+    _promtool("check", "config", file)
+
+
 @needs_promtool
 def test_promtool_checks_the_rules() -> None:
     _promtool("check", "rules", FOLDER / "rules.yaml")
@@ -38,7 +43,7 @@ def test_promtool_checks_the_configuration_of_a_trial_run(tmp_path: Path) -> Non
     child.metrics_port = 1234
     file = tmp_path / "prometheus.yaml"
     file.write_text(yaml.safe_dump(monitoring.configuration([child])))
-    _promtool("check", "config", file)
+    check_configuration(file)
 
 
 def test_every_alert_has_a_unit_test() -> None:
@@ -74,11 +79,11 @@ def _discovered(pod: Document, namespace: str) -> list[dict[str, str]]:
     ]
 
 
-def _relabel(labels: dict[str, str], rules: list[Document]) -> dict[str, str] | None:
+def relabelled(labels: dict[str, str], rules: list[Document]) -> dict[str, str] | None:
     """Prometheus' relabelling, as far as the configuration uses it; None if the target is dropped."""
     kept = dict(labels)
     for rule in rules:
-        value = ";".join(kept.get(label, "") for label in rule["source_labels"])
+        value = ";".join(kept.get(label, "") for label in rule.get("source_labels", []))
         matches = re.fullmatch(rule.get("regex", "(.*)"), value) is not None
         match rule.get("action", "replace"):
             case "keep" if not matches:
@@ -86,7 +91,7 @@ def _relabel(labels: dict[str, str], rules: list[Document]) -> dict[str, str] | 
             case "drop" if matches:
                 return None
             case "replace":
-                kept[rule["target_label"]] = value
+                kept[rule["target_label"]] = rule.get("replacement", value)
     return {label: value for label, value in kept.items() if not label.startswith("__")}
 
 
@@ -96,7 +101,7 @@ def test_prometheus_scrapes_every_process_once(name: str) -> None:
     (config_map,) = (item for key, item in rendered.of("ConfigMap").items() if key.startswith("prometheus"))
     (job,) = yaml.safe_load(config_map["data"]["scrape.yaml"])["scrape_configs"]
     for deployment, pod in rendered.pods().items():
-        targets = [_relabel(target, job["relabel_configs"]) for target in _discovered(pod, "collage")]
+        targets = [relabelled(target, job["relabel_configs"]) for target in _discovered(pod, "collage")]
         found = [target for target in targets if target]
         role = rendered.roles().get(deployment)
         expected = [{"namespace": "collage", "pod": "pod-1", "container": role, "port": "9090"}] if role else []

@@ -7,10 +7,12 @@ import pytest
 from tests.k8s.conftest import Document, Rendered, render
 
 Labels = dict[str, str]
-FRONTEND, S_CNN, COLLAGE, LOAD = (
-    {"app.kubernetes.io/component": role, "app.kubernetes.io/part-of": "collage"}
-    for role in ("frontend", "s-cnn", "collage-cnn", "load")
+FRONTEND, LOAD, *WORKERS = (
+    {"app.kubernetes.io/component": role, "app.kubernetes.io/part-of": "collage", **tier}
+    for tier, roles in (({}, ("frontend", "load")), ({"tier": "worker"}, ("s-cnn", "collage-cnn", "parity-0")))
+    for role in roles
 )
+S_CNN, COLLAGE, PARITY = WORKERS
 PROMETHEUS, STRANGER = {"app.kubernetes.io/name": "prometheus"}, {"app": "stranger"}
 
 
@@ -59,6 +61,14 @@ def test_only_what_is_needed(name: str) -> None:
         assert not _allowed(rendered, "Egress", pods[role], STRANGER, "grpc")
 
 
+def test_parity_workers_are_called_by_the_frontend_only() -> None:
+    rendered = render("parity")
+    callers = {"frontend": FRONTEND, "s-cnn": S_CNN, "parity-0": PARITY, "prometheus": PROMETHEUS, "stranger": STRANGER}
+    assert [name for name, pod in callers.items() if _may_call(rendered, pod, PARITY, "grpc")] == ["frontend"]
+    assert [name for name, pod in callers.items() if _may_call(rendered, pod, PARITY, "metrics")] == ["prometheus"]
+    assert not any(_allowed(rendered, "Egress", PARITY, pod, "grpc") for pod in callers.values())
+
+
 def test_http_is_open_to_callers_where_it_is_served() -> None:
     served, not_served = render("http"), render("load")
     assert _may_call(served, STRANGER, FRONTEND, "http")
@@ -75,12 +85,12 @@ def test_pods_carry_the_labels_that_policies_go_by(rendered: Rendered) -> None:
         if name == "prometheus":
             assert PROMETHEUS.items() <= labels.items()
         else:
-            assert labels in ([{**labels, **known} for known in (FRONTEND, S_CNN, COLLAGE, LOAD)])
+            assert any(known.items() <= labels.items() for known in (FRONTEND, LOAD, *WORKERS))
 
 
 def test_who_looks_up_names_may(base: Rendered) -> None:
     (policy,) = (item["spec"] for name, item in base.of("NetworkPolicy").items() if name == "dns")
-    assert [labels["app.kubernetes.io/component"] for labels in (FRONTEND, S_CNN, COLLAGE, LOAD)
+    assert [labels["app.kubernetes.io/component"] for labels in (FRONTEND, LOAD, *WORKERS)
             if _matches(policy["podSelector"], labels)] == ["frontend", "load"]  # fmt: skip
     (rule,) = policy["egress"]
     assert rule.keys() == {"ports"}, "a cache on the node is in no namespace, and has the address of the DNS Service"

@@ -222,6 +222,8 @@ TESTS = {
     "models/transfer.py": [f"{_MODELS}transfer.py", f"{_MODELS}restore.py"],
     "models/augment.py": [f"{_MODELS}augment.py", f"{_MODELS}tasks.py"],
     "models/optim.py": [f"{_MODELS}optim.py", f"{_MODELS}train.py"],
+    "models/distributed/team.py": ["tests/models/distributed/test_team.py"],
+    "models/distributed/": [f"tests/models/distributed/test_{name}.py" for name in ("ring", "additions")],
     "models/checkpoint.py": [f"{_MODELS}checkpoint.py"],
 }
 """Tests by the file or folder that they are of, quick ones first."""
