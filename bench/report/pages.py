@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench.report import (
     accuracy_passages,
+    code_passages,
     cost_passages,
     fleet_passages,
     frontier_passages,
@@ -38,6 +39,7 @@ PAGES = (
 PASSAGES: Mapping[str, Callable[[Stored], str]] = {
     **latency_passages.PASSAGES,
     **model_passages.PASSAGES,
+    **code_passages.PASSAGES,
     **cost_passages.PASSAGES,
     **fleet_passages.PASSAGES,
     **frontier_passages.PASSAGES,
