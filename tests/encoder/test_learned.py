@@ -19,7 +19,8 @@ def mean(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def apart(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    decoded: NDArray[np.float32] = APART @ outputs
+    with np.errstate(invalid="ignore"):
+        decoded: NDArray[np.float32] = APART @ outputs
     return decoded
 
 
