@@ -109,6 +109,27 @@ def _runs(rows: Sequence[FoundRow]) -> str:
     return f"{many} requests for each of {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds."
 
 
+def real(found: Stored) -> str:
+    """Real processes: our frontend beside a real Envoy."""
+    rows = found.rows(FRONTIER, source="real")
+    lines = [
+        [
+            f"{family}, {workers} + {redundant}: {_named(same)}",
+            *(show_mean(same, key, 1000, 0) for key in ("p50_s", "p99_s")),
+            show_mean(same, "extra_load", 100, 1),
+            f"{mean(same, 'ejections'):.1f}",
+        ]
+        for (family, workers, redundant), here in grouped(rows, ("family", "workers", "redundant")).items()
+        for same in grouped(here, ("policy", "setting")).values()
+    ]
+    headings = ["", "p50, ms", "p99, ms", "extra load, %", "ejections"]
+    note = paragraph(
+        f"Requests of closed groups, one after another: {rows[0]['requests']:,} for each of "
+        f"{len({row['seed'] for row in rows})} seeds; ± is the 95 % interval over seeds."
+    )
+    return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin(FRONTIER, rows)}"
+
+
 def parm(found: Stored) -> str:
     """ParM's experiment: every code beside equal resources."""
     rows = found.rows("parm")
@@ -143,6 +164,6 @@ PARM = {
 
 
 PASSAGES: Mapping[str, Callable[[Stored], str]] = {
-    "frontier-curve": curve, "frontier-families": families,
+    "frontier-curve": curve, "frontier-families": families, "frontier-real": real,
     "parm": parm, "frontier-families-p999": partial(families, tail="p999_s"), "frontier-losses": beaten,
 }  # fmt: skip
