@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.code import Decoding, GroupShape, Outputs, Source
+from encoder.code import Decoding, GroupShape, Outputs, Source, full_group
+from encoder.linear import weighted_mean
 
 MOST_POINTS = 64
 
@@ -72,17 +73,8 @@ class BerrutCode:
 
     def encode(self, inputs: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
         """r weighted means, uint8 and of the inputs' shape; what leaves 0 to 255 is cut off."""
-        present = [each for each in inputs if each is not None]
-        if len(present) != self.shape.members or len({each.shape for each in present}) != 1:
-            raise ValueError(f"a group of this code has {self.shape.members} inputs of one shape")
-        encoded = []
-        for weights in self.weights.astype(np.float32):
-            total = np.multiply(present[0], weights[0], dtype=np.float32)
-            for weight, each in zip(weights[1:], present[1:], strict=True):
-                total += np.multiply(each, weight, dtype=np.float32)
-            np.rint(total, out=total).clip(0, 255, out=total)
-            encoded.append(total.astype(np.uint8))
-        return encoded
+        present = full_group(inputs, self.shape.members)
+        return [weighted_mean(present, row) for row in self.weights.astype(np.float32)]
 
     def decode(
         self, own: Mapping[int, NDArray[np.float32]], coded: Mapping[int, Outputs], filled: Sequence[int]

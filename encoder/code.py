@@ -53,6 +53,14 @@ class GroupShape:
         return coded >= 1 and own + coded >= self.needed
 
 
+def full_group(inputs: Sequence[NDArray[np.uint8] | None], members: int) -> list[NDArray[np.uint8]]:
+    """The inputs of a group that lacks none; raises ValueError unless they are ``members`` of one shape."""
+    present = [each for each in inputs if each is not None]
+    if len(present) != members or len({each.shape for each in present}) != 1:
+        raise ValueError(f"a group of this code has {members} inputs of one shape")
+    return present
+
+
 @dataclass(frozen=True)
 class Decoding:
     """A decoded answer for one member of a group.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.code import Decoding, GroupShape, Outputs, Source
+from encoder.code import Decoding, GroupShape, Outputs, Source, full_group
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,7 @@ class LearnedCode:
 
     def encode(self, inputs: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
         """What the encoder makes of a full group."""
-        present = [each for each in inputs if each is not None]
-        if len(present) != self.shape.members or len({each.shape for each in present}) != 1:
-            raise ValueError(f"a group of this code has {self.shape.members} inputs of one shape")
-        return [*self.networks.encode(np.stack(present))]
+        return [*self.networks.encode(np.stack(full_group(inputs, self.shape.members)))]
 
     def decode(
         self, own: Mapping[int, NDArray[np.float32]], coded: Mapping[int, Outputs], filled: Sequence[int]

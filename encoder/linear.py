@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.code import Decoding, GroupShape, Outputs, Source
+from encoder.code import Decoding, GroupShape, Outputs, Source, full_group
 
 MOST_MEMBERS, MOST_INPUTS = 16, 4
 WORST_CONDITION = 1e4
@@ -88,13 +88,11 @@ class LinearCode:
 
     def encode(self, inputs: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
         """r weighted means, uint8 and of the inputs' shape, rounded to the nearest number."""
-        present = [each for each in inputs if each is not None]
-        if len(present) != self.shape.members or len({each.shape for each in present}) != 1:
-            raise ValueError(f"a group of this code has {self.shape.members} inputs of one shape")
+        present = full_group(inputs, self.shape.members)
         if self.keys:
             present = [turned(each, key) for each, key in zip(present, self.keys, strict=True)]
         return [
-            _mean(present, row) if parts is None else _mean_of_parts(present, parts)
+            weighted_mean(present, row) if parts is None else _mean_of_parts(present, parts)
             for row, parts in zip(self.weights.astype(np.float32), self._parts, strict=True)
         ]
 
@@ -149,9 +147,10 @@ def _mean_of_parts(images: Sequence[NDArray[np.uint8]], parts: NDArray[np.uint16
     return mean
 
 
-def _mean(images: Sequence[NDArray[np.uint8]], weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+def weighted_mean(images: Sequence[NDArray[np.uint8]], weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The sum of images of one shape times their weights ``[N]``, rounded; what leaves 0 to 255 is cut off."""
     total = np.multiply(images[0], weights[0], dtype=np.float32)
     for weight, image in zip(weights[1:], images[1:], strict=True):
         total += np.multiply(image, weight, dtype=np.float32)
-    mean: NDArray[np.uint8] = np.rint(total, out=total).astype(np.uint8)
+    mean: NDArray[np.uint8] = np.rint(total, out=total).clip(0, 255, out=total).astype(np.uint8)
     return mean

@@ -99,7 +99,7 @@ TESTS = {
     "frontend/http/": [f"{_HTTP}rest.py"],
     "frontend/": [*_DISPATCH, *_CODING],
     "encoder/code.py": [f"{_FRONTEND}policy_codes.py"],
-    "encoder/linear.py": ["tests/encoder/test_linear.py", f"{_FRONTEND}coding.py"],
+    "encoder/linear.py": [*(f"tests/encoder/test_{name}.py" for name in ("linear", "berrut")), f"{_FRONTEND}coding.py"],
     "encoder/collage.py": ["tests/encoder/test_collage.py"],
     "encoder/tasks.py": ["tests/encoder/test_tasks.py"],
     "encoder/codes.py": ["tests/encoder/test_codes.py"],

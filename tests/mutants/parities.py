@@ -8,6 +8,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "encoder/linear.py",
         [
+            ("what leaves a byte wraps around", ".clip(0, 255, out=total)", ""),
             ("keys are ignored", "        if self.keys:\n", "        if False:\n"),
             (
                 "every member has the first one's key",
@@ -64,7 +65,6 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "(2 * np.arange(inputs) + 1) * len(points) // (2 * inputs)",
                 "np.arange(inputs)",
             ),
-            ("what leaves a byte wraps around", ".clip(0, 255, out=total)", ""),
             (
                 "own answers are not among the points",
                 "[self.member_points[answered], self.coded_points[back]]",
