@@ -44,11 +44,11 @@ class TopK:
     """
 
     def __init__(self, share: float = 0.01) -> None:
-        self._share, self._kept = share, torch.zeros(0)
+        self._share, self._kept = share, torch.zeros(())
 
     def mean(self, gradient: Tensor, ring: Ring) -> Tensor:
         """The mean over ranks of the elements that were sent; 0 elsewhere."""
-        wanted = gradient + self._kept if self._kept.numel() else gradient.clone()
+        wanted = gradient + self._kept
         count = max(1, round(self._share * len(wanted)))
         places = wanted.abs().topk(count).indices
         mean = torch.zeros_like(wanted)

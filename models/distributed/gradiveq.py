@@ -100,7 +100,7 @@ class GradiVeQ:
         self._bases: list[Basis] = []
         self._finder = ThreadPoolExecutor(1, thread_name_prefix="gradiveq")
         self._found: Future[list[Basis]] | None = None
-        self._kept, self._step = torch.zeros(0), 0
+        self._kept, self._step = torch.zeros(()), 0
 
     @property
     def explained(self) -> list[float]:
@@ -109,7 +109,7 @@ class GradiVeQ:
 
     def mean(self, gradient: Tensor, ring: Ring) -> Tensor:
         """The mean over ranks, of convolutions as far as the present directions hold it."""
-        wanted = gradient + self._kept if self._kept.numel() else gradient.clone()
+        wanted = gradient + self._kept
         cycle, since = self.cycle, self._step - self.cycle.look
         place = since % cycle.steps
         if self.groups and (since == 0 or (since > 0 and place == cycle.lag and since >= cycle.steps)):
@@ -146,16 +146,18 @@ class GradiVeQ:
         messages = [partial(message.reshape(-1).clone) for message in sent]
         plus = self._levels.plus if self._levels else Tensor.add_
         sums = ring.add([*rest, *messages], plus)
-        mean, kept = torch.zeros_like(wanted), torch.zeros_like(wanted)
+        mean = torch.zeros_like(wanted)
+        if self.cycle.feedback:
+            self._kept = torch.zeros_like(wanted)
         mean[self._rest] = torch.cat([next(sums) for _ in rest]) / ring.size
         for number, (group, basis, own, message, code, summed) in enumerate(
             zip(self.groups, self._bases, slices, sent, codes, sums, strict=True)
         ):
-            both = [coder.decode(each, number) if coder else each.view_as(code) for each in (message, summed)]
+            together = coder.decode(summed, number) if coder else summed.view_as(code)
+            mean[group.places] = (together / ring.size @ basis.u.T + basis.mean).reshape(-1)
             if self.cycle.feedback:
-                kept[group.places] = (own - both[0] @ basis.u.T - basis.mean).reshape(-1)
-            mean[group.places] = (both[1] / ring.size @ basis.u.T + basis.mean).reshape(-1)
-        self._kept = kept
+                told = coder.decode(message, number) if coder else code
+                self._kept[group.places] = (own - told @ basis.u.T - basis.mean).reshape(-1)
         return mean
 
 

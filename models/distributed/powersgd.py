@@ -27,7 +27,7 @@ class PowerSGD:
             for rows, columns in [(part.shape[0], (part.stop - part.start) // part.shape[0])]
             if rank * (rows + columns) < rows * columns
         ]
-        self._rank, self._kept = rank, torch.zeros(0)
+        self._rank, self._kept = rank, torch.zeros(())
         chosen = {part for part, _, _ in self._parts}
         self._others = [part for part in parts if part not in chosen]
         random = torch.Generator().manual_seed(0)  # the same on every rank
@@ -35,7 +35,7 @@ class PowerSGD:
 
     def mean(self, gradient: Tensor, ring: Ring) -> Tensor:
         """The mean over ranks of the approximations."""
-        wanted = gradient + self._kept if self._kept.numel() else gradient.clone()
+        wanted = gradient + self._kept
         matrices = [wanted[part.start : part.stop].view(rows, columns) for part, rows, columns in self._parts]
         left = [matrix @ q for matrix, q in zip(matrices, self._q, strict=True)]
         whole = [wanted[part.start : part.stop] for part in self._others]

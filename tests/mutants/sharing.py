@@ -39,7 +39,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("coefficients without the mean taken off", "codes = [(own - basis.mean) @ basis.u",
              "codes = [own @ basis.u"),
             ("directions are never made again", "since > 0 and place == cycle.lag", "False and place == cycle.lag"),
-            ("what lies outside is forgotten", "if self.cycle.feedback:", "if not self.cycle.feedback:"),
+            ("what lies outside is forgotten", "if self.cycle.feedback:\n                told",
+             "if False:\n                told"),
             ("as many directions as may be", "used = max(1, min(enough, cycle.most))", "used = cycle.most"),
             (
                 "rank 0 keeps looking at old slices",
