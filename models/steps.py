@@ -71,7 +71,7 @@ class Protection:
     """The code whose redundant inputs a model runs, and the one that it runs."""
 
     code: str
-    """A key of ``encoder.codes.CODES``."""
+    """One of ``models.coding.CODES``."""
     members: int
     """N (k in the paper): requests of a group."""
     inputs: int = 1
@@ -80,6 +80,13 @@ class Protection:
     """Which of them, from 0."""
     keyed: bool = False
     """Every member's image is turned in another way before they are added up."""
+
+    @property
+    def role(self) -> str:
+        """What its model is called, such as ``parity-addition-2``, or ``parity-addition-2-r2-row1`` of two rows."""
+        keyed = "-keyed" if self.keyed else ""
+        several = f"-r{self.inputs}-row{self.row}" if self.inputs > 1 else ""
+        return f"{PARITY}-{self.code}{keyed}-{self.members}{several}"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from models.export import export
 from models.measure import OnnxModel, describe
 from models.progress import Building, cost
 from models.recipes import FAMILIES, distilled
-from models.recipes.parity import protecting, role_of
+from models.recipes.parity import protecting
 from models.restore import EXPORTED
 from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, Protection, Step, TeacherStep
 
@@ -134,7 +134,7 @@ def entries(
 
 def leading_to(family: Family, protects: Protection) -> dict[str, AnyStep]:
     """The steps to a parity model, which one's own images get for their s-cnn; none where there is no recipe."""
-    steps, role = dict(family.steps), role_of(protects)
+    steps, role = dict(family.steps), protects.role
     s_cnn = steps[S_CNN]
     if role not in steps and not family.data_sets and isinstance(s_cnn, Step):
         settings = {name: getattr(s_cnn.recipe, name) for name in ("epochs", "least_steps", "crop")}

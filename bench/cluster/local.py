@@ -21,6 +21,7 @@ from bench.cluster.switches import Switches
 from bench.samples import SAMPLES
 from collage.cli import CLUSTER_FILE
 from collage.client import DEFAULT_ADDRESS, Client, ClientError
+from models.steps import PARITY, Protection
 
 __all__ = [
     "COLLAGE",
@@ -164,12 +165,10 @@ def parity_models(s_cnn: Path, code: str, k: int, r: int) -> list[Path]:
     Raises ProcessError, which names those that are there, if one is missing.
     """
     stem = s_cnn.name.removesuffix(".onnx").removesuffix("-s-cnn")
-    name = f"{stem}-parity-{code}-{k}"
-    wanted = [f"{name}.onnx"] if r == 1 else [f"{name}-r{r}-row{row}.onnx" for row in range(r)]
-    paths = [s_cnn.with_name(each) for each in wanted]
+    paths = [s_cnn.with_name(f"{stem}-{Protection(code, k, r, row).role}.onnx") for row in range(r)]
     if missing := [path for path in paths if not path.exists()]:
         train = f"make zoo CODE={code} K={k}"
-        others = ", ".join(sorted(path.name for path in s_cnn.parent.glob(f"{stem}-parity-*.onnx"))) or "none"
+        others = ", ".join(sorted(path.name for path in s_cnn.parent.glob(f"{stem}-{PARITY}-*.onnx"))) or "none"
         raise ProcessError(f"there is no parity model {missing[0]}: {train} trains it; those there are: {others}")
     return paths
 

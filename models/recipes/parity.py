@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.steps import PARITY, AnyStep, Protection, Recipe, Step
+from models.steps import AnyStep, Protection, Recipe, Step
 
 _OURS: dict[str, Any] = {"adam_lr": 0.001, "weight_decay": 1e-5, "ema": 0.995}
 
@@ -15,14 +15,7 @@ def protecting(base: str, its: Step, protects: Protection, **settings: Any) -> d
     """The role and the step of a parity model for a base model, a role or shipped file, that ``its`` step trained."""
     recipe = Recipe(**{**_OURS, **settings})
     step = Step(its.model, size=its.size, options=its.options, recipe=recipe, parents=(base,), base=base)
-    return {role_of(protects): replace(step, protects=protects)}
-
-
-def role_of(protects: Protection) -> str:
-    """What a parity model is called, such as ``parity-addition-2``, or ``parity-addition-2-r2-row1`` of two rows."""
-    keyed = "-keyed" if protects.keyed else ""
-    several = f"-r{protects.inputs}-row{protects.row}" if protects.inputs > 1 else ""
-    return f"{PARITY}-{protects.code}{keyed}-{protects.members}{several}"
+    return {protects.role: replace(step, protects=protects)}
 
 
 def additions(base: str, its: Step, *members: int, **settings: Any) -> dict[str, AnyStep]:

@@ -22,7 +22,6 @@ from models.lessons import Lessons, Teachers
 from models.lost import CodeAtWork, degraded, outputs_of
 from models.measure import OnnxModel
 from models.recipes import FAMILIES, OWN_SMALL
-from models.recipes.parity import role_of
 from models.restore import restore
 from models.steps import S_CNN, Protection, Recipe, Step
 from models.tasks.parity import ProtectGroups
@@ -190,7 +189,7 @@ def test_a_step_of_a_parity_model_can_be_given_by_flags() -> None:
 def test_own_images_get_the_parity_model_that_is_asked_for() -> None:
     protects = Protection("concatenation", 4)
     steps = zoo.leading_to(OWN_SMALL, protects)
-    assert list(steps) == [S_CNN, "parity-concatenation-4"] == [S_CNN, role_of(protects)]
+    assert list(steps) == [S_CNN, "parity-concatenation-4"] == [S_CNN, protects.role]
     step = steps["parity-concatenation-4"]
     assert isinstance(step, Step)
     assert (step.protects, step.base, step.parents) == (protects, S_CNN, (S_CNN,))

@@ -156,7 +156,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     ),
     (
         "bench/cluster/local.py",
-        [("parity models of several rows are one file", "if r == 1 else", "if True else")],
+        [("parity models of several rows are one file", "for row in range(r)]", "for row in [0] * r]")],
     ),
     (
         "proto/collage/specs.py",
