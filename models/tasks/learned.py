@@ -19,13 +19,8 @@ class LearnCode:
     """
 
     def __init__(self, members: int, inputs: int, member: float = 0.0, distil: float = 0.0) -> None:
-        self.count, self.member, self.distil = members, member, distil
+        self.members, self.member, self.distil = members, member, distil
         self.lost = losses(members, inputs)[:, :members]
-
-    @property
-    def members(self) -> int:
-        """N, the members of a group."""
-        return self.count
 
     def batch(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> TrainingBatch:
         """Stacked groups, uint8 ``[B, N, H, W, 3]``, and the loss of what is decoded."""
