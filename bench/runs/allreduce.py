@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.cluster.network import DEVICE, Network, missing
+from bench.cluster.processes import free_port
 from bench.runs.allreduce_rank import GLOO, Plan
 from bench.runs.simulated_workers import train
 from collage.figures import OUT, Row, write_figures
 from models.distributed import ADDITIONS
-from models.distributed.launch import free_port
 from models.steps import Recipe
 
 NETWORKS: dict[str, dict[str, Any]] = {"resnet32": {}, "resnet18": {"stem": "small"}, "resnet34": {"stem": "small"}}

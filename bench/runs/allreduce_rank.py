@@ -17,11 +17,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.cluster.network import DEVICE
 from models.checkpoint import ARCHITECTURES
 from models.distributed import ADDITIONS, Addition, GradiVeQ
 from models.distributed.flat import gradients, parts_of, put
 from models.distributed.launch import joined
-from models.distributed.ring import Link, Pending, Ring
+from models.distributed.ring import Link, Pending, Ring, whole_bytes
 
 GLOO = "gloo"
 """The name of torch's own sum, which a ring is compared with."""
@@ -85,7 +86,7 @@ class Gloo:
         """The mean over ranks."""
         total = gradient.clone()
         dist.all_reduce(total)
-        ring.sent += 2 * (ring.size - 1) * len(total) // ring.size * 4  # what its ring sends as well
+        ring.sent += int(whole_bytes(len(total), ring.size))  # what its ring sends as well
         return total.div_(ring.size)
 
 
@@ -118,7 +119,7 @@ def transmitted() -> int | None:
     except OSError:
         return None
     counts = {name.strip(): int(rest.split()[8]) for name, _, rest in (line.partition(":") for line in lines)}
-    return counts.get("eth0")
+    return counts.get(DEVICE)
 
 
 def measured(name: str, work: Work, ring: Ring) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def main(argv: list[str]) -> int:
         work = Work(plan, ring.size)
         for name in plan.additions:
             row = measured(name, work, ring)
-            row["bytes_plain"] = 2 * (ring.size - 1) * len(gradients(work.model)) * 4 / ring.size
+            row["bytes_plain"] = whole_bytes(parts_of(work.model)[-1].stop, ring.size)
             if ring.rank == 0:
                 print(json.dumps(row), flush=True)
     return 0

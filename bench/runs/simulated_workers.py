@@ -13,7 +13,7 @@ from models.checkpoint import ModelSpec
 from models.data import load
 from models.distributed import ADDITIONS, GradiVeQ
 from models.distributed.links import MemoryLink
-from models.distributed.ring import Ring
+from models.distributed.ring import Ring, whole_bytes
 from models.distributed.team import Team
 from models.layers import default_precision
 from models.steps import Recipe
@@ -51,7 +51,7 @@ def train(folder: Path, model: str, options: dict[str, object], workers: int, ad
         "epochs": recipe.epochs,
         "steps": first.steps,
         "bytes": sent / first.steps,
-        "bytes_plain": 2 * (workers - 1) * weights * 4 / workers,
+        "bytes_plain": whole_bytes(weights, workers),
         "explained": "; ".join(explained) or None,
         "seconds": math.fsum(epoch["seconds"] for epoch in first.log),
         "mbit_s": None,

@@ -45,7 +45,7 @@ def start(command: Sequence[str], workers: int, cores: int | None = None) -> int
     ``GRACE_S``.
     """
     threads = max(1, (cores or os.cpu_count() or 1) // workers)
-    shared = {"WORLD_SIZE": str(workers), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared = {"WORLD_SIZE": str(workers), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     shared["OMP_NUM_THREADS"] = str(threads)
     children = [_child(command, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(workers)]
     try:
@@ -71,7 +71,7 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> int:
     return failed or next((child.returncode for child in children if child.returncode), 0)
 
 
-def free_port() -> int:
+def _free_port() -> int:
     """A port of this machine that nobody uses at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

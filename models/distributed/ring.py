@@ -19,6 +19,11 @@ PIECES = 8
 """Parts in which a broadcast travels, so that all links work at once."""
 
 
+def whole_bytes(elements: int, ranks: int) -> float:
+    """What each of ``ranks`` sends, on the average over them, for a whole sum of float32 ``[elements]``."""
+    return 2 * (ranks - 1) * elements * 4 / ranks
+
+
 class RankLost(ConnectionError):
     """A neighbour in the ring ended, or did not answer in time."""
 
