@@ -42,6 +42,7 @@ $(DEMO)/ready $(DEV)/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " \
 		+ sys.version.split()[0] + ": make PYTHON=/path/to/python3.12 ...")'
 	@rm -f $@
+	@echo "installing packages into $(@D), which takes minutes ..."
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA)]'
 	@touch $@
@@ -58,12 +59,13 @@ demo: $(DEMO)/ready ## Run a cluster with stragglers and compare the policies (u
 # Of S_CNN=mine.onnx, or else of MODEL: the s-cnn, and the collage-cnn if there is one beside it.
 SERVED = $(or $(S_CNN),$(MODEL)-s-cnn.onnx)
 COLLAGE = $(patsubst %-s-cnn,%,$(SERVED:.onnx=))-collage-$(GRID).onnx
-BESIDE = $(wildcard $(COLLAGE))
+# A GRID that was asked for is served or refused, never left out.
+BESIDE = $(if $(filter-out file default,$(firstword $(origin GRID))),$(COLLAGE),$(wildcard $(COLLAGE)))
 
 PROTECT = $(if $(CODE),--code "$(CODE)" --k $(K) --r $(R),$(if $(BESIDE),--collage "$(BESIDE)",--no-collage))
 
 up: $(DEMO)/ready ## Start a cluster of MODEL's models, or of S_CNN=mine.onnx (GRID=3x3, or CODE=addition K=2 R=1); Ctrl-C ends it
-	$(DEMO)/bin/python -m bench cluster up --s-cnn "$(SERVED)" $(PROTECT)
+	exec $(DEMO)/bin/python -m bench cluster up --s-cnn "$(SERVED)" $(PROTECT)
 
 bench: $(DEV)/ready ## Compare policies on a cluster of real processes, 9 + 1 (about 10 minutes)
 	rm -rf out/bench

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.cluster.local import COLLAGE, ROOT, S_CNN, Cluster, samples_of
+from bench.cluster.greeting import samples_of
+from bench.cluster.local import COLLAGE, ROOT, S_CNN, Cluster
 from bench.cluster.switches import Switches
 from tests.browser import Browser, browser
 

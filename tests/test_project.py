@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+NO_GRID = {name: value for name, value in os.environ.items() if name not in {"GRID", "S_CNN", "CODE", "K", "R"}}
 
 
 def test_import_contracts_hold() -> None:
@@ -107,3 +108,21 @@ def test_ci_installs_every_program_whose_absence_skips_a_test() -> None:
         for package in re.findall(r'needs\("[a-z0-9]+", "([a-z0-9-]+)"\)', file.read_text())
     }
     assert skipping == set(re.findall(r"packages\+=\(([a-z0-9-]+)", (ROOT / ".ci/run").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("words", "protection"),
+    [
+        ([], '--collage "models/zoo/fashion-mnist-collage-3x3.onnx"'),
+        (["GRID=9x9"], '--collage "models/zoo/fashion-mnist-collage-9x9.onnx"'),  # which up refuses, as there is none
+        (["S_CNN=absent.onnx"], "--no-collage"),
+        (["S_CNN=absent.onnx", "GRID=3x3"], '--collage "absent-collage-3x3.onnx"'),
+        (["CODE=addition"], '--code "addition" --k 2 --r 1'),
+    ],
+)
+def test_make_up_leaves_out_no_grid_that_was_asked_for(words: list[str], protection: str) -> None:
+    asked = ["make", "--dry-run", "up", *words]
+    printed = subprocess.run(asked, cwd=ROOT, env=NO_GRID, capture_output=True, text=True, check=True).stdout
+    command = printed.splitlines()[-1]
+    assert command.endswith(f" {protection}")
+    assert command.startswith("exec "), "a signal to make ends the cluster, as no shell is between them"

@@ -9,18 +9,21 @@ import argparse
 import asyncio
 import fcntl
 import json
+import os
+import socket
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
+from bench.cluster.greeting import greeting, samples_of, typed
 from bench.cluster.processes import HOST, LOGS, Child, Metrics, ProcessError, ProcessGroup, free_port
 from bench.cluster.switches import Switches
-from bench.samples import SAMPLES
 from collage.cli import CLUSTER_FILE
-from collage.client import DEFAULT_ADDRESS, Client, ClientError
+from collage.client import Client, ClientError
 from models.steps import PARITY, Protection
 
 __all__ = [
@@ -75,7 +78,7 @@ class Cluster(ProcessGroup):
 
         def workers(role: str, model: Path, count: int) -> list[Child]:
             if not model.exists():
-                raise ProcessError(f"there is no model at {model}")
+                raise ProcessError(f"there is no model at {model}{_alike(model)}")
             made = []
             for i in range(count):
                 place = len(self.children)
@@ -159,6 +162,12 @@ def _python(module: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", module, "--host", HOST, *flags]
 
 
+def _alike(model: Path) -> str:
+    """The models beside a missing one whose names are most like its own, to end a message."""
+    names = get_close_matches(model.name, [path.name for path in model.parent.glob("*.onnx")], n=5, cutoff=0)
+    return f": beside it are {', '.join(names)}" if names else ""
+
+
 def parity_models(s_cnn: Path, code: str, k: int, r: int) -> list[Path]:
     """The parity models beside an s-cnn, one for each of the r redundant inputs of groups of k.
 
@@ -167,9 +176,11 @@ def parity_models(s_cnn: Path, code: str, k: int, r: int) -> list[Path]:
     stem = s_cnn.name.removesuffix(".onnx").removesuffix("-s-cnn")
     paths = [s_cnn.with_name(f"{stem}-{Protection(code, k, r, row).role}.onnx") for row in range(r)]
     if missing := [path for path in paths if not path.exists()]:
-        train = f"make zoo CODE={code} K={k}"
+        train = f"make data, then make zoo CODE={code} K={k} train it into runs/zoo, from where you copy it"
+        if s_cnn.parent.resolve() != ZOO:
+            train = f"make zoo DATA=IMAGES MODELS={s_cnn.parent} CODE={code} K={k} trains it"
         others = ", ".join(sorted(path.name for path in s_cnn.parent.glob(f"{stem}-{PARITY}-*.onnx"))) or "none"
-        raise ProcessError(f"there is no parity model {missing[0]}: {train} trains it; those there are: {others}")
+        raise ProcessError(f"there is no parity model {missing[0]}: {train}; those there are: {others}")
     return paths
 
 
@@ -182,14 +193,22 @@ def protected(args: argparse.Namespace, given: Sequence[str]) -> tuple[list[Path
     return models, args.collage_workers or max(1, args.workers // args.k), budget
 
 
-def samples_of(model: Path) -> Path:
-    """The folder of sample images for an s-cnn; photos if it has none of its own."""
-    own = SAMPLES.parent / model.name.removesuffix("-s-cnn.onnx")
-    return own if own.is_dir() else SAMPLES.parent / "photos"
+def check_free(port: int) -> None:
+    """Raise ProcessError if another process listens on this port of ours; 0 is always free."""
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise ProcessError(
+            f"port {port} cannot be used ({why}): end what listens there, or start the cluster by "
+            f"`{typed('python')} -m bench cluster up`, which takes other ports (--port, --http-port)"
+        ) from None
 
 
 async def _up(args: argparse.Namespace, frontend_flags: Sequence[str], folder: Path) -> None:
     try:
+        for port in (args.port, args.http_port):
+            check_free(port)
         coded, each, budget = protected(args, frontend_flags)
         cluster = Cluster(
             args.s_cnn,
@@ -202,7 +221,8 @@ async def _up(args: argparse.Namespace, frontend_flags: Sequence[str], folder: P
         )
         print(f"starting {len(cluster.children)} processes ...", flush=True)
         async with cluster:
-            _announce(cluster, args.s_cnn)
+            _list(cluster)
+            print(await greeting(cluster.frontend, cluster.s_cnn, cluster.coded, args.s_cnn), flush=True)
             async with asyncio.TaskGroup() as watchers:
                 for child in cluster.children:
                     watchers.create_task(_watch(child, needed=child is cluster.frontend))
@@ -234,32 +254,13 @@ async def _watch(child: Child, needed: bool) -> None:
     print(message, flush=True)
 
 
-def _announce(cluster: Cluster, model: Path) -> None:
+def _list(cluster: Cluster) -> None:
     processes = [
         {"role": child.role, "address": child.address, "metrics": child.metrics_address}
         for child in (cluster.frontend, *cluster.s_cnn, *cluster.coded)
     ]
     CLUSTER_FILE.parent.mkdir(parents=True, exist_ok=True)
     CLUSTER_FILE.write_text(json.dumps(processes, indent=1) + "\n")
-    address = cluster.frontend.address
-    option = "" if address == DEFAULT_ADDRESS else f" --address {address}"
-    command = Path(sys.executable).with_name("collage")
-    if command.is_relative_to(Path.cwd()):
-        command = command.relative_to(Path.cwd())
-    sample = next(samples_of(model).rglob("*.*g"), Path("IMAGES/any.png"))
-    if sample.is_relative_to(Path.cwd()):
-        sample = sample.relative_to(Path.cwd())
-    print(
-        f"serving at {address}: {len(cluster.s_cnn)} s-cnn and {len(cluster.coded)} redundant workers\n"
-        f"a page to try it: http://{HOST}:{cluster.frontend.http_port}\n\n"
-        f"  {command} predict {sample}{option}\n"
-        f"  {command} predict {sample.parent}/*.png --json{option}\n"
-        f"  {command} health{option}\n"
-        f"  curl -T {sample} http://{HOST}:{cluster.frontend.http_port}/v1/predict\n"
-        f"  {cluster.frontend.metrics_address}\n\n"
-        f"logs: {cluster.logs}/   every process: {CLUSTER_FILE}   Ctrl-C stops them all",
-        flush=True,
-    )
 
 
 def main(argv: Sequence[str]) -> int:

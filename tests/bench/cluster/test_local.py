@@ -4,12 +4,13 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench.cluster.local import Cluster, ProcessError, alone, main, parity_models, until_serving
+from bench.cluster.local import HOST, S_CNN, Cluster, ProcessError, alone, main, parity_models, until_serving
 from bench.offer import closed_groups, random_groups
 from collage.cli import CLUSTER_FILE
 from collage.client import Client
@@ -43,8 +44,11 @@ async def test_a_cluster_serves_survives_a_restart_of_its_frontend_and_leaves_no
 
 def test_parity_models_are_found_beside_their_base_model_or_named(tmp_path: Path) -> None:
     s_cnn = tmp_path / "mnist-s-cnn.onnx"
-    with pytest.raises(ProcessError, match=r"no parity model .*/mnist-parity-addition-2\.onnx: .* there are: none"):
+    own = r"/mnist-parity-addition-2\.onnx: make zoo DATA=IMAGES MODELS=.* CODE=addition K=2 trains it; "
+    with pytest.raises(ProcessError, match=r"no parity model .*" + own + "those there are: none"):
         parity_models(s_cnn, "addition", 2, 1)
+    with pytest.raises(ProcessError, match=r": make data, then make zoo CODE=addition K=9 train it into runs/zoo"):
+        parity_models(S_CNN, "addition", 9, 1)
     for name in ("addition-2", "addition-3-r2-row0", "addition-3-r2-row1"):
         (tmp_path / f"mnist-parity-{name}.onnx").touch()
     assert parity_models(s_cnn, "addition", 2, 1) == [tmp_path / "mnist-parity-addition-2.onnx"]
@@ -70,8 +74,31 @@ async def test_grpcs_threads_are_batch_work_to_a_frontend_and_its_event_loop_is_
         assert os.sched_getscheduler(pid) == os.SCHED_OTHER
 
 
+def test_a_missing_model_is_told_with_those_that_are_called_like_it(tmp_path: Path) -> None:
+    s_cnn = onnx_models.save_s_cnn(tmp_path / "mine-s-cnn.onnx")
+    for grid in ("2x2", "4x4"):
+        (tmp_path / f"mine-collage-{grid}.onnx").touch()
+    told = r"/mine-collage-9x9\.onnx: beside it are mine-collage-[24]x[24]\.onnx, mine-collage-[24]x[24]\.onnx, mine-s"
+    with pytest.raises(ProcessError, match="no model at .*" + told):
+        Cluster(s_cnn, tmp_path / "mine-collage-9x9.onnx")
+
+
+@pytest.mark.parametrize("flag", ["--port", "--http-port"])
+def test_a_port_in_use_is_told_before_anything_starts(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        assert main(["up", "--port", "0", "--http-port", "0", flag, str(port)]) == 1
+    out, error = capsys.readouterr()
+    assert out == "", "no process is started"
+    assert error.startswith(f"port {port} cannot be used (Address already in use): end what listens there, or start")
+    assert "/python -m bench cluster up`, which takes other ports (--port, --http-port)\n" in error
+
+
 async def test_what_cannot_start_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProcessError, match=r"there is no model at absent\.onnx"):
+    with pytest.raises(ProcessError, match=r"there is no model at absent\.onnx$"):
         Cluster(Path("absent.onnx"))
     broken = cluster(tmp_path, "--policy", "hope")
     with pytest.raises(ProcessError, match="frontend ended with exit code") as failure:
@@ -85,15 +112,20 @@ async def test_what_cannot_start_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, "collage"), (signal.SIGTERM, "addition")])
 async def test_up_says_how_to_call_it_and_ends_with_a_signal(number: signal.Signals, code: str, tmp_path: Path) -> None:
+    s_cnn = tmp_path / "tiny-s-cnn.onnx"
     protection = ["--collage", str(onnx_models.save_collage_cnn(tmp_path / "collage.onnx"))]
-    if code == "addition":
+    if code == "collage":
+        described = {"name": "tiny", "kind": "s-cnn", "labels": onnx_models.COLOURS, "size": 8}
+        onnx_models.save_plain(s_cnn, sidecar=described)  # without mean and std, of which the worker warns
+    else:
+        onnx_models.save_s_cnn(s_cnn)
         onnx_models.save_parity(tmp_path / "tiny-parity-addition-2.onnx", size=8)
         protection = ["--code", "addition", "--k", "2"]
     arguments = (
         "up",
-        *("--s-cnn", str(onnx_models.save_s_cnn(tmp_path / "tiny-s-cnn.onnx"))),
+        *("--s-cnn", str(s_cnn)),
         *protection,
-        *("--workers", "1", "--port", "0", "--policy", "none"),
+        *("--workers", "2", "--port", "0", "--policy", "none"),
     )
     up = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench", "cluster", *arguments,
@@ -109,10 +141,15 @@ async def test_up_says_how_to_call_it_and_ends_with_a_signal(number: signal.Sign
                 said += line
         processes = json.loads((tmp_path / "out/cluster.json").read_text())
         redundant = "collage-cnn" if code == "collage" else "row-0"
-        assert [process["role"] for process in processes] == ["frontend", "s-cnn", redundant]
+        assert [process["role"] for process in processes] == ["frontend", "s-cnn", "s-cnn", redundant]
         address = processes[0]["address"]
         assert f"predict {next(iter(said.split('predict ')[1].split()))} --address {address}" in said
         assert processes[0]["metrics"] in said
+        assert ": 2 s-cnn and 1 redundant workers\n" in said
+        assert "classes of tiny-s-cnn.onnx: red, green, blue\n" in said
+        warned = [line for line in said.splitlines() if line.startswith("WARNING")]
+        assert len(warned) == (code == "collage"), "what both workers warn of is said once"
+        assert all("tiny: the input is float and there is no mean and std" in line for line in warned)
         for process in processes:
             async with Client(process["address"]) as client:
                 assert await client.health() == "SERVING"
