@@ -134,12 +134,13 @@ def parm(found: Stored) -> str:
     """ParM's experiment: every code beside equal resources."""
     rows = found.rows("parm")
     lines = []
-    for (k, pairs), here in grouped(rows, ("k", "pairs")).items():
+    for (source, k, pairs), here in grouped(rows, ("source", "k", "pairs")).items():
+        where = ", real processes" if source == "real" else ""
         (equal,) = (same for (policy,), same in grouped(here, ("policy",)).items() if policy == "equal-resources")
         for (code, policy), same in grouped(here, ("code", "policy")).items():
             lines.append(
                 [
-                    f"k = {k}, {pairs} {'pair' if pairs == 1 else 'pairs'}: {PARM[policy, code]}",
+                    f"k = {k}, {pairs} {'pair' if pairs == 1 else 'pairs'}{where}: {PARM[policy, code]}",
                     *(show_mean(same, key, 1000, 0) for key in ("p50_s", *TAILS)),
                     "" if code is None else show(less(ratio(same, equal, "p999_s")), 100, 0),
                     show_mean(same, "coded_share", 100, 1),
@@ -147,18 +148,20 @@ def parm(found: Stored) -> str:
                 ]
             )
     headings = "|p50, ms|p99|p99.9|p99.9 against equal resources, %|coded answers, %|extra load, %".split("|")
-    note = paragraph(
-        f"{rows[0]['requests']:,} queries for each of {len({row['seed'] for row in rows})} seeds; ± is the 95 % "
-        "interval over seeds."
+    counts = " and ".join(
+        f"{same[0]['requests']:,} queries{' on real processes' if source == 'real' else ''} for each of "
+        f"{len({row['seed'] for row in same})} seed(s)"
+        for (source,), same in grouped(rows, ("source",)).items()
     )
+    note = paragraph(f"{counts}; ± is the 95 % interval over seeds.")
     return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin('parm', rows)}"
 
 
 PARM = {
     ("equal-resources", None): "equal resources",
-    ("collage-only", "linear"): "ParM's code, answers as soon as they can be decoded",
+    ("first-come", "linear"): "ParM's code, answers as soon as they can be decoded",
     ("adaptive", "linear"): "ParM's code, adaptive",
-    ("collage-only", "collage"): "2 x 2 collages, answers as soon as they are back",
+    ("first-come", "collage"): "2 x 2 collages, answers as soon as they are back",
     ("adaptive", "collage"): "2 x 2 collages, adaptive",
 }
 
