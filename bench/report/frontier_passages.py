@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from bench.measured import extra_load
 from bench.report.findings import FoundRow, grouped, less, markdown, mean, ratio, select, show, show_mean
 from bench.report.frontier import OURS, PLACE, TAILS, VARIANT, Loss, best, compared, losses
 from bench.report.stored import Stored, paragraph
@@ -111,7 +112,7 @@ def _runs(rows: Sequence[FoundRow]) -> str:
 
 def real(found: Stored) -> str:
     """Real processes: our frontend beside a real Envoy."""
-    rows = found.rows(FRONTIER, source="real")
+    rows = found.rows(FRONTIER, source="real", offered="closed")
     lines = [
         [
             f"{family}, {workers} + {redundant}: {_named(same)}",
@@ -128,6 +129,27 @@ def real(found: Stored) -> str:
         f"{len({row['seed'] for row in rows})} seeds; ± is the 95 % interval over seeds."
     )
     return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin(FRONTIER, rows)}"
+
+
+def deferral(found: Stored) -> str:
+    """Real processes with small budgets beside the simulator, with the same arrivals and draws."""
+    rows = [{"value": None, **row, "sent": extra_load(row)} for row in found.rows("deferral", regime="transient")]
+    lines = []
+    for (policy, value), same in grouped(rows, ("policy", "value")).items():
+        real, sim = (select(same, source=source) for source in ("real", "sim"))
+        line = [policy if value is None else f"{policy}, budget {100 * value:g} %"]
+        line += [f"{show_mean(real, 'sent', 100, 1)} / {show_mean(sim, 'sent', 100, 1)}"]
+        for key in ("p50_s", *TAILS):
+            line.append(f"{show_mean(real, key, 1000, 0)} / {show_mean(sim, key, 1000, 0)}")
+        lines.append([*line, show(ratio(real, sim, "p99_s"), digits=2)])
+    headings = ["real / simulated", "extra load, %", "p50, ms", "p99, ms", "p99.9, ms", "p99's ratio"]
+    first = rows[0]
+    note = paragraph(
+        f"{first['n']} + {first['redundant']} processes, Poisson arrivals at half load, "
+        f"{first['n'] * first['groups']:,} requests for each of {len({row['seed'] for row in rows})} seeds; ± is the "
+        "95 % interval over seeds."
+    )
+    return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin('deferral', rows)}"
 
 
 def parm(found: Stored) -> str:
@@ -167,6 +189,6 @@ PARM = {
 
 
 PASSAGES: Mapping[str, Callable[[Stored], str]] = {
-    "frontier-curve": curve, "frontier-families": families, "frontier-real": real,
+    "frontier-curve": curve, "frontier-families": families, "frontier-real": real, "deferral-real": deferral,
     "parm": parm, "frontier-families-p999": partial(families, tail="p999_s"), "frontier-losses": beaten,
 }  # fmt: skip
