@@ -34,8 +34,10 @@ _AT_ONCE = 8
 def files(folder: Path) -> list[Path]:
     """The photos in a folder and all folders below it, sorted; of a data set with a test part, none of that.
 
-    Names that begin with a dot are passed over. Raises ValueError where there are too few.
+    Names that begin with a dot are passed over. Raises ValueError where there are too few, or no folder.
     """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
     root = folder / "train" if (folder / "train").is_dir() else folder
     found = _below(root, HELD_OUT if root == folder else ())
     if len(found) < FEWEST:

@@ -114,7 +114,7 @@ def entries(
     """
     for folder in data:
         if not folder.is_dir():
-            raise ValueError(f"there is no folder {folder}")
+            raise ValueError(f"there is no folder {folder}: name one of yours, or `make data` gets public data sets")
     found, chosen = find(*data), False
     if not found:
         listed = ", ".join(map(str, data))
@@ -150,6 +150,7 @@ def distilling(folder: Path, s_cnn: Path, runs: Path) -> list[Entry]:
     """The collage-cnn for an s-cnn of any origin, learnt from the photos in a folder, and the runs that lead to it."""
     if not s_cnn.is_file():
         raise ValueError(f"there is no model file {s_cnn}")
+    photos.files(folder)  # or it says now what is wrong with them
     info = OnnxModel(s_cnn).info
     if info.kind is not ModelKind.S_CNN or info.task != CLASSIFICATION:
         raise ValueError(f"{s_cnn} is no classifier of single images: it describes itself as {info.kind}, {info.task}")

@@ -181,13 +181,25 @@ def test_the_target_without_labels_is_what_the_s_cnn_expects() -> None:
     ("words", "told"),
     [
         (["--s-cnn", "nowhere.onnx"], "there is no model file nowhere.onnx"),
-        (["--data", "nowhere"], "there is no folder nowhere"),
+        (
+            ["--data", "nowhere"],
+            "there is no folder nowhere: name one of yours, or `make data` gets public data sets",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(own: Path, words: list[str], told: str) -> None:
     with pytest.raises(SystemExit) as caught:
         zoo.main(["--data", str(own), *words])
     assert str(caught.value) == told
+
+
+def test_a_folder_that_cannot_be_used_is_told_before_a_plan(
+    tmp_path: Path, s_cnn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, told in ((tmp_path / "photoz", "there is no folder "), (tmp_path, "holds 0 photos")):
+        with pytest.raises(SystemExit, match=told):
+            zoo.main(["--data", str(folder), "--s-cnn", str(s_cnn)])
+    assert capsys.readouterr().out == ""
 
 
 def test_what_is_no_classifier_is_refused(own: Path, s_cnn: Path) -> None:
