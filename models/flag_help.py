@@ -30,6 +30,7 @@ HELP = {
     "adam_lr": "learning rate of all weights (Adam); 0: Muon and SGD",
     "ema": "share of the running mean of the weights that every step keeps; 0: the last weights count",
     "stale": "1: a parity model learns the base model's outputs for images as they are, not as they are seen",
+    "xavier": "1: first weights are Xavier's for convolutions, N(0, 0.01) for linear layers, 0 for biases",
     "member": "parity models: weight of the decoded members' cross-entropy beside their squared error",
     "whiten_share": "share of the run in which the first layer's bias is learnt",
     "skip": "share of the easy images, those of less than the mean loss, that an epoch leaves out",

@@ -49,6 +49,7 @@ class Recipe:
     adam_lr: float = 0.0  # of all weights; 0: Muon and SGD
     ema: float = 0.0  # share of the running mean of the weights that every step keeps; 0: the last weights count
     stale: bool = False  # parity models learn the base model's outputs for images as they are, not as they are seen
+    xavier: bool = False  # first weights are those of the parity models' authors
     member: float = 1.0  # parity models: weight of the decoded members' cross-entropy beside their squared error
     seed: int = 0
 
@@ -63,7 +64,8 @@ class Recipe:
         """That of a parity model as its authors trained it (Learning-based coded computation, section V-E)."""
         groups = 64 if members == 2 else 32
         base = {"batch": groups * members, "adam_lr": 0.001, "weight_decay": 1e-5, "warmup": 0.0, "stale": True}
-        return cls(**{**base, "member": 0.0, "smoothing": 0.0, "decay": False, **changes})  # type: ignore[arg-type]
+        base |= {"xavier": True, "member": 0.0, "smoothing": 0.0, "decay": False}
+        return cls(**{**base, **changes})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
