@@ -22,6 +22,7 @@ HELP = {
     "window": "side of the part of an image that is seen, pixels; 0: all of it",
     "cutout": "side of a square that is blackened, pixels",
     "mix": "share of images into which a box of another one is pasted",
+    "mixup": "share of images that become their mean with another one",
     "blank": "share of empty cells in training collages",
     "distil": "weight of the teachers' answer in the target, 0 to 1",
     "small_size": "side of images or cells in the first part of the run, pixels; 0: no such part",

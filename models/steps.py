@@ -41,6 +41,7 @@ class Recipe:
     window: int = 0  # side of the part of an image that is seen, pixels; 0: all of it
     cutout: int = 0  # side of a square that is blackened, pixels
     mix: float = 0.0  # share of images into which a box of another is pasted
+    mixup: float = 0.0  # share of images that become their mean with another
     blank: float = 0.02  # share of empty cells in training collages
     distil: float = 0.5  # weight of the teachers' answer in the target, if there are any
     small_size: int = 0  # train the first part of the run with images (or cells) of this side ...

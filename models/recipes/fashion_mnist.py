@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from models.recipes.parity import ablations, additions, narrow
+from models.recipes.parity import NARROW, ablations, additions, narrow
 from models.steps import S_CNN, Family, Protection, Recipe, Step
 
 
@@ -35,6 +35,10 @@ FASHION_MNIST = Family(
             _BASE,
             *(Protection("addition", members) for members in (2, 3, 4)),
             *(Protection(code, 2) for code in ("concatenation", "stacked")),
+        ),
+        # Half of what it sees are redundant inputs of two images: it is its own parity model.
+        "s-cnn-mixup": Step(
+            "resnet18", options={"widths": [*NARROW], "stem": "small"}, recipe=Recipe(epochs=16, mixup=0.5)
         ),
         **ablations(_BASE, _S_CNN, Protection("addition", 2), images=55000, **_PARITY),
     },

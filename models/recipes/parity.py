@@ -12,6 +12,8 @@ from typing import Any
 from models.steps import AnyStep, Protection, Recipe, Step
 
 _OURS: dict[str, Any] = {"adam_lr": 0.001, "weight_decay": 1e-5, "ema": 0.995}
+NARROW = (32, 64, 128, 256)
+"""Channels of a ResNet-18's stages: of 32 px it takes 35 million multiply-adds, a ResNet-34 of 64 to 512 takes 290."""
 _NARROW: dict[str, Any] = {"adam_lr": 0.002, "weight_decay": 1e-5, "ema": 0.995, "shift": 0}
 """Images vary by their flip alone, so that the base model's outputs are stored and it is not run in the loop."""
 
@@ -32,14 +34,8 @@ def additions(base: str, its: Step, *members: int, **settings: Any) -> dict[str,
     }
 
 
-def narrow(
-    base: str, *protects: Protection, widths: Sequence[int] = (32, 64, 128, 256), **settings: Any
-) -> dict[str, AnyStep]:
-    """Those of a narrow ResNet-18 with random first weights, called ``<role>-narrow``.
-
-    The default widths take 35 million multiply-adds for a group of 32 px; a ResNet-34 takes 290 for one image. All
-    codes see as many groups.
-    """
+def narrow(base: str, *protects: Protection, widths: Sequence[int] = NARROW, **settings: Any) -> dict[str, AnyStep]:
+    """Those of a narrow ResNet-18 with random first weights, called ``<role>-narrow``; all see as many groups."""
     return {
         f"{its.role}-narrow": Step(
             "resnet18",
