@@ -23,7 +23,7 @@ STUBS := proto
 PROTOS = $(wildcard proto/collage/v1/*.proto proto/inference/*.proto)
 IMAGES := frontend s-cnn collage-cnn worker load
 SWEEPS := usual budgets long
-PIECES := sim frontier transient cells regimes open report
+PIECES := sim frontier transient cells regimes open deferral envoy report
 
 # ONNX Runtime's packages report usage to their maker unless told otherwise; ours tell it too, where they import it first.
 export ORT_DISABLE_TELEMETRY := 1
@@ -84,7 +84,7 @@ out/bench-scale.json: | $(DEV)/ready
 
 bench-full-frontier: $(DEV)/ready
 	$(DEV)/bin/python -m bench frontier --processes $(CORES)
-	$(DEV)/bin/python -m bench parm --out docs/results/parm.json --processes $(CORES)
+	$(DEV)/bin/python -m bench parm --real --out docs/results/parm.json --processes $(CORES)
 
 bench-full-transient: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.5
@@ -102,6 +102,18 @@ bench-full-regimes: $(DEV)/ready
 
 bench-full-open: $(DEV)/ready
 	$(FULL) --policies none,hedge,collage,adaptive --loads 0.3,0.5,0.8 --groups 150 --scale 0.5
+
+bench-full-deferral: $(DEV)/ready
+	$(DEV)/bin/python -m bench experiment --target deferral --drawn 4 --workers 36 --collage-workers 4 --loads 0.5 \
+		--policies none,adaptive:extra_load=0.02,adaptive:extra_load=0.034,adaptive:extra_load=0.08 --groups 200 \
+		--scale 2 --seeds 0,1
+	$(DEV)/bin/python -m bench frontier --take out/deferral.json --grid 2
+	$(MAKE) results FIGURES=out/deferral.json
+
+bench-full-envoy: $(DEV)/ready
+	$(DEV)/bin/python -m bench envoy --groups 200 --seeds 2
+	$(DEV)/bin/python -m bench frontier --take out/envoy.json
+	$(MAKE) results
 
 bench-full-report: $(DEV)/ready
 	$(FULL) --collect

@@ -33,7 +33,7 @@ COMMANDS = {
         "bench.simulator.replay", "simulate the policies in a regime of slowness", main="simulate_command"
     ),
     "frontier": Command("bench.simulator.frontier", "simulate the tail of every policy against its extra load"),
-    "parm": Command("bench.simulator.parm", "simulate ParM's experiment, with its code and with collages"),
+    "parm": Command("bench.runs.parm", "repeat ParM's experiment, with its code and with collages", DEVELOPMENT),
     "published": Command("bench.simulator.published", "simulate the published closed groups again and compare"),
     "confidences": Command("bench.runs.confidences", "measure how sure and how right the shipped models are"),
     "codes": Command("bench.runs.codes", "measure how right every code is where answers are lost"),

@@ -67,7 +67,7 @@ RUN = {
     "python -m bench confidences*": "tests/bench/runs/test_confidences.py::test_a_folder_without_data_is_told",
     "python -m bench experiment*": "tests/bench/runs/test_experiment.py::"
     "test_a_plan_says_how_long_it_takes_and_does_nothing",
-    "python -m bench parm*": "tests/bench/simulator/test_parm.py::test_too_few_queries_are_refused",
+    "python -m bench parm*": "tests/bench/runs/test_parm.py::test_too_few_queries_are_refused",
     "python -m bench accuracy *": "tests/bench/simulator/test_accuracy.py::test_the_command_counts_and_simulates",
     "python -m models.calibrate *": "tests/models/test_calibrate.py::test_only_validation_images_are_used",
     "python -m bench simulate*": "tests/bench/simulator/test_replay.py::test_regimes_are_simulated_by_name",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from bench.measured import extra_load
 from bench.report.findings import FoundRow, grouped, less, markdown, mean, ratio, select, show, show_mean
 from bench.report.frontier import OURS, PLACE, TAILS, VARIANT, Loss, best, compared, losses
 from bench.report.stored import Stored, paragraph
@@ -111,7 +112,7 @@ def _runs(rows: Sequence[FoundRow]) -> str:
 
 def real(found: Stored) -> str:
     """Real processes: our frontend beside a real Envoy."""
-    rows = found.rows(FRONTIER, source="real")
+    rows = found.rows(FRONTIER, source="real", offered="closed")
     lines = [
         [
             f"{family}, {workers} + {redundant}: {_named(same)}",
@@ -130,16 +131,38 @@ def real(found: Stored) -> str:
     return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin(FRONTIER, rows)}"
 
 
+def deferral(found: Stored) -> str:
+    """Real processes with small budgets beside the simulator, with the same arrivals and draws."""
+    rows = [{"value": None, **row, "sent": extra_load(row)} for row in found.rows("deferral", regime="transient")]
+    lines = []
+    for (policy, value), same in grouped(rows, ("policy", "value")).items():
+        real, sim = (select(same, source=source) for source in ("real", "sim"))
+        line = [policy if value is None else f"{policy}, budget {100 * value:g} %"]
+        line += [f"{show_mean(real, 'sent', 100, 1)} / {show_mean(sim, 'sent', 100, 1)}"]
+        for key in ("p50_s", *TAILS):
+            line.append(f"{show_mean(real, key, 1000, 0)} / {show_mean(sim, key, 1000, 0)}")
+        lines.append([*line, show(ratio(real, sim, "p99_s"), digits=2)])
+    headings = ["real / simulated", "extra load, %", "p50, ms", "p99, ms", "p99.9, ms", "p99's ratio"]
+    first = rows[0]
+    note = paragraph(
+        f"{first['n']} + {first['redundant']} processes, Poisson arrivals at half load, "
+        f"{first['n'] * first['groups']:,} requests for each of {len({row['seed'] for row in rows})} seeds; ± is the "
+        "95 % interval over seeds."
+    )
+    return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin('deferral', rows)}"
+
+
 def parm(found: Stored) -> str:
     """ParM's experiment: every code beside equal resources."""
     rows = found.rows("parm")
     lines = []
-    for (k, pairs), here in grouped(rows, ("k", "pairs")).items():
+    for (source, k, pairs), here in grouped(rows, ("source", "k", "pairs")).items():
+        where = ", real processes" if source == "real" else ""
         (equal,) = (same for (policy,), same in grouped(here, ("policy",)).items() if policy == "equal-resources")
         for (code, policy), same in grouped(here, ("code", "policy")).items():
             lines.append(
                 [
-                    f"k = {k}, {pairs} {'pair' if pairs == 1 else 'pairs'}: {PARM[policy, code]}",
+                    f"k = {k}, {pairs} {'pair' if pairs == 1 else 'pairs'}{where}: {PARM[policy, code]}",
                     *(show_mean(same, key, 1000, 0) for key in ("p50_s", *TAILS)),
                     "" if code is None else show(less(ratio(same, equal, "p999_s")), 100, 0),
                     show_mean(same, "coded_share", 100, 1),
@@ -147,23 +170,25 @@ def parm(found: Stored) -> str:
                 ]
             )
     headings = "|p50, ms|p99|p99.9|p99.9 against equal resources, %|coded answers, %|extra load, %".split("|")
-    note = paragraph(
-        f"{rows[0]['requests']:,} queries for each of {len({row['seed'] for row in rows})} seeds; ± is the 95 % "
-        "interval over seeds."
+    counts = " and ".join(
+        f"{same[0]['requests']:,} queries{' on real processes' if source == 'real' else ''} for each of "
+        f"{len({row['seed'] for row in same})} seed(s)"
+        for (source,), same in grouped(rows, ("source",)).items()
     )
+    note = paragraph(f"{counts}; ± is the 95 % interval over seeds.")
     return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin('parm', rows)}"
 
 
 PARM = {
     ("equal-resources", None): "equal resources",
-    ("collage-only", "linear"): "ParM's code, answers as soon as they can be decoded",
+    ("first-come", "linear"): "ParM's code, answers as soon as they can be decoded",
     ("adaptive", "linear"): "ParM's code, adaptive",
-    ("collage-only", "collage"): "2 x 2 collages, answers as soon as they are back",
+    ("first-come", "collage"): "2 x 2 collages, answers as soon as they are back",
     ("adaptive", "collage"): "2 x 2 collages, adaptive",
 }
 
 
 PASSAGES: Mapping[str, Callable[[Stored], str]] = {
-    "frontier-curve": curve, "frontier-families": families, "frontier-real": real,
+    "frontier-curve": curve, "frontier-families": families, "frontier-real": real, "deferral-real": deferral,
     "parm": parm, "frontier-families-p999": partial(families, tail="p999_s"), "frontier-losses": beaten,
 }  # fmt: skip

@@ -22,8 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bench.cluster.answers import Prepared
 from bench.cluster.envoy import Envoy, ProxiedClient
-from bench.cluster.standins import Prepared, StandIns
+from bench.cluster.standins import StandIns
 from bench.measured import extra_load, mean_of
 from bench.offer import Records, closed_groups, open_loop
 from bench.runs.trial import WARM_UP_GROUPS, Case, Trial, trials

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from bench.cluster.standins import AnswerSource, Prepared, StandIns, answer_source, failing, save_models
+from bench.cluster.answers import AnswerSource, Prepared, answer_source
+from bench.cluster.standins import StandIns, failing
 from bench.offer import (
     LATENCY_TABLE,
     REGIMES,
@@ -30,11 +31,9 @@ from bench.simulator.replay import KNOWN, Setup, about, capacity, run, table
 from bench.simulator.rivals import RIVALS, Rival
 from collage.client import Client
 from collage.figures import Row
-from encoder.code import GroupShape
 from frontend.policy.choices import CHOICES
 from frontend.policy.ejection import Ejection
 from frontend.policy.rules import Rules
-from worker.slowdown import COLLAGE_FACTOR
 
 WARM_UP_GROUPS = 100  # a tracked deadline has settled by then
 OFF = Regime("off", "off")
@@ -129,21 +128,19 @@ class Trial:
     ) -> None:
         """Open loops have Poisson arrivals, or these (of all groups, the warm-up's first, in times not shortened).
 
-        There are as many s-cnn ``workers`` as a collage has cells, unless given, and ``redundant`` collage workers. As
+        There are as many s-cnn ``workers`` as a group has members, unless given, and ``redundant`` other workers. As
         many requests as there are s-cnn workers are sent as one group; a frontend makes collages of them as it likes.
         """
         self.regime, self.answers, self.groups, self.scale, self.flags = regime, answers, groups, scale, tuple(flags)
-        cells = answers.collage.k**2
-        self.members, self.arrivals = workers or cells, arrivals
-        self.setup = Setup(self.members, redundant, code=GroupShape.collage(cells))
+        self.members, self.arrivals = workers or answers.shape.members, arrivals
+        self.setup = Setup(self.members, redundant, code=answers.shape)
         self.deadline = float(np.quantile(regime.sample, 0.95))
         self._folder = folder
 
     @functools.cached_property
     def _models(self) -> tuple[Path, Path]:
-        return save_models(
-            self._folder / f"stand-ins-{self.answers.collage.k**2}", self.answers.s_cnn, self.answers.collage
-        )
+        shape = self.answers.shape
+        return self.answers.save(self._folder / f"stand-ins-{shape.members}-{shape.needed}")
 
     def name(self, case: Case) -> str:
         """A run's name, the same for the same run only."""
@@ -153,7 +150,7 @@ class Trial:
         trace = b"" if self.arrivals is None else self.arrivals.tobytes()
         digest = hashlib.blake2b(matters + trace, digest_size=4).hexdigest()
         policy = f"{case.policy}-{case.setting}-{case.value:g}" if case.setting else case.policy
-        alone = (self.members, self.setup.redundant) == (self.answers.collage.k**2, 1)
+        alone = (self.members, self.setup.redundant) == (self.answers.shape.members, 1)
         cluster = self.members if alone else f"{self.members}+{self.setup.redundant}"
         return f"{self.regime.name}-{cluster}-{offered}-{policy}-seed{case.seed}-{digest}"
 
@@ -179,8 +176,8 @@ class Trial:
         count = self.setup.workers
 
         def flags(index: int) -> tuple[str, ...]:
-            faster = self.answers.factor / COLLAGE_FACTOR if index >= self.members and not equal_resources else 1.0
-            return *self.regime.flags(index, count, seed), "--slowdown-scale", str(self.scale * faster)
+            factor = self.answers.slowdown_scale if index >= self.members and not equal_resources else 1.0
+            return *self.regime.flags(index, count, seed), "--slowdown-scale", str(self.scale * factor)
 
         return StandIns(
             *self._models,
@@ -210,8 +207,8 @@ class Trial:
 
     def prepare(self, seed: int) -> Prepared:
         """All groups, those that warm up first, and the models' answers."""
-        cells = self.answers.collage.k**2
-        prepared = self.answers.prepare((WARM_UP_GROUPS + self.groups) * self.members // cells, seed)
+        sent = (WARM_UP_GROUPS + self.groups) * self.members
+        prepared = self.answers.prepare(sent // self.answers.shape.members, seed)
         samples = [sample for group in prepared.groups for sample in group]
         groups = [samples[first : first + self.members] for first in range(0, len(samples), self.members)]
         return prepared._replace(groups=groups)
@@ -310,7 +307,7 @@ def trials(
     if unknown := set(regimes) - set(REGIMES):
         raise ValueError(f"there is no regime {min(unknown)!r}")
     answers = answer_source(drawn, data)
-    times, members = None, workers or answers.collage.k**2
+    times, members = None, workers or answers.shape.members
     if arrivals:
         times = read_arrivals(arrivals)
         groups = min(groups, len(times) // members - WARM_UP_GROUPS)

@@ -1,23 +1,21 @@
-"""``python -m bench parm``: ParM's experiment (Learning-based coded computation, section VI-C), simulated.
+"""ParM's experiment (Learning-based coded computation, section VI-C): which runs there are, and each simulated.
 
 12 workers run the base model and 12 / k more machines a redundant model, while pairs of machines move data. Queries
 come at 270 per second, and everything takes four times as long as on ParM's machines. Each code is compared with "equal
 resources", where the additional machines run the base model as well. ParM answers from its code whenever that is
-sooner; the adaptive policy beside it spends no more.
+sooner (the policy first-come); the adaptive policy beside it spends no more.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from bench.measured import FOR_P999, extra_load
-from bench.offer import Models, TypicalModels, measured_models, poisson, transfers
+from bench.measured import extra_load
+from bench.offer import Models, Regime, Seconds, TypicalModels, measured_models, poisson, transfers
 from bench.progress import each
 from bench.simulator.replay import EQUAL_RESOURCES, Setup, run
-from collage.figures import OUT, Row, write_figures
+from collage.figures import Row, Scalar
 from encoder.code import GroupShape
 
 BASE, RATE, QUERIES = 12, 270 / 4, 100_000
@@ -54,10 +52,28 @@ class ParmCase(NamedTuple):
         return LINEAR if self.code == "linear" else measured_models(2)
 
     @property
-    def limits(self) -> dict[str, float | None]:
-        """Limits of Rules: ParM has no deadline, and both may use all the redundant machines."""
-        budget = 1.05 / self.shape.members
-        return {"deadline": 0.001, "extra_load": budget} if self.policy == "collage-only" else {"extra_load": budget}
+    def extra_load(self) -> float:
+        """The budget, by which both policies may use all the redundant machines."""
+        return 1.05 / self.shape.members
+
+    @property
+    def regime(self) -> Regime:
+        """Pairs of all machines move data."""
+        return transfers(2 * self.pairs / self.machines)
+
+    def arrivals(self, queries: int) -> Seconds:
+        """When so many queries come, seconds ``[queries]``."""
+        return poisson(RATE, queries, self.seed)
+
+    def row(self, source: str, requests: int, measured: Mapping[str, Scalar]) -> Row:
+        """Which run it is, and of what was measured the latencies in seconds, extra load and coded answers."""
+        kept = ("p50_s", "p99_s", "p999_s", "coded_share", "accuracy", "accuracy_available")
+        return {
+            **{"source": source, "k": self.k, "workers": BASE, "redundant": BASE // self.k, "pairs": self.pairs},
+            **{"policy": self.policy, "code": self.code, "seed": self.seed, "requests": requests},
+            **{key: measured[key] for key in kept},
+            "extra_load": extra_load(measured),
+        }
 
 
 def cases(seeds: int) -> Iterator[ParmCase]:
@@ -66,45 +82,22 @@ def cases(seeds: int) -> Iterator[ParmCase]:
         for seed in range(seeds):
             yield ParmCase(k, pairs, EQUAL_RESOURCES, None, seed)
             for code in ("linear", "collage"):
-                yield ParmCase(k, pairs, "collage-only", code, seed)
+                yield ParmCase(k, pairs, "first-come", code, seed)
                 yield ParmCase(k, pairs, "adaptive", code, seed)
 
 
 def simulate(task: tuple[ParmCase, int]) -> Row:
-    """One row, of a case and a number of queries: which run, latencies in seconds, extra load, coded answers."""
+    """The row of a case, with a number of queries."""
     case, queries = task
-    regime = transfers(2 * case.pairs / case.machines)
     setup = Setup(BASE, BASE // case.k, code=case.shape)
     warm_up, groups = (-(-requests // BASE) for requests in (WARM_UP, queries))
-    arrivals = poisson(RATE, (warm_up + groups) * BASE, case.seed)
-    limits = case.limits if case.code else {}
-    known = (setup, case.policy, regime, case.seed, groups)
+    arrivals = case.arrivals((warm_up + groups) * BASE)
+    limits = {"extra_load": case.extra_load} if case.code else {}
+    known = (setup, case.policy, case.regime, case.seed, groups)
     done = run(*known, arrivals=arrivals, models=case.models, warm_up=warm_up, limits=limits)
-    row = done.row({})
-    return {
-        **{"source": "sim", "k": case.k, "workers": BASE, "redundant": BASE // case.k, "pairs": case.pairs},
-        **{"policy": case.policy, "code": case.code, "seed": case.seed, "requests": len(done.latency_s)},
-        **{key: row[key] for key in ("p50_s", "p99_s", "p999_s")},
-        "extra_load": extra_load(row),
-        **{key: row[key] for key in ("coded_share", "accuracy", "accuracy_available")},
-    }
+    return case.row("sim", len(done.latency_s), done.row({}))
 
 
 def parm(chosen: Iterable[ParmCase], queries: int, processes: int = 1) -> list[Row]:
     """The rows of all runs, made in ``processes`` side by side."""
     return list(each(simulate, [(case, queries) for case in chosen], "simulating", processes))
-
-
-def main(argv: Sequence[str]) -> int:
-    """Simulate the experiment and write its figures; 0."""
-    parser = argparse.ArgumentParser(prog="python -m bench parm", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--queries", type=int, default=QUERIES, help="for each run (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="runs to average (%(default)s)")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time (%(default)s)")
-    parser.add_argument("--out", type=Path, default=OUT / "parm.json", help="the figures (%(default)s)")
-    args = parser.parse_args(argv)
-    if args.queries < FOR_P999 or args.seeds < 1 or args.processes < 1:
-        parser.error(f"at least {FOR_P999:,} queries, for a 99.9th percentile, one seed, and one process")
-    rows = parm(cases(args.seeds), args.queries, args.processes)
-    print(f"figures: {write_figures(args.out.stem, rows, directory=args.out.parent)}")
-    return 0

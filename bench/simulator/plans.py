@@ -174,14 +174,13 @@ _ALL = [
     for cluster in (SMALL, MIDDLE, LARGE)
 ]
 _BURSTS = [Place(family, cluster, 0.5, BURST) for family in FAMILIES for cluster in (SMALL, MIDDLE, LARGE)]
-_TRANSIENT = [place for place in _ALL if place.family == USUAL]
-_MOST = [place for place in _TRANSIENT if place.load == 0.5]
-_OTHERS = [place for place in (*_ALL, *_BURSTS) if place.load == 0.5 and place.cluster == SMALL]
-_OTHERS = [place for place in _OTHERS if (place.family == USUAL) == (place.together > 1)]
-_OTHERS += [place for place in _TRANSIENT if place not in _MOST]
+_MOST = [place for place in _ALL if place.family == USUAL and place.load == 0.5]
+_OTHERS = sorted(
+    (place for place in (*_ALL, *_BURSTS) if place not in _MOST),
+    key=lambda place: (place.cluster != SMALL or place.load != 0.5, place.family != USUAL),
+)
 PLANS = {
     False: Plan([*_ALL, *_BURSTS], [], requests=50_000, trial_requests=10_000),
     True: Plan(_MOST, _OTHERS, few_requests=6000, trial_requests=4000, few_seeds=2, alike=True),
 }
-"""The whole plan; by True the reduced one: transient slowness at half load, and in short at other loads and in other
-families, these on the small cluster."""
+"""The whole plan; by True the reduced one: transient slowness at half load in full, everything else in short."""

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.cluster.answers import Drawn, Parities, Shipped, png
 from bench.cluster.local import Child, Cluster, Metrics, ProcessError
-from bench.cluster.standins import Drawn, GroupAnswers, Shipped, failing, png, save_models
+from bench.cluster.standins import GroupAnswers, failing, save_models
 from bench.offer import Outage, Sample, TypicalModels
 from collage.model_info import ModelInfo, ModelKind
 from encoder.image import decode
+from encoder.linear import LinearCode, mean_weights
 from models.measure import OnnxModel
 from tests import onnx_models
 
@@ -60,6 +62,24 @@ def test_drawn_answers_are_painted_and_known_to_the_simulator() -> None:
     np.testing.assert_array_equal(few.s_cnn_right, images.s_cnn_right[:18])
     with pytest.raises(ValueError, match="361 images are needed, 360 are known"):
         prepared.models.draw(361, seed=0)
+
+
+@pytest.mark.parametrize("members", [2, 3, 4])
+def test_what_a_parity_stand_in_gives_back_is_the_lost_answer(members: int, tmp_path: Path) -> None:
+    source = Parities(members)
+    base, parity = (OnnxModel(path) for path in source.save(tmp_path))
+    prepared, code = source.prepare(groups=30, seed=1), LinearCode(mean_weights(members, 1))
+    right = iter(prepared.models.images.s_cnn_right)
+    for group in prepared.groups:
+        pictures = [decode(sample.data, 8) for sample in group]
+        (own,) = base(np.stack(pictures))
+        (picture,) = code.encode(pictures)
+        coded = {0: [output[0] for output in parity(picture[None])]}
+        for lost, sample in enumerate(group):
+            others = {place: output for place, output in enumerate(own) if place != lost}
+            found = code.decode(others, coded, range(members))[lost].output
+            assert found.argmax() == own[lost].argmax(), "however the mean was rounded"
+            assert (f"class-{found.argmax()}" == sample.label) == next(right)
 
 
 def test_what_shipped_models_say_is_painted_and_known_to_the_simulator(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.cluster.standins import Drawn
+from bench.cluster.answers import Drawn
 from bench.measured import Records, RequestRecord
 from bench.offer import LATENCY_TABLE, REGIMES, Regime, TypicalModels, read_arrivals
 from bench.runs import experiment

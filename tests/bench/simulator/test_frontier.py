@@ -68,16 +68,15 @@ def test_every_planned_run_can_be_simulated_and_is_planned_once(reduced: bool) -
     assert {case.seed for case in cases}.isdisjoint(TRIAL_SEEDS)
 
 
-def test_both_plans_have_transient_slowness_at_half_load_in_full_and_the_whole_one_everything() -> None:
+def test_both_plans_have_transient_slowness_at_half_load_in_full_and_every_place() -> None:
     whole, reduced = ({case[:4] for case in PLANS[kind].cases({})} for kind in (False, True))
     assert reduced < whole
     transient = {case for case in whole if case[0].family == "transient" and case[0].together == 1}
     half = {case for case in transient if case[0].load == 0.5}
     assert half <= reduced
     assert {case[3] for case in half} == {0, 1, 2, 3, 4}
-    assert {case[0] for case in transient} <= {case[0] for case in reduced}, "other loads in short"
-    assert {case[0].family for case in reduced} == set(FAMILIES)
     places = {case[0] for case in whole}
+    assert {case[0] for case in reduced} == places, "others in short"
     assert {(place.family, place.cluster, place.load) for place in places} == {
         (family, cluster, load) for family in FAMILIES for cluster in (SMALL, MIDDLE, LARGE) for load in (0.3, 0.5, 0.8)
     }
