@@ -14,8 +14,6 @@ from models.steps import AnyStep, Protection, Recipe, Step
 _OURS: dict[str, Any] = {"adam_lr": 0.001, "weight_decay": 1e-5, "ema": 0.995}
 NARROW = (32, 64, 128, 256)
 """Channels of a ResNet-18's stages: of 32 px it takes 35 million multiply-adds, a ResNet-34 of 64 to 512 takes 290."""
-_NARROW: dict[str, Any] = {"adam_lr": 0.002, "weight_decay": 1e-5, "ema": 0.995, "shift": 0}
-"""Images vary by their flip alone, so that the base model's outputs are stored and it is not run in the loop."""
 
 
 def protecting(base: str, its: Step, protects: Protection, **settings: Any) -> dict[str, AnyStep]:
@@ -34,13 +32,22 @@ def additions(base: str, its: Step, *members: int, **settings: Any) -> dict[str,
     }
 
 
+def _schooling(members: int) -> dict[str, Any]:
+    """Settings for random first weights, with the same number of groups for all codes.
+
+    Images vary by their flip alone: the base model's outputs are stored, and it is not run in the loop. The gradient of
+    a decoded output's squared error grows with the square of ``members``, to which SGD is sensitive and Muon is not.
+    """
+    return {"shift": 0, "batch": 128 * members, "epochs": 12.0 * members, "sgd_lr": 0.08 / members**2}
+
+
 def narrow(base: str, *protects: Protection, widths: Sequence[int] = NARROW, **settings: Any) -> dict[str, AnyStep]:
     """Those of a narrow ResNet-18 with random first weights, called ``<role>-narrow``; all see as many groups."""
     return {
         f"{its.role}-narrow": Step(
             "resnet18",
             options={"widths": [*widths], "stem": "small"},
-            recipe=Recipe(**{**_NARROW, "batch": 128 * its.members, "epochs": 12.0 * its.members, **settings}),
+            recipe=Recipe(**{**_schooling(its.members), **settings}),
             protects=its,
             base=base,
         )
