@@ -23,7 +23,7 @@ STUBS := proto
 PROTOS = $(wildcard proto/collage/v1/*.proto proto/inference/*.proto)
 IMAGES := frontend s-cnn collage-cnn worker load
 SWEEPS := usual budgets long
-PIECES := sim frontier transient cells regimes open deferral envoy report
+PIECES := sim frontier transient cells regimes open parm deferral envoy report
 
 # ONNX Runtime's packages report usage to their maker unless told otherwise; ours tell it too, where they import it first.
 export ORT_DISABLE_TELEMETRY := 1
@@ -84,7 +84,8 @@ out/bench-scale.json: | $(DEV)/ready
 
 bench-full-frontier: $(DEV)/ready
 	$(DEV)/bin/python -m bench frontier --processes $(CORES)
-	$(DEV)/bin/python -m bench parm --real --out docs/results/parm.json --processes $(CORES)
+	$(DEV)/bin/python -m bench parm --processes $(CORES)
+	$(MAKE) results FIGURES=out/parm.json
 
 bench-full-transient: $(DEV)/ready
 	$(FULL) --policies none,hedge:quantile=0.9,collage,adaptive --groups 2000 --scale 0.5
@@ -102,6 +103,10 @@ bench-full-regimes: $(DEV)/ready
 
 bench-full-open: $(DEV)/ready
 	$(FULL) --policies none,hedge,collage,adaptive --loads 0.3,0.5,0.8 --groups 150 --scale 0.5
+
+bench-full-parm: $(DEV)/ready
+	$(DEV)/bin/python -m bench parm --real --seeds 1
+	$(MAKE) results FIGURES=out/parm.json
 
 bench-full-deferral: $(DEV)/ready
 	$(DEV)/bin/python -m bench experiment --target deferral --drawn 4 --workers 36 --collage-workers 4 --loads 0.5 \

@@ -52,6 +52,7 @@ KEPT_BY = {
     "evaluate": ("dataset", "model"),
     "fleet": ("make", "part", "way", "fault"),
     "codes": ("dataset", "base", "code", "k", "r", "lost", "seed", "metric"),
+    "parm": ("source", "k", "pairs", "policy", "code", "seed"),
     "allreduce": ("model", "nodes", "mbit_s", "compressor", "seed", "epochs"),
 }
 """Files whose rows are measured one by one, and the columns that tell them apart; other files are replaced whole."""

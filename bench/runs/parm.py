@@ -1,4 +1,4 @@
-"""``python -m bench parm``: ParM's experiment, simulated, and with ``--real`` on processes as well.
+"""``python -m bench parm``: ParM's experiment, simulated, or with ``--real`` on processes.
 
 In the real runs four pairs of machines move data: ParM's code by ParM's policy and collages by ours, against equal
 resources on as many machines. Workers run stand-ins, as in ``python -m bench experiment``, and the same command goes
@@ -22,7 +22,7 @@ from bench.runs.trial import WARM_UP_GROUPS, Case, Trial
 from bench.simulator.parm import BASE, USUAL_PAIRS, ParmCase, cases, parm
 from collage.figures import OUT, Row, read_figures, write_figures
 
-QUERIES, REAL_QUERIES, REAL_SEEDS = 100_000, 10_200, 1
+QUERIES, REAL_QUERIES = 100_000, 10_200
 MADE = ("command", "commit", "machine")
 CHOSEN = (("equal-resources", None), ("first-come", "linear"), ("adaptive", "collage"))
 """Policies and codes of the real runs."""
@@ -57,26 +57,19 @@ async def run_real(case: ParmCase, queries: int, folder: Path, console: Console)
 def main(argv: Sequence[str]) -> int:
     """Run the experiment and write its figures: 0 if it went well, 130 after Ctrl-C; ProcessError if one failed."""
     parser = argparse.ArgumentParser(prog="python -m bench parm", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--queries", type=int, default=QUERIES, help="for each simulated run (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="simulated runs to average (%(default)s)")
+    parser.add_argument("--real", action="store_true", help="on real processes, 3 minutes a run, in place of simulated")
+    parser.add_argument("--queries", type=int, help=f"for each run ({QUERIES:,}; of real processes {REAL_QUERIES:,})")
+    parser.add_argument("--seeds", type=int, default=3, help="runs to average (%(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="simulated runs at a time (%(default)s)")
-    parser.add_argument("--real", action="store_true", help="real processes as well, 3 minutes a run")
-    parser.add_argument(
-        "--real-queries", type=int, default=REAL_QUERIES, metavar="N", help="for each real run (%(default)s)"
-    )
-    parser.add_argument("--real-seeds", type=int, default=REAL_SEEDS, metavar="N", help="real runs (%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT / "parm.json", help="the figures (%(default)s)")
     args = parser.parse_args(argv)
-    if min(args.queries, args.real_queries) < FOR_P999 or min(args.seeds, args.real_seeds, args.processes) < 1:
+    queries = args.queries or (REAL_QUERIES if args.real else QUERIES)
+    if queries < FOR_P999 or args.seeds < 1 or args.processes < 1:
         parser.error(f"at least {FOR_P999:,} queries, for a 99.9th percentile, one seed, and one process")
-    rows: list[Row] = []
     if args.real:
-        console = Console()
-        try:
-            for case in real_cases(args.real_seeds):
-                rows.append(asyncio.run(run_real(case, args.real_queries, OUT / "parm", console)))
-        except KeyboardInterrupt:
-            return 130
-    rows += parm(cases(args.seeds), args.queries, args.processes)
+        console, folder = Console(), OUT / "parm"
+        rows = [asyncio.run(run_real(case, queries, folder, console)) for case in real_cases(args.seeds)]
+    else:
+        rows = parm(cases(args.seeds), queries, args.processes)
     print(f"figures: {write_figures(args.out.stem, rows, directory=args.out.parent)}")
     return 0

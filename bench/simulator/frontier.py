@@ -94,6 +94,7 @@ class Table:
 
     def __post_init__(self) -> None:
         stored = read_figures(self.file) if self.file.exists() else []
+        self.commands = list(dict.fromkeys(part for row in stored for part in str(row["command"]).split("; ")))
         self.rows = {key(row): {name: row[name] for name in KEYS} for row in stored}
         if self.journal.exists():
             for line in self.journal.read_text().splitlines():
@@ -121,7 +122,8 @@ class Table:
             if row["seed"] not in TRIAL_SEEDS and not (complete and self._outdated(row))
         ]
         kept.sort(key=lambda row: json.dumps(key(row)))
-        head = json.dumps({"command": command(), "machine": in_words(machine())}, indent=1)[1:-2]
+        commands = "; ".join(dict.fromkeys((*self.commands, command())))
+        head = json.dumps({"command": commands, "machine": in_words(machine())}, indent=1)[1:-2]
         lines = ",\n".join(f"  {json.dumps(row)}" for row in kept)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_name(self.file.name + ".partial")

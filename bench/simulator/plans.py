@@ -181,6 +181,6 @@ _OTHERS = sorted(
 )
 PLANS = {
     False: Plan([*_ALL, *_BURSTS], [], requests=50_000, trial_requests=10_000),
-    True: Plan(_MOST, _OTHERS, few_requests=6000, trial_requests=4000, few_seeds=2, alike=True),
+    True: Plan(_MOST, _OTHERS, trial_requests=4000, few_seeds=2, alike=True),
 }
 """The whole plan; by True the reduced one: transient slowness at half load in full, everything else in short."""

@@ -55,8 +55,8 @@ def test_a_real_run_has_a_simulated_twin_with_its_code(tmp_path: Path) -> None:
 
 
 def test_too_few_queries_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for flag in ("--queries", "--real-queries"):
+    for how in ([], ["--real"]):
         with pytest.raises(SystemExit, match="2"):
-            main([flag, "9999", "--out", str(tmp_path / "parm.json")])
+            main([*how, "--queries", "9999", "--out", str(tmp_path / "parm.json")])
         assert "at least 10,000 queries" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import count
 from pathlib import Path
 
@@ -196,13 +197,17 @@ def test_a_plan_says_how_long_it_takes_and_bad_arguments_are_told(
         assert text in capsys.readouterr().err
 
 
-def test_rows_of_real_processes_are_taken_in(tmp_path: Path) -> None:
+def test_rows_of_real_processes_are_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {**dict.fromkeys(COLUMNS, 0.25), "source": "real", "regime": "transient", "offered": "open", "load": 0.5}
     columns |= {"n": 36, "redundant": 4, "policy": "adaptive", "seed": 2, "groups": 10, "group_p99_s": 0.4}
     rows = [{**columns, "setting": "extra_load", "value": 0.05}, {**columns, "source": "sim"}]
     file, out = write_figures("real", rows, directory=tmp_path), tmp_path / "frontier.json"
     assert main(["--take", str(file), "--grid", "2", "--out", str(out)]) == 0
     (found,) = json.loads(out.read_text())["rows"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "again"])
+    table = Table(out, tmp_path / "journal.jsonl", "now")
+    table.write(complete=True)
+    assert json.loads(out.read_text())["command"].endswith("; python again"), "all commands that made the table"
     assert tuple(found) == KEYS
     assert key(found) == ("real", "transient", 36, 4, "2x2", "poisson", 0.5, "adaptive", "extra_load=0.05", 2)
     assert (found["requests"], found["extra_load"], found["group_p99_s"]) == (360, 0.5, None)
