@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models import teacher
 from models.checkpoint import ARCHITECTURES
@@ -66,14 +66,16 @@ def test_every_step_can_be_given_by_flags(family: Family) -> None:
 def test_narrow_models_cost_a_fraction_of_their_base(name: str) -> None:
     def multiplications(step: Step, channels: int) -> int:
         counted: list[int] = []
+
+        def counting(its: nn.Module, _: object, out: Tensor) -> None:
+            counted.append(out[0].numel() * next(its.parameters())[0].numel())
+
         made = {"widths": step.options["widths"]} if "widths" in step.options else {}
         with torch.device("meta"):
             model = ARCHITECTURES[step.model](10, stem=step.options["stem"], channels=channels, **made)
             for module in model.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear):
-                    module.register_forward_hook(
-                        lambda its, _, out: counted.append(out[0].numel() * its.weight[0].numel())  # type: ignore
-                    )
+                    module.register_forward_hook(counting)
             model.eval()(torch.empty(1, channels, step.size, step.size))
         return sum(counted)
 
