@@ -70,6 +70,22 @@ def cut_mix(images: Tensor, targets: Tensor, share: float, rng: np.random.Genera
     return torch.where(pasted[..., None], images[other], images), targets + portion * (targets[other] - targets)
 
 
+def mean_of_two(images: Tensor, targets: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Turn a ``share`` of uint8 ``[B, H, W, 3]`` into means with another image, and their ``targets`` likewise.
+
+    The pixels are those that the addition code makes of a group of two (Zhang et al., "mixup: Beyond Empirical Risk
+    Minimization", with equal parts).
+    """
+    if not share:
+        return images, targets
+    batch = len(images)
+    chosen = torch.from_numpy(rng.random(batch) < share).to(images.device)
+    other = torch.from_numpy(rng.permutation(batch)).to(images.device)
+    means = ((images.short() + images[other].short() + 1) // 2).byte()
+    mixed = torch.where(chosen[:, None, None, None], means, images)
+    return mixed, torch.where(chosen[:, None], (targets + targets[other]) / 2, targets)
+
+
 def random_crops(
     images: Tensor, size: int, least: float, flipped: NDArray[np.bool_], rng: np.random.Generator
 ) -> Tensor:

@@ -64,6 +64,23 @@ class Conv3x3(nn.Conv2d):
         return super().forward(x)
 
 
+def xavier(model: nn.Module) -> None:
+    """First weights as in Learning-based coded computation, sections IV-D and V-E; batch norms begin as the identity.
+
+    Those of convolutions are uniform (Glorot and Bengio, "Understanding the Difficulty of Training Deep Feedforward
+    Neural Networks"), of linear layers normal with standard deviation 0.01, of biases 0.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 def default_precision(device: str) -> str:
     """bfloat16 where the device computes in it (GPUs; CPUs with AMX or AVX512-BF16, 2 times as fast), else float32."""
     if device != "cpu":

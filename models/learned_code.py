@@ -12,6 +12,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from models.layers import xavier
+
 DILATIONS = (1, 1, 2, 4, 8, 1)
 WIDTH = 20
 """Channels of the convolutions for each member."""
@@ -66,13 +68,7 @@ class CodeNetworks(nn.Module):
         conv = encoder == "conv"
         self.encoder = conv_encoder(members, inputs) if conv else mlp_encoder(members, inputs, size)
         self.decoder = mlp_decoder(members, inputs, outputs)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0, 0.01)
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        xavier(self)
         self.base: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no part of the networks' state
 
     def protect(self, base: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:

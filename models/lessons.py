@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.augment import augment, cut_mix
+from models.augment import augment, cut_mix, mean_of_two
 from models.checkpoint import ModelSpec, written
 from models.data import Dataset, digest, load, placements
 from models.layers import default_precision
@@ -73,6 +73,7 @@ class Lessons:
         )
         targets = self.targets(index, flipped).to(self.device)
         images, targets = cut_mix(images.to(self.device), targets, recipe.mix, rng)
+        images, targets = mean_of_two(images, targets, recipe.mixup, rng)
         return images, self.taught(images, targets)
 
     def targets(self, index: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:

@@ -41,6 +41,7 @@ class Recipe:
     window: int = 0  # side of the part of an image that is seen, pixels; 0: all of it
     cutout: int = 0  # side of a square that is blackened, pixels
     mix: float = 0.0  # share of images into which a box of another is pasted
+    mixup: float = 0.0  # share of images that become their mean with another
     blank: float = 0.02  # share of empty cells in training collages
     distil: float = 0.5  # weight of the teachers' answer in the target, if there are any
     small_size: int = 0  # train the first part of the run with images (or cells) of this side ...
@@ -49,6 +50,7 @@ class Recipe:
     adam_lr: float = 0.0  # of all weights; 0: Muon and SGD
     ema: float = 0.0  # share of the running mean of the weights that every step keeps; 0: the last weights count
     stale: bool = False  # parity models learn the base model's outputs for images as they are, not as they are seen
+    xavier: bool = False  # first weights are those of the parity models' authors
     member: float = 1.0  # parity models: weight of the decoded members' cross-entropy beside their squared error
     seed: int = 0
 
@@ -63,7 +65,8 @@ class Recipe:
         """That of a parity model as its authors trained it (Learning-based coded computation, section V-E)."""
         groups = 64 if members == 2 else 32
         base = {"batch": groups * members, "adam_lr": 0.001, "weight_decay": 1e-5, "warmup": 0.0, "stale": True}
-        return cls(**{**base, "member": 0.0, "smoothing": 0.0, "decay": False, **changes})  # type: ignore[arg-type]
+        base |= {"xavier": True, "member": 0.0, "smoothing": 0.0, "decay": False}
+        return cls(**{**base, **changes})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

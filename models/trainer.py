@@ -21,6 +21,7 @@ from models import checkpoint
 from models.checkpoint import ModelSpec
 from models.data import Dataset, Split, digest, placements
 from models.distributed.team import Team
+from models.layers import xavier
 from models.lessons import Lessons, Teachers
 from models.optim import optimisers
 from models.steps import Recipe
@@ -56,6 +57,8 @@ class Trainer:
         size = recipe.window or spec.image_size
         self.lessons = Lessons(data, recipe, size, self.device, self.bfloat16, teachers)
         self.model = spec.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.xavier:
+            xavier(self.model)
         self.optimisers = optimisers(
             self.model,
             muon_lr=recipe.muon_lr,

@@ -143,8 +143,8 @@ def measured(
     only: Sequence[str],
     seeds: int,
     repeats: int,
-) -> list[Row]:
-    """Rows of all codes of a data set whose ``<data set>-<code>-<k>`` fits a pattern.
+) -> Iterator[Row]:
+    """Rows of all codes of a data set whose ``<data set>-<code>-<k>`` fits a pattern, each as soon as it is known.
 
     ``role`` is the base model's, ``networks`` are the folders of learned codes.
     """
@@ -156,19 +156,20 @@ def measured(
         for work, model in every
         if any(fnmatch.fnmatch(f"{dataset}-{work.label}-{work.code.shape.members}", pattern) for pattern in only)
     ]
-    own, rows = outputs_of(base, split), []
+    own = outputs_of(base, split)
     for work, model in watched(chosen, dataset):
         redundant_s, base_s = medians([inference(each, split.images[:32]) for each in (model, base)], repeats)
         ratio = 1.0 if model is base else redundant_s / base_s
         about: Row = {"dataset": dataset, "base": base.info.name, "cost_ratio": ratio}
-        rows += list(measure(work, about, split, own, seeds, repeats))
+        rows = []
+        for row in measure(work, about, split, own, seeds, repeats):
+            rows.append(row)
+            yield row
         print(*in_words(rows, work), sep="\n", flush=True)
-    return rows
 
 
-def in_words(rows: Sequence[Row], work: CodeAtWork) -> Iterator[str]:
-    """A line for each number of losses and each metric of a code: means over seeds."""
-    its = [row for row in rows if (row["code"], row["k"], row["r"]) == (work.label, work.code.shape.members, work.most)]
+def in_words(its: Sequence[Row], work: CodeAtWork) -> Iterator[str]:
+    """A line for each number of losses and each metric of a code, of which ``its`` rows are: means over seeds."""
     for lost, metric in dict.fromkeys((row["lost"], row["metric"]) for row in its):
         same = [row for row in its if (row["lost"], row["metric"]) == (lost, metric)]
         a_degraded, a_available = (
@@ -181,7 +182,10 @@ def in_words(rows: Sequence[Row], work: CodeAtWork) -> Iterator[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure and write ``codes.json``: 0 if it went well, 2 if the data or models cannot be used."""
+    """Measure and write ``codes.json``: 0 if it went well, 2 if the data or models cannot be used.
+
+    The file is written again with every row, so that a run that is interrupted keeps what it has.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench codes", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data sets, or folders of data sets")
     parser.add_argument("--models", type=Path, nargs="+", default=[ZOO], help="folders of models (%(default)s)")
@@ -199,12 +203,15 @@ def main(argv: Sequence[str]) -> int:
             if dataset in folders and args.base in paths:
                 models = {role: OnnxModel(path) for role, path in paths.items()}
                 split: Split = getattr(data.load(folders[dataset], models[args.base].info.size), args.split)
-                rows += measured(dataset, models, args.base, args.models, split, args.only, args.seeds, args.repeats)
+                its = (models, args.base, args.models, split, args.only, args.seeds, args.repeats)
+                for row in measured(dataset, *its):
+                    rows.append(row)
+                    file = write_figures("codes", rows, directory=args.out)
     except (OSError, ValueError, CodeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     if not rows:
         print(f"{parser.prog}: no base model with its data, or no such code", file=sys.stderr)
         return 2
-    print(f"written: {write_figures('codes', rows, directory=args.out)}")
+    print(f"written: {file}")
     return 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from models.recipes.parity import additions
-from models.steps import CURVE, PRETRAINED, S_CNN, Family, Recipe, Step
+from models.recipes.parity import additions, narrow
+from models.steps import CURVE, PRETRAINED, S_CNN, Family, Protection, Recipe, Step
 
 PLAIN = f"{PRETRAINED}-s-cnn"
 FULL, FIRST, TAUGHT = (f"{PLAIN}-{word}" for word in ("full", "first", "taught"))
@@ -96,6 +96,7 @@ CIFAR10 = Family(
         ),
         "rival-mobilenet": Step("mobilenetv2", options={"stem": "small"}, recipe=Recipe(epochs=20), teacher=S_CNN),
         **additions("cifar10-jpeg-s-cnn.onnx", _resnet(), 2, epochs=10),
+        **narrow("cifar10-jpeg-s-cnn.onnx", Protection("addition", 2), widths=(48, 96, 192, 384)),
         # The 5 x 5 collage-cnn, trained briefly on some number of different collages; 0: fresh ones in each epoch.
         **{f"{CURVE}-{count}": _fives(epochs=4, collages=count) for count in (400, 1800, 5400, 0)},
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from models.recipes.parity import ablations, additions
+from models.recipes.parity import NARROW, ablations, additions, narrow
 from models.steps import S_CNN, Family, Protection, Recipe, Step
 
 
@@ -31,6 +31,15 @@ FASHION_MNIST = Family(
         "collage-4x4": _collage(4, (48, 96, 192), 10),
         "collage-5x5": _collage(5, (32, 80, 160), 10),
         **additions(_BASE, _S_CNN, 2, 3, 4, **_PARITY),
+        **narrow(
+            _BASE,
+            *(Protection("addition", members) for members in (2, 3, 4)),
+            *(Protection(code, 2) for code in ("concatenation", "stacked")),
+        ),
+        # Half of what it sees are redundant inputs of two images: it is its own parity model.
+        "s-cnn-mixup": Step(
+            "resnet18", options={"widths": [*NARROW], "stem": "small"}, recipe=Recipe(epochs=16, mixup=0.5)
+        ),
         **ablations(_BASE, _S_CNN, Protection("addition", 2), images=55000, **_PARITY),
     },
 )

@@ -6,6 +6,8 @@ decoded output, as all others are exact.
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,6 +33,7 @@ class ProtectGroups:
     ) -> None:
         self.code, self.row, self.base = code, row, base
         self.member, self.distil, self.stored = member, distil, stored
+        self._scored: dict[bytes, Tensor] = {}
         self.weights = None
         if isinstance(code, LinearCode):
             self.weights = torch.from_numpy(code.weights[row].astype(np.float32))[:, None]
@@ -71,5 +74,11 @@ class ProtectGroups:
         return (groups + error[:, None] / weights).flatten(0, 1)
 
     def score(self, ask: Ask, images: Tensor, labels: Tensor) -> Tensor:
-        """Top-1 of every image if its own answer alone is lost."""
-        return self.decoded(ask(self.encoded(images)), self.base(images)).argmax(1) == labels
+        """Top-1 of every image if its own answer alone is lost.
+
+        The base model is asked once about images that come again, as those of validation do after every epoch.
+        """
+        key = sha256(images.cpu().numpy().tobytes()).digest()
+        if key not in self._scored:
+            self._scored[key] = self.base(images)
+        return self.decoded(ask(self.encoded(images)), self._scored[key]).argmax(1) == labels

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.augment import augment, cut_mix
+from encoder.linear import LinearCode, mean_weights
+from models.augment import augment, cut_mix, mean_of_two
 from models.data import Dataset
 from models.train import describe
 
@@ -52,6 +53,25 @@ def test_a_box_of_another_image_is_pasted_and_counts_by_its_area() -> None:
     assert other[touched].float().mean() > 0.2
     assert other.any(0).all(), "everywhere"
     assert cut_mix(images, targets, 0.0, np.random.default_rng(0)) == (images, targets)
+
+
+def test_a_share_of_images_becomes_redundant_inputs_of_two() -> None:
+    batch = 60
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, 4, 4, 3), np.uint8)
+    mixed, targets = mean_of_two(torch.from_numpy(pixels), torch.eye(batch), 0.5, np.random.default_rng(1))
+    code, mixtures = LinearCode(mean_weights(2, 1)), 0
+    for place, (found, target) in enumerate(zip(mixed.numpy(), targets, strict=True)):
+        sources = target.nonzero()[:, 0].tolist()
+        assert place in sources
+        if len(sources) == 2:
+            mixtures += 1
+            assert target[sources].tolist() == [0.5, 0.5]
+            np.testing.assert_array_equal(found, code.encode([pixels[source] for source in sources])[0])
+        else:
+            np.testing.assert_array_equal(found, pixels[place])
+    assert 20 < mixtures < 40
+    images = torch.from_numpy(pixels)
+    assert mean_of_two(images, targets, 0.0, np.random.default_rng(0)) == (images, targets)
 
 
 def test_a_square_of_every_image_is_cut_out() -> None:

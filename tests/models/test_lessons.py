@@ -33,6 +33,15 @@ def test_a_teacher_is_part_of_the_target(data: Dataset) -> None:
     np.testing.assert_allclose(targets, 0.8 * np.eye(10)[data.train.labels[[5, 6]]] + 0.02, atol=1e-6)
 
 
+def test_images_become_means_with_others_if_wanted(data: Dataset) -> None:
+    spec, index = describe(data, "resnet32", 16, 1, {}), np.arange(24)
+    for share in (0.0, 1.0):
+        recipe = Recipe(batch=24, smoothing=0.0, shift=0, flip=False, mixup=share)
+        images, targets = Trainer(spec, data, recipe, "cpu", "fp32").lessons.draw(index, np.random.default_rng(0))
+        assert bool((targets == 0.5).any()) == bool(share)
+        assert np.array_equal(images.numpy(), data.train.images[index]) != bool(share)
+
+
 def test_live_teachers_are_asked_about_what_is_seen(data: Dataset) -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (8, 16, 16, 3), dtype=torch.uint8)

@@ -134,6 +134,7 @@ def test_the_authors_preset() -> None:
     assert (recipe.adam_lr, recipe.weight_decay, recipe.batch, recipe.member) == (0.001, 1e-5, 96, 0.0)
     assert (recipe.decay, recipe.warmup, recipe.smoothing, recipe.stale, recipe.ema) == (False, 0, 0, True, 0)
     assert Recipe.parm(2).batch == 128
+    assert recipe.xavier
     words = ["--model", "resnet32", "--code", "addition", "--base", "b.onnx", "--preset", "paper", "--epochs", "500"]
     step = step_of(parser().parse_args(["--data", "d", "--out", "o", *words]))
     assert step.recipe == Recipe.parm(2, epochs=500)
@@ -173,6 +174,20 @@ def test_every_ablation_changes_one_thing() -> None:
         assert family.steps[f"parity-addition-2-{name}"] == replace(ours, **change)  # type: ignore[arg-type]
     keyed = family.steps["parity-addition-keyed-2"]
     assert keyed == replace(ours, protects=Protection("addition", 2, keyed=True))
+
+
+def test_the_base_model_is_asked_once_about_images_that_are_scored_again() -> None:
+    asked: list[int] = []
+
+    def counted(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return linear(images)
+
+    task = ProtectGroups(LinearCode(mean_weights(2, 1)), 0, counted)
+    first, second = pictures(4), pictures(4).flip(0)
+    for images in (first, second, first, second):
+        assert task.score(linear, images, linear(images).argmax(1)).all()
+    assert asked == [4, 4]
 
 
 def test_a_step_of_a_parity_model_can_be_given_by_flags() -> None:
@@ -226,6 +241,21 @@ def test_the_running_mean_of_weights_is_what_a_run_is_for(data: Dataset, tmp_pat
     again.run_epoch()
     for mine, other in ((run_.result, again.result), (run_.model, again.model)):
         torch.testing.assert_close(mine.state_dict()[name], other.state_dict()[name])
+
+
+def test_first_weights_are_those_of_the_authors(data: Dataset) -> None:
+    model = trainer(data, "resnet32", xavier=True).model
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            outputs, inputs, height, width = module.weight.shape
+            bound = (6 / ((inputs + outputs) * height * width)) ** 0.5
+            assert 0.95 * bound < float(module.weight.detach().abs().max()) <= bound
+            assert module.bias is None
+        elif isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+        elif isinstance(module, nn.Linear):
+            assert float(module.weight.detach().std()) == pytest.approx(0.01, rel=0.1)  # of 640
+            assert not module.bias.any()
 
 
 def test_adam_trains_all_weights(data: Dataset) -> None:

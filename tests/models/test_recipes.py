@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from models import teacher
 from models.checkpoint import ARCHITECTURES
@@ -59,6 +60,38 @@ def test_every_step_can_be_built(family: Family) -> None:
 def test_every_step_can_be_given_by_flags(family: Family) -> None:
     for step in family.steps.values():
         assert by_flags(step) == step
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "cifar10-jpeg"])
+def test_narrow_models_cost_a_fraction_of_their_base(name: str) -> None:
+    def multiplications(step: Step, channels: int) -> int:
+        counted: list[int] = []
+
+        def counting(its: nn.Module, _: object, out: Tensor) -> None:
+            counted.append(out[0].numel() * next(its.parameters())[0].numel())
+
+        made = {"widths": step.options["widths"]} if "widths" in step.options else {}
+        with torch.device("meta"):
+            model = ARCHITECTURES[step.model](10, stem=step.options["stem"], channels=channels, **made)
+            for module in model.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    module.register_forward_hook(counting)
+            model.eval()(torch.empty(1, channels, step.size, step.size))
+        return sum(counted)
+
+    (family,) = (family for family in FAMILIES if name in family.data_sets)
+    base = family.steps[S_CNN]
+    assert isinstance(base, Step)
+    narrow = {role: step for role, step in family.steps.items() if role.endswith("-narrow")}
+    assert "parity-addition-2-narrow" in narrow
+    for role, step in narrow.items():
+        assert isinstance(step, Step)
+        its = step.protects
+        assert its
+        assert role == f"{its.role}-narrow"
+        assert (step.parents, step.recipe.shift, step.recipe.batch) == ((), 0, 128 * its.members)
+        channels = 3 * its.members if its.code == "stacked" else 3
+        assert 5 * multiplications(step, channels) < multiplications(base, 3)
 
 
 def test_flags_name_files() -> None:

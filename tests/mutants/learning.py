@@ -68,6 +68,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "models/lessons.py",
         [
+            ("no image becomes a mean", "targets, recipe.mixup, rng)", "targets, 0.0, rng)"),
             ("no smoothing of labels", "smoothing / classes, np.float32", "0, np.float32"),
             (
                 "mirrored images are taught as if they were not",
@@ -161,6 +162,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "rows = rng.integers(0, 2 * shift + height - size + 1, (batch, 1))",
                 "rows = np.full((batch, 1), shift)",
             ),
+            ("means are taught as one of their images", "(targets + targets[other]) / 2", "targets"),
+            ("means of two are rounded down", "images[other].short() + 1) // 2", "images[other].short()) // 2"),
             ("mixed targets by half", "portion * (targets[other] - targets)", "0.5 * (targets[other] - targets)"),
             (
                 "cells of a collage column by column",

@@ -8,6 +8,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "models/tasks/parity.py",
         [
+            ("the base model is asked again about every image", "if key not in self._scored:", "if True:"),
+            (
+                "all images are scored by the first ones' answers",
+                "key = sha256(images.cpu().numpy().tobytes()).digest()",
+                'key = b""',
+            ),
             ("errors are not multiplied by decoding", "error[:, None] / weights", "error[:, None]"),
             ("the cross-entropy counts in full", "self.member * F.cross_entropy", "F.cross_entropy"),
             (
@@ -64,6 +70,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         "bench/runs/codes.py",
         [
             ("codes of another base model are measured", 'first.base not in ("", base.info.version)', "False"),
+            (
+                "rows are written when all are known",
+                "                    file = write_figures(",
+                "                file = write_figures(",
+            ),
             ("a code with a model missing is measured", "or len(its) < first.inputs", ""),
         ],
     ),

@@ -75,6 +75,20 @@ def test_codes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert {(row["code"], row["r"], row["lost"]) for row in read_figures(out)} == {("ApproxIFER", 1, 1)}
 
 
+def test_an_interrupted_run_keeps_the_rows_that_it_has(tmp_path: Path) -> None:
+    data = write_idx(tmp_path / "data", train=20, test=20)
+    models = tmp_path / "models"
+    models.mkdir()
+    save_linear(models / "fashion-mnist-s-cnn.onnx", **ABOUT)
+    smaller = {**ABOUT, "size": 8}  # which fails when it is run
+    save_parity(models / "fashion-mnist-parity-addition-2.onnx", weights=(0.5, 0.5), **smaller)
+    common = ["--data", str(data), "--models", str(models), "--out", str(tmp_path), "--repeats", "1", "--seeds", "2"]
+    with pytest.raises(Exception, match="Got invalid dimensions"):
+        main([*common, "--only", "*-addition*-2"])
+    found = [(row["code"], row["seed"]) for row in read_figures(tmp_path / "codes.json")]
+    assert found == [("addition, base itself", 0), ("addition, base itself", 1)]
+
+
 def test_nothing_to_measure_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_idx(tmp_path / "data", train=20, test=10)
     assert main(["--data", str(data), "--models", str(tmp_path), "--out", str(tmp_path)]) == 2
