@@ -170,12 +170,12 @@ def parm(found: Stored) -> str:
                 ]
             )
     headings = "|p50, ms|p99|p99.9|p99.9 against equal resources, %|coded answers, %|extra load, %".split("|")
-    counts = " and ".join(
-        f"{same[0]['requests']:,} queries{' on real processes' if source == 'real' else ''} for each of "
-        f"{len({row['seed'] for row in same})} seed(s)"
-        for (source,), same in grouped(rows, ("source",)).items()
-    )
-    note = paragraph(f"{counts}; ± is the 95 % interval over seeds.")
+    counts = []
+    for (source,), same in grouped(rows, ("source",)).items():
+        seeds = len({row["seed"] for row in same})
+        of = f"for each of {seeds} seeds" if seeds > 1 else "for one seed"
+        counts.append(f"{same[0]['requests']:,} queries {of}{', on real processes' if source == 'real' else ''}")
+    note = paragraph(f"{'; '.join(counts)}; ± is the 95 % interval over seeds.")
     return f"{markdown(headings, lines)}\n\n{note}\n\n{found.origin('parm', rows)}"
 
 
