@@ -143,5 +143,32 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
         ],
     ),
+    (
+        "bench/cluster/answers.py",
+        [
+            ("collages slower than the worker makes them", "= factor / COLLAGE_FACTOR", "= factor"),
+            ("decoded answers that are not the base's", "np.float32), right, right)", "np.float32), ~right, right)"),
+        ],
+    ),
+    (
+        "bench/cluster/standins.py",
+        [("a linear model that answers another class", "Sub(code, reach)", "Sub(code, codes)")],
+    ),
+    ("bench/runs/parm.py", [("real runs of all numbers of pairs", "if case.pairs == USUAL_PAIRS and", "if")]),
+    ("bench/simulator/frontier.py", [("the last command alone", "(*self.commands, command())", "(command(),)")]),
+    (
+        "bench/cluster/local.py",
+        [
+            ("ports in use are not looked for", "for port in (args.port, args.http_port):", "for port in ():"),
+            ("models of like names are not told", "n=5, cutoff=0)", "n=5, cutoff=1)"),
+        ],
+    ),
+    (
+        "bench/cluster/greeting.py",
+        [
+            ("a cluster without a code does not say so", '"" if coded else', '"" if s_cnn else'),
+            ("warnings of every worker", "list(dict.fromkeys(line.partition", "list((line.partition"),
+        ],
+    ),
 ]
 MUTANTS = [Mutant(f"tails: {what}", file, *made) for file, mutants in _MADE for what, *made in mutants]

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.cluster.greeting import greeting
 from bench.cluster.local import HOST, S_CNN, Cluster, ProcessError, alone, main, parity_models, until_serving
+from bench.cluster.processes import free_port
 from bench.offer import closed_groups, random_groups
 from collage.cli import CLUSTER_FILE
 from collage.client import Client
@@ -164,6 +166,15 @@ async def test_up_says_how_to_call_it_and_ends_with_a_signal(number: signal.Sign
     for process in processes:
         with pytest.raises(OSError, match="Connect call failed"):
             await asyncio.open_connection(*process["address"].split(":"))
+
+
+async def test_a_cluster_without_a_code_says_what_happens_to_late_requests(tmp_path: Path) -> None:
+    cluster = Cluster(onnx_models.save_s_cnn(tmp_path / "s.onnx"), s_cnn_workers=1, coded_workers=0, logs=tmp_path)
+    for child in cluster.children:
+        child.port = child.metrics_port = child.http_port = free_port()
+        child.log.touch()
+    said = await greeting(cluster.frontend, cluster.s_cnn, cluster.coded, tmp_path / "s.onnx")
+    assert ": 1 s-cnn and 0 redundant workers, so late requests are replicated\n" in said
 
 
 def test_a_second_up_says_that_one_runs_and_touches_nothing_of_it(
