@@ -121,7 +121,7 @@ def test_ci_installs_every_program_whose_absence_skips_a_test() -> None:
     ],
 )
 def test_make_up_leaves_out_no_grid_that_was_asked_for(words: list[str], protection: str) -> None:
-    asked = ["make", "--dry-run", "--always-make", "up", *words]
+    asked = ["make", "--no-print-directory", "--dry-run", "--always-make", "up", *words]
     printed = subprocess.run(asked, cwd=ROOT, env=NO_GRID, capture_output=True, text=True, check=True).stdout
     assert 'echo "installing packages into .venv, which takes minutes ..."\n' in printed, "pip says nothing by itself"
     command = printed.splitlines()[-1]

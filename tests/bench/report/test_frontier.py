@@ -99,13 +99,15 @@ def test_passages_tell_curves_families_and_losses(found: Stored) -> None:
 
 
 def test_real_processes_have_a_table_of_their_own(tmp_path: Path) -> None:
-    real = {"source": "real", "workers": 9, "redundant": 1, "requests": 900}
+    real = {"source": "real", "offered": "closed", "workers": 9, "redundant": 1, "requests": 900}
     rows = [*runs("envoy", "per_try_timeout=0.2", 0.1, (0.35, 0.37), **real, ejections=1), *OURS]
+    rows += runs("hedge", "", 0.1, (0.35, 0.37), **{**real, "offered": "poisson"})
     (tmp_path / "frontier.json").write_text(json.dumps({"command": "c", "machine": "m, 2 cores", "rows": rows}))
     told = PASSAGES["frontier-real"](Stored(tmp_path))
     assert "| transient, 9 + 1: envoy, per_try_timeout 0.2 | 140 ± 0 | 360 ± 127 | 10.0 ± 0.0 | 1.0 |" in told
     assert "900 for each of 2 seeds" in told
     assert "adaptive" not in told
+    assert "hedge" not in told, "requests that come one after another have a table of their own"
 
 
 def test_the_picture_has_a_diagram_for_each_tail(found: Stored, tmp_path: Path) -> None:
