@@ -20,10 +20,9 @@ from bench.offer import measured_models
 from bench.runs.experiment import compare
 from bench.runs.trial import WARM_UP_GROUPS, Case, Trial
 from bench.simulator.parm import BASE, USUAL_PAIRS, ParmCase, cases, parm
-from collage.figures import OUT, Row, read_figures, write_figures
+from collage.figures import MADE, OUT, Row, read_figures, write_figures
 
 QUERIES, REAL_QUERIES = 100_000, 10_200
-MADE = ("command", "commit", "machine")
 CHOSEN = (("equal-resources", None), ("first-come", "linear"), ("adaptive", "collage"))
 """Policies and codes of the real runs."""
 
@@ -39,7 +38,7 @@ def trial(case: ParmCase, queries: int, folder: Path) -> Trial:
     collages = case.code == "collage"
     answers = Drawn(case.shape.members, measured_models(2)) if collages else Parities(case.k)
     arrivals = case.arrivals((WARM_UP_GROUPS + groups) * BASE)
-    name = f"{case.code if collages else 'linear'}-{case.shape.members if collages else case.k}"
+    name = f"{'collage' if collages else 'linear'}-{answers.shape.members}"
     return Trial(case.regime, answers, groups, 1.0, (), folder / name, arrivals, BASE, BASE // case.k)
 
 
