@@ -112,7 +112,7 @@ bench-full-parm: $(DEV)/ready
 
 bench-full-deferral: $(DEV)/ready
 	$(DEV)/bin/python -m bench experiment --target deferral --drawn 4 --workers 36 --collage-workers 4 --loads 0.5 \
-		--policies none,adaptive:extra_load=0.02,adaptive:extra_load=0.034,adaptive:extra_load=0.08 --groups 200 \
+		--policies adaptive:extra_load=0.02,adaptive:extra_load=0.034,adaptive:extra_load=0.08 --groups 200 \
 		--scale 2 --seeds 0,1
 	$(DEV)/bin/python -m bench frontier --take out/deferral.json --grid 2
 	$(MAKE) results FIGURES=out/deferral.json
