@@ -50,8 +50,8 @@ class Classification:
 
     def answer(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities by softmax; minus infinity stands for probability 0."""
-        exponents = np.exp(output - output.max())
-        probabilities: NDArray[np.float32] = exponents / exponents.sum()
+        exponents = np.exp(output - output[output.argmax()])
+        probabilities: NDArray[np.float32] = exponents / np.add.reduce(exponents)
         return probabilities
 
     def confidence(self, output: NDArray[np.float32]) -> float:

@@ -59,7 +59,8 @@ class Accuracy:
 
     def earn(self) -> None:
         """Count a request."""
-        self.left = min(self.most, self.left + (self.rate or 0.0))
+        if self.rate:
+            self.left = min(self.most, self.left + self.rate)
 
     def cost(self, confidence: float) -> float:
         """Errors to expect of one coded answer: one standard error above the table's, as that is an estimate.

@@ -6,6 +6,7 @@ Each sees the workers that may be used, by the calls that this frontend knows th
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
@@ -31,9 +32,8 @@ Cost = Callable[[Peer], float]
 SAMPLED = 8
 
 
-def mean_latency(worker: Peer) -> float:
-    """The running mean of a worker's latency, in seconds."""
-    return worker.latency
+mean_latency: Cost = operator.attrgetter("latency")
+"""The running mean of a worker's latency, in seconds."""
 
 
 class FewestCalls:
@@ -48,9 +48,10 @@ class FewestCalls:
     def choose(self, workers: Shelves, at: float, avoid: Collection[str]) -> Peer | None:
         """See ``Choice``."""
         for shelf in workers.rising():
-            candidates = [worker for worker in workers.sample(shelf, SAMPLED) if worker.name not in avoid]
-            if not candidates and avoid:
-                candidates = [worker for worker in shelf if worker.name not in avoid][:SAMPLED]
+            candidates = workers.sample(shelf, SAMPLED)
+            if avoid:
+                others = [worker for worker in candidates if worker.name not in avoid]
+                candidates = others or [worker for worker in shelf if worker.name not in avoid][:SAMPLED]
             if candidates:
                 return min(candidates, key=self._cost)
         return None

@@ -40,6 +40,7 @@ class Deferral:
     def __init__(self, allowed: bool, budget: Budget, latency: RunningQuantile) -> None:
         """Without ``allowed`` tokens have no price: whoever comes first gets them."""
         self.budget = budget
+        self._decay = math.exp(-_GAIN * _EARNED * budget.rate)  # of the price, with every request
         self._allowed, self._latency = allowed, latency
         self._shape = ALONE  # of the groups that are priced
         self._survival = latency.survival
@@ -76,7 +77,7 @@ class Deferral:
         if self._began is None:
             self._began = at
         self.budget.earn()
-        self._price *= math.exp(-_GAIN * _EARNED * self.budget.rate)
+        self._price *= self._decay
 
     def spend(self, tokens: int = 1, *, force: bool = False) -> bool:
         """Take tokens for what is worth them; true if the budget has them.

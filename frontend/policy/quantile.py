@@ -20,7 +20,10 @@ Histogram = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 def bin_of(seconds: float) -> int:
     """The bin of a latency; the first and the last have no bound."""
-    return min(int(math.log(max(seconds, LOWEST_S) / LOWEST_S) / _LOG_RATIO), _BINS - 1)
+    if seconds <= LOWEST_S:
+        return 0
+    found = int(math.log(seconds / LOWEST_S) / _LOG_RATIO)
+    return found if found < _BINS else _BINS - 1
 
 
 class RunningQuantile:

@@ -19,11 +19,6 @@ class Held:
     requests: int = 0
     size: int = 0
 
-    def add(self, requests: int, size: int) -> None:
-        """Hold more, or less."""
-        self.requests += requests
-        self.size += size
-
 
 class Shares:
     """The room for ``most`` requests and ``most_bytes``, of which one caller may have the share ``share``, 0 to 1.
@@ -61,16 +56,18 @@ class Shares:
 
     def take(self, caller: str, requests: int, size: int) -> None:
         """Requests begin."""
-        self.all.add(requests, size)
         if (mine := self._callers.get(caller)) is None:
             mine = self._callers[caller] = Held()
-        mine.add(requests, size)
+        for held in (self.all, mine):
+            held.requests += requests
+            held.size += size
 
     def leave(self, caller: str, requests: int, size: int) -> None:
         """They end."""
-        self.all.add(-requests, -size)
         mine = self._callers[caller]
-        mine.add(-requests, -size)
+        for held in (self.all, mine):
+            held.requests -= requests
+            held.size -= size
         if not mine.requests and not mine.size:
             del self._callers[caller]
 

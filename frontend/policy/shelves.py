@@ -47,7 +47,8 @@ class Shelves:
         worker.position = len(shelf)
         shelf.append(worker)
         self._count += 1
-        self._lowest = min(self._lowest, worker.outstanding)
+        if worker.outstanding < self._lowest:
+            self._lowest = worker.outstanding
 
     def take(self, worker: Peer) -> None:
         """Take a worker off its shelf, before its number of calls changes."""
@@ -67,9 +68,8 @@ class Shelves:
 
     def sample(self, shelf: list[Peer], count: int) -> list[Peer]:
         """``count`` workers of a shelf at random, some perhaps several times; all if there are no more than that."""
-        if len(shelf) <= count:
-            return shelf
-        return [shelf[int(self.random.random() * len(shelf))] for _ in range(count)]
+        most, draw = len(shelf), self.random.random
+        return shelf if most <= count else [shelf[int(draw() * most)] for _ in range(count)]
 
     def some(self, count: int) -> list[Peer]:
         """``count`` different workers at random, whatever calls they have; all if there are fewer."""

@@ -254,7 +254,7 @@ def _read(response: model_pb2.RunResponse) -> Reply | WorkerFailure:
     if len(response.outputs) > MAX_OUTPUTS:
         return WorkerFailure("GARBAGE", f"the worker's answer has more than {MAX_OUTPUTS} outputs")
     try:
-        outputs = tuple([array_from_tensor(tensor) for tensor in response.outputs])
+        outputs = tuple(map(array_from_tensor, response.outputs[:]))
     except TensorError as error:
         return WorkerFailure("GARBAGE", f"the worker's answer has an output that cannot be read: {error}")
     return Reply(outputs, response.queue_s, response.inference_s)

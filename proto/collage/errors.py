@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from collage.texts import within
 
@@ -92,6 +93,19 @@ def _hung_up(error: BaseException) -> bool:
     return isinstance(error, grpc.aio.InternalError)
 
 
+@functools.cache
+def _id_field(kind: type) -> str:
+    """The field of a message that names the request, "id" in the Open Inference Protocol; empty if it has none."""
+    fields = kind.DESCRIPTOR.fields_by_name if issubclass(kind, Message) else ()
+    return next((name for name in ("request_id", "id") if name in fields), "")
+
+
+def _id_of(request: Any) -> str:
+    # To ask a message for a field that it lacks takes twenty times as long.
+    field = _id_field(type(request))  # type: ignore[arg-type]  # types are hashable
+    return str(getattr(request, field)) if field else ""
+
+
 _Method = TypeVar("_Method", bound=Callable[..., Awaitable[Any]])
 
 
@@ -104,7 +118,7 @@ def boundary(method: _Method) -> _Method:
 
     @functools.wraps(method)
     async def guarded(self: object, request: object, context: Any) -> object:
-        id = getattr(request, "request_id", "") or getattr(request, "id", "")  # "id" in the Open Inference Protocol
+        id = _id_of(request)
         try:
             answer = method(self, request, context)
             del request  # its image may be large, and the method lets go of it early

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, NoReturn, Self
 
 import grpc
@@ -58,7 +58,7 @@ class _Read:
 
 
 class Intake:
-    """Stands between gRPC and the servicers of one server, whose handlers go through ``guard``.
+    """Stands between gRPC and the servicers of one server, whose methods are ``Guarded``.
 
     Calls beyond ``most`` are refused, and so are new ones while ``draining`` is set, health excepted. ``refused`` is
     told the reason whenever a call or a message is. ``held`` is a function that says what the process holds, and
@@ -77,6 +77,7 @@ class Intake:
         self._draining, self.refused = draining, refused
         self._most, self._held = most, held
         self._limit = held() + limit
+        self._now = asyncio.get_running_loop().time
         self.turns = Turns()  # of streams' messages: unary calls come one by one anyway
         self._stopped = asyncio.Event()
         self._open = 0
@@ -89,16 +90,11 @@ class Intake:
         """How many calls are open: their status was not delivered yet."""
         return self._open
 
-    def guard(self, handlers: grpc.GenericRpcHandler) -> grpc.GenericRpcHandler:
-        """The same methods behind this intake."""
-        return _Guarded(self, handlers)
-
     async def lull(self, longest_s: float, seconds: float = 0.1) -> None:
         """Wait until no call has come for a while, a shorter one the longer that takes; ``longest_s`` at most."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        while (share := 1 - (loop.time() - started) / longest_s if longest_s else 0.0) > 0:
-            quiet = loop.time() - self._last_call
+        started = self._now()
+        while (share := 1 - (self._now() - started) / longest_s if longest_s else 0.0) > 0:
+            quiet = self._now() - self._last_call
             if quiet >= seconds * share:
                 return
             await asyncio.sleep(min(seconds * share - quiet, 0.01))
@@ -109,7 +105,7 @@ class Intake:
         context.add_done_callback(self._left)
         if method.startswith(_EXEMPT):
             return True
-        self._last_call = asyncio.get_running_loop().time()
+        self._last_call = self._now()
         if self._open > self._most:
             self.refused("open")
             raise ResourceExhausted(f"{self._open - 1} calls are open already: try again later", _RETRY_S)
@@ -138,11 +134,10 @@ class Intake:
 
         ``single`` is the only message of its call, which has to come soon.
         """
-        loop = asyncio.get_running_loop()
-        read = _Read(context, loop.time(), single)
+        read = _Read(context, self._now(), single)
         self._reads[read] = None
         if self._timer is None:
-            self._timer = loop.call_later(_EVERY_S, self._review)
+            self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._review)
         try:
             return await context.read()
         except asyncio.CancelledError:
@@ -173,7 +168,7 @@ class Intake:
         """Give up messages that take too long, or whose connection makes the process hold too much."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_EVERY_S, self._review) if self._reads else None
-        now = loop.time()
+        now = self._now()
         lingering = [read for read in self._reads if read.error is None and read.since <= now - _LINGERS_S]
         for read in lingering:
             if read.single and self._draining.is_set():
@@ -238,18 +233,24 @@ class Messages:
         return self._intake.parse(raw, self._parser)
 
 
-class _Guarded(grpc.GenericRpcHandler):
-    """Methods of services as gRPC is to see them: all of them take streams of bytes."""
+class Guarded(grpc.GenericRpcHandler):
+    """Methods of services behind an ``intake``, as gRPC is to see them: all of them take streams of bytes."""
 
-    def __init__(self, intake: Intake, handlers: grpc.GenericRpcHandler) -> None:
-        self._intake, self._handlers = intake, handlers
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._services: list[grpc.GenericRpcHandler] = []
         self._known: dict[str, Any] = {}
 
+    def add(self, services: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Add the methods of services."""
+        self._services.extend(services)
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method; None if it is not here."""
+        """The handler of a method; None if there is none."""
         method = handler_call_details.method
         if (known := self._known.get(method)) is None:
-            if (handler := self._handlers.service(handler_call_details)) is None:
+            found = (service.service(handler_call_details) for service in self._services)
+            if (handler := next(filter(None, found), None)) is None:
                 return None
             known = self._known[method] = self._guarded(method, handler)
         return known
@@ -278,7 +279,7 @@ class _Guarded(grpc.GenericRpcHandler):
                 await abort(context, error)
             answer = behaviour(message, context)
             del message  # whoever answers lets go of it as soon as possible
-            if not isinstance(answer, AsyncIterator):
+            if not handler.response_streaming or not isinstance(answer, AsyncIterator):
                 return await answer
             async for response in answer:
                 await context.write(response)

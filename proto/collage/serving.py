@@ -22,7 +22,7 @@ from collage import flags, logs
 from collage.channels import MAX_MESSAGE_BYTES, join, server_options
 from collage.flags import FlagSettings
 from collage.health import Health
-from collage.intake import MAX_HELD_BYTES, REASONS, SMALL_BYTES, Intake
+from collage.intake import MAX_HELD_BYTES, REASONS, SMALL_BYTES, Guarded, Intake
 from collage.metrics_port import MetricsPort
 from collage.security import ServerTls, TokenCheck, Tokens
 from collage.texts import discard
@@ -107,8 +107,9 @@ def new_server(
     connections = ("grpc.max_allowed_incoming_connections", max_connections())
     server = grpc.aio.server(interceptors=interceptors, options=[connections, *options])
     if intake is not None:
-        add, guard = server.add_generic_rpc_handlers, intake.guard
-        server.add_generic_rpc_handlers = lambda handlers: add(map(guard, handlers))  # type: ignore[method-assign,assignment]
+        guarded = Guarded(intake)
+        server.add_generic_rpc_handlers((guarded,))
+        server.add_generic_rpc_handlers = guarded.add  # type: ignore[method-assign,assignment]
     server.add_registered_method_handlers = lambda *_: None  # type: ignore[method-assign]
     return server
 

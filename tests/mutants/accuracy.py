@@ -10,7 +10,7 @@ _FILES: dict[str, list[tuple[str, ...]]] = {
         ("an answer may cost all that is left", "_CAUTION * self.cost(confidence)", "self.cost(confidence)"),
         ("costs without their standard error", "(step.errors + step.standard_error)", "step.errors"),
         ("an answer that costs more than one error", "min(1.0, self.scale", "max(0.0, self.scale"),
-        ("a burst without end", "min(self.most, self.left + (self.rate or 0.0))", "self.left + (self.rate or 0.0)"),
+        ("a burst without end", "min(self.most, self.left + self.rate)", "self.left + self.rate"),
         ("a debt without end", "max(self.left - cost, -self.most)", "self.left - cost"),
         ("answers are free", "self.left = max(self.left - cost, -self.most)", ""),
         ("a budget of nothing that begins with half of a burst", "most / 2 if rate else 0.0", "most / 2"),

@@ -156,7 +156,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "encoder/tasks.py",
         [
-            ("tasks: softmax overflows", "np.exp(output - output.max())", "np.exp(output)"),
+            ("tasks: softmax overflows", "np.exp(output - output[output.argmax()])", "np.exp(output)"),
             (
                 "tasks: confidence is the mean probability",
                 "float(self.answer(output).max())",

@@ -187,8 +187,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "paid = self.budget.spend(tokens, leaving=-self.budget.most, force=force)\n"
                 "        self._price *= math.exp(_GAIN * tokens * paid)\n        return paid",
             ),
-            ("price: it does not fall", "self._price *= math.exp(-_GAIN * _EARNED * self.budget.rate)", ""),
-            ("price: it falls by as much at any rate", "_EARNED * self.budget.rate)", "_EARNED)"),
+            ("price: it does not fall", "self._price *= self._decay", ""),
+            ("price: it falls by as much at any rate", "_EARNED * budget.rate)", "_EARNED)"),
             ("price: no lower bound", "min(max(self._price, _CHEAPEST * most), _DEAREST", "min(self._price, _DEAREST"),
             (
                 "price: no upper bound",

@@ -96,15 +96,15 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "a replica goes to the straggler itself",
-                "self.base.pick(job.tried.values()) or self.base.pick(running)",
+                "self.base.pick(job.tried.values())",
                 "self.base.pick()",
             ),
             (
                 "a replica finds no worker where all were tried",
-                "self.base.pick(job.tried.values()) or self.base.pick(running)",
-                "self.base.pick(job.tried.values())",
+                "if worker is None and job.tried:",
+                "if False:",
             ),
-            ("a replica joins a copy that still runs", "or self.base.pick(running)", "or self.base.pick()"),
+            ("a replica joins a copy that still runs", "self.base.pick(running)", "self.base.pick()"),
             (
                 "an input of the wrong shape is sent: another model is in use",
                 " or worker.info.input.shape != job.model.input.shape:",
@@ -161,9 +161,9 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "frontend/policy/shares.py",
         [
-            ("requests in flight are never fewer", "self.all.add(-requests, -size)", "self.all.add(0, -size)"),
-            ("bytes in flight are never fewer", "self.all.add(-requests, -size)", "self.all.add(-requests, 0)"),
-            ("bytes of a request count as 0", "self.all.add(requests, size)", "self.all.add(requests, 0)"),
+            ("requests in flight are never fewer", "held.requests -= requests", "pass"),
+            ("bytes in flight are never fewer", "held.size -= size", "pass"),
+            ("bytes of a request count as 0", "held.size += size", "pass"),
             ("no bound of requests in flight", "if held.requests + requests > self.most:", "if False:"),
             (
                 "bound of requests in flight off by one",

@@ -91,9 +91,10 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("labels without bound", "not 1 <= labels <= MAX_LABELS", "not 1 <= labels"),
             (
                 "scores that are no numbers",
-                'return None if np.isfinite(outputs[0].max(-1)).all() else "a score',
-                'return None if True else "a score',
+                "return None if known else",
+                "return None if True else",
             ),
+            ("one head's scores that are no numbers", "np.isfinite(scores.max(-1)).all()", "True"),
             ("confidences above 1", "confidences.max() <= 1 + _TOLERANCE:  # also catches NaN", "confidences.max():"),
             (
                 "negative class probabilities",
