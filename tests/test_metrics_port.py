@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collage.client import Client
-from collage.metrics_port import MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsPort
+from collage.metrics_port import MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsPort, listen
 from collage.serving import Server, ServerSettings, load_settings
 from tests.frontend.grpc_workers import cluster
 
@@ -223,6 +223,15 @@ async def test_metrics_are_where_grpc_listens(host: str) -> None:
                 assert await client.health() == "NOT_SERVING"
     finally:
         await server.stop()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])  # noqa: S104
+def test_an_answer_in_two_parts_waits_for_no_acknowledgement(host: str) -> None:
+    (listener,) = listen(host, 0)
+    with listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("flag", ["--host", "--metrics-host"])

@@ -125,10 +125,17 @@ def _response(status: str, headers: list[tuple[str, str]], body: bytes) -> bytes
 def listen(host: str, port: int) -> list[socket.socket]:
     """Sockets on one port of every address of ``host`` that this machine has; as with gRPC, a wildcard is any address.
 
-    Raises OSError.
+    Their connections send what they have at once: else the second part of an answer waits for the acknowledgement of
+    the first, usually 40 ms, and asyncio only sees to that for sockets of its own. Raises OSError.
     """
-    if host in _WILDCARDS:
-        return [_anywhere(port)]
+    sockets = [_anywhere(port)] if host in _WILDCARDS else _everywhere(host, port)
+    for each in sockets:
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sockets
+
+
+def _everywhere(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of ``host``."""
     names = ("127.0.0.1", "::1") if host == "localhost" else (host,)  # of which /etc/hosts may lack one
     found = [info for name in names for info in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
     sockets: list[socket.socket] = []

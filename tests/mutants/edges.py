@@ -71,6 +71,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 'writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)',
                 "",
             ),
+            (
+                "the second part of an answer waits for the acknowledgement of the first",
+                "each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)",
+                "pass",
+            ),
             ("metrics of 0.0.0.0 are on IPv4 only", "    if socket.has_dualstack_ipv6():", "    if False:"),
         ],
     ),
