@@ -156,10 +156,12 @@ class Playground:
         if switch is not None:
             with suppress(OSError):
                 straggles = switch.read_text() == STRAGGLING
+        worker = pool.workers[address]
         return {
             "address": address,
             "role": pool.name,
-            "ready": pool.workers[address].ready,
+            "kind": worker.info.kind if worker.info else "unknown",
+            "ready": worker.ready,
             "outstanding": pool.balancer.outstanding(address),
             "straggles": straggles,
         }

@@ -151,7 +151,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "a stacked input has no picture",
                 "redundant if redundant.ndim == 3 else np.hstack([*redundant])",
                 "redundant[..., :3]",
-            )
+            ),
+            ("every worker's model is unknown", 'worker.info.kind if worker.info else "unknown"', '"unknown"'),
         ],
     ),
     (

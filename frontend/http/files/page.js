@@ -176,7 +176,7 @@ function tell(live) {
 const rows = new Map(); // of the workers' table: a switch that was just drawn again could not be pressed
 
 function rowOf(worker) {
-  const cells = { role: worker.role, state: document.createElement("span"), calls: document.createElement("span"), cell: document.createElement("span") };
+  const cells = { kind: document.createElement("span"), state: document.createElement("span"), calls: document.createElement("span"), cell: document.createElement("span") };
   if (worker.straggles !== null) {
     cells.box = add(cells.cell, "input");
     cells.box.type = "checkbox";
@@ -190,13 +190,14 @@ function showWorkers(workers) {
   if (workers.length !== rows.size || !workers.every((worker) => rows.has(worker.address))) {
     rows.clear();
     for (const worker of workers) rows.set(worker.address, rowOf(worker));
-    fill($("workers"), [["worker", ""], ["role", ""], ["state", ""], ["calls", "number"], ["make it straggle", ""]], workers.map((worker) => {
-      const { state, calls, cell } = rows.get(worker.address);
-      return [worker.address, worker.role === "s_cnn" ? "s-cnn" : "collage-cnn", state, calls, cell];
+    fill($("workers"), [["worker", ""], ["model", ""], ["state", ""], ["calls", "number"], ["make it straggle", ""]], workers.map((worker) => {
+      const { kind, state, calls, cell } = rows.get(worker.address);
+      return [worker.address, kind, state, calls, cell];
     }));
   }
   for (const worker of workers) {
-    const { state, calls, box } = rows.get(worker.address);
+    const { kind, state, calls, box } = rows.get(worker.address);
+    kind.textContent = worker.kind;
     state.textContent = !worker.ready ? "not ready" : worker.straggles ? "straggles" : "ready";
     state.className = worker.straggles || !worker.ready ? "straggling" : "";
     calls.textContent = String(worker.outstanding);

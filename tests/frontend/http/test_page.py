@@ -128,6 +128,7 @@ async def test_a_group_shows_its_members_its_picture_and_its_boxes(tmp_path: Pat
         live = (await ask(server, "GET", "/playground/live")).json
         assert {one["side"] for one in live["answers"]} == {"with"}
         assert live["last"] == len(live["answers"])
+        assert {(one["role"], one["kind"]) for one in live["workers"]} == {("s_cnn", "s-cnn"), ("coded", "collage-cnn")}
         assert (await ask(server, "GET", f"/playground/live?since={live['last']}")).json["answers"] == []
         assert (await ask(server, "GET", "/playground/samples")).json == ["ant", "bee", "cow"]
         assert (await ask(server, "GET", "/playground/samples/1")).body == encoded(1)
