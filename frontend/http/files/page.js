@@ -176,7 +176,7 @@ function tell(live) {
 const rows = new Map(); // of the workers' table: a switch that was just drawn again could not be pressed
 
 function rowOf(worker) {
-  const cells = { kind: document.createElement("span"), state: document.createElement("span"), calls: document.createElement("span"), cell: document.createElement("span") };
+  const cells = { role: worker.role, kind: document.createElement("span"), state: document.createElement("span"), calls: document.createElement("span"), cell: document.createElement("span") };
   if (worker.straggles !== null) {
     cells.box = add(cells.cell, "input");
     cells.box.type = "checkbox";

@@ -87,6 +87,36 @@ async def test_a_person_sees_an_answer_its_collage_and_the_latencies(tmp_path: P
         assert page.complaints == [], "no error, and nothing that the page's security policy refused"
 
 
+WITH_SWITCHES = """(() => {
+  const real = window.fetch;
+  window.pressed = [];
+  window.fetch = async (address, options = {}) => {
+    if (options.method === "PUT") {
+      window.pressed.push(address + options.body);
+      return new Response("{}");
+    }
+    const told = await real(address, options);
+    if (!address.startsWith("/playground/live")) return told;
+    const live = await told.json();
+    for (const worker of live.workers) Object.assign(worker, { address: worker.address + "0", straggles: false });
+    return new Response(JSON.stringify(live));
+  };
+})()"""
+"""Gives every worker a switch, which writes down that it was pressed."""
+
+
+@needs("chromium", "chromium")
+async def test_one_switch_makes_all_base_workers_straggle(tmp_path: Path) -> None:
+    async with playground(tmp_path) as (server, _), browser(tmp_path / "profile") as page:
+        await page.open(f"http://127.0.0.1:{http_port(server)}/")
+        await page.run(WITH_SWITCHES)
+        assert await page.until("document.querySelectorAll('#workers input').length") == 3
+        await page.click("#all")
+        pressed = await page.until("window.pressed.length && window.pressed")
+        assert len(set(pressed)) == 2, "both s-cnn workers, and not the collage worker"
+        assert all(each.endswith('{"straggles":true}') for each in pressed)
+
+
 async def test_pages_may_run_only_their_own_scripts(tmp_path: Path) -> None:
     async with playground(tmp_path) as (server, _):
         for path in ("/", "/docs", "/files/page.js", "/files/uPlot.iife.min.js"):
