@@ -80,8 +80,9 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
         pixels, waiter = request.WhichOneof("input") == "tensor", Waiter()
         if pixels:
             tensor = request.tensor
-            prepare = functools.partial(image_from_tensor, tensor)
-            size = len(tensor.data)
+            data = tensor.data
+            prepare = functools.partial(image_from_tensor, tensor, data)
+            size = len(data)
         else:
             image = request.image
             size = len(image)

@@ -28,7 +28,7 @@ UINT8, FLOAT32 = tensor_pb2.DATA_TYPE_UINT8, tensor_pb2.DATA_TYPE_FLOAT32
 def test_images_come_back(size: int, random: Any) -> None:
     image = np.frombuffer(random.randbytes(size * size * 3), np.uint8).reshape(size, size, 3)
     tensor = tensor_pb2.Tensor.FromString(to_tensor(image).SerializeToString())
-    np.testing.assert_array_equal(image_from_tensor(tensor, size), image)
+    np.testing.assert_array_equal(image_from_tensor(tensor, tensor.data, size), image)
 
 
 @given(st.lists(st.integers(0, 4), max_size=4), st.floats(width=32))
@@ -76,7 +76,8 @@ def test_floats_are_little_endian_on_the_wire() -> None:
 
 
 def test_an_unpacked_image_is_read_only() -> None:
-    image = image_from_tensor(to_tensor(np.zeros((2, 2, 3), np.uint8)), 2)
+    tensor = to_tensor(np.zeros((2, 2, 3), np.uint8))
+    image = image_from_tensor(tensor, tensor.data, 2)
     with pytest.raises(ValueError, match="read-only"):
         image[0, 0, 0] = 1
 
@@ -96,7 +97,7 @@ def test_an_unpacked_image_is_read_only() -> None:
 )
 def test_a_wrong_image_is_named(tensor: tensor_pb2.Tensor, told: str) -> None:
     with pytest.raises(TensorError) as caught:
-        image_from_tensor(tensor, 2)
+        image_from_tensor(tensor, tensor.data, 2)
     assert told in str(caught.value)
 
 

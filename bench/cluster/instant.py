@@ -24,7 +24,7 @@ from collage.channels import channel_options, server_options
 from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import new_server
-from collage.tensors import image_from_tensor, to_tensor
+from collage.tensors import pixels_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2, tensor_pb2
 from encoder.grid import Grid
 from encoder.image import decode
@@ -46,7 +46,7 @@ class InstantEngine(Engine):
 
     def image(self, tensor: tensor_pb2.Tensor) -> NDArray[np.uint8]:
         """The pixels of a valid tensor, as for any worker."""
-        return image_from_tensor(tensor, self.info.size)
+        return pixels_from_tensor(tensor, self.info.input.shape)
 
     async def infer(
         self, image: NDArray[np.uint8], request_id: str = "", attempt: int = 0, time_remaining: float | None = None

@@ -38,37 +38,38 @@ def pack(array: NDArray[np.uint8] | NDArray[np.float32], tensor: tensor_pb2.Tens
     tensor.data = array.tobytes()
 
 
-def image_from_tensor(tensor: tensor_pb2.Tensor, size: int) -> NDArray[np.uint8]:
-    """Unpack an RGB image: uint8 ``[size, size, 3]``, read-only and sharing the message's memory."""
-    return pixels_from_tensor(tensor, (size, size, 3))
+def image_from_tensor(tensor: tensor_pb2.Tensor, data: bytes, size: int) -> NDArray[np.uint8]:
+    """Unpack an RGB image: uint8 ``[size, size, 3]``, read-only. ``data`` is the tensor's: to read it copies it."""
+    array: NDArray[np.uint8] = _unpack(tensor, data, _UINT8, (size, size, 3))
+    return array
 
 
 def pixels_from_tensor(tensor: tensor_pb2.Tensor, shape: Sequence[int]) -> NDArray[np.uint8]:
-    """Unpack uint8 of the given shape, read-only and sharing the message's memory."""
-    array: NDArray[np.uint8] = _unpack(tensor, _UINT8, shape)
+    """Unpack uint8 of the given shape, read-only."""
+    array: NDArray[np.uint8] = _unpack(tensor, tensor.data, _UINT8, shape)
     return array
 
 
 def floats_from_tensor(tensor: tensor_pb2.Tensor, shape: Sequence[int]) -> NDArray[np.float32]:
     """Unpack float32 of the given shape; -1 stands for any extent."""
-    array: NDArray[np.float32] = _unpack(tensor, _FLOAT32, shape)
+    array: NDArray[np.float32] = _unpack(tensor, tensor.data, _FLOAT32, shape)
     return array
 
 
 def array_from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
-    """Unpack an array of whatever type and shape the tensor says, read-only and sharing the message's memory."""
-    dtype = _FROM_WIRE.get(tensor.data_type)
-    dimensions = len(tensor.shape)
-    if dtype is None or dimensions > MAX_DIMENSIONS:  # before the shape is looked at
+    """Unpack an array of whatever type and shape the tensor says, read-only."""
+    dtype, shape = _FROM_WIRE.get(tensor.data_type), tensor.shape
+    if dtype is None or len(shape) > MAX_DIMENSIONS:  # before the shape is looked at
         found = dtype.name if dtype else "no data type"
-        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {found} of {dimensions}")
-    return _read(tensor.data, dtype, tuple(tensor.shape[:]))  # copied whole: one by one takes ten times as long
+        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {found} of {len(shape)}")
+    return _read(tensor.data, dtype, tuple(shape[:]))  # copied whole: one by one takes twice as long
 
 
-def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Sequence[int]) -> NDArray[Any]:
-    if len(tensor.shape) > MAX_DIMENSIONS:
-        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {len(tensor.shape)}")
-    actual = tuple(tensor.shape[:])
+def _unpack(tensor: tensor_pb2.Tensor, data: bytes, dtype: np.dtype[Any], shape: Sequence[int]) -> NDArray[Any]:
+    told = tensor.shape
+    if len(told) > MAX_DIMENSIONS:
+        raise TensorError(f"expected a tensor of at most {MAX_DIMENSIONS} dimensions, got {len(told)}")
+    actual = tuple(told[:])
     if tensor.data_type != _TO_WIRE[dtype] or (actual != shape and not _fits(actual, shape)):
         found = _FROM_WIRE.get(tensor.data_type)
         wanted = ", ".join("any" if extent == -1 else str(extent) for extent in shape)
@@ -76,7 +77,7 @@ def _unpack(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Sequence[int
             f"expected a {dtype.name} tensor of shape [{wanted}], "
             f"got {found.name if found else 'no data type'} of shape {list(actual)}"
         )
-    return _read(tensor.data, dtype, actual)
+    return _read(data, dtype, actual)
 
 
 def _read(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from collage.errors import boundary
 from collage.model_info import ModelInfo, ModelKind
 from collage.serving import Server, ServerSettings
-from collage.tensors import image_from_tensor, to_tensor
+from collage.tensors import pixels_from_tensor, to_tensor
 from collage.v1 import model_pb2, model_pb2_grpc, predict_pb2_grpc
 from frontend.__main__ import running
 from frontend.config import FrontendSettings
@@ -58,7 +58,7 @@ class _FakeWorker(model_pb2_grpc.ModelServiceServicer):
         self.slowness.contexts[request.request_id] = request.traceparent
         await self.slowness.wait(request.request_id, request.attempt)
         answer = classify if self.info.kind is ModelKind.S_CNN else detect
-        outputs = answer(image_from_tensor(request.input, self.info.size))
+        outputs = answer(pixels_from_tensor(request.input, self.info.input.shape))
         told = [to_tensor(output) for output in outputs]
         return model_pb2.RunResponse(outputs=told, queue_s=QUEUE_S, inference_s=INFERENCE_S)
 

@@ -51,7 +51,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "tensors of any number of dimensions",
-                "if dtype is None or dimensions > MAX_DIMENSIONS:",
+                "if dtype is None or len(shape) > MAX_DIMENSIONS:",
                 "if dtype is None:",
             ),
         ],
