@@ -204,9 +204,8 @@ class ModelInfo:
                 return f"there are {len(outputs[0])} detections: at most {self.most_detections} make sense"
             return _detections_problem(*outputs)
         if self.task == CLASSIFICATION:
-            scores = outputs[0]
-            one = scores.ndim == 1  # as usual, and then there is a way that takes a seventh of the time
-            known = math.isfinite(scores[scores.argmax()]) if one else np.isfinite(scores.max(-1)).all()
+            scores = outputs[0]  # usually of one dimension, for which there is a way that takes a seventh of the time
+            known = math.isfinite(scores[scores.argmax()]) if scores.ndim == 1 else np.isfinite(scores.max(-1)).all()
             return None if known else "a score is no number, or all are minus infinity"
         return None if np.isfinite(outputs[0]).all() else "a side of the box is no finite number"
 
