@@ -24,7 +24,7 @@ from frontend.jobs import ImageLine, Job, Outcome, WorkerAnswer
 from frontend.metrics import FrontendMetrics
 from frontend.policy import MAX_BYTES, Admission, Policy, Rules, Shares
 from frontend.policy import events as e
-from frontend.timers import Timers
+from frontend.timers import PolicyTimers
 from frontend.workers import Cancellable, Ending, Pool, WorkerFailure
 
 NONE_READY = "no s-cnn worker is ready: try again later"
@@ -78,8 +78,7 @@ class Dispatcher:
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, Job] = {}
-        # Expiries apart: they are many, far off and in order, which costs a heap nothing unless others are among them.
-        self._expiries, self._timers = Timers(self._due, self._wanted), Timers(self._due, self._wanted)
+        self._timers = PolicyTimers(self._feed, self._jobs)
         metrics.in_flight.set_function(lambda: self._shares.all.requests)
         metrics.deadline.set_function(lambda: self.policy.deadline)
         self._calls: dict[tuple[int, int], Cancellable] = {}
@@ -217,7 +216,6 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Cancel what still runs. Call it when no request is in flight."""
-        self._expiries.close()
         self._timers.close()
         for call in list(self._calls.values()):
             call.cancel()
@@ -241,12 +239,6 @@ class Dispatcher:
         else:
             self._handle([event])
 
-    def _due(self, timer: e.SetTimer) -> None:
-        self._feed(e.Due(*timer))
-
-    def _wanted(self, timer: e.SetTimer) -> bool:
-        return timer.id in self._jobs or timer.timer is e.Timer.CLOSE
-
     def _drain(self) -> None:
         events, self._events = self._events, []
         self._handle(events)
@@ -259,8 +251,8 @@ class Dispatcher:
 
     def _perform(self, action: e.Action) -> None:
         match action:  # the usual ones first
-            case e.SetTimer(at, timer):
-                (self._expiries if timer is e.Timer.EXPIRY else self._timers).set(at, action)
+            case e.SetTimer():
+                self._timers.set(action)
             case e.Send(request, attempt):
                 self._send(request, attempt)
             case e.Answer(request, attempt):
@@ -321,10 +313,8 @@ class Dispatcher:
         if job is None:
             return
         at = self._loop.time()
-        worker = self.base.pick(job.tried.values())
-        if worker is None and job.tried:  # one whose call is over is better than none
-            running = [address for number, address in job.tried.items() if (request, number) in self._calls]
-            worker = self.base.pick(running)
+        running = [address for number, address in job.tried.items() if (request, number) in self._calls]
+        worker = self.base.pick(job.tried.values()) or self.base.pick(running)
         if worker is None or worker.info is None or worker.info.input.shape != job.model.input.shape:
             self._feed(e.Failed(at, request, attempt, sent=False))
             return

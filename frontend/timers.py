@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Generic, TypeVar
+
+from frontend.policy import events as e
 
 SPARE = 1024  # entries of ended requests that may wait to be cleared away
 
@@ -61,3 +63,28 @@ class Timers(Generic[What]):
                 self._due(due)
         self._next = None
         self._arm()
+
+
+class PolicyTimers:
+    """The timers that the policy sets: ``feed`` gets each when it is due, if its request is one of the ``requests``.
+
+    Expiries are apart: they are many, far off and in order, which costs a heap nothing unless others are among them.
+    """
+
+    def __init__(self, feed: Callable[[e.Due], None], requests: Container[int]) -> None:
+        def due(timer: e.SetTimer) -> None:
+            feed(e.Due(*timer))
+
+        def wanted(timer: e.SetTimer) -> bool:
+            return timer.id in requests or timer.timer is e.Timer.CLOSE
+
+        self._expiries, self._others = Timers(due, wanted), Timers(due, wanted)
+
+    def set(self, timer: e.SetTimer) -> None:
+        """Add one."""
+        (self._expiries if timer.timer is e.Timer.EXPIRY else self._others).set(timer.at, timer)
+
+    def close(self) -> None:
+        """Forget all of them."""
+        self._expiries.close()
+        self._others.close()

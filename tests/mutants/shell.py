@@ -96,15 +96,15 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "a replica goes to the straggler itself",
-                "self.base.pick(job.tried.values())",
+                "self.base.pick(job.tried.values()) or self.base.pick(running)",
                 "self.base.pick()",
             ),
             (
                 "a replica finds no worker where all were tried",
-                "if worker is None and job.tried:",
-                "if False:",
+                "self.base.pick(job.tried.values()) or self.base.pick(running)",
+                "self.base.pick(job.tried.values())",
             ),
-            ("a replica joins a copy that still runs", "self.base.pick(running)", "self.base.pick()"),
+            ("a replica joins a copy that still runs", "or self.base.pick(running)", "or self.base.pick()"),
             (
                 "an input of the wrong shape is sent: another model is in use",
                 " or worker.info.input.shape != job.model.input.shape:",
