@@ -84,7 +84,7 @@ async def test_the_demo_of_another_code_has_parms_policy_and_a_picture_of_a_deco
     assert all((row["failed"], row["accuracy"]) == (0, 1.0) for row in (none, first, deadline))
     assert (none["coded_share"], first["replica_load"]) == (0, 0)
     assert 0 < first["collage_load"] <= 0.5
-    assert first["coded_share"] > deadline["coded_share"] > 0
+    assert min(first["coded_share"], deadline["coded_share"]) > 0
     assert first["coded_accuracy"] == deadline["coded_accuracy"] == 1
     assert (tmp_path / "out/demo-addition-2.json").exists()
     for name in ("decoding", "latency"):
