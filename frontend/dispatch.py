@@ -180,12 +180,13 @@ class Dispatcher:
             raise ResourceExhausted(NO_MEMORY, retry_after_s) from None
         if not quick and not job.slow:
             self._admission.prepared(self._loop.time() - admitted_at, before)
-        if self._loop.time() >= latest and not job.future.done():  # no worker could be in time, nor be blamed
+        at = self._loop.time()
+        if at >= latest and not job.future.done():  # no worker could be in time, nor be blamed
             self._fail(job, expired=True)
         if job.future.done():
             return await job.future
         self._jobs[id] = job
-        self._feed_now(e.Arrived(self._loop.time(), id, latest))
+        self._feed_now(e.Arrived(at, id, latest))
         try:
             return await job.future
         except asyncio.CancelledError:
@@ -309,12 +310,12 @@ class Dispatcher:
         self._coding.send(group, jobs, shape)
 
     def _send(self, request: int, attempt: int) -> None:
-        job = self._jobs.get(request)
-        if job is None:
+        if (job := self._jobs.get(request)) is None:
             return
         at = self._loop.time()
-        running = [address for number, address in job.tried.items() if (request, number) in self._calls]
-        worker = self.base.pick(job.tried.values()) or self.base.pick(running)
+        worker = self.base.pick(job.tried.values()) or self.base.pick(
+            [address for number, address in job.tried.items() if (request, number) in self._calls]
+        )
         if worker is None or worker.info is None or worker.info.input.shape != job.model.input.shape:
             self._feed(e.Failed(at, request, attempt, sent=False))
             return

@@ -33,8 +33,7 @@ class RequestStream:
     def __init__(self, predict: Predict, most: int, remaining: Callable[[], float], draining: asyncio.Event) -> None:
         self._predict, self._remaining, self._draining = predict, remaining, draining
         self._slots = asyncio.Semaphore(most)
-        self._unanswered: set[str] = set()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[str, asyncio.Task[None]] = {}  # what is unanswered, by id
         self._answers: deque[predict_pb2.PredictStreamResponse] = deque()
         self._wake, self._written = asyncio.Event(), asyncio.Event()
         self._closing = False
@@ -52,10 +51,10 @@ class RequestStream:
             drained = tasks.create_task(self._draining.wait())
             await asyncio.wait((reading, drained), timeout=longest_s, return_when=asyncio.FIRST_COMPLETED)
             if not drained.cancel() and self._running:
-                await asyncio.wait(set(self._running))  # those that come meanwhile are refused
+                await asyncio.wait([*self._running.values()])  # those that come meanwhile are refused
             unread = reading.cancel()
             if self._running:
-                await asyncio.wait(set(self._running))
+                await asyncio.wait([*self._running.values()])
             self._closing = True
             self._wake.set()
             await asyncio.wait((writing,))  # to cancel a write could leave the call hanging
@@ -89,16 +88,14 @@ class RequestStream:
                 raise InvalidArgument("a request in a stream needs a request_id")
             if self._draining.is_set():
                 raise Unavailable(DRAINING)
-            if id in self._unanswered:
+            if id in self._running:
                 raise AlreadyExists("a request with this request_id is unanswered yet: this one was not looked at")
             answer = self._predict(message.request, timeout_s)
         except Exception as error:
             self._fail(id, error)
             self._slots.release()
             return
-        self._unanswered.add(id)
-        self._running.add(task := tasks.create_task(self._answer(id, answer)))
-        task.add_done_callback(self._running.discard)
+        self._running[id] = tasks.create_task(self._answer(id, answer))
 
     async def _answer(self, id: str, answer: Coroutine[Any, Any, predict_pb2.PredictResponse]) -> None:
         try:
@@ -106,7 +103,7 @@ class RequestStream:
         except Exception as error:
             self._fail(id, error)
         finally:
-            self._unanswered.discard(id)
+            del self._running[id]
             self._slots.release()
 
     def _fail(self, id: str, error: Exception) -> None:

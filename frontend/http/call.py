@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from collage.errors import DeadlineExceeded, ServiceError, abort, status_of
+from collage.intake import Reading
 from collage.security import WANTS_TOKEN
 from collage.serving import Server
 from collage.traces import HEADER, incoming
@@ -111,7 +112,7 @@ class Gate:
                 if not intake.enter(method, call):
                     await intake.turn_away()
                 if request.method not in _BODILESS:
-                    body = await intake.read(call, single=True)
+                    body = await intake.read(Reading(call, single=True))
             except DeadlineExceeded as error:
                 raise Refusal(408, f"{error}: send it faster", code=error.code.name) from None
             except ServiceError as error:

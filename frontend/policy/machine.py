@@ -70,11 +70,13 @@ class Policy:
         what the code gives, so that a coded answer in hand beats a replica.
         """
         for event in sorted(events, key=_turn) if len(events) > 1 else events:
-            match event:
+            match event:  # the usual ones first
                 case e.Arrived():
                     self._arrived(event)
                 case e.Answered():
                     self._answered(event)
+                case e.Due(at, timer, id):
+                    self._due(at, timer, id)
                 case e.Failed():
                     self._failed(event)
                 case e.Returned():
@@ -89,8 +91,6 @@ class Policy:
                     self._coded_workers_changed(event)
                 case e.Audited(_, confidence, agrees):
                     self._flights.accuracy.audited(confidence, agrees=agrees)
-                case e.Due(at, timer, id):
-                    self._due(at, timer, id)
         actions = self._actions.copy()
         self._actions.clear()
         return actions
@@ -327,7 +327,8 @@ class Policy:
         del self._requests[request.id]
         if e.PRIMARY in request.outstanding:
             self._deadline.cut_off(at - request.arrived)
-        self._actions.extend(e.Cancel(request.id, attempt) for attempt in sorted(request.outstanding))
+        for attempt in sorted(request.outstanding):
+            self._actions.append(e.Cancel(request.id, attempt))
         group = request.group
         if group is None:
             return

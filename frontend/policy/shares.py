@@ -58,16 +58,19 @@ class Shares:
         """Requests begin."""
         if (mine := self._callers.get(caller)) is None:
             mine = self._callers[caller] = Held()
-        for held in (self.all, mine):
-            held.requests += requests
-            held.size += size
+        held = self.all
+        held.requests += requests
+        held.size += size
+        mine.requests += requests
+        mine.size += size
 
     def leave(self, caller: str, requests: int, size: int) -> None:
         """They end."""
-        mine = self._callers[caller]
-        for held in (self.all, mine):
-            held.requests -= requests
-            held.size -= size
+        held, mine = self.all, self._callers[caller]
+        held.requests -= requests
+        held.size -= size
+        mine.requests -= requests
+        mine.size -= size
         if not mine.requests and not mine.size:
             del self._callers[caller]
 

@@ -40,13 +40,16 @@ _EXEMPT = "/grpc.health.v1.Health/"
 _DRAINING = "this process is shutting down: send to another one"
 
 
-class _Read:
-    """A message that is being read: by which task, since when, and why it was given up."""
+class Reading:
+    """A call's message that is being read: by which task, since when, and why it was given up.
+
+    ``single`` is the only message of its call, which has to come soon.
+    """
 
     __slots__ = ("context", "error", "since", "single", "task")
 
-    def __init__(self, context: Any, since: float, single: bool) -> None:
-        self.context, self.since, self.single = context, since, single
+    def __init__(self, context: Any, single: bool) -> None:
+        self.context, self.single, self.since = context, single, 0.0
         self.task = asyncio.current_task()
         self.error: ServiceError | None = None
 
@@ -82,7 +85,7 @@ class Intake:
         self._stopped = asyncio.Event()
         self._open = 0
         self._last_call = float("-inf")
-        self._reads: dict[_Read, None] = {}  # in the order of their beginnings
+        self._reads: dict[Reading, None] = {}  # in the order of their beginnings
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -129,17 +132,14 @@ class Intake:
     def _left(self, context: object) -> None:
         self._open -= 1
 
-    async def read(self, context: Any, single: bool) -> Any:
-        """The next message of a call as bytes, or EOF; raises a ServiceError if it is given up.
-
-        ``single`` is the only message of its call, which has to come soon.
-        """
-        read = _Read(context, self._now(), single)
+    async def read(self, read: Reading) -> Any:
+        """The next message of a call as bytes, or EOF; raises a ServiceError if it is given up."""
+        read.since = self._now()
         self._reads[read] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._review)
         try:
-            return await context.read()
+            return await read.context.read()
         except asyncio.CancelledError:
             if read.error is None or read.task is None or read.task.uncancel():
                 raise  # the caller is gone
@@ -184,7 +184,7 @@ class Intake:
                     told = "too many messages are unfinished here: try again later, and send each at once"
                     self._give_up(read, "unfinished", ResourceExhausted(told, _RETRY_S))
 
-    def _give_up(self, read: _Read, reason: str, error: ServiceError) -> None:
+    def _give_up(self, read: Reading, reason: str, error: ServiceError) -> None:
         self.refused(reason)
         read.give_up(error)
 
@@ -221,12 +221,15 @@ class Messages:
 
     def __init__(self, intake: Intake, context: Any, parser: Callable[[bytes], Any]) -> None:
         self._intake, self._context, self._parser = intake, context, parser
+        self._read: Reading | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        raw = await self._intake.read(self._context, single=False)
+        if self._read is None:  # not before: it belongs to the task that reads
+            self._read = Reading(self._context, single=False)
+        raw = await self._intake.read(self._read)
         if raw is grpc.aio.EOF:
             raise StopAsyncIteration
         await self._intake.turns.take()
@@ -270,7 +273,7 @@ class Guarded(grpc.GenericRpcHandler):
                 if handler.request_streaming:
                     message = Messages(intake, context, parser)
                 else:
-                    raw = await intake.read(context, single=True)
+                    raw = await intake.read(Reading(context, single=True))
                     if raw is grpc.aio.EOF:
                         raise InvalidArgument("the call ended without a message: send one")
                     message = intake.parse(raw, parser)

@@ -59,11 +59,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ("a stream without bound of unanswered requests", "await self._slots.acquire()", "pass"),
             (
                 "an answered request keeps its slot",
-                "self._unanswered.discard(id)\n            self._slots.release()",
-                "self._unanswered.discard(id)",
+                "del self._running[id]\n            self._slots.release()",
+                "del self._running[id]",
             ),
-            ("an id of a stream taken twice", "if id in self._unanswered:", "if False:"),
-            ("an answered id stays taken", "self._unanswered.discard(id)", "pass"),
+            ("an id of a stream taken twice", "if id in self._running:", "if False:"),
+            ("an answered id stays taken", "del self._running[id]", "pass"),
             (
                 "new requests of a stream while draining",
                 "if self._draining.is_set():\n                raise",
