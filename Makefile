@@ -192,7 +192,7 @@ evaluate: $(DEMO)/ready ## Measure the models on the test images in DATA; tables
 	$(if $(CODE),$(DEMO)/bin/python -m bench codes --data "$(DATA)" --models "$(MODELS)" "$(RUNS)/zoo" --only "*-$(CODE)*-$(K)")
 
 cards: $(DEMO)/ready ## Write the model cards of MODELS from out/evaluate.json
-	$(DEMO)/bin/python -m models.cards --models "$(MODELS)" --figures out/evaluate.json
+	$(DEMO)/bin/python -m models.cards --models "$(MODELS)" --figures out/evaluate.json $(if $(wildcard out/codes.json),--codes out/codes.json)
 
 images: $(IMAGES:%=image-%) ## Build the container images, of MODEL's models or of S_CNN=mine.onnx, with ENGINE (docker, podman, buildah) on BASE
 

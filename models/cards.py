@@ -1,17 +1,19 @@
 """Write model cards from what the files say of themselves and from what an evaluation measured.
 
-``python -m models.cards --models models/zoo --figures docs/results/evaluate.json`` writes ``models/zoo/README.md``.
+``python -m models.cards --models models/zoo --figures docs/results/evaluate.json`` writes ``models/zoo/README.md``;
+with ``--codes docs/results/codes.json`` the parity models are in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collage.figures import MADE, Row, read_figures
+from collage.figures import MADE, Row, interval, read_figures
 from collage.model_info import ModelInfo, ModelKind
 from models.lineage import Lineage, Stage, epochs, of_description, planned, recorded
 from models.measure import describe, discover
@@ -31,10 +33,16 @@ In the table, epochs and hours are those of all training runs that a model's wei
 teachers'; durations are those of two cores that had other work. A cell is answered if the collage-cnn finds an image in
 it. It is accepted if the answer also reaches the calibrated threshold.
 """
+PARITY_INTRODUCTION = """## Parity models
+
+A lost answer is decoded from that of a parity model and those of the other members of its group, measured in
+`docs/results/codes.json`. "Cost" is the time of a parity model's execution, in the base model's.
+"""
 COLUMNS = (
     "model", "top-1", "cells answered", "cells accepted", "runs", "epochs", "epochs of its s-cnn", "hours",
     "latency", "/ s-cnn", "file",
 )  # fmt: skip
+PARITY_COLUMNS = ("model", "code, N", "top-1 if lost", "top-1 of its base", "cost", "runs", "epochs", "hours", "file")
 
 
 def lineages(infos: Mapping[str, ModelInfo], family: Family | None) -> dict[str, Lineage]:
@@ -79,7 +87,6 @@ def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn:
     extra: Mapping[str, Any] = info.extra
     collage = info.kind is ModelKind.COLLAGE_CNN
     beside = f"; its s-cnn: {_total(s_cnn)}" if collage else ""
-    settings = ", ".join(f"{name} {value}" for name, value in extra["recipe"].items() if value)
     lines = [
         f"## {info.name}",
         "",
@@ -89,7 +96,7 @@ def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn:
         f"- Data: {extra['dataset']}{f': {family.source}. Licence: {family.licence}' if family else ''}.",
         f"- Training: {_total(runs)}{beside}. {_hours(runs)}",
         *(f"  {number}. {_stage(stage)}" for number, stage in enumerate(runs, 1)),
-        f"- Settings of the last run, by their names in `models.train`: {settings}.",
+        f"- Settings of the last run, by their names in `models.train`: {_settings(info)}.",
         f"- Accuracy: {_percent(row['top1'])} ± {100 * (top1_interval(row) or 0):.2f} top-1 on {row['images']:,} test "
         f"images (95 % interval over images), "
         f"{_percent(extra['validation_accuracy'])} on validation images; {extra['storage']} weights changed the latter "
@@ -114,6 +121,45 @@ def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn:
     return "\n".join(lines) + "\n"
 
 
+def parity_card(info: ModelInfo, rows: Sequence[Row], runs: Lineage, size_bytes: int) -> tuple[str, str]:
+    """A parity model's line in the table, and its card, in Markdown; ``rows`` are those of one lost answer."""
+    lost, there, cost = (
+        statistics.mean(float(row[name] or 0) for row in rows) for name in ("a_degraded", "a_available", "cost_ratio")
+    )
+    row = rows[0]
+    seconds, unknown = recorded(runs)
+    fields = (
+        f"[{info.name}](#{info.name})",
+        f"{row['code']}, {row['k']}",
+        _percent(lost),
+        _percent(there),
+        f"{cost:.2f}",
+        str(len(runs)),
+        f"{epochs(runs):g}",
+        "not recorded" if unknown else f"{seconds / 3600:.1f}",
+        f"{size_bytes / 1e6:.1f} MB",
+    )
+    lines = [
+        f"### {info.name}",
+        "",
+        f"{info.kind}, {info.extra['architecture']}, images of {info.size} px; base model: {row['base']}",
+        "",
+        f"- Data: {row['dataset']}.",
+        f"- Training: {_total(runs)}. {_hours(runs)}",
+        *(f"  {number}. {_stage(stage)}" for number, stage in enumerate(runs, 1)),
+        f"- Settings of the last run, by their names in `models.train`: {_settings(info)}.",
+        f"- Accuracy where an answer of a group of {row['k']} is lost: {_percent(lost)} ± "
+        f"{100 * interval(lost, int(row['images'] or 0)):.2f} top-1 on {row['images']:,} test images, means of "
+        f"{len(rows)} placements (95 % interval over images); {_percent(info.extra['validation_accuracy'])} on "
+        f"validation images.",
+    ]
+    return f"| {' | '.join(fields)} |", "\n".join(lines) + "\n"
+
+
+def _settings(info: ModelInfo) -> str:
+    return ", ".join(f"{name} {value}" for name, value in info.extra["recipe"].items() if value)
+
+
 def provenance(rows: Sequence[Row]) -> str:
     """The command, commit and machine that measured each model, and those of its latency if they are others."""
     made: dict[tuple[Any, ...], list[str]] = {}
@@ -129,15 +175,18 @@ def provenance(rows: Sequence[Row]) -> str:
     return "\n".join(["## Measurements", "", *lines]) + "\n"
 
 
-def write(zoo: Path, figures: Path) -> Path:
-    """Write the cards of all models in a folder that were measured in ``figures``; returns the file."""
+def write(zoo: Path, figures: Path, codes: Path | None = None) -> Path:
+    """Write the cards of all models in a folder that were measured; returns the file. See ``text``."""
     out = zoo / "README.md"
-    out.write_text(text(zoo, figures))
+    out.write_text(text(zoo, figures, codes))
     return out
 
 
-def text(zoo: Path, figures: Path) -> str:
-    """The cards of all models in a folder that were measured in ``figures``, in Markdown."""
+def text(zoo: Path, figures: Path, codes: Path | None = None) -> str:
+    """The cards of all models in a folder that were measured in ``figures``, or in ``codes``, in Markdown.
+
+    ``figures`` is an evaluation, and ``codes`` what parity models are good for.
+    """
     measured: Mapping[str, Row] = {row["model"]: row for row in read_figures(figures)}
     told, table, cards = [], [], []
     for dataset, roles in discover([zoo]).items():
@@ -150,8 +199,32 @@ def text(zoo: Path, figures: Path) -> str:
                 told.append(row)
                 table.append(line(info, row, runs[role], s_cnn))
                 cards.append(card(info, row, family, runs[role], s_cnn))
-    head = [f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
-    return "\n".join([INTRODUCTION, *head, *table, "", *cards, provenance(told)])
+    parities = _parities(zoo, read_figures(codes)) if codes else []
+    cards += [PARITY_INTRODUCTION, *_head(PARITY_COLUMNS), *(line for line, _, _ in parities), ""] if parities else []
+    cards += [card for _, card, _ in parities]
+    told += [row for _, _, row in parities]
+    return "\n".join([INTRODUCTION, *_head(COLUMNS), *table, "", *cards, provenance(told)])
+
+
+def _parities(zoo: Path, rows: Sequence[Row]) -> list[tuple[str, str, Row]]:
+    """Of each parity model that was measured: its line in the table, its card, and one of the rows."""
+    found = []
+    for roles in discover([zoo], [ModelKind.PARITY]).values():
+        for path in roles.values():
+            info = describe(path)
+            its = [
+                row for row in rows
+                if (row.get("model"), row.get("version"), row["lost"], row["metric"])
+                == (info.name, info.version, 1, "top1")
+            ]  # fmt: skip
+            if its:
+                runs = of_description(info.name, info.extra)
+                found.append((*parity_card(info, its, runs, path.stat().st_size), its[0]))
+    return found
+
+
+def _head(columns: Sequence[str]) -> tuple[str, str]:
+    return f"| {' | '.join(columns)} |", f"|---{'|---:' * (len(columns) - 1)}|"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,8 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True, help="folder of exported models")
     parser.add_argument("--figures", type=Path, required=True, help="evaluate.json of the same files")
+    parser.add_argument("--codes", type=Path, help="codes.json of the same files, for parity models")
     args = parser.parse_args(arguments)
-    print(f"written: {write(args.models, args.figures)}")
+    print(f"written: {write(args.models, args.figures, args.codes)}")
 
 
 def _total(runs: Lineage) -> str:

@@ -87,7 +87,7 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     report = results / "bench-full"
     texts[report.with_suffix(".md")] = Report(rows, [], report, drawn=False).text() + "\n"
     zoo = root / ZOO.relative_to(ROOT)
-    texts[zoo / "README.md"] = cards.text(zoo, results / "evaluate.json")
+    texts[zoo / "README.md"] = cards.text(zoo, results / "evaluate.json", results / "codes.json")
     return texts
 
 

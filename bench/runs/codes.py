@@ -160,7 +160,10 @@ def measured(
     for work, model in watched(chosen, dataset):
         redundant_s, base_s = medians([inference(each, split.images[:32]) for each in (model, base)], repeats)
         ratio = 1.0 if model is base else redundant_s / base_s
-        about: Row = {"dataset": dataset, "base": base.info.name, "cost_ratio": ratio}
+        name, version = model.info.name, model.info.version
+        about: Row = {
+            "dataset": dataset, "base": base.info.name, "model": name, "version": version, "cost_ratio": ratio,
+        }  # fmt: skip
         rows = []
         for row in measure(work, about, split, own, seeds, repeats):
             rows.append(row)

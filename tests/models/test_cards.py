@@ -9,7 +9,7 @@ from models import cards
 from models.description import describe
 from models.steps import S_CNN, Family, Recipe, Step
 from models.zoo import ZOO
-from tests.onnx_models import save_collage_cnn, save_s_cnn
+from tests.onnx_models import save_collage_cnn, save_parity, save_s_cnn
 
 LABELS = ("cat", "dog")
 EXTRA: dict[str, Any] = {
@@ -130,8 +130,31 @@ def test_every_measurement_names_its_own_command_and_commit(tmp_path: Path) -> N
     assert "- Accuracy: 50.00 % ± 30.99 top-1 on 10 test images (95 % interval over images), " in text
 
 
+def test_parity_models_have_a_table_of_their_own(tmp_path: Path) -> None:
+    save_parity(tmp_path / "pets-parity-addition-2.onnx", extra={**EXTRA, "dataset": "pets"})
+    measured: Row = {
+        "dataset": "pets", "base": "pets-s-cnn", "model": "linear-parity", "code": "addition", "k": 2, "lost": 1,
+        "images": 100,
+        "version": cards.describe(tmp_path / "pets-parity-addition-2.onnx").version, "metric": "top1",
+        "a_available": 0.9, "cost_ratio": 0.5, "command": "lose one", "commit": "012", "machine": "some",
+    }  # fmt: skip
+    others: list[Row] = [{"lost": 2}, {"metric": "top5"}, {"version": "another"}]
+    rows = [{**measured, "a_degraded": share} for share in (0.7, 0.9)]
+    rows += [{**measured, "a_degraded": 0.1, **other} for other in others]
+    for name, its in (("figures", []), ("codes", rows)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": its}))
+    text = cards.write(tmp_path, tmp_path / "figures.json", tmp_path / "codes.json").read_text()
+    assert (
+        "| [linear-parity](#linear-parity) | addition, 2 | 80.00 % | 90.00 % | 0.50 | 1 | 4 | 1.5 | 0.0 MB |\n" in text
+    )
+    assert "is lost: 80.00 % ± 7.84 top-1 on 100 test images, means of 2 placements" in text
+    assert text.endswith("- `lose one` at commit 012, on some: linear-parity.\n")
+
+
 def test_the_shipped_cards_are_those_of_the_shipped_files(tmp_path: Path) -> None:
     for path in ZOO.glob("*.onnx*"):  # sidecars as well
         (tmp_path / path.name).symlink_to(path)
     figures = ZOO.parent.parent / "docs/results/evaluate.json"
-    assert cards.write(tmp_path, figures).read_text() == (ZOO / "README.md").read_text()
+    shown = cards.write(tmp_path, figures, figures.with_name("codes.json")).read_text()
+    assert shown == (ZOO / "README.md").read_text()
+    assert all(f"## {path.stem}\n" in shown for path in ZOO.glob("*.onnx"))

@@ -12,7 +12,7 @@ from onnx import TensorProto, save
 from bench.runs.codes import ROLE, main
 from collage.figures import read_figures
 from models.data import FASHION_MNIST_LABELS, load
-from models.measure import OnnxModel
+from models.measure import OnnxModel, describe
 from tests.frontend.test_own_code import APART, network
 from tests.models.datasets import write_idx
 from tests.onnx_models import save_linear, save_parity
@@ -54,6 +54,8 @@ def test_codes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "addition 4 is left out: 1 of its models are there" in printed.err
     assert "addition, k = 2, r = 2: top1 of 2 lost" in printed.out
     rows = read_figures(out)
+    files = {"linear": "s-cnn", "linear-parity": "parity-addition-2-r2-row0"}
+    versions = {name: describe(models / f"fashion-mnist-{file}.onnx").version for name, file in files.items()}
     kinds = {(row["code"], row["k"], row["r"], row["lost"], row["seed"]) for row in rows}
     single = {("addition, base itself", 2, 1, 1, seed) for seed in range(2)}
     assert kinds == single | {("addition", 2, 2, lost, seed) for lost in (1, 2) for seed in range(2)}
@@ -62,6 +64,8 @@ def test_codes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             "fashion-mnist", "linear", 21, "top1",
         )  # fmt: skip
         assert row["a_degraded"] == pytest.approx(row["a_available"], abs=0.1), "a mean is rounded to whole numbers"
+        assert row["model"] == ("linear" if row["code"] == "addition, base itself" else "linear-parity")
+        assert row["version"] == versions[row["model"]]
         assert row["encode_s"] > 0
         assert row["decode_s"] > 0
         assert (row["cost_ratio"] == 1) == (row["code"] == "addition, base itself")
