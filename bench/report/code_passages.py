@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from bench.report.findings import FoundRow, markdown
+from bench.report.pictures import Panel, curves
 from bench.report.stored import Stored, percent, within
 from collage.figures import interval
 
@@ -30,6 +32,30 @@ def lost(found: Stored) -> str:
         tables.append(markdown(headings, lines))
         used += single
     return "\n\n".join([*tables, found.origin(CODES, used)])
+
+
+def draw(found: Stored) -> Path:
+    """Draw accuracy of a lost answer against the number of members, a panel for each base model; returns the file."""
+    panels = []
+    for base, rows in _by_base(found):
+        single = [row for row in rows if row["lost"] == 1 and row["r"] == 1]
+        lines = {}
+        for code in dict.fromkeys(["collage", *sorted({str(row["code"]) for row in single})]):
+            own = [row for row in single if row["code"] == code]
+            points = []
+            for k in sorted({row["k"] for row in own}):
+                its = [row for row in own if row["k"] == k]
+                right = _mean(its, "a_degraded")
+                points.append([k, 100 * right, 100 * interval(right, its[0]["images"])])
+            if points:
+                lines[code] = np.array(points, np.float64)
+        members = np.unique([row["k"] for row in single])
+        available = 100 * _mean([row for row in single if row["code"] != "ApproxIFER"] or single, "a_available")
+        lines["not lost"] = np.stack([members, np.full(len(members), available), np.zeros(len(members))], 1)
+        panels.append(Panel(base, "N, members of a group", "top-1 of a lost answer, %", lines))
+    path = found.folder / f"{CODES}.png"
+    curves(path, panels)
+    return path
 
 
 def overall(found: Stored) -> str:

@@ -124,6 +124,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         for figures in args.figures:
             print(f"taken: {take(figures, accuracy_only=args.accuracy_only)}")
+            if figures.stem == code_passages.CODES:
+                print(f"drawn: {code_passages.draw(Stored())}")
         for page, text in documents().items():
             if page.read_text() != text:
                 page.write_text(text)

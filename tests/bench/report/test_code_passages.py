@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.report.code_passages import lost, overall
+from PIL import Image
+
+from bench.report.code_passages import draw, lost, overall
 from bench.report.pages import KEPT_BY, take
 from bench.report.stored import Stored
 
@@ -42,6 +44,19 @@ def test_codes_are_compared_by_their_members_and_overall(tmp_path: Path) -> None
     (one,) = (row for row in rows if "| addition | 2, 1 |" in row)
     assert "| 1 | 94.00 % | 91.00 ± 0.56 % | 93.97 % | 93.85 % | 93.70 % | 1.02 |" in one
     assert any("| addition | 2, 2 | 2 |" in row for row in rows)
+
+
+def test_the_picture_has_a_panel_for_each_base_model(tmp_path: Path) -> None:
+    write(tmp_path, {}, {"code": "collage", "k": 4}, {"code": "addition, base itself"}, {"base": "another"})
+    drawn = draw(Stored(tmp_path))
+    assert drawn == tmp_path / "codes.png"
+    with Image.open(drawn) as one:
+        wide = one.width
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other, {}, {"code": "learned-conv"})
+    with Image.open(draw(Stored(other))) as one:
+        assert one.width < wide
 
 
 def test_rows_of_other_codes_stay(tmp_path: Path) -> None:
