@@ -8,7 +8,7 @@ from __future__ import annotations
 from collage.model_info import CodeInfo
 from encoder.code import Code
 from encoder.codes import CodeParameters, build
-from encoder.linear import mean_weights
+from encoder.linear import USUAL_KEYS, mean_weights
 from models.steps import Protection
 
 ADDITION, CONCATENATION, STACKED, LEARNED = "addition", "concatenation", "stacked", "learned"
@@ -23,7 +23,7 @@ def described(protection: Protection, base: str = "") -> CodeInfo:
     its = protection
     if its.code == ADDITION:
         weights = tuple(mean_weights(its.members, its.inputs)[its.row].tolist())
-        keys = tuple(range(its.members)) if its.keyed else ()
+        keys = USUAL_KEYS[: its.members] if its.keyed else ()
         return CodeInfo("linear", its.members, its.inputs, its.row, weights=weights, keys=keys, base=base)
     if its.code == LEARNED:  # whose networks take all images of a group
         return CodeInfo(LEARNED, its.members, its.inputs, stacked=True, base=base)

@@ -37,7 +37,7 @@ from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.heads import ConcatenationCode, StackedCode
 from encoder.image import Pixels, decode
-from encoder.linear import LinearCode, mean_weights
+from encoder.linear import USUAL_KEYS, LinearCode, mean_weights
 from frontend.metrics import CODES
 from inference import open_inference_pb2 as oip
 from models.measure import medians
@@ -230,7 +230,7 @@ def codes(count: int) -> list[dict[str, Scalar]]:
         group: list[Pixels | None] = [*random.integers(0, 256, (k, LARGE, LARGE, 3), np.uint8)]
         outputs = random.normal(size=(k, CLASSES)).astype(np.float32)
         addition = LinearCode(mean_weights(k, 1))
-        keyed = LinearCode(mean_weights(k, 1), keys=range(k))
+        keyed = LinearCode(mean_weights(k, 1), keys=USUAL_KEYS[:k])
         every: dict[str, Code] = {"addition": addition, "addition, keyed": keyed, "stacked": StackedCode(k)}
         for name, code in {**every, "concatenation": ConcatenationCode(k), "Berrut": BerrutCode(k)}.items():
             steps[f"encode, {name}, k = {k}, {LARGE} pixels"] = _repeated(code.encode, group)

@@ -116,7 +116,7 @@ def test_stored_outputs_follow_class_probabilities_and_flips(data: Dataset) -> N
 def test_addition_has_the_papers_weights_and_keys_if_wanted() -> None:
     its = coding.described(Protection("addition", 2, 2, 1), "v1")
     assert (its.name, its.weights, its.base, its.heads, its.keys) == ("linear", (1 / 3, 2 / 3), "v1", False, ())
-    assert coding.described(Protection("addition", 3, keyed=True)).keys == (0, 1, 2)
+    assert coding.described(Protection("addition", 3, keyed=True)).keys == (0, 4, 2)
     code = coding.built(its, 4)
     assert isinstance(code, LinearCode)
     np.testing.assert_allclose(code.weights, [[0.5, 0.5], [1 / 3, 2 / 3]])
