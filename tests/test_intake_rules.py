@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from collage.errors import InvalidArgument, ResourceExhausted, ServiceError, Unavailable
-from collage.intake import MESSAGE_S, Intake, Turns
+from collage.intake import MESSAGE_S, Intake, Reading, Turns
 from collage.v1 import model_pb2, predict_pb2
 
 RUN = "/collage.v1.ModelService/Run"
@@ -54,7 +54,10 @@ class Rig:
         )
 
     def read(self, peer: str, single: bool = True) -> asyncio.Task[Any]:
-        return asyncio.create_task(self.intake.read(FakeContext(peer), single))
+        async def reading() -> Any:
+            return await self.intake.read(Reading(FakeContext(peer), single))
+
+        return asyncio.create_task(reading())
 
 
 async def outcome(reading: asyncio.Task[Any]) -> type[BaseException] | None:

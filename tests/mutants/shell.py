@@ -53,7 +53,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "a request too late to send is sent",
-                "if self._loop.time() >= latest and not job.future.done():",
+                "if at >= latest and not job.future.done():",
                 "if False:",
             ),
             (
@@ -96,15 +96,15 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
             ),
             (
                 "a replica goes to the straggler itself",
-                "self.base.pick(job.tried.values()) or self.base.pick(running)",
-                "self.base.pick()",
+                "self.base.pick(job.tried.values()) or",
+                "self.base.pick() or",
             ),
             (
                 "a replica finds no worker where all were tried",
-                "self.base.pick(job.tried.values()) or self.base.pick(running)",
-                "self.base.pick(job.tried.values())",
+                "self.base.pick(job.tried.values()) or self.base.pick(",
+                "self.base.pick(job.tried.values()) or None and self.base.pick(",
             ),
-            ("a replica joins a copy that still runs", "or self.base.pick(running)", "or self.base.pick()"),
+            ("a replica joins a copy that still runs", " if (request, number) in self._calls]", " if False]"),
             (
                 "an input of the wrong shape is sent: another model is in use",
                 " or worker.info.input.shape != job.model.input.shape:",
