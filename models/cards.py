@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,6 @@ def _made_by(info: ModelInfo, step: AnyStep | None) -> bool:
 
 def line(info: ModelInfo, row: Row, runs: Lineage, s_cnn: Lineage) -> str:
     """One model's line in the table."""
-    seconds, unknown = recorded(runs)
     fields = (
         f"[{info.name}](#{info.name})",
         _percent(row["top1"]),
@@ -74,7 +73,7 @@ def line(info: ModelInfo, row: Row, runs: Lineage, s_cnn: Lineage) -> str:
         str(len(runs)),
         f"{epochs(runs):g}",
         f"{epochs(s_cnn):g}" if info.kind is ModelKind.COLLAGE_CNN else "",
-        "not recorded" if unknown else f"{seconds / 3600:.1f}",
+        _hours_cell(runs),
         f"{1e3 * float(row['latency_s'] or 0):.1f} ms",
         f"{row['latency_ratio']:.2f}",
         f"{float(row['size_bytes'] or 0) / 1e6:.1f} MB",
@@ -94,9 +93,7 @@ def card(info: ModelInfo, row: Row, family: Family | None, runs: Lineage, s_cnn:
         + (f", {info.k} x {info.k} collages of {info.size} px" if collage else f", images of {info.size} px"),
         "",
         f"- Data: {extra['dataset']}{f': {family.source}. Licence: {family.licence}' if family else ''}.",
-        f"- Training: {_total(runs)}{beside}. {_hours(runs)}",
-        *(f"  {number}. {_stage(stage)}" for number, stage in enumerate(runs, 1)),
-        f"- Settings of the last run, by their names in `models.train`: {_settings(info)}.",
+        *_training(info, runs, beside),
         f"- Accuracy: {_percent(row['top1'])} ± {100 * (top1_interval(row) or 0):.2f} top-1 on {row['images']:,} test "
         f"images (95 % interval over images), "
         f"{_percent(extra['validation_accuracy'])} on validation images; {extra['storage']} weights changed the latter "
@@ -127,7 +124,6 @@ def parity_card(info: ModelInfo, rows: Sequence[Row], runs: Lineage, size_bytes:
         statistics.mean(float(row[name] or 0) for row in rows) for name in ("a_degraded", "a_available", "cost_ratio")
     )
     row = rows[0]
-    seconds, unknown = recorded(runs)
     fields = (
         f"[{info.name}](#{info.name})",
         f"{row['code']}, {row['k']}",
@@ -136,7 +132,7 @@ def parity_card(info: ModelInfo, rows: Sequence[Row], runs: Lineage, size_bytes:
         f"{cost:.2f}",
         str(len(runs)),
         f"{epochs(runs):g}",
-        "not recorded" if unknown else f"{seconds / 3600:.1f}",
+        _hours_cell(runs),
         f"{size_bytes / 1e6:.1f} MB",
     )
     lines = [
@@ -145,9 +141,7 @@ def parity_card(info: ModelInfo, rows: Sequence[Row], runs: Lineage, size_bytes:
         f"{info.kind}, {info.extra['architecture']}, images of {info.size} px; base model: {row['base']}",
         "",
         f"- Data: {row['dataset']}.",
-        f"- Training: {_total(runs)}. {_hours(runs)}",
-        *(f"  {number}. {_stage(stage)}" for number, stage in enumerate(runs, 1)),
-        f"- Settings of the last run, by their names in `models.train`: {_settings(info)}.",
+        *_training(info, runs),
         f"- Accuracy where an answer of a group of {row['k']} is lost: {_percent(lost)} ± "
         f"{100 * interval(lost, int(row['images'] or 0)):.2f} top-1 on {row['images']:,} test images, means of "
         f"{len(rows)} placements (95 % interval over images); {_percent(info.extra['validation_accuracy'])} on "
@@ -156,8 +150,11 @@ def parity_card(info: ModelInfo, rows: Sequence[Row], runs: Lineage, size_bytes:
     return f"| {' | '.join(fields)} |", "\n".join(lines) + "\n"
 
 
-def _settings(info: ModelInfo) -> str:
-    return ", ".join(f"{name} {value}" for name, value in info.extra["recipe"].items() if value)
+def _training(info: ModelInfo, runs: Lineage, beside: str = "") -> Iterator[str]:
+    settings = ", ".join(f"{name} {value}" for name, value in info.extra["recipe"].items() if value)
+    yield f"- Training: {_total(runs)}{beside}. {_hours(runs)}"
+    yield from (f"  {number}. {_stage(stage)}" for number, stage in enumerate(runs, 1))
+    yield f"- Settings of the last run, by their names in `models.train`: {settings}."
 
 
 def provenance(rows: Sequence[Row]) -> str:
@@ -243,6 +240,11 @@ def _total(runs: Lineage) -> str:
 
 def _epochs(number: float) -> str:
     return f"{number:g} epoch{'' if number == 1 else 's'}"
+
+
+def _hours_cell(runs: Lineage) -> str:
+    seconds, unknown = recorded(runs)
+    return "not recorded" if unknown else f"{seconds / 3600:.1f}"
 
 
 def _hours(runs: Lineage) -> str:

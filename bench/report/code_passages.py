@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from bench.report.stored import Stored, percent, within
 from collage.figures import interval
 
 CODES = "codes"
+COLOURS = defaultdict(
+    lambda: "#e7298a",  # of learned codes, whose names are their makers'
+    {
+        **{"not lost": "#8c8c8c", "collage": "#d95f02", "addition": "#1f77b4", "stacked": "#1b9e77"},
+        **{"concatenation": "#7570b3", "addition-keyed": "#08519c", "ApproxIFER": "#a6761d", "Berrut": "#e6ab02"},
+    },
+)
 UNAVAILABLE = (0.01, 0.05, 0.1)
 """Shares of answers that are lost, f in the paper."""
 
@@ -21,16 +29,15 @@ def lost(found: Stored) -> str:
     """Accuracy of a lost answer against the number of members, a table for each base model."""
     tables, used = [], []
     for base, rows in _by_base(found):
-        single = [row for row in rows if row["lost"] == 1 and row["r"] == 1]
-        members = sorted({int(row["k"]) for row in single})
-        lines = []
-        for code in sorted({str(row["code"]) for row in single}):
-            cells = [[row for row in single if (row["code"], row["k"]) == (code, k)] for k in members]
-            lines.append([code, *(percent(_mean(its, "a_degraded")) if its else "" for its in cells)])
-        available = _mean([row for row in rows if row["code"] != "ApproxIFER"] or rows, "a_available")
-        headings = [f"`{base}`, A_a {percent(available)}; N", *map(str, members)]
+        codes = _singles(rows)
+        members = sorted({k for its in codes.values() for k in its})
+        lines = [
+            [code, *(percent(_mean(its[k], "a_degraded")) if k in its else "" for k in members)]
+            for code, its in codes.items()
+        ]
+        headings = [f"`{base}`, A_a {percent(_available(rows))}; N", *map(str, members)]
         tables.append(markdown(headings, lines))
-        used += single
+        used += [row for its in codes.values() for same in its.values() for row in same]
     return "\n\n".join([*tables, found.origin(CODES, used)])
 
 
@@ -38,23 +45,13 @@ def draw(found: Stored) -> Path:
     """Draw accuracy of a lost answer against the number of members, a panel for each base model; returns the file."""
     panels = []
     for base, rows in _by_base(found):
-        single = [row for row in rows if row["lost"] == 1 and row["r"] == 1]
-        lines = {}
-        for code in dict.fromkeys(["collage", *sorted({str(row["code"]) for row in single})]):
-            own = [row for row in single if row["code"] == code]
-            points = []
-            for k in sorted({row["k"] for row in own}):
-                its = [row for row in own if row["k"] == k]
-                right = _mean(its, "a_degraded")
-                points.append([k, 100 * right, 100 * interval(right, its[0]["images"])])
-            if points:
-                lines[code] = np.array(points, np.float64)
-        members = np.unique([row["k"] for row in single])
-        available = 100 * _mean([row for row in single if row["code"] != "ApproxIFER"] or single, "a_available")
-        lines["not lost"] = np.stack([members, np.full(len(members), available), np.zeros(len(members))], 1)
+        codes = _singles(rows)
+        lines = {code: np.array([_point(k, same) for k, same in its.items()]) for code, its in codes.items()}
+        members = [k for its in codes.values() for k in its]
+        lines["not lost"] = np.array([[k, 100 * _available(rows), 0] for k in (min(members), max(members))])
         panels.append(Panel(base, "N, members of a group", "top-1 of a lost answer, %", lines))
     path = found.folder / f"{CODES}.png"
-    curves(path, panels)
+    curves(path, panels, COLOURS)
     return path
 
 
@@ -86,6 +83,25 @@ def _by_base(found: Stored) -> Sequence[tuple[str, list[FoundRow]]]:
     rows = [row for row in found.rows(CODES) if row["metric"] == "top1"]
     names = sorted({str(row["base"]) for row in rows})
     return [(name, [row for row in rows if row["base"] == name]) for name in names]
+
+
+def _singles(rows: Sequence[FoundRow]) -> dict[str, dict[int, list[FoundRow]]]:
+    """The rows of a base model where one answer is lost and one input is redundant, by code and number of members."""
+    single = [row for row in rows if row["lost"] == 1 and row["r"] == 1]
+    found: dict[str, dict[int, list[FoundRow]]] = {}
+    for row in sorted(single, key=lambda row: (str(row["code"]), row["k"])):
+        found.setdefault(str(row["code"]), {}).setdefault(row["k"], []).append(row)
+    return found
+
+
+def _point(members: int, rows: Sequence[FoundRow]) -> list[float]:
+    right = _mean(rows, "a_degraded")
+    return [members, 100 * right, 100 * interval(right, rows[0]["images"])]
+
+
+def _available(rows: Sequence[FoundRow]) -> float:
+    """The base model's own accuracy: ApproxIFER has no answers of members themselves."""
+    return _mean([row for row in rows if row["code"] != "ApproxIFER"] or rows, "a_available")
 
 
 def _mean(rows: Sequence[FoundRow], column: str) -> float:

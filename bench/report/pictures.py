@@ -28,10 +28,6 @@ POLICY_COLOURS = {
     **{"power-of-two": "#bcbd22", "peak-ewma": "#9edae5", "prequal": "#17becf", "single-r": "#e6ab02"},
     **{"idle-cloning": "#fb9a99", "adaptive-hedge": "#08519c", "prequal-hedge": "#cb181d", "envoy": "#525252"},
 }
-CODE_COLOURS = {
-    **{"not lost": "#8c8c8c", "collage": "#d95f02", "addition": "#1f77b4", "stacked": "#1b9e77"},
-    **{"concatenation": "#7570b3", "addition-keyed": "#08519c", "ApproxIFER": "#a6761d", "Berrut": "#e6ab02"},
-}
 RIGHT, WRONG, BORDER, BOX = "#4dd17a", "#ff5a5a", "#ffffff", "#d62728"
 
 
@@ -137,8 +133,8 @@ def latencies(path: Path, runs: Mapping[str, NDArray[np.float64]]) -> None:
 class Panel(NamedTuple):
     """One diagram: a heading, the axes' labels, and lines of points: x, y, half the interval of y; float64 ``[P, 3]``.
 
-    A line's name begins with a policy's or a code's. After a comma, ``real`` means markers only, anything else a dashed
-    line.
+    A line's name begins with a policy's, or whatever has a colour. After a comma, ``real`` means markers only, anything
+    else a dashed line.
     """
 
     title: str
@@ -148,17 +144,16 @@ class Panel(NamedTuple):
     log: bool = False
 
 
-def curves(path: Path, panels: Sequence[Panel]) -> None:
+def curves(path: Path, panels: Sequence[Panel], colours: Mapping[str, str] = POLICY_COLOURS) -> None:
     """Draw the panels, two in a row."""
     figure, grid = _grid(len(panels), columns=2)
-    colours = POLICY_COLOURS | CODE_COLOURS
     for axes, panel in zip(grid, panels, strict=True):
         for name, points in panel.lines.items():
             x, y, spread = points.T
             whose, _, kind = name.partition(", ")
             style = {"real": "none", "": "-"}.get(kind, "--")
             axes.errorbar(
-                x, y, np.nan_to_num(spread), label=name, color=colours.get(whose), linestyle=style,
+                x, y, np.nan_to_num(spread), label=name, color=colours[whose], linestyle=style,
                 marker="*" if kind == "real" else ".", markersize=11 if kind == "real" else 6, capsize=2,
             )  # fmt: skip
         axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, yscale="log" if panel.log else "linear")

@@ -297,6 +297,18 @@ def test_figures_without_rows_are_told_in_one_line(tmp_path: Path, capsys: pytes
         PASSAGES["demo"](empty)
 
 
+def test_codes_are_drawn_once_when_all_figures_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(pages, "take", lambda figures, **_: done.append(str(figures)))
+    monkeypatch.setattr(pages.code_passages, "draw", lambda _: done.append("drawn"))
+    monkeypatch.setattr(pages, "documents", dict)
+    assert main(["a/codes.json", "b/codes.json", "speed.json"]) == 0
+    assert done == ["a/codes.json", "b/codes.json", "speed.json", "drawn"]
+    done.clear()
+    assert main(["speed.json"]) == 0
+    assert done == ["speed.json"]
+
+
 def test_the_command_leaves_documents_that_are_up_to_date_alone(capsys: pytest.CaptureFixture[str]) -> None:
     before = {page: page.stat().st_mtime_ns for page in documents()}
     assert main([]) == 0

@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench.cluster.network import DEVICE, Network, missing
+from tests.models.distributed.waiting import until
 
 TIMEOUT_S = 10
 
@@ -36,12 +36,12 @@ def test_a_cut_of_5_s_is_outlived_and_a_longer_one_ends_the_run_in_time(tmp_path
             for rank in range(2)
         ]
         try:
-            _until(lambda: _epochs(log) >= 1)
+            until(lambda: _epochs(log) >= 1, *ranks)
             network.cut(1, off=True)
             time.sleep(5)
             done = _epochs(log)
             network.cut(1, off=False)
-            _until(lambda: _epochs(log) >= done + 3)
+            until(lambda: _epochs(log) >= done + 3, *ranks)
             assert all(rank.poll() is None for rank in ranks)
             network.cut(1, off=True)
             assert all(rank.wait(TIMEOUT_S + 30) for rank in ranks), "both end, with an error"
@@ -57,10 +57,3 @@ def test_a_cut_of_5_s_is_outlived_and_a_longer_one_ends_the_run_in_time(tmp_path
 
 def _epochs(log: Path) -> int:
     return log.read_text().count("epoch ")
-
-
-def _until(done: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < limit
-        time.sleep(0.05)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from models.steps import Recipe, Step
 from models.train import describe, run
 from models.trainer import Trainer
 from tests.models.distributed.rings import rings, together
+from tests.models.distributed.waiting import until
 
 
 class Plain(nn.Module):
@@ -131,7 +130,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_leaves_a_checkpoint(tmp_path: Pa
     command += ["--size", "8", "--batch", "8", "--epochs", "5000", "--workers", "2", "--addition", "gradiveq-8"]
     log = tmp_path / "log"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as run:
-        _until(lambda: log.read_text().count("epoch ") >= 1, run)
+        until(lambda: log.read_text().count("epoch ") >= 1, run)
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         (killed,) = (pid for pid in children if b"RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
         os.kill(int(killed), 9)
@@ -149,11 +148,3 @@ def test_a_rank_that_is_frozen_is_named_in_time_and_the_processes_are_ended(
     monkeypatch.setattr(launch, "GRACE_S", 0.1)
     assert launch.start(["-m", "tests.models.distributed.frozen"], 2) == 1
     assert "lost: rank 1 did not answer within 0.5 s" in capfd.readouterr().err
-
-
-def _until(done: Callable[[], bool], run: subprocess.Popen[bytes]) -> None:
-    limit = time.monotonic() + 60
-    while not done():
-        assert run.poll() is None, "it ended by itself"
-        assert time.monotonic() < limit
-        time.sleep(0.05)
