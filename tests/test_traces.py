@@ -99,8 +99,8 @@ async def test_a_coded_answer_shows_its_group_its_attempts_and_its_decoding() ->
     assert (attributes["source"], attributes["degraded"]) == ("COLLAGE", True)
     assert attributes["group_id"] != ""
     assert "place" in attributes
-    (sent,) = (event for event in span.events if event.name == "sent")
-    assert told(sent)["worker"].startswith("127.0.0.1:")
+    # A replica too, where the machine is slow: each is sent to one worker.
+    assert all(told(event)["worker"].startswith("127.0.0.1:") for event in span.events if event.name == "sent")
 
 
 class _Engine:
