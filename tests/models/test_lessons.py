@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from models.data import Dataset
+from models.layers import default_precision
 from models.lessons import Teachers, teach
 from models.steps import Recipe
 from models.tasks import task_of
@@ -76,7 +77,7 @@ def test_a_teachers_answers_are_kept_until_it_learns_more(tmp_path: Path, folder
     np.testing.assert_allclose(answers.sum(-1), 1, rtol=1e-3)
     images = torch.from_numpy(data.train.images)
     for given, shown in zip(answers, (images, images.flip(2)), strict=True):
-        wanted = source.spec.ask(source.model.eval(), shown, bfloat16=False).softmax(-1)
+        wanted = source.spec.ask(source.model.eval(), shown, default_precision("cpu") == "bf16").softmax(-1)
         np.testing.assert_allclose(given, wanted.numpy(), atol=1e-5)
     np.save(kept, answers + 1)
     np.testing.assert_array_equal(
