@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from encoder.code import Decoding, GroupShape, Outputs, Source, full_group
 
+BASE = "base"
+"""Key of the metadata of a decoder's file: the version of the model whose outputs it decodes."""
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -25,6 +28,8 @@ class Networks:
     """Images ``[N, size, size, 3]`` to redundant inputs ``[r, size, size, 3]``."""
     decode: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     """Outputs ``[N + r, m]``, those of members first and zeros for what is missing, to those of members ``[N, m]``."""
+    base: str = ""
+    """Version of the base model whose outputs they decode; empty: not known."""
 
 
 class LearnedCode:

@@ -41,6 +41,9 @@ def misfit(info: ModelInfo, base: ModelInfo | None, row: int, settings: CodingSe
     if base is None:
         return ""
     of = f"the s-cnn {base.name} {base.version}"
+    networks = settings.code.networks if settings.code else None
+    if networks and networks.base not in ("", base.version):
+        return f"the networks of --code decode for version {networks.base} of the base model, not for {of}"
     if its is None:
         return None if info == base else f"it is another model than {of}, which is to run the code's redundant inputs"
     if info.task != base.task:

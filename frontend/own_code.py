@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from encoder.codes import CodeParameters, build
-from encoder.learned import Networks
+from encoder.learned import BASE, Networks
 
 BY_THE_BASE_MODEL = ("linear", "berrut", "approxifer")
 
@@ -40,7 +40,8 @@ def load_networks(folder: Path) -> Networks:
     """The networks ``encoder.onnx`` and ``decoder.onnx`` of a folder, on one thread each. Raises CodeError.
 
     The encoder takes uint8 ``[N, size, size, 3]`` and gives uint8 ``[r, size, size, 3]``, the decoder takes float32
-    ``[N + r, m]`` and gives float32 ``[N, m]``; their graphs must tell N and r.
+    ``[N + r, m]`` and gives float32 ``[N, m]``; their graphs must tell N and r. The decoder's metadata may tell the
+    version of its base model, as ``BASE``.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the library is imported
     try:
@@ -63,11 +64,13 @@ def load_networks(folder: Path) -> Networks:
         return session.run(None, {name: values})[0]
 
     images, outputs = encoder.get_inputs()[0].name, decoder.get_inputs()[0].name
+    base = decoder.get_modelmeta().custom_metadata_map.get(BASE, "")
     return Networks(
         members,
         inputs,
         lambda values: run(encoder, images, values),
         lambda values: run(decoder, outputs, values),
+        base,
     )
 
 

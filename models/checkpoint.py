@@ -16,6 +16,7 @@ from collage.model_info import CodeInfo
 from models.coding import LEARNED
 from models.collage_cnn import CollageResNet, CollageTiny, CollageVGG, CollageYolo
 from models.data import in_words
+from models.layers import Perceptron
 from models.learned_code import CodeNetworks
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
@@ -25,6 +26,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet32": resnet32,
+    "mlp": Perceptron,
     "mobilenetv2": MobileNetV2,
     "wide": WideNet,
     "collage-tiny": CollageTiny,

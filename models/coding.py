@@ -9,13 +9,18 @@ from collage.model_info import CodeInfo
 from encoder.code import Code
 from encoder.codes import CodeParameters, build
 from encoder.linear import USUAL_KEYS, mean_weights
-from models.steps import Protection
+from models.steps import AnyStep, Protection, Step
 
 ADDITION, CONCATENATION, STACKED, LEARNED = "addition", "concatenation", "stacked", "learned"
 CODES = (ADDITION, CONCATENATION, STACKED, LEARNED)
 """Codes as recipes and reports call them: the first is the code ``linear`` with the paper's weights."""
 PARITY_CODES = (ADDITION, CONCATENATION, STACKED)
 """Those whose redundant inputs parity models run."""
+
+
+def is_learned(step: AnyStep) -> bool:
+    """Whether a step trains the networks of a learned code."""
+    return isinstance(step, Step) and step.protects is not None and step.protects.code == LEARNED
 
 
 def described(protection: Protection, base: str = "") -> CodeInfo:

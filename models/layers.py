@@ -81,6 +81,29 @@ def xavier(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+class Perceptron(nn.Module):
+    """The fully connected classifier of Learning-based coded computation, section IV-D: 200, 100, then the classes.
+
+    float32 ``[B, channels, size, size]`` (normalised) to logits ``[B, classes]``.
+    """
+
+    def __init__(self, classes: int, size: int = 32, channels: int = 3) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * size * size, 200),
+            nn.ReLU(),
+            nn.Linear(200, 100),
+            nn.ReLU(),
+            nn.Linear(100, classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        logits: Tensor = self.layers(x)
+        return logits
+
+
 def default_precision(device: str) -> str:
     """bfloat16 where the device computes in it (GPUs; CPUs with AMX or AVX512-BF16, 2 times as fast), else float32."""
     if device != "cpu":

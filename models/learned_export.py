@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from encoder.learned import BASE
 from models import checkpoint
 from models.checkpoint import ModelSpec
 from models.export import ExportError, probes, to_graph
 from models.learned_code import CodeNetworks
+from models.measure import describe
 
 TOLERANCE = 1e-3
 """Of the decoder's outputs, as a share of their root mean square; redundant inputs may differ by 1 of 255."""
@@ -51,8 +53,11 @@ class ServedDecoder(nn.Module):
         return self.networks.decoded(outputs[None])[0]
 
 
-def export_networks(source: Path, folder: Path) -> list[Path]:
-    """Write the two files of a checkpoint; raises ExportError, and writes neither, where ONNX Runtime differs."""
+def export_networks(source: Path, folder: Path, base: Path | None = None) -> list[Path]:
+    """Write the two files of a checkpoint; raises ExportError, and writes neither, where ONNX Runtime differs.
+
+    The decoder's metadata tells the version of ``base``, the file that it was trained for, if it is given.
+    """
     spec, networks, _ = checkpoint.load(source)
     if not isinstance(networks, CodeNetworks):
         raise ExportError(f"{source} holds a {spec.kind}, no encoder and decoder")
@@ -65,6 +70,8 @@ def export_networks(source: Path, folder: Path) -> list[Path]:
         ("outputs", ServedDecoder(networks), outputs, TOLERANCE),
     ):
         graph = to_graph(network.eval(), torch.from_numpy(example), name, ["coded" if name == "images" else "decoded"])
+        if base and name == "outputs":
+            graph.metadata_props.add(key=BASE, value=describe(base).version)
         graphs.append(graph.SerializeToString())
         _check(network, graphs[-1], example, allowed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,9 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="a file written by models.train --code learned")
     parser.add_argument("--out", type=Path, required=True, help="folder for both files")
+    parser.add_argument(
+        "--base",
+        type=Path,
+        metavar="FILE",
+        help="the served base model, so that they decode for no other",
+    )
     args = parser.parse_args(arguments)
     try:
-        files = export_networks(args.checkpoint, args.out)
+        files = export_networks(args.checkpoint, args.out, args.base)
     except ExportError as error:
         raise SystemExit(f"not exported: {error}") from None
     for file in files:

@@ -27,6 +27,7 @@ from collage.model_info import CLASSIFICATION, ModelKind
 from models import calibrate, checkpoint, coding, own, photos, teacher, train
 from models.data import digest, find, training_ids, validation_count
 from models.export import export
+from models.learned_export import export_networks
 from models.measure import OnnxModel, describe
 from models.progress import Building, cost
 from models.recipes import FAMILIES, distilled
@@ -49,7 +50,7 @@ class Entry:
     runs: str
     """Path of the checkpoints of this data set, up to the role."""
     onnx: Path
-    """The file to export it to."""
+    """The file to export it to; of a learned code, its decoder."""
 
     @property
     def checkpoint(self) -> Path:
@@ -125,7 +126,8 @@ def entries(
             stem = f"{name}-{role}"
             ships = role in family.ships or not family.data_sets
             if any(fnmatch.fnmatch(stem, pattern) for pattern in only):
-                onnx = (out if ships else runs / "zoo") / f"{stem}.onnx"
+                file = f"{stem}/decoder.onnx" if coding.is_learned(step) else f"{stem}.onnx"
+                onnx = (out if ships else runs / "zoo") / file
                 yield Entry(folder, role, step, str(runs / name), onnx)
                 chosen = True
     if not chosen:
@@ -186,6 +188,9 @@ def publish(entry: Entry, s_cnn: Path) -> None:
         base = ZOO / its if its.endswith(EXPORTED) else s_cnn.with_name(f"{entry.data_set}-{its}{EXPORTED}")
     sources = [entry.checkpoint, *(file for file in (base, s_cnn if calibrated else None) if file and file.exists())]
     if entry.onnx.exists() and entry.onnx.stat().st_mtime > max(source.stat().st_mtime for source in sources):
+        return
+    if coding.is_learned(entry.step):  # its encoder is beside it
+        export_networks(entry.checkpoint, entry.onnx.parent, base)
         return
     storage = "fp32" if "mobilenet" in entry.role else "int8"  # its depthwise filters do not survive int8
     with checkpoint.written(entry.onnx) as partial:

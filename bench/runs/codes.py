@@ -72,11 +72,17 @@ def untrained(base: Runner) -> Iterator[CodeAtWork]:
         yield CodeAtWork("ApproxIFER", code, [base] * code.shape.inputs, spare, alone=False)
 
 
-def learned(folders: Sequence[Path], dataset: str, base: Runner) -> Iterator[CodeAtWork]:
-    """The codes whose networks are in these folders; the base model itself runs their redundant inputs too."""
+def learned(folders: Sequence[Path], dataset: str, base: OnnxModel) -> Iterator[CodeAtWork]:
+    """The codes whose networks are in these folders; the base model itself runs their redundant inputs too.
+
+    Those that decode for another base model are left out.
+    """
     for file in sorted(file for folder in folders for file in folder.glob(f"{dataset}-learned-*/encoder.onnx")):
         networks = load_networks(file.parent)
         label = file.parent.name.removeprefix(f"{dataset}-")
+        if networks.base not in ("", base.info.version):
+            print(f"{label} is left out: it is for version {networks.base} of the base model", file=sys.stderr)
+            continue
         yield CodeAtWork(label, LearnedCode(networks), [base] * networks.inputs, networks.inputs)
 
 

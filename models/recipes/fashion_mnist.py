@@ -13,6 +13,12 @@ def _collage(k: int, widths: Sequence[int], epochs: float) -> Step:
     return Step("collage-resnet", k=k, options={"widths": [*widths]}, recipe=Recipe(muon_lr=0.1, epochs=epochs))
 
 
+def _learned(networks: str, base: str, epochs: float) -> Step:
+    recipe = Recipe(epochs=epochs, batch=128, adam_lr=0.001, weight_decay=1e-5, ema=0.995, shift=0)
+    return Step(networks, recipe=recipe, protects=Protection("learned", 2), base=base)
+
+
+_MLP = f"{S_CNN}-mlp"
 _S_CNN = Step("resnet34", options={"stem": "small"}, recipe=Recipe(epochs=10))
 _BASE = "fashion-mnist-s-cnn.onnx"
 """Shipped, so that parity models fit the very file that they stand in for."""
@@ -40,6 +46,11 @@ FASHION_MNIST = Family(
         "s-cnn-mixup": Step(
             "resnet18", options={"widths": [*NARROW], "stem": "small"}, recipe=Recipe(epochs=16, mixup=0.5)
         ),
+        # Networks of a learned code, and the base models of its paper's table IV: ours, and a small one.
+        _MLP: Step("mlp", recipe=Recipe(epochs=30, muon_lr=0.0, adam_lr=0.001, shift=1)),
+        "learned-conv": _learned("learned-conv", _BASE, epochs=8),
+        "learned-conv-mlp": _learned("learned-conv", _MLP, epochs=12),
+        "learned-mlp-mlp": _learned("learned-mlp", _MLP, epochs=30),
         **ablations(_BASE, _S_CNN, Protection("addition", 2), images=55000, **_PARITY),
     },
 )

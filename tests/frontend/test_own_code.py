@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from collage.model_info import CodeInfo, ModelInfo, ModelKind
 from encoder.code import Source
 from encoder.codes import CodeParameters
+from encoder.learned import BASE
 from frontend.__main__ import dispatching, main
 from frontend.config import FrontendSettings
 from frontend.dispatch import Dispatcher, DispatchSettings
@@ -105,6 +106,19 @@ def test_networks_are_loaded_and_run(learned: Path) -> None:
     outputs = np.zeros((3, len(LABELS)), np.float32)
     outputs[0], outputs[2] = 1, 3
     np.testing.assert_array_equal(networks.decode(outputs)[1], np.full(len(LABELS), 5))
+    assert networks.base == "", "not told"
+
+
+def test_networks_decode_for_no_other_version_of_their_base_model(learned: Path) -> None:
+    decoder = network(APART, [len(LABELS)], TensorProto.FLOAT)
+    decoder.metadata_props.add(key=BASE, value="1")
+    save(decoder, learned / "decoder.onnx")
+    settings = CodingSettings(code=own_code(f"learned:{learned}"))
+    assert misfit(S_CNN, S_CNN, 0, settings) is None
+    newer = replace(S_CNN, version="2")
+    assert misfit(newer, newer, 0, settings) == (
+        "the networks of --code decode for version 1 of the base model, not for the s-cnn s 2"
+    )
 
 
 def test_networks_that_do_not_go_together_are_refused(learned: Path) -> None:

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import checkpoint, coding, learned_export
+from encoder.learned import BASE
+from frontend.own_code import load_networks
+from models import checkpoint, coding, learned_export, zoo
 from models.data import Dataset, load
 from models.export import ExportError, export
 from models.learned_code import CodeNetworks, conv_encoder, losses, mlp_decoder, mlp_encoder
+from models.measure import describe
 from models.steps import Protection, Recipe, Step
 from models.tasks.learned import LearnCode
 from models.train import run
@@ -159,13 +162,15 @@ def test_a_code_is_learnt_through_a_base_model_and_exported(
     assert losses_[-1] < losses_[0]
     assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())
 
-    learned_export.main([str(out), "--out", str(tmp_path / "code")])
+    export(tmp_path / "base.pt", tmp_path / "base.onnx")
+    learned_export.main([str(out), "--out", str(tmp_path / "code"), "--base", str(tmp_path / "base.onnx")])
     assert "code/encoder.onnx" in capsys.readouterr().out
     encoder, decoder = (
         ort.InferenceSession(tmp_path / "code" / f"{part}.onnx", providers=["CPUExecutionProvider"])
         for part in ("encoder", "decoder")
     )
     images = load(folder, 16).test.images[:2]
+    assert decoder.get_modelmeta().custom_metadata_map[BASE] == describe(tmp_path / "base.onnx").version
     shapes = [each.shape for each in (*encoder.get_inputs(), *encoder.get_outputs(), *decoder.get_inputs())]
     assert shapes == [[2, 16, 16, 3], [1, 16, 16, 3], [3, 10]], "a frontend reads N and r from them"
     (coded,) = encoder.run(None, {"images": images})
@@ -175,6 +180,20 @@ def test_a_code_is_learnt_through_a_base_model_and_exported(
     outputs = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32)
     (decoded,) = decoder.run(None, {"outputs": outputs})
     np.testing.assert_allclose(decoded, model.decoded(torch.from_numpy(outputs)).detach(), atol=1e-4)
+
+
+def test_the_zoo_exports_a_learned_code_for_its_base_model(tmp_path: Path, folder: Path, data: Dataset) -> None:
+    entries = list(zoo.entries([folder], tmp_path / "runs", tmp_path / "models", ["*-s-cnn-mlp", "*-learned-mlp-mlp"]))
+    (tmp_path / "runs").mkdir()
+    for entry in entries:
+        spec = replace(trainer(data, "resnet32").spec, architecture=entry.step.model, size=32)
+        if coding.is_learned(entry.step):
+            spec = replace(spec, code=coding.described(Protection("learned", 2)))
+        checkpoint.save(entry.checkpoint, spec, spec.build(), recipe=RECIPE, log=LOG)
+        zoo.publish(entry, tmp_path / "runs" / "zoo" / "fashion-mnist-s-cnn.onnx")
+    base, networks = (entry.onnx for entry in entries)
+    assert networks == tmp_path / "runs" / "zoo" / "fashion-mnist-learned-mlp-mlp" / "decoder.onnx"
+    assert load_networks(networks.parent).base == describe(base).version
 
 
 def test_a_learned_code_is_no_single_file(tmp_path: Path, data: Dataset) -> None:

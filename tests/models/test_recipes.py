@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models import teacher
 from models.checkpoint import ARCHITECTURES
+from models.coding import is_learned
 from models.measure import OnnxModel, discover
 from models.recipes import FAMILIES, OWN_PHOTOS, OWN_SMALL
 from models.steps import S_CNN, AnyStep, Family, Recipe, Step, TeacherRecipe, TeacherStep
@@ -48,6 +49,8 @@ def test_a_step_needs_only_models_that_are_trained_before_it(family: Family) -> 
 def test_every_step_can_be_built(family: Family) -> None:
     for role, step in family.steps.items():
         arguments = (step.k, step.input_size, 10) if isinstance(step, Step) and step.k > 1 else (10,)
+        if is_learned(step):
+            arguments = (step.size, 10, 2, 1)
         assert (step.k > 1) == step.model.startswith("collage")
         if found := re.fullmatch(r"collage-(\d)x\d", role):
             assert step.k == int(found[1])

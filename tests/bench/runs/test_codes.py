@@ -11,6 +11,7 @@ from onnx import TensorProto, save
 
 from bench.runs.codes import ROLE, main
 from collage.figures import read_figures
+from encoder.learned import BASE
 from models.data import FASHION_MNIST_LABELS, load
 from models.measure import OnnxModel, describe
 from tests.frontend.test_own_code import APART, network
@@ -99,7 +100,7 @@ def test_nothing_to_measure_is_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "no base model with its data" in capsys.readouterr().err
 
 
-def test_a_learned_code_is_measured_with_its_networks(tmp_path: Path) -> None:
+def test_a_learned_code_is_measured_with_its_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_idx(tmp_path / "data", train=20, test=20)
     models = tmp_path / "models"
     folder = models / "fashion-mnist-learned-mine"
@@ -112,5 +113,10 @@ def test_a_learned_code_is_measured_with_its_networks(tmp_path: Path) -> None:
     (row,) = read_figures(tmp_path / "codes.json")
     assert (row["code"], row["k"], row["r"], row["lost"], row["cost_ratio"]) == ("learned-mine", 2, 1, 1, 1)
     assert row["a_degraded"] == pytest.approx(row["a_available"], abs=0.1)
+    other = network(APART, [len(FASHION_MNIST_LABELS)], TensorProto.FLOAT)
+    other.metadata_props.add(key=BASE, value="another")
+    save(other, folder / "decoder.onnx")
+    assert main([*common, "--only", "*-learned-*"]) == 2
+    assert "learned-mine is left out: it is for version another of the base model" in capsys.readouterr().err
     (folder / "decoder.onnx").unlink()
     assert main([*common, "--only", "*-learned-*"]) == 2
