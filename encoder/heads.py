@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,19 +100,26 @@ class ConcatenationCode(HeadsCode):
         for place, image in enumerate(inputs):
             if image is not None:
                 left, top, right, bottom = self.box(place, size)
-                if size % self.rows == 0:
-                    image = _mean_of_rows(image, self.rows)
-                picture[top:bottom, left:right] = shrink(image, right - left, bottom - top, Image.Resampling.BOX)
+                whole = size % self.rows == size % self.columns == 0
+                picture[top:bottom, left:right] = (
+                    _mean_of_blocks(image, self.rows, self.columns)
+                    if whole
+                    else shrink(image, right - left, bottom - top, Image.Resampling.BOX)
+                )
         return [picture]
 
 
-def _mean_of_rows(image: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """An image of whose rows ``count`` became one: ten times as fast as Pillow does it."""
-    total = image[::count].astype(np.uint16)
-    for row in range(1, count):
-        total += image[row::count]
-    total += count // 2
-    total //= count
+def _mean_of_blocks(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """An image of which ``rows x columns`` pixels became one: many times as fast as Pillow does it."""
+    total = image[::rows].astype(np.uint16)
+    for row in range(1, rows):
+        total += image[row::rows]
+    if columns > 1:
+        sums, total = total, np.empty((len(total), image.shape[1] // columns, 3), np.uint16)
+        for colour in range(3):  # long runs of numbers are added up faster than three at a time
+            total[..., colour] = reduce(np.add, (sums[:, column::columns, colour] for column in range(columns)))
+    total += rows * columns // 2
+    total //= rows * columns
     mean: NDArray[np.uint8] = total.astype(np.uint8)
     return mean
 

@@ -41,6 +41,11 @@ def turned(image: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
     """A square image, uint8 ``[size, size, 3]``, turned or mirrored as ``key`` says: 0 leaves it, 4 costs least."""
     if not key:
         return image
+    if key % 4 == 2:  # rows that run the other way: colour by colour in half the time
+        made = np.empty_like(image)
+        for colour in range(3):
+            made[..., colour] = (image[::-1] if key == 2 else image)[:, ::-1, colour]
+        return made
     pixels = image.view("V3")[..., 0]  # whole pixels are copied twice as fast as bytes
     copied = np.ascontiguousarray(np.rot90(pixels[::-1] if key >= 4 else pixels, key % 4))
     return copied.view(np.uint8).reshape(image.shape)
