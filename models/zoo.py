@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from collage.figures import write_figures
 from collage.model_info import CLASSIFICATION, ModelKind
@@ -28,7 +31,7 @@ from models import calibrate, checkpoint, coding, own, photos, teacher, train
 from models.data import digest, find, training_ids, validation_count
 from models.export import export
 from models.learned_export import export_networks
-from models.measure import OnnxModel, describe
+from models.measure import OnnxModel, describe, inference, medians
 from models.progress import Building, cost
 from models.recipes import FAMILIES, distilled
 from models.recipes.parity import protecting
@@ -36,6 +39,8 @@ from models.restore import EXPORTED
 from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, Protection, Step, TeacherStep
 
 ZOO = Path(__file__).parent / "zoo"
+DEAR = 1.5
+"""Times of an s-cnn's inference that a collage may take before a person is warned."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,25 @@ def distilling(folder: Path, s_cnn: Path, runs: Path) -> list[Entry]:
     ]
 
 
+def expense(s_cnn: Path, step: Step, repeats: int = 15) -> str:
+    """What a collage will cost, in words: measured with the shipped model that its network starts from.
+
+    All s-cnns of a size get the same network, so for a small one it is dear. Time grows with the pixels of a collage.
+    """
+    single, like = OnnxModel(s_cnn), OnnxModel(ZOO / step.parents[0])
+    grey = np.full((1, single.info.size, single.info.size, 3), 128, np.uint8)
+    s_cnn_s, like_s = medians([inference(single, grey), inference(like, grey)], repeats)
+    times = like_s * (step.input_size / like.info.size) ** 2 / s_cnn_s
+    text = f"a collage will take about {times:.1f} times as long as an image in {s_cnn.name} ({1000 * s_cnn_s:.0f} ms)"
+    if times <= DEAR:
+        return text
+    workers, members = math.ceil(times), step.k * step.k
+    return (
+        f"WARNING: {text}: {members} workers of the s-cnn take about {workers} of the collage-cnn to protect every "
+        "request, instead of one"
+    )
+
+
 def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None, s_cnn: Path | None = None) -> None:
     """Train, export and calibrate the models of one data set, as far as that is not done yet.
 
@@ -245,6 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.s_cnn:
             (folder,) = args.data  # a data set, or any folder of photos
             wanted = distilling(folder, args.s_cnn, args.runs)
+            for step in (entry.step for entry in wanted if not entry.finished):
+                if isinstance(step, Step) and step.parents:
+                    print(expense(args.s_cnn, step), flush=True)
         else:
             protects = Protection(args.code, args.members) if args.code else None
             wanted = list(entries(args.data, args.runs, args.out, args.only, protects))

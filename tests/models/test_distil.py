@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from models.data import UNKNOWN
 from models.lineage import of_description
 from models.measure import ImageAnswer, OnnxModel
 from models.recipes import distilled
+from models.recipes.own import SMALL_COLLAGE
 from models.steps import Recipe, Step
 from tests.models.datasets import write_folders
 from tests.onnx_models import COLOURS, save_plain
@@ -145,6 +147,21 @@ def test_a_collage_cnn_is_distilled_from_photos_alone(
     rows = {row["role"]: row for row in json.loads((out / "evaluate.json").read_text())["rows"]}
     assert (rows["s-cnn"]["images"], rows["s-cnn"]["top1"]) == (18, 1)
     assert rows["collage-3x3"]["agreement"] == rows["collage-3x3"]["top1"] > 0.8
+
+
+def test_what_a_collage_will_cost_is_told_before_it_is_trained(s_cnn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = replace(brief(s_cnn), parents=(SMALL_COLLAGE,))
+    like = OnnxModel(zoo.ZOO / SMALL_COLLAGE)
+    assert step.input_size * 2 == like.info.size, "a quarter of the pixels"
+    monkeypatch.setattr(zoo, "medians", lambda calls, repeats: [0.004, 0.02])
+    assert zoo.expense(s_cnn, step) == "a collage will take about 1.2 times as long as an image in mine.onnx (4 ms)"
+    monkeypatch.setattr(zoo, "medians", lambda calls, repeats: [0.001, 0.02])
+    assert zoo.expense(s_cnn, step) == (
+        "WARNING: a collage will take about 5.0 times as long as an image in mine.onnx (1 ms): 9 workers of the s-cnn "
+        "take about 5 of the collage-cnn to protect every request, instead of one"
+    )
+    monkeypatch.undo()
+    assert re.search(r"a collage will take about [\d.]+ times", zoo.expense(s_cnn, step, repeats=1))
 
 
 def test_images_that_something_was_trained_on_are_not_evaluated(own: Path, s_cnn: Path) -> None:
