@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from bench.report.code_passages import draw, lost, overall
+from bench.report.code_passages import draw, lost, overall, published
 from bench.report.pages import KEPT_BY, take
 from bench.report.stored import Stored
 
@@ -44,6 +44,23 @@ def test_codes_are_compared_by_their_members_and_overall(tmp_path: Path) -> None
     (one,) = (row for row in rows if "| addition | 2, 1 |" in row)
     assert "| 1 | 94.00 % | 91.00 ± 0.56 % | 93.97 % | 93.85 % | 93.70 % | 1.02 |" in one
     assert any("| addition | 2, 2 | 2 |" in row for row in rows)
+
+
+def test_published_figures_stand_beside_those_of_the_same_code(tmp_path: Path) -> None:
+    mlp = {"base": "fashion-mnist-s-cnn-mlp", "a_available": 0.89}
+    write(
+        tmp_path,
+        {"code": "learned-conv", "a_degraded": 0.9},
+        {"code": "learned-conv-mlp", "a_degraded": 0.83, **mlp},
+        {"code": "learned-conv", "k": 3, "a_degraded": 0.5},
+    )
+    lines = published(Stored(tmp_path)).splitlines()
+    learned = [line for line in lines if "| fashion-mnist | learned-conv |" in line]
+    assert [line.split("| 2 |")[1].strip() for line in learned] == [
+        "ResNet-18 | 92.8 % | 88.9 % | `fashion-mnist-s-cnn` | 94.0 % | 90.0 % |",
+        "mlp | 89.5 % | 82.5 % | `fashion-mnist-s-cnn-mlp` | 89.0 % | 83.0 % |",
+    ]
+    assert any(line.endswith("| addition | 2 | ResNet-18 | 93.5 % | 89.5 % |  |  |  |") for line in lines)
 
 
 def test_the_picture_has_a_panel_for_each_base_model(tmp_path: Path) -> None:
