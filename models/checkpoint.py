@@ -17,7 +17,7 @@ from models.coding import LEARNED
 from models.collage_cnn import CollageResNet, CollageTiny, CollageVGG, CollageYolo
 from models.data import in_words
 from models.layers import Perceptron
-from models.learned_code import CodeNetworks
+from models.learned_code import CodeNetworks, joint
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
 from models.wide import WideNet
@@ -35,6 +35,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "collage-vgg": CollageVGG,
     "learned-conv": partial(CodeNetworks, "conv"),
     "learned-mlp": partial(CodeNetworks, "mlp"),
+    "learned-joint": joint,
 }
 
 
@@ -65,7 +66,7 @@ class ModelSpec:
     def kind(self) -> str:
         """``"s-cnn"``, ``"parity"`` or ``"collage-cnn"``, or ``"learned"`` for an encoder with its decoder."""
         if self.code:
-            return LEARNED if self.code.name == LEARNED else "parity"
+            return LEARNED if self.architecture.startswith(LEARNED) else "parity"
         return "collage-cnn" if self.architecture.startswith("collage") else "s-cnn"
 
     @property
@@ -86,7 +87,7 @@ class ModelSpec:
             return make(self.k, self.size, len(self.labels), **self.options)
         outputs, options = len(self.labels), self.options
         if self.code and self.kind == LEARNED:
-            return make(self.size, outputs, self.code.members, self.code.inputs)
+            return make(self.size, outputs, self.code.members, self.code.inputs, **options)
         if self.code and self.code.heads:
             outputs *= self.code.members
         if self.code and self.code.stacked:

@@ -1,7 +1,8 @@
 """Networks that make redundant inputs and decode (Learning-based coded computation, section IV, tables I and II).
 
-The base model runs the redundant inputs; it is no part of the networks and is not trained. Other than in the paper,
-redundant inputs are pixels between black and white, so that they travel as uint8.
+The base model runs the redundant inputs; it is no part of the networks and is not trained. Or a parity model runs them,
+which is trained with the networks. Other than in the paper, redundant inputs are pixels between black and white, so
+that they travel as uint8.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import xavier
+from models.resnet import resnet18
 
 DILATIONS = (1, 1, 2, 4, 8, 1)
 WIDTH = 20
@@ -56,19 +58,23 @@ def mlp_decoder(members: int, inputs: int, outputs: int) -> nn.Sequential:
 class CodeNetworks(nn.Module):
     """An encoder (``"conv"`` or ``"mlp"``) and a decoder for ``members`` N and ``inputs`` r of a model of m outputs.
 
-    Colours are encoded one by one, by the same network. ``protect`` names the base model before they are trained.
+    Colours are encoded one by one, by the same network. ``protect`` names the base model before they are trained. With
+    ``parity`` all redundant inputs are run by that model, which is trained with the two networks (section VI-C).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: str, size: int, outputs: int, members: int, inputs: int) -> None:
+    def __init__(
+        self, encoder: str, size: int, outputs: int, members: int, inputs: int, parity: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.members, self.inputs = members, inputs
         conv = encoder == "conv"
         self.encoder = conv_encoder(members, inputs) if conv else mlp_encoder(members, inputs, size)
         self.decoder = mlp_decoder(members, inputs, outputs)
         xavier(self)
+        self.parity = parity
         self.base: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no part of the networks' state
 
     def protect(self, base: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -99,12 +105,25 @@ class CodeNetworks(nn.Module):
         (base,) = self.base
         with torch.no_grad():
             own = base(x.reshape(-1, 3, *x.shape[2:])).view(len(x), self.members, -1)
-        coded = base(((self.encoded(x) - self.mean) / self.std).flatten(0, 1)).view(len(x), self.inputs, -1)
+        run = self.parity or base
+        coded = run(((self.encoded(x) - self.mean) / self.std).flatten(0, 1)).view(len(x), self.inputs, -1)
         gone = losses(self.members, self.inputs) if self.training else torch.eye(self.members, self.members).bool()
         kept = torch.ones(len(gone), self.members + self.inputs, device=x.device)
         kept[:, : gone.shape[1]] = (~gone).float().to(x.device)
         outputs = torch.cat((own, coded), 1)
         return torch.cat((self.decoded(outputs[:, None] * kept[..., None]), own[:, None]), 1)
+
+
+def joint(
+    size: int,
+    outputs: int,
+    members: int,
+    inputs: int,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    stem: str = "imagenet",
+) -> CodeNetworks:
+    """Encoder, decoder and a ResNet-18 between them, all trained together."""
+    return CodeNetworks("conv", size, outputs, members, inputs, resnet18(outputs, stem, widths))
 
 
 def losses(members: int, inputs: int) -> Tensor:

@@ -7,7 +7,9 @@ group to redundant inputs, and outputs to what is missing. Export fails unless O
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from encoder.learned import BASE
 from models import checkpoint
 from models.checkpoint import ModelSpec
-from models.export import ExportError, probes, to_graph
+from models.export import ExportError, export, probes, to_graph
 from models.learned_code import CodeNetworks
 from models.measure import describe
 
@@ -54,11 +56,12 @@ class ServedDecoder(nn.Module):
 
 
 def export_networks(source: Path, folder: Path, base: Path | None = None) -> list[Path]:
-    """Write the two files of a checkpoint; raises ExportError, and writes neither, where ONNX Runtime differs.
+    """Write the files of a checkpoint; raises ExportError, and writes none, where ONNX Runtime differs.
 
-    The decoder's metadata tells the version of ``base``, the file that it was trained for, if it is given.
+    A parity model that was trained with the two networks becomes ``parity.onnx``, for a worker. The decoder's metadata,
+    and its own, tell the version of ``base``, the file that they were trained for, if it is given.
     """
-    spec, networks, _ = checkpoint.load(source)
+    spec, networks, content = checkpoint.load(source)
     if not isinstance(networks, CodeNetworks):
         raise ExportError(f"{source} holds a {spec.kind}, no encoder and decoder")
     images = probes(spec.size)[-networks.members :]
@@ -76,9 +79,17 @@ def export_networks(source: Path, folder: Path, base: Path | None = None) -> lis
         _check(network, graphs[-1], example, allowed)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{part}.onnx" for part in ("encoder", "decoder")]
-    for path, content in zip(files, graphs, strict=True):
+    if networks.parity:
+        its = replace(spec, architecture="resnet18", code=replace(spec.code, stacked=False) if spec.code else None)
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / f"{source.stem}.pt"
+            told = {name: content[name] for name in ("recipe", "log", "lineage") if name in content}
+            checkpoint.save(file, its, networks.parity, **told)
+            files.append(folder / "parity.onnx")
+            export(file, files[-1], name=source.stem, base=base)
+    for path, written in zip(files, graphs, strict=False):
         with checkpoint.written(path) as partial:
-            partial.write_bytes(content)
+            partial.write_bytes(written)
     return files
 
 

@@ -72,10 +72,11 @@ def untrained(base: Runner) -> Iterator[CodeAtWork]:
         yield CodeAtWork("ApproxIFER", code, [base] * code.shape.inputs, spare, alone=False)
 
 
-def learned(folders: Sequence[Path], dataset: str, base: OnnxModel) -> Iterator[CodeAtWork]:
-    """The codes whose networks are in these folders; the base model itself runs their redundant inputs too.
+def learned(folders: Sequence[Path], dataset: str, base: OnnxModel) -> Iterator[tuple[CodeAtWork, OnnxModel]]:
+    """The codes whose networks are in these folders, and what runs their redundant inputs.
 
-    Those that decode for another base model are left out.
+    That is the base model, or the parity model that was trained with them. Those that decode for another base model are
+    left out.
     """
     for file in sorted(file for folder in folders for file in folder.glob(f"{dataset}-learned-*/encoder.onnx")):
         networks = load_networks(file.parent)
@@ -83,7 +84,9 @@ def learned(folders: Sequence[Path], dataset: str, base: OnnxModel) -> Iterator[
         if networks.base not in ("", base.info.version):
             print(f"{label} is left out: it is for version {networks.base} of the base model", file=sys.stderr)
             continue
-        yield CodeAtWork(label, LearnedCode(networks), [base] * networks.inputs, networks.inputs)
+        parity = file.with_name("parity.onnx")
+        model = OnnxModel(parity) if parity.exists() else base
+        yield CodeAtWork(label, LearnedCode(networks), [model] * networks.inputs, networks.inputs), model
 
 
 def trained(models: Mapping[str, OnnxModel], base: OnnxModel) -> Iterator[tuple[CodeAtWork, OnnxModel]]:
@@ -155,8 +158,7 @@ def measured(
     ``role`` is the base model's, ``networks`` are the folders of learned codes.
     """
     base = models[role]
-    every = [(work, base) for work in (*untrained(base), *learned(networks, dataset, base))]
-    every += trained(models, base)
+    every = [*((work, base) for work in untrained(base)), *learned(networks, dataset, base), *trained(models, base)]
     chosen = [
         (work, model)
         for work, model in every

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from models.recipes.parity import NARROW, ablations, additions, narrow, protecting
@@ -50,6 +51,9 @@ FASHION_MNIST = Family(
         # Networks of a learned code, and the base models of its paper's table IV: ours, and a small one.
         _MLP: Step("mlp", recipe=Recipe(epochs=30, muon_lr=0.0, adam_lr=0.001, shift=1)),
         "learned-conv": _learned("learned-conv", _BASE, epochs=8),
+        "learned-joint": replace(
+            _learned("learned-joint", _BASE, epochs=8), options={"widths": [*NARROW], "stem": "small"}
+        ),
         "learned-conv-mlp": _learned("learned-conv", _MLP, epochs=12),
         "learned-mlp-mlp": _learned("learned-mlp", _MLP, epochs=30),
         **ablations(_BASE, _S_CNN, Protection("addition", 2), images=55000, **_PARITY),

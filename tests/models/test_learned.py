@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from collage.model_info import CodeInfo, ModelKind
 from encoder.learned import BASE
 from frontend.own_code import load_networks
 from models import checkpoint, coding, learned_export, zoo
 from models.data import Dataset, load
 from models.export import ExportError, export
-from models.learned_code import CodeNetworks, conv_encoder, losses, mlp_decoder, mlp_encoder
-from models.measure import describe
+from models.learned_code import CodeNetworks, conv_encoder, joint, losses, mlp_decoder, mlp_encoder
+from models.measure import OnnxModel, describe
 from models.steps import Protection, Recipe, Step
 from models.tasks.learned import LearnCode
 from models.train import run
@@ -107,6 +108,56 @@ def test_the_base_model_is_no_part_of_the_networks_and_stays_as_it_is() -> None:
     made(torch.randn(2, 6, SIZE, SIZE)).sum().backward()
     assert all(weight.grad is None for weight in base.parameters())
     assert all(weight.grad is not None for weight in made.parameters())
+
+
+def test_a_joint_code_has_a_parity_model_that_learns_with_it() -> None:
+    torch.manual_seed(0)
+    made = joint(8, CLASSES, 2, 1, widths=(4, 4, 4, 4), stem="small")
+    with pytest.raises(ValueError, match="not enough values"):
+        made(torch.randn(2, 6, 8, 8))
+    made.protect(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, CLASSES)), (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
+    made.train()
+    made(torch.randn(2, 6, 8, 8)).sum().backward()
+    assert all(weight.grad is not None for weight in made.parameters())
+    names = {name.partition(".")[0] for name in made.state_dict()}
+    assert names == {"encoder", "decoder", "parity"}
+    assert isinstance(made.parity, nn.Module)
+    with torch.no_grad():  # what it puts out is what is decoded from, and the base model's outputs stay as they are
+        own = made.eval()(torch.zeros(1, 6, 8, 8))
+        for weight in made.parity.fc.parameters():
+            weight.zero_()
+        other = made(torch.zeros(1, 6, 8, 8))
+    torch.testing.assert_close(other[:, -1], own[:, -1])
+    assert not torch.equal(other[:, :-1], own[:, :-1])
+
+
+def test_a_joint_code_is_exported_with_its_parity_model(tmp_path: Path, folder: Path, data: Dataset) -> None:
+    base = trainer(data, "resnet32")
+    checkpoint.save(tmp_path / "base.pt", base.spec, base.model, recipe=RECIPE, log=LOG)
+    export(tmp_path / "base.pt", tmp_path / "base.onnx")
+    recipe = Recipe(epochs=1, batch=24, adam_lr=0.003, shift=0)
+    step = Step(
+        "learned-joint",
+        size=16,
+        options={"widths": [4] * 4, "stem": "small"},
+        recipe=recipe,
+        base=str(tmp_path / "base.pt"),
+    )
+    out = tmp_path / "fashion-mnist-learned-joint.pt"
+    run(replace(step, protects=Protection("learned", 2)), folder, out, device="cpu", precision="fp32", threads=1)
+    files = learned_export.export_networks(out, tmp_path / "code", tmp_path / "base.onnx")
+    assert [file.name for file in files] == ["encoder.onnx", "decoder.onnx", "parity.onnx"]
+    parity = OnnxModel(files[-1])
+    version = describe(tmp_path / "base.onnx").version
+    assert parity.info.kind is ModelKind.PARITY
+    assert parity.info.code == CodeInfo("learned", 2, base=version)
+    _, model, _ = checkpoint.load(out)
+    assert isinstance(model, CodeNetworks)
+    assert isinstance(model.parity, nn.Module)
+    images = load(folder, 16).test.images[:3]
+    spec = base.spec
+    wanted = model.parity(spec.normalise(torch.from_numpy(images))).detach()
+    np.testing.assert_allclose(parity(images)[0], wanted, atol=1e-4)
 
 
 def test_the_loss_is_of_lost_members_over_all_losses() -> None:

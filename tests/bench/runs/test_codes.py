@@ -113,6 +113,11 @@ def test_a_learned_code_is_measured_with_its_networks(tmp_path: Path, capsys: py
     (row,) = read_figures(tmp_path / "codes.json")
     assert (row["code"], row["k"], row["r"], row["lost"], row["cost_ratio"]) == ("learned-mine", 2, 1, 1, 1)
     assert row["a_degraded"] == pytest.approx(row["a_available"], abs=0.1)
+    save_parity(folder / "parity.onnx", weights=(0.5, 0.5), **ABOUT)
+    assert main([*common, "--only", "*-learned-*"]) == 0
+    (row,) = read_figures(tmp_path / "codes.json")
+    assert row["model"] == "linear-parity", "which is asked instead of the base model"
+    assert row["a_degraded"] == pytest.approx(row["a_available"], abs=0.1)
     other = network(APART, [len(FASHION_MNIST_LABELS)], TensorProto.FLOAT)
     other.metadata_props.add(key=BASE, value="another")
     save(other, folder / "decoder.onnx")
