@@ -40,6 +40,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if place not in own and np.isfinite(rows[place]).all()",
                 "if place not in own",
             ),
+            ("a block counts as its rows alone", "total //= rows * columns", "total //= rows"),
+            ("blocks of one column", "if columns > 1:", "if False:"),
             ("places are filled column by column", "divmod(place, self.columns)", "divmod(place, self.columns)[::-1]"),
             (
                 "images are cut instead of reduced",
@@ -126,6 +128,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if its.heads != (its.name in ROWS_FOR_MEMBERS) or its.stacked != (its.name in WHOLE_INPUTS):",
                 "if False:",
             ),
+            ("networks of another base model are used", 'networks.base not in ("", base.version)', "False"),
             ("lists of workers for another number of inputs", "if own.inputs != len(models):", "if False:"),
             (
                 "the base model's version does not count",

@@ -42,6 +42,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "outputs[:, None] * kept[..., None]",
                 "outputs[:, None] + 0 * kept[..., None]",
             ),
+            ("the base model runs what a joint code's own model should", "run = self.parity or base", "run = base"),
             ("all losses in an evaluation", "if self.training else", "if True else"),
         ],
     ),
