@@ -78,7 +78,7 @@ class Dispatcher:
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._jobs: dict[int, Job] = {}
-        self._timers = PolicyTimers(self._feed, self._jobs)
+        self._timers = PolicyTimers(self._feed, self._jobs, self.policy.groups.is_open)
         metrics.in_flight.set_function(lambda: self._shares.all.requests)
         metrics.deadline.set_function(lambda: self.policy.deadline)
         self._calls: dict[tuple[int, int], Cancellable] = {}

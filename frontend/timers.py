@@ -66,17 +66,19 @@ class Timers(Generic[What]):
 
 
 class PolicyTimers:
-    """The timers that the policy sets: ``feed`` gets each when it is due, if its request is one of the ``requests``.
+    """The timers that the policy sets: ``feed`` gets each when it is due, unless it is of no use by then.
+
+    It is of use while its request is one of the ``requests``, or its group ``is_open``.
 
     Expiries are apart: they are many, far off and in order, which costs a heap nothing unless others are among them.
     """
 
-    def __init__(self, feed: Callable[[e.Due], None], requests: Container[int]) -> None:
+    def __init__(self, feed: Callable[[e.Due], None], requests: Container[int], is_open: Callable[[int], bool]) -> None:
         def due(timer: e.SetTimer) -> None:
             feed(e.Due(*timer))
 
         def wanted(timer: e.SetTimer) -> bool:
-            return timer.id in requests or timer.timer is e.Timer.CLOSE
+            return is_open(timer.id) if timer.timer is e.Timer.CLOSE else timer.id in requests
 
         self._expiries, self._others = Timers(due, wanted), Timers(due, wanted)
 

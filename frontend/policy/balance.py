@@ -120,6 +120,9 @@ class Balancer:
         self._shelve(worker)
 
     def _count(self, worker: Peer, outstanding: int) -> None:
+        if worker.position >= 0 and worker.standing is Standing.WELL:  # as nearly always: it stays eligible
+            self._shelves.move(worker, outstanding)
+            return
         self._unshelve(worker)
         worker.outstanding = outstanding
         self._shelve(worker)

@@ -135,7 +135,8 @@ class Judge:
         self._fleet.finished(took)
         slow = self._slow(took)
         self._look(worker, latency)
-        self._weigh(worker, at, slow)
+        if slow or worker.evidence:  # as hardly ever: there is nothing that a fast call could take away
+            self._weigh(worker, at, slow)
         if worker.standing is Standing.PROBATION:
             worker.probes = 0 if slow else worker.probes + 1
             if worker.probes >= (self.rules or Ejection()).probes:
@@ -190,8 +191,6 @@ class Judge:
         worker.latency += max(1 / worker.calls, _SMOOTHING) * (latency - worker.latency)
 
     def _weigh(self, worker: CallHistory, at: float, slow: bool) -> None:
-        if not slow and not worker.evidence:
-            return  # as nearly always: there is nothing that a fast call could take away
         rules = self.rules or Ejection()
         evidence = self.evidence
         self._set_evidence(worker, max(0.0, worker.evidence + (evidence.slow if slow else evidence.fast)))

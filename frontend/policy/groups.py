@@ -53,9 +53,15 @@ class Groups:
             self._count += 1
             self.open = Group(self._count, self.shape, at)
         members = self.open.members
-        place = next(place for place in range(self.open.shape.members) if place not in members)
+        place = 0
+        while place in members:
+            place += 1
         members[place] = request
         return self.open, place
+
+    def is_open(self, id: int) -> bool:
+        """Whether the group of this id is the open one."""
+        return self.open is not None and self.open.id == id
 
     def leave(self, group: Group, place: int) -> None:
         """Free a place of a group that is still open; the last one to leave takes the group with it."""

@@ -41,14 +41,15 @@ class Shelves:
 
     def put(self, worker: Peer) -> None:
         """Put a worker on the shelf of those with as many calls."""
-        while len(self._shelves) <= worker.outstanding:
-            self._shelves.append([])
-        shelf = self._shelves[worker.outstanding]
+        shelves, calls = self._shelves, worker.outstanding
+        while len(shelves) <= calls:
+            shelves.append([])
+        shelf = shelves[calls]
         worker.position = len(shelf)
         shelf.append(worker)
         self._count += 1
-        if worker.outstanding < self._lowest:
-            self._lowest = worker.outstanding
+        if calls < self._lowest:
+            self._lowest = calls
 
     def take(self, worker: Peer) -> None:
         """Take a worker off its shelf, before its number of calls changes."""
@@ -59,6 +60,12 @@ class Shelves:
             last.position = worker.position
         worker.position = -1
         self._count -= 1
+
+    def move(self, worker: Peer, outstanding: int) -> None:
+        """Put a worker that is on a shelf on that of those with ``outstanding`` calls."""
+        self.take(worker)
+        worker.outstanding = outstanding
+        self.put(worker)
 
     def rising(self) -> Iterator[list[Peer]]:
         """The shelves from that of the fewest calls on; the first is empty only if all are."""

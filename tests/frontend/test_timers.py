@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from frontend.policy.events import Due, Timer
-from frontend.timers import SPARE, Timers
+from frontend.policy.events import Due, SetTimer, Timer
+from frontend.timers import SPARE, PolicyTimers, Timers
 
 pytestmark = pytest.mark.looptime
 
@@ -86,3 +86,15 @@ async def test_a_timer_that_another_of_its_moment_has_ended_does_not_ring() -> N
         timers.set(0.5, name)
     await asyncio.sleep(1)
     assert rung == ["first", "third"]
+
+
+async def test_a_policys_timer_is_due_only_while_its_request_or_its_open_group_is_there() -> None:
+    fed: list[Due] = []
+    requests, groups = {1}, {1, 2}
+    timers = PolicyTimers(fed.append, requests, groups.__contains__)
+    for id in (1, 2):
+        for at, timer in ((0.1, Timer.DEADLINE), (0.2, Timer.CLOSE), (0.3, Timer.EXPIRY)):
+            timers.set(SetTimer(at, timer, id))
+    groups.discard(1)
+    await asyncio.sleep(1)
+    assert fed == [Due(0.1, Timer.DEADLINE, 1), Due(0.2, Timer.CLOSE, 2), Due(0.3, Timer.EXPIRY, 1)]

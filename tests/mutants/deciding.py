@@ -24,8 +24,8 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         [
             (
                 "two members in one place: after one has left",
-                "next(place for place in range(self.open.shape.members) if place not in members)",
-                "len(members)",
+                "while place in members:\n            place += 1",
+                "place = len(members)",
             ),
             (
                 "group worth closing: half of a code that needs all its members",
