@@ -19,6 +19,7 @@ from models.data import in_words
 from models.learned_code import CodeNetworks
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
+from models.vgg import VGG11
 from models.wide import WideNet
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -26,6 +27,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet34": resnet34,
     "resnet32": resnet32,
     "mobilenetv2": MobileNetV2,
+    "vgg11": VGG11,
     "wide": WideNet,
     "collage-tiny": CollageTiny,
     "collage-yolo": CollageYolo,
