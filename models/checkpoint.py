@@ -20,6 +20,7 @@ from models.layers import Perceptron
 from models.learned_code import CodeNetworks, joint
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
+from models.vgg import VGG11
 from models.wide import WideNet
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -28,6 +29,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet32": resnet32,
     "mlp": Perceptron,
     "mobilenetv2": MobileNetV2,
+    "vgg11": VGG11,
     "wide": WideNet,
     "collage-tiny": CollageTiny,
     "collage-yolo": CollageYolo,

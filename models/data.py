@@ -1,8 +1,8 @@
 """Data sets as arrays: folders of images by class, Fashion-MNIST IDX files, the official CIFAR-10 and CIFAR-100
-releases, Tiny-ImageNet.
+releases, Tiny-ImageNet, Arabic speech commands.
 
 Every data set is split into train, validation and test; validation is cut from the training data with a fixed seed,
-and no image is ever in two of them.
+unless the release has its own, and no image is ever in two of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoder.image import ImageError, decode, fit, shrink
+from models import speech
 
 FASHION_MNIST_LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -40,11 +41,13 @@ IMAGENETTE_WORDS = {
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 FASHION_MNIST, CIFAR10, CIFAR100, TINY_IMAGENET = "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet"
+SPEECH = "arabic-speech-commands"
 RELEASES = {
     FASHION_MNIST: ("train-images-idx3-ubyte.gz",),
     CIFAR10: ("data_batch_1",),
     CIFAR100: ("meta", "train", "test"),
     TINY_IMAGENET: ("wnids.txt", "words.txt", "val/val_annotations.txt"),
+    SPEECH: speech.FILES,
 }
 """Public data sets as released, and files by which to know them."""
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
@@ -114,6 +117,8 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
     - ``wnids.txt``, ``words.txt``, ``train``, ``val``: Tiny-ImageNet, with its validation images as test part. If the
       name of the folder, or of a link to it, ends in a number, that many classes are read, the first by WordNet number:
       ``tiny-imagenet-100`` is the first half of ``tiny-imagenet-200``;
+    - ``train.csv``, ``val.csv``, ``test.csv``, ``dataset``: Arabic speech commands, as spectrograms. The three parts
+      are those of the release, which have no speaker in common;
     - ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``. A folder with no test part gets one cut like the
       validation split. Names that begin with a dot are passed over. The WordNet numbers of Imagenette's folders become
       words.
@@ -128,6 +133,12 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
             f"{path} holds no data set: expected IDX files, CIFAR batches, Tiny-ImageNet or train/<class>/ folders"
         )
     release = _release(path)
+    if release == SPEECH:
+        labels = speech.words(path)
+        train, validation, test = (
+            Split(*speech.read(path, part, side)) for part, side in zip(speech.PARTS, (larger, size, size), strict=True)
+        )
+        return Dataset(name, labels, train, validation, test)
     if release == FASHION_MNIST:
         labels = FASHION_MNIST_LABELS
         train, test = _idx(path, "train", larger), _idx(path, "t10k", size)

@@ -26,8 +26,8 @@ class PublicData:
 
     Archives are unpacked into the folder that holds the data set's own, which is the first part of their paths.
     ``copies`` are public repositories with the same images, by the folder that holds these in a copy right under the
-    root; where one is there, nothing is fetched. ``links`` are names that the folder gets beside its own: where a copy
-    hides it, and by which a part of it is read.
+    root; where one is there, nothing is fetched. Without ``files``, a copy is the only way.
+    ``links`` are names that the folder gets beside its own: where a copy hides it, and by which a part of it is read.
     """
 
     folder: str
@@ -44,15 +44,16 @@ class PublicData:
 
     def by_hand(self, root: Path) -> str:
         """What to place where, if it cannot be fetched."""
-        files = ", ".join(self.url + name for name in self.files)
-        ways = [f"unpack {files} as {root / self.folder}"]
+        files, same = ", ".join(self.url + name for name in self.files), " (the same images)" if self.files else ""
+        ways = [f"unpack {files} as {root / self.folder}"] if files else []
         ways += [
-            f"clone {repository} (the same images) as {root / Path(name).parts[0]}"
-            for name, repository in self.copies.items()
+            f"clone {repository}{same} as {root / Path(name).parts[0]}" for name, repository in self.copies.items()
         ]
         return ", or ".join(ways)
 
 
+_SPEECH = "arabic-speech-commands-dataset"
+_SPEECH_HOME = f"https://github.com/abdulkaderghandoura/{_SPEECH}"
 SOURCES = (
     PublicData(
         "fashion-mnist",
@@ -93,6 +94,14 @@ SOURCES = (
         {"imagenette2-320.tgz": "3df6f0d01a2c9592104656642f5e78a3"},
         "Apache-2.0 for the selection (fast.ai); the photos are ImageNet's, for research and education",
     ),
+    PublicData(
+        _SPEECH,
+        _SPEECH_HOME,
+        {},
+        "CC BY 4.0; cite Ghandoura, Hjabo and Al Dakkak, Building and Benchmarking an Arabic Speech Commands Dataset "
+        "for Small-Footprint Keyword Spotting, 2021",
+        copies={_SPEECH: _SPEECH_HOME},
+    ),
 )
 
 
@@ -103,11 +112,13 @@ class FetchError(Exception):
 def fetch(source: PublicData, root: Path, timeout_s: float = 60.0) -> Path:
     """Download, check and unpack one data set; returns its folder. A broken download leaves nothing behind.
 
-    Raises FetchError where the network, the checksum or the archive fails.
+    Raises FetchError where the network, the checksum or the archive fails, or where nothing can be downloaded.
     """
     if there := source.found(root):
         _link(source, there, root)
         return there
+    if not source.files:
+        raise FetchError(f"{source.url}: a repository, which has no archive with a checksum")
     folder = root / source.folder
     partial = root / f"{source.folder}.partial"
     shutil.rmtree(partial, ignore_errors=True)

@@ -206,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--inputs", type=int, default=1, help="redundant inputs of a group of --code")
     parser.add_argument("--row", type=int, default=0, help="redundant input that is learnt, from 0")
     parser.add_argument("--keyed", action="store_true", help="turn every member's image in another way (addition)")
-    parser.add_argument("--widths", type=int, nargs="+", help="channels of each stage (collage-resnet, resnet18)")
+    parser.add_argument("--widths", type=int, nargs="+", help="channels of stages (collage-resnet, resnet18, vgg11)")
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks of each stage (collage-resnet)")
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
     parser.add_argument("--pools", type=int, help="max-pools of stride 2 (collage-yolo)")

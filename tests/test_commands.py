@@ -79,7 +79,7 @@ RUN = {
     "kubectl apply -k k8s/overlays/*": "tests/k8s/test_manifests.py::test_documents_fit_the_schemas_of_kubernetes",
     **{f"* examples/{name}*": f"tests/test_examples.py::test_{name}" for name in (
         "sync_client", "async_client", "stream_folder", "coded_answers", "pixels", "secure_client", "stubs",
-        "open_inference", "command", "buf_curl", "curl",
+        "open_inference", "command", "buf_curl", "curl", "speech",
     )},
 }  # fmt: skip
 """Pattern of commands: the test that runs them, or what they call. Clusters are smaller there, and models tiny."""

@@ -17,11 +17,14 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from bench.cluster.local import Cluster
+from collage import speech
 from collage.serving import Server, ServerSettings
+from collage.speech import read_wav, spectrogram
 from collage.v1 import predict_pb2_grpc
 from tests import onnx_models
 from tests.bench.fakes import FakePredictService
 from tests.certificates import Authority
+from tests.clips import save_wav, tone
 from tests.documents import PAGES, programs
 
 ROOT = Path(__file__).parents[1]
@@ -186,6 +189,18 @@ async def test_python_in_the_documents(cluster: Cluster, images: Path, page: Pat
     (images / "block.py").write_text(called)
     assert called != block
     assert COLOURS[0] in await run(str(images / "runner.py"), "block.py", folder=images)
+
+
+@pytest.mark.timeout(120)
+async def test_speech(tmp_path: Path) -> None:
+    file = save_wav(tmp_path / "zero.wav", tone(440))
+    word = COLOURS[int(onnx_models.linear_outputs(spectrogram(read_wav(file))).argmax())]
+    model = onnx_models.save_linear(tmp_path / "f.onnx", size=speech.SIZE)
+    async with Cluster(model, (), s_cnn_workers=1, logs=tmp_path / "logs") as running:
+        address = running.frontend.address
+        assert await run("speech.py", address, file.name, folder=tmp_path) == f"zero.wav: {word}, from S_CNN\n"
+        (tmp_path / "text.wav").write_text("no sound")
+        assert "is no WAV file" in await run("speech.py", address, "text.wav", folder=tmp_path, code=1)
 
 
 async def test_secure_client(images: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import pickle
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from tests.clips import save_wav, tone
 
 
 def write_folders(path: Path, parts: dict[str, int], classes: tuple[str, ...] = ("cat", "dog")) -> Path:
@@ -109,3 +112,21 @@ def write_tiny(path: Path, per_class: int, held_out: int) -> Path:
 
 def _gzip(path: Path, content: bytes) -> None:
     path.write_bytes(gzip.compress(content, 1))
+
+
+def write_speech(path: Path, words: tuple[str, ...], repeats: int = 2) -> Path:
+    """Arabic speech commands: noisy tones in place of words, so many times by speakers 1 and 2, 3, and 4."""
+    rng = np.random.default_rng(4)
+    for part, speakers in (("train", (1, 2)), ("val", (3,)), ("test", (4,))):
+        rows = []
+        for number, word in enumerate(words):
+            (path / "dataset" / word).mkdir(parents=True, exist_ok=True)
+            for speaker in speakers:
+                for repeat in range(1, repeats + 1):
+                    file = f"dataset/{word}/{speaker:08d}_NO_{repeat:02d}.wav"
+                    sound = 0.5 * tone(500.0 * (number + 1)) + 0.01 * rng.standard_normal(16_000).astype(np.float32)
+                    save_wav(path / file, sound)
+                    rows.append((file, word))
+        with (path / f"{part}.csv").open("w", newline="") as out:
+            csv.writer(out).writerows([("file", "class"), *rows])
+    return path

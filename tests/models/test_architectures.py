@@ -21,6 +21,7 @@ from models.layers import Conv3x3
 from models.measure import decode
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
+from models.vgg import VGG11
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -101,6 +102,18 @@ def test_mobilenet_has_torchvisions_names_and_shapes() -> None:
     }.items():
         assert entries[name] == shape
     assert (trunk.shape, small.shape) == ((1, 1280, 7, 7), (1, 1280, 4, 4))
+
+
+def test_vgg11_has_torchvisions_names_and_the_papers_widths() -> None:
+    with torch.device("meta"):
+        model, narrow = VGG11(10), VGG11(10, widths=(8, 16, 32, 64, 64), channels=6)
+        assert model.features(torch.empty(1, 3, 64, 64)).shape == (1, 512, 2, 2)
+        assert narrow(torch.empty(2, 6, 32, 32)).shape == (2, 10)
+    found = {name: module.out_channels for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    numbers = (0, 4, 8, 11, 15, 18, 22, 25)  # torchvision's vgg11_bn
+    assert found == dict(zip((f"features.{i}" for i in numbers), (64, 128, 256, 256, *4 * (512,)), strict=True))
+    assert model.features[1].num_features == 64
+    assert narrow.features[0].in_channels == 6
 
 
 @pytest.mark.parametrize(("k", "kernel", "stride"), [(2, 7, 6), (3, 5, 4), (4, 4, 3), (5, 5, 2)])

@@ -15,6 +15,7 @@ SMALL: dict[str, tuple[int, int, dict[str, Any]]] = {
     "collage-resnet": (64, 2, {"widths": [8, 16, 16]}),
     "collage-vgg": (64, 2, {"widths": [8, 16, 16]}),
     "mobilenetv2": (32, 1, {"stem": "small"}),
+    "vgg11": (32, 1, {"widths": [8, 8, 8, 8, 8]}),
     "collage-tiny": (96, 3, {}),
     "collage-yolo": (96, 3, {"pools": 4}),
 }

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from collage.speech import read_wav, spectrogram
 from encoder.image import ImageError, decode
 from models.data import (
     CIFAR10_LABELS,
@@ -22,10 +23,11 @@ from models.data import (
     placements,
     training_files,
     training_ids,
+    validation_count,
 )
 from models.recipes import OWN_SMALL
 from models.zoo import family_of
-from tests.models.datasets import write_cifar, write_cifar100, write_folders, write_idx, write_tiny
+from tests.models.datasets import write_cifar, write_cifar100, write_folders, write_idx, write_speech, write_tiny
 
 PARTS = ("train", "validation", "test")
 
@@ -222,6 +224,24 @@ def test_a_name_with_a_number_is_so_many_classes_of_tiny_imagenet(tmp_path: Path
     assert find(tmp_path) == {"tiny-imagenet-2": link, "tiny-imagenet-3": path}
     other = path.rename(tmp_path / "photos")
     assert load(other, 32).labels == ("goldfish", "tabby", "desk"), "no number: all of them"
+
+
+def test_speech_commands_keep_the_speakers_of_their_parts_apart(tmp_path: Path) -> None:
+    path = write_speech(tmp_path / "anything", ("zoom in", "zero", "one"))
+    data = load(path, 32, train_size=40)
+    assert (data.name, data.labels) == ("arabic-speech-commands", ("one", "zero", "zoom in"))
+    assert [len(getattr(data, part)) for part in PARTS] == [12, 6, 6]
+    assert_disjoint(data)
+    assert_same(data, load(path, 32, train_size=40))
+    assert find(tmp_path) == {"arabic-speech-commands": path}
+    assert (training_ids(path), validation_count(path)) == (None, None)
+    speakers = [{name.split("/")[-1][:8] for name in getattr(data, part).ids} for part in PARTS]
+    assert speakers == [{"00000001", "00000002"}, {"00000003"}, {"00000004"}]
+    for part, size in zip(PARTS, (40, 32, 32), strict=True):
+        split = getattr(data, part)
+        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
+            assert name.split("/")[1] == data.labels[label]
+            np.testing.assert_array_equal(image, spectrogram(read_wav(path / name), size))
 
 
 def test_a_folder_without_data_is_named(tmp_path: Path) -> None:

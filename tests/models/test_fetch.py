@@ -13,7 +13,7 @@ import pytest
 
 from models.data import find, load, name_of
 from models.fetch import SOURCES, FetchError, PublicData, fetch
-from tests.models.datasets import write_folders, write_idx, write_tiny
+from tests.models.datasets import write_folders, write_idx, write_speech, write_tiny
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -111,6 +111,18 @@ def test_a_copy_placed_by_hand_is_taken_and_linked(tmp_path: Path) -> None:
     assert fetch(source, tmp_path) == tmp_path / "tiny-imagenet-3", "linked already"
 
 
+def test_a_repository_is_cloned_by_hand(tmp_path: Path) -> None:
+    source = SOURCES[-1]
+    with pytest.raises(FetchError, match="no archive with a checksum"):
+        fetch(source, tmp_path)
+    assert not list(tmp_path.iterdir())
+    folder = tmp_path / source.folder
+    assert source.by_hand(tmp_path) == f"clone {source.url} as {folder}"
+    write_speech(folder, ("one", "zero"))
+    assert fetch(source, tmp_path) == folder
+    assert find(tmp_path) == {"arabic-speech-commands": folder}
+
+
 def test_public_sources_name_a_checksum_for_every_file() -> None:
     assert [source.folder for source in SOURCES] == [
         "fashion-mnist",
@@ -118,6 +130,7 @@ def test_public_sources_name_a_checksum_for_every_file() -> None:
         "cifar-100-python",
         "tiny-imagenet-200",
         "imagenette2-320",
+        "arabic-speech-commands-dataset",
     ]
     for source in SOURCES:
         assert all(len(checksum) == 32 for checksum in source.files.values())
