@@ -1,5 +1,5 @@
 """Data sets as arrays: folders of images by class, Fashion-MNIST IDX files, the official CIFAR-10 and CIFAR-100
-releases, Tiny-ImageNet.
+releases, Tiny-ImageNet with the classes of its images or with their boxes.
 
 Every data set is split into train, validation and test; validation is cut from the training data with a fixed seed,
 and no image is ever in two of them.
@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoder.image import ImageError, decode, fit, shrink
+from models import boxes
 
 FASHION_MNIST_LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -47,6 +48,8 @@ RELEASES = {
     TINY_IMAGENET: ("wnids.txt", "words.txt", "val/val_annotations.txt"),
 }
 """Public data sets as released, and files by which to know them."""
+BOXES = "boxes"
+"""What the name of a Tiny-ImageNet folder says if not classes but boxes are to be learnt."""
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
 HELD_OUT = ("test", "val")
 """Folders whose images nothing is trained on."""
@@ -56,11 +59,20 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 ``[N, size, size, 3]``, labels int64 ``[N]`` and N ids that name each image in its source."""
+    """Images uint8 ``[N, size, size, 3]``, labels int64 ``[N]`` and N ids that name each image in its source.
+
+    Where objects are to be found, ``boxes`` float32 ``[N, 4]`` say where they are, see ``models.boxes``.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
+    boxes: NDArray[np.float32] | None = None
+
+    @property
+    def truth(self) -> NDArray[np.int64] | NDArray[np.float32]:
+        """What a model should say of each image: its box if boxes are to be found, and else its label."""
+        return self.labels if self.boxes is None else self.boxes
 
     def __len__(self) -> int:
         """N, the number of images."""
@@ -68,12 +80,13 @@ class Split:
 
     def take(self, index: NDArray[np.int64]) -> Split:
         """The images at these positions, in this order."""
-        return Split(self.images[index], self.labels[index], tuple(self.ids[i] for i in index))
+        chosen = None if self.boxes is None else self.boxes[index]
+        return Split(self.images[index], self.labels[index], tuple(self.ids[i] for i in index), chosen)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled data set; ``labels`` names the classes in index order."""
+    """A labelled data set; ``labels`` names the classes in index order. There are none where boxes are to be found."""
 
     name: str
     labels: tuple[str, ...]
@@ -113,7 +126,8 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
       its 100 fine labels;
     - ``wnids.txt``, ``words.txt``, ``train``, ``val``: Tiny-ImageNet, with its validation images as test part. If the
       name of the folder, or of a link to it, ends in a number, that many classes are read, the first by WordNet number:
-      ``tiny-imagenet-100`` is the first half of ``tiny-imagenet-200``;
+      ``tiny-imagenet-100`` is the first half of ``tiny-imagenet-200``. With ``boxes`` in its name, as in
+      ``tiny-imagenet-boxes-100``, the objects' boxes are the targets;
     - ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``. A folder with no test part gets one cut like the
       validation split. Names that begin with a dot are passed over. The WordNet numbers of Imagenette's folders become
       words.
@@ -141,6 +155,12 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
     elif release == TINY_IMAGENET:
         labels = _words(path)
         train, test = read_split(_tiny_train(path), larger), read_split(_tiny_held_out(path), size)
+        if BOXES in name.split("-"):
+            labels, known = (), boxes.of_tiny_imagenet(path, _wordnet(path))
+            train, test = (
+                replace(part, boxes=np.stack([known[id.rpartition("/")[2]] for id in part.ids]))
+                for part in (train, test)
+            )
     else:
         classes = _classes(path)
         labels = in_words(classes)
@@ -234,7 +254,7 @@ def cut(split: Split, size: int, seed: int) -> tuple[Split, Split]:
     rest, chosen = apart(len(split), seed)
     part = split.take(chosen)
     images = np.stack([shrink(image, size, size) for image in part.images]) if len(part) else part.images
-    return split.take(rest), Split(images, part.labels, part.ids)
+    return split.take(rest), replace(part, images=images)
 
 
 def _idx(path: Path, part: str, size: int) -> Split:

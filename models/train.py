@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from encoder.tasks import TaskName
 from models import coding, photos
 from models.checkpoint import ARCHITECTURES, ModelSpec
 from models.data import Dataset, digest, load
@@ -31,7 +32,7 @@ from models.learned_code import CodeNetworks
 from models.lessons import Teachers, gather, same_classes, teach
 from models.measure import OnnxModel
 from models.steps import S_CNN, Protection, Recipe, Step
-from models.tasks import TrainingTask
+from models.tasks import TrainingTask, single_task_of
 from models.tasks.learned import LearnCode
 from models.tasks.parity import ProtectGroups
 from models.trainer import Trainer
@@ -117,6 +118,8 @@ def _prepared(
         teachers = gather(teacher, live, folder, device, data, kept)
     spec = describe(data, step.model, step.input_size, step.k, dict(step.options))
     precision = precision or default_precision(device)
+    if spec.task == TaskName.LOCALISATION and (step.k > 1 or (step.protects and step.protects.code == coding.LEARNED)):
+        raise ValueError(f"the targets of {data.name} are boxes, and boxes are for models of single images")
     task: TrainingTask | None = None
     if its := step.protects:
         base = base_model(source(step.base), spec, data, device)
@@ -173,7 +176,7 @@ def protecting(
         raise ValueError("a parity model needs a code")
     ask = partial(base[0].ask, base[1], bfloat16=precision == "bf16")
     code = coding.built(spec.code, spec.size)
-    return ProtectGroups(code, spec.code.row, ask, recipe.member, recipe.distil, stored)
+    return ProtectGroups(code, spec.code.row, ask, recipe.member, recipe.distil, stored, single_task_of(base[0]))
 
 
 def parser() -> argparse.ArgumentParser:
