@@ -32,7 +32,7 @@ from tests.models.datasets import write_tiny
 from tests.models.exports import LOG, RECIPE, trained
 
 NAME = "tiny-imagenet-boxes-3"
-OPTIONS = {"widths": [8, 8, 8, 8], "stem": "small"}
+OPTIONS = {"widths": [8, 8, 8, 8], "stem": "small", "places": 4}
 BOX = TASKS["localisation"]
 RNG = np.random.default_rng(0)
 
@@ -60,7 +60,7 @@ def bright(image: np.ndarray) -> np.ndarray:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / image.shape[0]
 
 
-def test_every_image_has_its_objects_box(data: Dataset) -> None:
+def test_every_image_has_its_objects_box(folder: Path, data: Dataset) -> None:
     assert (data.name, data.labels) == (NAME, ())
     assert [len(part) for part in (data.train, data.validation, data.test)] == [54, 6, 11]
     for part in (data.train, data.validation, data.test):
@@ -68,6 +68,9 @@ def test_every_image_has_its_objects_box(data: Dataset) -> None:
         assert part.truth.dtype == np.float32
         for image, box in zip(part.images, part.truth, strict=True):
             np.testing.assert_allclose(bright(image), box, atol=4 / 64)
+    last = (folder / "val" / "val_annotations.txt").read_text().splitlines()[-1].split("\t")
+    assert data.test.ids[-1].endswith(last[0])
+    assert (64 * data.test.truth[-1] - [0, 0, 1, 1]).tolist() == [int(side) for side in last[2:]]
     chosen = data.train.take(np.array([3, 1]))
     np.testing.assert_array_equal(chosen.truth, data.train.truth[[3, 1]])
 
