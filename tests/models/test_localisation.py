@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,6 +197,18 @@ def exported(folder: Path, data: Dataset, tmp_path_factory: pytest.TempPathFacto
         )
     assert len(list(out.glob("*-outputs.npy"))) == 1, "images vary by their flip alone: outputs are stored"
     return out
+
+
+def test_a_base_that_does_not_ship_lies_beside_its_parity_model(folder: Path, exported: Path, tmp_path: Path) -> None:
+    role = "parity-addition-2"
+    base = Path(shutil.copy(exported / f"{NAME}-{S_CNN}.onnx", tmp_path))
+    shutil.copy(exported / f"{NAME}-{role}.pt", tmp_path)
+    step = TINY_IMAGENET_BOXES.steps[role]
+    entry = zoo.Entry(folder, role, step, str(tmp_path / NAME), tmp_path / f"{NAME}-{role}.onnx")
+    zoo.publish(entry, tmp_path / "shipped" / base.name)
+    code = OnnxModel(entry.onnx).info.code
+    assert code
+    assert code.base == OnnxModel(base).info.version
 
 
 def test_codes_of_boxes_are_measured_beside_a_constant_box(
