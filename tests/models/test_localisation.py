@@ -15,6 +15,7 @@ from bench.cluster.local import Cluster
 from bench.runs.codes import main as measure
 from collage.client import Client
 from collage.figures import read_figures
+from collage.model_info import ModelInfo
 from encoder.linear import LinearCode, mean_weights
 from encoder.tasks import TASKS
 from models import boxes, checkpoint, coding, zoo
@@ -175,46 +176,70 @@ def test_the_zoo_has_a_localiser_and_its_parity_models(folder: Path, tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def exported(folder: Path, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a localiser and parity models of two codes, as trained and exported."""
-    out = tmp_path_factory.mktemp("models")
-    base = out / f"{NAME}-{S_CNN}.pt"
+def base(folder: Path, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a localiser, as trained, with its exported file beside it."""
+    file = tmp_path_factory.mktemp("models") / f"{NAME}-{S_CNN}.pt"
     spec = describe(data, "resnet18", 64, 1, dict(OPTIONS))
-    checkpoint.save(base, spec, trained(spec), recipe=RECIPE, log=LOG)
-    info = export(base, base.with_suffix(".onnx"), data=folder)
+    checkpoint.save(file, spec, trained(spec), recipe=RECIPE, log=LOG)
+    export(file, file.with_suffix(".onnx"), data=folder)
+    return file
+
+
+def protected(code: str, base: Path, folder: Path) -> ModelInfo:
+    """Train and export its parity model for a code, beside it."""
+    file = base.with_name(f"{NAME}-parity-{code}-2.pt")
+    recipe = Recipe(epochs=1, batch=18, shift=0, adam_lr=0.001)
+    step = Step("resnet18", size=64, options=OPTIONS, recipe=recipe, parents=(str(base),), base=str(base))
+    run(replace(step, protects=Protection(code, 2)), folder, file, device="cpu", precision="fp32", threads=1)
+    info = export(file, file.with_suffix(".onnx"), data=folder, base=base.with_suffix(".onnx"))
+    assert info.extra["validation_accuracy"] == pytest.approx(checkpoint.read(file)["log"][-1]["validation"], abs=1e-4)
+    assert len(list(base.parent.glob("*-outputs.npy"))) == 1, "images vary by their flip alone: outputs are stored"
+    return info
+
+
+@pytest.fixture(scope="module")
+def addition(base: Path, folder: Path) -> ModelInfo:
+    """A parity model for addition, which lies beside ``base``."""
+    return protected(coding.ADDITION, base, folder)
+
+
+@pytest.fixture(scope="module")
+def stacked(base: Path, folder: Path) -> ModelInfo:
+    """One for the stacked code, which lies beside ``base``."""
+    return protected(coding.STACKED, base, folder)
+
+
+def test_a_localiser_describes_itself(base: Path, data: Dataset) -> None:
+    model = OnnxModel(base.with_suffix(".onnx"))
+    info = model.info
     assert (info.task, info.labels, [spec.name for spec in info.outputs]) == ("localisation", (), ["box"])
-    assert info.extra["validation_accuracy"] == accuracy(OnnxModel(base.with_suffix(".onnx")), data.validation)
-    for code in (coding.ADDITION, coding.STACKED):
-        file = out / f"{NAME}-parity-{code}-2.pt"
-        recipe = Recipe(epochs=1, batch=18, shift=0, adam_lr=0.001)
-        step = Step("resnet18", size=64, options=OPTIONS, recipe=recipe, parents=(str(base),), base=str(base))
-        run(replace(step, protects=Protection(code, 2)), folder, file, device="cpu", precision="fp32", threads=1)
-        parity = export(file, file.with_suffix(".onnx"), data=folder, base=base.with_suffix(".onnx"))
-        assert (parity.task, parity.labels, parity.outputs[0].name) == ("localisation", (), "box")
-        assert parity.outputs[0].shape == ((2, 4) if code == coding.STACKED else (4,))
-        assert parity.extra["validation_accuracy"] == pytest.approx(
-            checkpoint.read(file)["log"][-1]["validation"], abs=1e-4
-        )
-    assert len(list(out.glob("*-outputs.npy"))) == 1, "images vary by their flip alone: outputs are stored"
-    return out
+    assert info.extra["validation_accuracy"] == accuracy(model, data.validation)
 
 
-def test_a_base_that_does_not_ship_lies_beside_its_parity_model(folder: Path, exported: Path, tmp_path: Path) -> None:
+def test_what_stands_in_for_a_localiser_gives_boxes(addition: ModelInfo, stacked: ModelInfo) -> None:
+    for info, shape in ((addition, (4,)), (stacked, (2, 4))):
+        assert (info.task, info.labels) == ("localisation", ())
+        assert [(spec.name, spec.shape) for spec in info.outputs] == [("box", shape)]
+
+
+@pytest.mark.usefixtures("addition")
+def test_a_base_that_does_not_ship_lies_beside_its_parity_model(folder: Path, base: Path, tmp_path: Path) -> None:
     role = "parity-addition-2"
-    base = Path(shutil.copy(exported / f"{NAME}-{S_CNN}.onnx", tmp_path))
-    shutil.copy(exported / f"{NAME}-{role}.pt", tmp_path)
+    served = Path(shutil.copy(base.with_suffix(".onnx"), tmp_path))
+    shutil.copy(base.with_name(f"{NAME}-{role}.pt"), tmp_path)
     step = TINY_IMAGENET_BOXES.steps[role]
     entry = zoo.Entry(folder, role, step, str(tmp_path / NAME), tmp_path / f"{NAME}-{role}.onnx")
-    zoo.publish(entry, tmp_path / "shipped" / base.name)
+    zoo.publish(entry, tmp_path / "shipped" / served.name)
     code = OnnxModel(entry.onnx).info.code
     assert code
-    assert code.base == OnnxModel(base).info.version
+    assert code.base == OnnxModel(served).info.version
 
 
+@pytest.mark.usefixtures("addition", "stacked")
 def test_codes_of_boxes_are_measured_beside_a_constant_box(
-    folder: Path, data: Dataset, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, data: Dataset, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data", str(folder), "--models", str(exported), "--out", str(tmp_path), "--repeats", "1"]
+    words = ["--data", str(folder), "--models", str(base.parent), "--out", str(tmp_path), "--repeats", "1"]
     assert measure([*words, "--seeds", "2", "--only", "*-addition-2", "*-stacked-2"]) == 0
     printed = capsys.readouterr().out
     assert "addition, k = 2, r = 1: iou of 1 lost" in printed
@@ -227,30 +252,31 @@ def test_codes_of_boxes_are_measured_beside_a_constant_box(
     ]
     constant = boxes.overlaps(data.test.truth, boxes.constant(data.train.truth)).mean()
     assert rows[0]["a_degraded"] == pytest.approx(constant)
-    own = OnnxModel(exported / f"{NAME}-{S_CNN}.onnx")
+    own = OnnxModel(base.with_suffix(".onnx"))
     assert [row["a_available"] for row in rows] == pytest.approx([accuracy(own, data.test)] * 5)
     assert (rows[0]["cost_ratio"], rows[0]["model"]) == (0, None)
 
 
 def test_localisers_are_not_evaluated_as_classifiers(
-    folder: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="nothing to evaluate"):
-        evaluate(["--data", str(folder), "--models", str(exported), "--out", str(tmp_path)])
+        evaluate(["--data", str(folder), "--models", str(base.parent), "--out", str(tmp_path)])
     assert f"{NAME} is left out: its s-cnn is a localiser" in capsys.readouterr().err
 
 
-async def test_a_stragglers_box_is_decoded_by_subtraction(exported: Path, data: Dataset, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("addition")
+async def test_a_stragglers_box_is_decoded_by_subtraction(base: Path, data: Dataset, tmp_path: Path) -> None:
     """Of what a worker would have said that is frozen, the caller gets what the parity model's box leaves."""
-    base, parity = (exported / f"{NAME}-{role}.onnx" for role in (S_CNN, "parity-addition-2"))
+    single, parity = base.with_suffix(".onnx"), base.with_name(f"{NAME}-parity-addition-2.onnx")
     pair = [data.test.images[0], data.test.images[1]]
     (own,), (both,) = (
-        OnnxModel(base)(np.stack(pair)),
+        OnnxModel(single)(np.stack(pair)),
         OnnxModel(parity)(LinearCode(mean_weights(2, 1)).encode(pair)[0][None]),
     )
     decoded = [BOX.answer(2 * both[0] - own[1 - place]) for place in range(2)]
     flags = ("--policy", "collage-only", "--deadline-s", "0.3", "--extra-load", "1")
-    cluster = Cluster(base, [parity], s_cnn_workers=2, frontend_flags=flags, logs=tmp_path / "logs")
+    cluster = Cluster(single, [parity], s_cnn_workers=2, frontend_flags=flags, logs=tmp_path / "logs")
     async with cluster, Client(cluster.frontend.address) as client:
         await asyncio.gather(*(client.predict(image, timeout_s=5) for image in pair))
         cluster.s_cnn[0].freeze()
