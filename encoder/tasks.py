@@ -73,12 +73,13 @@ class Localisation:
     output = "box"
 
     def answer(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The box, cut off where it leaves the image."""
-        return output.clip(0, 1)
+        """The box, cut off where it leaves the image; its sides in order, as those of a decoded one may not be."""
+        ordered: NDArray[np.float32] = np.sort(output.clip(0, 1).reshape(2, 2), 0).reshape(4)
+        return ordered
 
     def confidence(self, output: NDArray[np.float32]) -> float:
-        """1 for a box that is one, 0 where right is not beyond left, or bottom not below top."""
-        left, top, right, bottom = self.answer(output).tolist()
+        """1 for a box that is one, 0 where within the image right is not beyond left, or bottom not below top."""
+        left, top, right, bottom = output.clip(0, 1).tolist()
         return float(left < right and top < bottom)
 
     def agree(self, one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from encoder.grid import Grid
+
+
+class Varied(NamedTuple):
+    """Varied images, and what was done to them."""
+
+    images: Tensor
+    """uint8 ``[B, size, size, 3]``."""
+    flipped: NDArray[np.bool_]
+    """Whether each was mirrored left to right, ``[B]``."""
+    windows: NDArray[np.float32]
+    """The part of the image that is shown, ``[B, 4]``: left, top, right, bottom in shares of its sides."""
 
 
 def augment(
@@ -20,25 +33,26 @@ def augment(
     crop: float,
     flip: bool,
     cutout: int = 0,
-) -> tuple[Tensor, NDArray[np.bool_]]:
+) -> Varied:
     """Random flips, with shifts (black borders) or crops, of uint8 ``[B, H, W, 3]``.
 
     Shifts are by up to ``shift`` pixels, and show a window of ``size`` pixels; with ``crop`` > 0 they are replaced by
     resized crops of at least that share of the area. A square of ``cutout`` pixels is blackened somewhere, partly
     outside perhaps (DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout").
-
-    Returns uint8 ``[B, size, size, 3]``, and which images were flipped.
     """
     batch, height, width, _ = images.shape
     flipped: NDArray[np.bool_] = rng.random(batch) < np.full(batch, 0.5 if flip else 0.0)
     if crop:
-        return cut_out(random_crops(torch.from_numpy(images), size, crop, flipped, rng), cutout, rng), flipped
+        crops, windows = random_crops(torch.from_numpy(images), size, crop, flipped, rng)
+        return Varied(cut_out(crops, cutout, rng), flipped, windows)
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
     rows = rng.integers(0, 2 * shift + height - size + 1, (batch, 1)) + np.arange(size)
     columns = rng.integers(0, 2 * shift + width - size + 1, (batch, 1)) + np.arange(size)
+    first = np.concatenate((columns[:, :1], rows[:, :1]), 1) - shift
+    windows = (np.concatenate((first, first + size), 1) / [width, height, width, height]).astype(np.float32)
     columns = np.where(flipped[:, None], columns[:, ::-1], columns)
     moved = padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return cut_out(torch.from_numpy(moved), cutout, rng), flipped
+    return Varied(cut_out(torch.from_numpy(moved), cutout, rng), flipped, windows)
 
 
 def cut_out(images: Tensor, side: int, rng: np.random.Generator) -> Tensor:
@@ -88,8 +102,11 @@ def mean_of_two(images: Tensor, targets: Tensor, share: float, rng: np.random.Ge
 
 def random_crops(
     images: Tensor, size: int, least: float, flipped: NDArray[np.bool_], rng: np.random.Generator
-) -> Tensor:
-    """Random resized crops of at least the share ``least`` of the area, with brightness and contrast varied by 20 %."""
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """Random resized crops of at least the share ``least`` of the area, with brightness and contrast varied by 20 %.
+
+    Returns them, and their windows as in ``Varied``.
+    """
     batch = len(images)
     area = rng.uniform(least, 1.0, batch)
     aspect = np.exp(rng.uniform(-0.29, 0.29, batch))  # 3:4 to 4:3
@@ -98,13 +115,15 @@ def random_crops(
     affine[:, 0, 0], affine[:, 1, 1] = np.where(flipped, -width, width), height
     affine[:, 0, 2] = rng.uniform(-1, 1, batch) * (1 - width)
     affine[:, 1, 2] = rng.uniform(-1, 1, batch) * (1 - height)
+    corner = (1 + affine[:, :, 2] - np.stack((width, height), 1)) / 2
+    windows = np.concatenate((corner, corner + np.stack((width, height), 1)), 1).astype(np.float32)
     grid = F.affine_grid(torch.from_numpy(affine), [batch, 3, size, size], align_corners=False)
     pixels = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
     contrast, brightness = torch.from_numpy(rng.uniform(0.8, 1.2, (2, batch, 1, 1, 1)).astype(np.float32))
     mean = pixels.mean((1, 2, 3), keepdim=True)
     pixels = ((pixels - mean) * contrast + mean) * brightness
     varied: Tensor = pixels.clamp(0, 255).byte().permute(0, 2, 3, 1)
-    return varied
+    return varied, windows
 
 
 def tile(cells: Tensor, grid: Grid) -> Tensor:

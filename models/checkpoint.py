@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from collage.model_info import CodeInfo
+from encoder.tasks import TaskName
 from models.coding import LEARNED
 from models.collage_cnn import CollageResNet, CollageTiny, CollageVGG, CollageYolo
 from models.data import in_words
@@ -40,13 +41,17 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "learned-joint": joint,
 }
 
+SIDES = 4
+"""Of a box."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
     """All that is needed to rebuild a model and to serve it.
 
     ``size`` is the input's side in pixels (a collage's whole side), ``k`` the grid (1 for an s-cnn), ``mean`` and
-    ``std`` the per-channel statistics of inputs scaled to 0..1. ``code`` is what a parity model is for.
+    ``std`` the per-channel statistics of inputs scaled to 0..1. ``code`` is what a parity model is for. A localiser,
+    and what stands in for one, has no ``labels``.
     """
 
     architecture: str
@@ -72,6 +77,16 @@ class ModelSpec:
         return "collage-cnn" if self.architecture.startswith("collage") else "s-cnn"
 
     @property
+    def task(self) -> TaskName:
+        """What it does: localisation if it knows no labels."""
+        return TaskName.CLASSIFICATION if self.labels else TaskName.LOCALISATION
+
+    @property
+    def outputs(self) -> int:
+        """m, the numbers that it says of one image: scores of classes, or the sides of a box."""
+        return len(self.labels) or SIDES
+
+    @property
     def image_size(self) -> int:
         """The side of the images it is shown, of the largest cell of a collage; pixels."""
         return -(-self.size // self.k)
@@ -87,7 +102,7 @@ class ModelSpec:
         make = ARCHITECTURES[self.architecture]
         if self.kind == "collage-cnn":
             return make(self.k, self.size, len(self.labels), **self.options)
-        outputs, options = len(self.labels), self.options
+        outputs, options = self.outputs, self.options
         if self.code and self.kind == LEARNED:
             return make(self.size, outputs, self.code.members, self.code.inputs, **options)
         if self.code and self.code.heads:

@@ -1,5 +1,5 @@
 """Data sets as arrays: folders of images by class, Fashion-MNIST IDX files, the official CIFAR-10 and CIFAR-100
-releases, Tiny-ImageNet, Arabic speech commands.
+releases, Tiny-ImageNet with the classes of its images or with their boxes, Arabic speech commands.
 
 Every data set is split into train, validation and test; validation is cut from the training data with a fixed seed,
 unless the release has its own, and no image is ever in two of them.
@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoder.image import ImageError, decode, fit, shrink
-from models import speech
+from models import boxes, speech, tiny_imagenet
 
 FASHION_MNIST_LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -50,6 +50,8 @@ RELEASES = {
     SPEECH: speech.FILES,
 }
 """Public data sets as released, and files by which to know them."""
+BOXES = "boxes"
+"""What the name of a Tiny-ImageNet folder says if not classes but boxes are to be learnt."""
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
 HELD_OUT = ("test", "val")
 """Folders whose images nothing is trained on."""
@@ -59,11 +61,20 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 ``[N, size, size, 3]``, labels int64 ``[N]`` and N ids that name each image in its source."""
+    """Images uint8 ``[N, size, size, 3]``, labels int64 ``[N]`` and N ids that name each image in its source.
+
+    Where objects are to be found, ``boxes`` float32 ``[N, 4]`` say where they are, see ``models.boxes``.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
+    boxes: NDArray[np.float32] | None = None
+
+    @property
+    def truth(self) -> NDArray[np.int64] | NDArray[np.float32]:
+        """What a model should say of each image: its box if boxes are to be found, and else its label."""
+        return self.labels if self.boxes is None else self.boxes
 
     def __len__(self) -> int:
         """N, the number of images."""
@@ -71,12 +82,13 @@ class Split:
 
     def take(self, index: NDArray[np.int64]) -> Split:
         """The images at these positions, in this order."""
-        return Split(self.images[index], self.labels[index], tuple(self.ids[i] for i in index))
+        chosen = None if self.boxes is None else self.boxes[index]
+        return Split(self.images[index], self.labels[index], tuple(self.ids[i] for i in index), chosen)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled data set; ``labels`` names the classes in index order."""
+    """A labelled data set; ``labels`` names the classes in index order. There are none where boxes are to be found."""
 
     name: str
     labels: tuple[str, ...]
@@ -116,7 +128,8 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
       its 100 fine labels;
     - ``wnids.txt``, ``words.txt``, ``train``, ``val``: Tiny-ImageNet, with its validation images as test part. If the
       name of the folder, or of a link to it, ends in a number, that many classes are read, the first by WordNet number:
-      ``tiny-imagenet-100`` is the first half of ``tiny-imagenet-200``;
+      ``tiny-imagenet-100`` is the first half of ``tiny-imagenet-200``. With ``boxes`` in its name, as in
+      ``tiny-imagenet-boxes-100``, the objects' boxes are the targets;
     - ``train.csv``, ``val.csv``, ``test.csv``, ``dataset``: Arabic speech commands, as spectrograms. The three parts
       are those of the release, which have no speaker in common;
     - ``train/<class>/*`` with ``test/<class>/*`` or ``val/<class>/*``. A folder with no test part gets one cut like the
@@ -150,8 +163,14 @@ def load(path: Path, size: int, train_size: int | None = None) -> Dataset:
         labels = tuple(name.decode() for name in _unpickled(path / "meta")[b"fine_label_names"])
         train, test = _cifar(path, ["train"], larger), _cifar(path, ["test"], size)
     elif release == TINY_IMAGENET:
-        labels = _words(path)
-        train, test = read_split(_tiny_train(path), larger), read_split(_tiny_held_out(path), size)
+        labels = tiny_imagenet.words(path)
+        train, test = read_split(_tiny_train(path), larger), read_split(tiny_imagenet.held_out(path), size)
+        if BOXES in name.split("-"):
+            labels, known = (), boxes.of_tiny_imagenet(path, tiny_imagenet.classes(path))
+            train, test = (
+                replace(part, boxes=np.stack([known[id.rpartition("/")[2]] for id in part.ids]))
+                for part in (train, test)
+            )
     else:
         classes = _classes(path)
         labels = in_words(classes)
@@ -245,7 +264,7 @@ def cut(split: Split, size: int, seed: int) -> tuple[Split, Split]:
     rest, chosen = apart(len(split), seed)
     part = split.take(chosen)
     images = np.stack([shrink(image, size, size) for image in part.images]) if len(part) else part.images
-    return split.take(rest), Split(images, part.labels, part.ids)
+    return split.take(rest), replace(part, images=images)
 
 
 def _idx(path: Path, part: str, size: int) -> Split:
@@ -274,38 +293,16 @@ def _unpickled(path: Path) -> dict[bytes, Any]:
     return content
 
 
-def _wordnet(path: Path) -> list[str]:
-    """The WordNet numbers of a Tiny-ImageNet folder's classes, as many of them as its name says."""
-    numbers = sorted((path / "wnids.txt").read_text().split())
-    wanted = path.absolute().name.rpartition("-")[2]
-    return numbers[: int(wanted)] if wanted.isdigit() else numbers
-
-
-def _words(path: Path) -> tuple[str, ...]:
-    """The names of the classes: the first of the words that WordNet has for each."""
-    lines = (line.split("\t", 1) for line in (path / "words.txt").read_text().splitlines())
-    words = {number: names.split(",")[0].strip() for number, names in lines}
-    return tuple(words[number] for number in _wordnet(path))
-
-
-def _tiny_train(path: Path) -> list[tuple[Path, int]]:
-    numbers = _wordnet(path)
-    return [
-        (file, label)
-        for label, number in enumerate(numbers)
-        for file in _listed(path / "train" / number / "images")
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    ]
-
-
-def _tiny_held_out(path: Path) -> list[tuple[Path, int]]:
-    labels = {number: label for label, number in enumerate(_wordnet(path))}
-    lines = (line.split("\t") for line in (path / "val" / "val_annotations.txt").read_text().splitlines())
-    return [(path / "val" / "images" / name, labels[number]) for name, number, *_ in lines if number in labels]
+def _images(folder: Path) -> list[Path]:
+    return [file for file in _listed(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _files(path: Path, labels: tuple[str, ...]) -> list[Path]:
-    return [file for name in labels for file in _listed(path / name) if file.suffix.lower() in IMAGE_SUFFIXES]
+    return [file for name in labels for file in _images(path / name)]
+
+
+def _tiny_train(path: Path) -> list[tuple[Path, int]]:
+    return [(file, label) for folder, label in tiny_imagenet.folders(path) for file in _images(folder)]
 
 
 def names_of(files: Sequence[Path]) -> tuple[str, ...]:

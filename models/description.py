@@ -12,7 +12,7 @@ from typing import Any
 import onnxruntime
 
 from collage.model_files import describe as describe_file
-from collage.model_info import METADATA_KEY, CodeInfo, ModelInfo, ModelKind
+from collage.model_info import CLASSIFICATION, METADATA_KEY, CodeInfo, ModelInfo, ModelKind
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 
@@ -26,14 +26,16 @@ def describe(
     extra: Mapping[str, Any],
     accept: float = 1.0,
     code: CodeInfo | None = None,
+    task: str = CLASSIFICATION,
 ) -> ModelInfo:
     """A new model's description; ``k`` is the grid of a collage-cnn, ``accept`` its threshold.
 
-    ``code`` is that of a parity model.
+    ``code`` is that of a parity model. A localiser has no labels.
     """
     if ModelKind(kind) is ModelKind.COLLAGE_CNN:
         return ModelInfo.collage(name, labels, size, k, accept_threshold=accept, extra=dict(extra))
-    return ModelInfo.make(name, ModelKind(kind), labels, size, code=code, accept_threshold=accept, extra=dict(extra))
+    others: dict[str, Any] = {"task": task, "code": code, "accept_threshold": accept, "extra": dict(extra)}
+    return ModelInfo.make(name, ModelKind(kind), labels, size, **others)
 
 
 def read(metadata: Mapping[str, str], origin: Path | None) -> ModelInfo:

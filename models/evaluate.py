@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from collage.figures import MADE, OUT, Row, Scalar, read_figures, write_figures
-from collage.model_info import ModelKind
+from collage.model_info import LOCALISATION, ModelKind
 from encoder.collage import CollageCode
 from encoder.grid import Grid
 from encoder.image import shrink
@@ -40,6 +40,7 @@ from models.measure import (
     classify,
     classify_collages,
     coding,
+    describe,
     discover,
     inference,
     medians,
@@ -246,6 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = folders.get(dataset)
         if folder is None or "s-cnn" not in paths:
             _progress(f"{dataset} is left out: {'no data' if folder is None else f'no {dataset}-s-cnn.onnx'}")
+            continue
+        if describe(paths["s-cnn"]).task == LOCALISATION:
+            _progress(f"{dataset} is left out: its s-cnn is a localiser, whose boxes `python -m bench codes` judges")
             continue
         models = {role: OnnxModel(path) for role, path in paths.items()}
         splits = _reader(folder, args.split, models, bool(args.s_cnn))

@@ -23,16 +23,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from collage.model_info import ModelInfo, ModelKind
+from encoder.tasks import TaskName
 from models import checkpoint, coding, description
 from models.checkpoint import ModelSpec, as_channels
 from models.collage_cnn import CollageCNN, detections
 from models.data import Split, load
 from models.lineage import Lineage, of_checkpoint
-from models.lost import CodeAtWork, degraded, outputs_of
+from models.lost import CodeAtWork, degraded, metrics_of, outputs_of
+from models.lost import accuracy as own_accuracy
 from models.measure import OnnxModel, classify, classify_collages, top1
 
 INPUT = {"s-cnn": "image", "parity": "image", "collage-cnn": "collage"}
-OUTPUTS = {"s-cnn": ["scores"], "parity": ["scores"], "collage-cnn": ["boxes", "confidences", "class_probabilities"]}
+DETECTIONS = ["boxes", "confidences", "class_probabilities"]
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.1}
 """How far an exported model may be from torch, by how its weights are stored; see ``difference``."""
 
@@ -42,7 +44,7 @@ class ExportError(Exception):
 
 
 class Served(nn.Module):
-    """A model as it is served: uint8 ``[N, size, size, 3]`` in, the outputs of ``OUTPUTS`` out.
+    """A model as it is served: uint8 ``[N, size, size, 3]`` in, the outputs of its description out.
 
     What the model of a stacked code takes has one such image for each member: ``[N, members, size, size, 3]``.
     """
@@ -58,13 +60,13 @@ class Served(nn.Module):
         self.register_buffer("shift", -mean / std)
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Logits ``[N, classes]`` of an s-cnn, or the detections of a collage-cnn.
+        """Logits ``[N, classes]`` of an s-cnn, boxes ``[N, 4]`` of a localiser, or the detections of a collage-cnn.
 
-        Of a parity model logits too, those of every member for a code with heads: ``[N, members, classes]``.
+        Of a parity model what its base model gives, for every member if its code has heads: ``[N, members, classes]``.
         """
         raw: Tensor = self.model(as_channels(pixels.float() * self.scale + self.shift))
         if self.spec.code and self.spec.code.heads:
-            return raw.reshape(-1, self.spec.code.members, len(self.spec.labels))
+            return raw.reshape(-1, self.spec.code.members, self.spec.outputs)
         return detections(raw, self.model.k, self.model.anchors) if isinstance(self.model, CollageCNN) else raw
 
 
@@ -72,7 +74,9 @@ def to_onnx(served: Served) -> onnx.ModelProto:
     """The float32 graph, batch norm folded into convolutions, batch size free, nothing of this machine in it."""
     spec = served.spec
     example = torch.zeros(2, *spec.input_shape, dtype=torch.uint8)
-    model = to_graph(served, example, INPUT[spec.kind], OUTPUTS[spec.kind], batched=True)
+    single = ["box" if spec.task == TaskName.LOCALISATION else "scores"]
+    outputs = DETECTIONS if spec.kind == "collage-cnn" else single
+    model = to_graph(served, example, INPUT[spec.kind], outputs, batched=True)
     convolved = {name for node in model.graph.node if node.op_type == "Conv" for name in node.output}
     if any(node.op_type == "BatchNormalization" and node.input[0] in convolved for node in model.graph.node):
         raise ExportError("batch norm is left behind a convolution")
@@ -185,13 +189,16 @@ def check(served: Served, exported: OnnxModel, pixels: NDArray[np.uint8], storag
 
 
 def accuracy(exported: OnnxModel, split: Split) -> float:
-    """Top-1 on a split of an s-cnn, and of a collage-cnn over cells."""
+    """Top-1 on a split of an s-cnn, and of a collage-cnn over cells; of a localiser, intersection over union."""
+    if exported.info.task == TaskName.LOCALISATION:
+        return float(own_accuracy(outputs_of(exported, split), split, metrics_of(split))[0])
     single = exported.info.kind is ModelKind.S_CNN
     return top1(list(classify(exported, split) if single else classify_collages(exported, split, seed=0)))
 
 
 def recovery(exported: OnnxModel, base: OnnxModel, split: Split) -> float:
-    """Top-1 of what is decoded with a parity model on a split, every answer of a group being lost in turn.
+    """Top-1 (or intersection over union) of what is decoded with a parity model on a split, every answer of a group
+    being lost in turn.
 
     The model of one of several redundant inputs is measured as if it were the only one.
     """
@@ -199,7 +206,8 @@ def recovery(exported: OnnxModel, base: OnnxModel, split: Split) -> float:
         raise ExportError(f"{exported.info.name} belongs to no code")
     its = replace(exported.info.code, inputs=1, row=0)
     work = CodeAtWork(its.name, coding.built(its, exported.info.size), [exported], 1)
-    return float(degraded(work, split, outputs_of(base, split), seed=0)[0, 0])
+    metrics = metrics_of(split)
+    return float(degraded(work, split, outputs_of(base, split), seed=0, metrics=metrics)[0, 0])
 
 
 def describe(
@@ -221,7 +229,8 @@ def describe(
         "validation_accuracy": log[-1]["validation"],
         "storage": storage,
     }
-    return description.describe(name, spec.kind, spec.labels, spec.size, spec.k, extra, accept_threshold, spec.code)
+    about = (name, spec.kind, spec.labels, spec.size, spec.k, extra, accept_threshold, spec.code)
+    return description.describe(*about, task=spec.task)
 
 
 def pack(model: onnx.ModelProto, info: ModelInfo) -> bytes:

@@ -85,7 +85,7 @@ SOURCES = (
         "http://cs231n.stanford.edu/",
         {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
         "none stated; the photos are ImageNet's, for research and education",
-        links=("tiny-imagenet-200", "tiny-imagenet-100"),
+        links=("tiny-imagenet-200", "tiny-imagenet-100", "tiny-imagenet-boxes-200"),
         copies={"IMagenet/tiny-imagenet-200": "https://github.com/seshuad/IMagenet"},
     ),
     PublicData(

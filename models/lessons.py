@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models import boxes
 from models.augment import augment, cut_mix, mean_of_two
 from models.checkpoint import ModelSpec, written
 from models.data import Dataset, digest, load, placements
@@ -50,7 +51,15 @@ class Lessons:
         self.live = [(task_of(spec), partial(spec.ask, model, bfloat16=bfloat16)) for spec, model in teachers.live]
 
     def check(self, count: int) -> None:
-        """Raises ValueError if a live teacher has other classes, or cannot look at ``count`` images of this size."""
+        """Raises ValueError if a live teacher has other classes, or cannot look at ``count`` images of this size.
+
+        Boxes are learnt from no teacher, and not of mixed images.
+        """
+        recipe = self.recipe
+        if self.data.train.boxes is not None and (
+            recipe.mix or recipe.mixup or self.live or self.teachers.answers is not None
+        ):
+            raise ValueError(f"the targets of {self.data.name} are boxes: mix nothing, and name no teacher")
         for spec, _ in self.teachers.live:
             same_classes(spec, self.data)
             if count % task_of(spec).members or spec.image_size != self.size:
@@ -60,9 +69,9 @@ class Lessons:
                 )
 
     def draw(self, index: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Images uint8 ``[B, size, size, 3]``, varied and mixed, and their targets float32 ``[B, classes]``."""
+        """Images uint8 ``[B, size, size, 3]``, varied and mixed, and their targets, see ``targets``."""
         recipe = self.recipe
-        images, flipped = augment(
+        images, flipped, windows = augment(
             self.data.train.images[index],
             self.size,
             rng,
@@ -71,19 +80,23 @@ class Lessons:
             flip=recipe.flip,
             cutout=recipe.cutout,
         )
-        targets = self.targets(index, flipped).to(self.device)
+        targets = self.targets(index, flipped, windows).to(self.device)
         images, targets = cut_mix(images.to(self.device), targets, recipe.mix, rng)
         images, targets = mean_of_two(images, targets, recipe.mixup, rng)
         return images, self.taught(images, targets)
 
-    def targets(self, index: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:
-        """Class probabilities float32 ``[B, classes]`` of training images: labels, smoothed, and stored answers.
+    def targets(self, index: NDArray[np.int64], flipped: NDArray[np.bool_], windows: NDArray[np.float32]) -> Tensor:
+        """What to say of training images that are seen in this way, see ``models.augment.Varied``.
 
-        A base model's stored outputs follow in the same rows.
+        Class probabilities float32 ``[B, classes]``: labels, smoothed, and stored answers. Or, if boxes are to be
+        found, the objects' ``[B, 4]``. A base model's stored outputs follow in the same rows.
         """
-        classes, smoothing = len(self.data.labels), self.recipe.smoothing
-        targets = np.full((len(index), classes), smoothing / classes, np.float32)
-        targets[np.arange(len(index)), self.data.train.labels[index]] += 1 - smoothing
+        if (there := self.data.train.boxes) is not None:
+            targets = boxes.seen(there[index], windows, flipped)
+        else:
+            classes, smoothing = len(self.data.labels), self.recipe.smoothing
+            targets = np.full((len(index), classes), smoothing / classes, np.float32)
+            targets[np.arange(len(index)), self.data.train.labels[index]] += 1 - smoothing
         if self.teachers.answers is not None:
             targets += self.recipe.distil * (self.teachers.answers[flipped.astype(int), index] - targets)
         if self.teachers.outputs is not None:
@@ -98,7 +111,7 @@ class Lessons:
         """
         if not self.live:
             return targets
-        answers = [task.classes(ask, images).softmax(-1) for task, ask in self.live]
+        answers = [task.outputs(ask, images).softmax(-1) for task, ask in self.live]
         return targets + self.recipe.distil * (torch.stack(answers).mean(0) - targets)
 
 
@@ -128,13 +141,13 @@ def teach(
 
     A collage-cnn is shown random collages of them. The images are read from ``folder`` at the teacher's own size.
 
-    Returns float32 ``[2, images, classes]``, which are stored in ``kept`` for others that learn from the same teacher.
+    Returns float32 ``[2, images, m]``, which are stored in ``kept`` for others that learn from the same teacher.
     Raises ValueError for a teacher of other classes, or of the same in another order.
     """
     spec, model = stored(teacher, device)
     same_classes(spec, data)
     count = len(data.train)
-    answers = np.empty((2, count, len(spec.labels)), np.float32)
+    answers = np.empty((2, count, spec.outputs), np.float32)
     if kept.exists() and kept.stat().st_mtime > teacher.stat().st_mtime:
         known: NDArray[np.float32] = np.load(kept)
         if known.shape == answers.shape:
@@ -147,7 +160,7 @@ def teach(
         index = order[start : start + step]
         images = torch.from_numpy(train.images[index]).to(device)
         for flipped, batch in enumerate((images, images.flip(2))):
-            scores = task.classes(ask, batch)
+            scores = task.outputs(ask, batch)
             answers[flipped, index] = (scores if raw else scores.softmax(-1)).cpu().numpy()
     with written(kept) as path, path.open("wb") as file:
         np.save(file, answers)

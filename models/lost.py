@@ -1,4 +1,4 @@
-"""What is decoded where answers are lost: random groups of images, every loss in turn, against the labels.
+"""What is decoded where answers are lost: random groups of images, every loss in turn, against the truth.
 
 Learning-based coded computation, section III-B. Needs no torch.
 """
@@ -7,18 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.code import Code, Outputs
+from encoder.tasks import TASKS, TaskName
 from models.data import Split, placements
 
 Runner = Callable[[NDArray[np.uint8]], Outputs]
 """A model: inputs uint8 ``[B, ...]`` to its output tensors, each ``[B, ...]``."""
 BATCH = 64
 """Groups that are encoded and run at a time."""
+MANY_CLASSES = 100
+"""From this number of classes on, it counts too whether the right one is among the first five."""
+
+
+Metric = Callable[[NDArray[np.float32], NDArray[np.float32] | int], float]
+"""How good an output ``[m]`` is, 0 to 1, where the truth is a label or a box."""
+
+
+def _among(most: int, output: NDArray[np.float32], truth: NDArray[np.float32] | int) -> float:
+    """1 if the label is among the first classes of logits."""
+    return float((output > output[truth]).sum() < most)
+
+
+METRICS: Mapping[str, Metric] = {
+    "top1": partial(_among, 1),
+    "top5": partial(_among, 5),
+    "iou": TASKS[TaskName.LOCALISATION].score,
+}
+"""What is reported, by name; the mean over images counts."""
+
+
+def metrics_of(split: Split, classes: int = 0) -> tuple[str, ...]:
+    """How models are judged on these images, whose labels are of so many classes; what matters most is first."""
+    if split.boxes is not None:
+        return ("iou",)
+    return ("top1", "top5") if classes >= MANY_CLASSES else ("top1",)
 
 
 @dataclass(frozen=True)
@@ -41,11 +69,11 @@ def outputs_of(model: Runner, split: Split) -> NDArray[np.float32]:
     return np.concatenate([model(split.images[first : first + BATCH])[0] for first in range(0, len(split), BATCH)])
 
 
-def accuracy(own: NDArray[np.float32], split: Split, ranks: Sequence[int] = (1,)) -> NDArray[np.float64]:
-    """The share of own answers whose label is among the first 1, 5 ... classes, ``[ranks]``."""
-    hits = [_hits(output, int(label), ranks) for output, label in zip(own, split.labels, strict=True)]
-    shares: NDArray[np.float64] = np.mean(hits, 0)
-    return shares
+def accuracy(own: NDArray[np.float32], split: Split, metrics: Sequence[str] = ("top1",)) -> NDArray[np.float64]:
+    """How good own answers are, by ``METRICS``: means over images, ``[metrics]``."""
+    scores = [_scores(output, truth, metrics) for output, truth in zip(own, split.truth, strict=True)]
+    means: NDArray[np.float64] = np.mean(scores, 0)
+    return means
 
 
 def degraded(
@@ -54,15 +82,15 @@ def degraded(
     own: NDArray[np.float32],
     seed: int,
     losses: Sequence[int] = (1,),
-    ranks: Sequence[int] = (1,),
+    metrics: Sequence[str] = ("top1",),
 ) -> NDArray[np.float64]:
-    """The share of lost answers that are decoded right, ``[losses, ranks]``, over all ways to lose so many in a group.
+    """How good decoded answers are, ``[losses, metrics]``, over all ways to lose so many in a group.
 
     ``own`` are the base model's outputs, ``[images, m]``. Members that only fill up the last group do not count. Where
     members are not sent alone, 0 losses stand for all answers, decoded from all redundant outputs.
     """
     places, done = range(work.code.shape.members), 0
-    right, counted = np.zeros((len(losses), len(ranks))), np.zeros((len(losses), 1))
+    right, counted = np.zeros((len(losses), len(metrics))), np.zeros((len(losses), 1))
     for group, outputs in _groups(work, split, seed):
         known = {place: own[index] for place, index in enumerate(group)} if work.alone else {}
         everything: Mapping[int, Outputs] = dict(enumerate(outputs))
@@ -76,8 +104,7 @@ def degraded(
                 for place in real:
                     if place not in answers:
                         found = decoded.get(place)
-                        label = int(split.labels[group[place]])
-                        right[row] += _hits(None if found is None else found.output, label, ranks)
+                        right[row] += _scores(found.output if found else None, split.truth[group[place]], metrics)
                         counted[row] += 1
     return right / counted
 
@@ -93,9 +120,8 @@ def _groups(work: CodeAtWork, split: Split, seed: int) -> Iterator[tuple[NDArray
             yield group, [[tensor[number] for tensor in outputs] for outputs in made]
 
 
-def _hits(output: NDArray[np.float32] | None, label: int, ranks: Sequence[int]) -> list[bool]:
-    """Whether the label is among the first classes of logits ``[m]``, by rank; never where there is no output."""
-    if output is None:
-        return [False] * len(ranks)
-    rank = int((output > output[label]).sum())
-    return [rank < most for most in ranks]
+def _scores(
+    output: NDArray[np.float32] | None, truth: NDArray[np.float32] | int, metrics: Sequence[str]
+) -> list[float]:
+    """How good an output is, by metric; not at all where there is none."""
+    return [0.0 if output is None else METRICS[name](output, truth) for name in metrics]

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from encoder.tasks import TaskName
 from models import coding, photos
 from models.checkpoint import ARCHITECTURES, ModelSpec
 from models.data import Dataset, digest, load
@@ -31,14 +32,14 @@ from models.learned_code import CodeNetworks
 from models.lessons import Teachers, gather, same_classes, teach
 from models.measure import OnnxModel
 from models.steps import S_CNN, Protection, Recipe, Step
-from models.tasks import TrainingTask
+from models.tasks import TrainingTask, single_task_of
 from models.tasks.learned import LearnCode
 from models.tasks.parity import ProtectGroups
 from models.trainer import Trainer
 from models.transfer import stored
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OPTIONS = ("widths", "blocks", "strides", "pools", "stem")
+OPTIONS = ("widths", "blocks", "strides", "pools", "stem", "places")
 """Arguments of the architectures that the command knows."""
 
 
@@ -117,6 +118,8 @@ def _prepared(
         teachers = gather(teacher, live, folder, device, data, kept)
     spec = describe(data, step.model, step.input_size, step.k, dict(step.options))
     precision = precision or default_precision(device)
+    if spec.task == TaskName.LOCALISATION and (step.k > 1 or (step.protects and step.protects.code == coding.LEARNED)):
+        raise ValueError(f"the targets of {data.name} are boxes, and boxes are for models of single images")
     task: TrainingTask | None = None
     if its := step.protects:
         base = base_model(source(step.base), spec, data, device)
@@ -173,7 +176,7 @@ def protecting(
         raise ValueError("a parity model needs a code")
     ask = partial(base[0].ask, base[1], bfloat16=precision == "bf16")
     code = coding.built(spec.code, spec.size)
-    return ProtectGroups(code, spec.code.row, ask, recipe.member, recipe.distil, stored)
+    return ProtectGroups(code, spec.code.row, ask, recipe.member, recipe.distil, stored, single_task_of(base[0]))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -211,6 +214,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
     parser.add_argument("--pools", type=int, help="max-pools of stride 2 (collage-yolo)")
     parser.add_argument("--stem", help="imagenet or small (resnet); stride of the first convolution (collage-resnet)")
+    parser.add_argument(
+        "--places", type=int, help="parts of an image in a row that the last layer tells apart (resnet18)"
+    )
     parser.add_argument(
         "--preset", choices=("ours", "paper"), default="ours", help="settings that are not given (ours)"
     )

@@ -186,8 +186,8 @@ class Trainer:
         for first in range(0, len(order), count):
             index = order[first : first + count]
             images = torch.from_numpy(split.images[index]).to(self.device)
-            labels = torch.from_numpy(split.labels[index]).to(self.device)
-            total += float(self.task.score(ask, images, labels).sum())
+            truth = torch.from_numpy(split.truth[index]).to(self.device)
+            total += float(self.task.score(ask, images, truth).sum())
         return total / len(order)
 
     def _epoch(self, number: int) -> float:

@@ -40,12 +40,14 @@ PUBLISHED = (
 
 "Learning-based coded computation" by Kosaian and others; those of its figure 9 follow from the A_o that its text tells.
 """
+METRICS = {"top1": "A_a", "iou": "mean IoU"}
+"""What tables show, and what they call it where no answer is lost."""
 UNAVAILABLE = (0.01, 0.05, 0.1)
 """Shares of answers that are lost, f in the paper."""
 
 
 def lost(found: Stored) -> str:
-    """Accuracy of a lost answer against the number of members, a table for each base model."""
+    """Accuracy of a lost answer against the number of members, a table for each base model; of boxes, the mean IoU."""
     tables, used = [], []
     for base, rows in _by_base(found):
         codes = _singles(rows)
@@ -54,9 +56,12 @@ def lost(found: Stored) -> str:
             [code, *(percent(_mean(its[k], "a_degraded")) if k in its else "" for k in members)]
             for code, its in codes.items()
         ]
-        headings = [f"`{base}`, A_a {percent(_available(rows))}; N", *map(str, members)]
+        lines += [[code, *[percent(_mean(same, "a_degraded"))] * len(members)] for code, same in _without(rows).items()]
+        what = METRICS[str(rows[0]["metric"])]
+        headings = [f"`{base}`, {what} {percent(_available(rows))}; N", *map(str, members)]
         tables.append(markdown(headings, lines))
         used += [row for its in codes.values() for same in its.values() for row in same]
+        used += [row for same in _without(rows).values() for row in same]
     return "\n\n".join([*tables, found.origin(CODES, used)])
 
 
@@ -67,15 +72,19 @@ def draw(found: Stored) -> Path:
         codes = _singles(rows)
         lines = {code: np.array([_point(k, same) for k, same in its.items()]) for code, its in codes.items()}
         members = [k for its in codes.values() for k in its]
-        lines["not lost"] = np.array([[k, 100 * _available(rows), 0] for k in (min(members), max(members))])
-        panels.append(Panel(base, "N, members of a group", "top-1 of a lost answer, %", lines))
+        ends = (min(members), max(members))
+        for code, same in _without(rows).items():
+            lines[code] = np.array([_point(k, same) for k in ends])
+        lines["not lost"] = np.array([[k, 100 * _available(rows), 0] for k in ends])
+        what = "mean IoU" if rows[0]["metric"] == "iou" else "top-1"
+        panels.append(Panel(base, "N, members of a group", f"{what} of a lost answer, %", lines))
     path = found.folder / f"{CODES}.png"
     curves(path, panels, COLOURS)
     return path
 
 
 def overall(found: Stored) -> str:
-    """A_a, A_d and A_o of every code, for some shares of lost answers."""
+    """A_a, A_d and A_o of every code, for some shares of lost answers; of boxes, the mean IoU in place of accuracy."""
     lines, used = [], []
     for base, rows in _by_base(found):
         for code, k, r, gone in sorted({(str(row["code"]), row["k"], row["r"], row["lost"]) for row in rows}):
@@ -130,7 +139,7 @@ def published(found: Stored) -> str:
 
 
 def _by_base(found: Stored) -> Sequence[tuple[str, list[FoundRow]]]:
-    rows = [row for row in found.rows(CODES) if row["metric"] == "top1"]
+    rows = [row for row in found.rows(CODES) if row["metric"] in METRICS]
     names = sorted({str(row["base"]) for row in rows})
     return [(name, [row for row in rows if row["base"] == name]) for name in names]
 
@@ -142,6 +151,11 @@ def _singles(rows: Sequence[FoundRow]) -> dict[str, dict[int, list[FoundRow]]]:
     for row in sorted(single, key=lambda row: (str(row["code"]), row["k"])):
         found.setdefault(str(row["code"]), {}).setdefault(row["k"], []).append(row)
     return found
+
+
+def _without(rows: Sequence[FoundRow]) -> dict[str, list[FoundRow]]:
+    """The rows of answers that need no group, such as one box for all images."""
+    return {str(row["code"]): [row] for row in rows if row["r"] == 0}
 
 
 def _point(members: int, rows: Sequence[FoundRow]) -> list[float]:

@@ -1,9 +1,9 @@
 """``python -m bench codes``: how right every code of the field is where an answer is lost, and what it costs.
 
 Images are put into groups at random. In each group every set of ``lost`` members loses its answers in turn, and what is
-decoded is compared with the labels (Learning-based coded computation, section III-B). Models are those of the zoo. The
-base model itself runs the redundant inputs of sums, of Berrut's interpolation, and of learned codes, whose networks are
-in folders called ``<data set>-learned-<name>``.
+decoded is compared with the labels, or the boxes, of the images (Learning-based coded computation, section III-B).
+Models are those of the zoo. The base model itself runs the redundant inputs of sums, of Berrut's interpolation, and of
+learned codes, whose networks are in folders called ``<data set>-learned-<name>``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from encoder.code import Code, Outputs
 from encoder.learned import LearnedCode
 from encoder.linear import LinearCode, mean_weights
 from frontend.own_code import CodeError, load_networks
-from models import coding, data
-from models.data import Split
-from models.lost import CodeAtWork, Runner, accuracy, degraded, outputs_of
+from models import boxes, coding, data
+from models.data import Dataset, Split
+from models.lost import CodeAtWork, Runner, accuracy, degraded, metrics_of, outputs_of
 from models.measure import OnnxModel, discover, inference, medians
 
 ALONE = ((2, 1), (3, 1), (4, 1))
@@ -38,6 +38,8 @@ SYSTEMATIC = ((3, 1), (4, 1), (8, 1), (4, 2))
 """N and r of Berrut's codes with members' own answers; with N = 2 and r = 1 they are sums."""
 APPROXIFER = ((2, 1), (4, 1), (8, 1), (12, 1))
 """K and S of ApproxIFER's."""
+CONSTANT = "constant box"
+"""How reports call the answer that needs no model."""
 ROLE = re.compile(r"parity-(?P<code>[a-z]+(?:-keyed)?)-(?P<k>\d+)(?:-r\d+-row(?P<row>\d+))?(?:-(?P<variant>.+))?")
 """Of a parity model: its code, its members, the row if there are several, and how it was trained if there are several
 ways."""
@@ -118,14 +120,14 @@ def measure(
     work: CodeAtWork, about: Mapping[str, Scalar], split: Split, own: NDArray[np.float32], seeds: int, repeats: int
 ) -> Iterator[Row]:
     """Rows of one code, for every number of lost answers and every seed; ``about`` begins each."""
-    ranks = {"top1": 1} if own.shape[1] < 100 else {"top1": 1, "top5": 5}
+    metrics = metrics_of(split, own.shape[1])
     encode_s, decode_s = times(work, split, own, repeats)
     for seed in range(seeds):
         losses = range(0 if not work.alone else 1, work.most + 1)
-        shares = degraded(work, split, own, seed, losses, list(ranks.values()))
-        whole = accuracy(own, split, list(ranks.values())) if work.alone else shares[0]
+        shares = degraded(work, split, own, seed, losses, metrics)
+        whole = accuracy(own, split, metrics) if work.alone else shares[0]
         for lost, parts in zip(losses, shares, strict=True):
-            for metric, a_available, a_degraded in zip(ranks, whole.tolist(), parts.tolist(), strict=True):
+            for metric, a_available, a_degraded in zip(metrics, whole.tolist(), parts.tolist(), strict=True):
                 if lost:
                     yield {
                         **about,
@@ -143,21 +145,46 @@ def measure(
                     }
 
 
+def constant(found: Dataset, split: Split, base: OnnxModel, own: NDArray[np.float32]) -> Row:
+    """The row of no code: a lost answer is the one box that is best for all training images."""
+    box = np.tile(np.array(boxes.constant(found.train.truth.astype(np.float32)), np.float32), (len(split), 1))
+    (a_available,), (a_degraded,) = (accuracy(answers, split, metrics_of(split)).tolist() for answers in (own, box))
+    return {
+        "dataset": found.name,
+        "base": base.info.name,
+        "model": None,
+        "version": None,
+        "cost_ratio": 0.0,
+        "code": CONSTANT,
+        "k": 1,
+        "r": 0,
+        "lost": 1,
+        "seed": 0,
+        "images": len(split),
+        "a_available": a_available,
+        "a_degraded": a_degraded,
+        "metric": metrics_of(split)[0],
+        "encode_s": 0.0,
+        "decode_s": 0.0,
+    }
+
+
 def measured(
-    dataset: str,
+    found: Dataset,
     models: Mapping[str, OnnxModel],
     role: str,
     networks: Sequence[Path],
-    split: Split,
+    part: str,
     only: Sequence[str],
     seeds: int,
     repeats: int,
 ) -> Iterator[Row]:
     """Rows of all codes of a data set whose ``<data set>-<code>-<k>`` fits a pattern, each as soon as it is known.
 
-    ``role`` is the base model's, ``networks`` are the folders of learned codes.
+    ``role`` is the base model's, ``networks`` are the folders of learned codes, and ``part`` names the split.
     """
-    base = models[role]
+    base, dataset = models[role], found.name
+    split: Split = getattr(found, part)
     every = [*((work, base) for work in untrained(base)), *learned(networks, dataset, base), *trained(models, base)]
     chosen = [
         (work, model)
@@ -165,6 +192,9 @@ def measured(
         if any(fnmatch.fnmatch(f"{dataset}-{work.label}-{work.code.shape.members}", pattern) for pattern in only)
     ]
     own = outputs_of(base, split)
+    if chosen and split.boxes is not None:
+        yield (row := constant(found, split, base, own))
+        print(f"{CONSTANT}: {row['metric']} {100 * float(row['a_degraded'] or 0):.2f} %", flush=True)
     for work, model in watched(chosen, dataset):
         redundant_s, base_s = medians([inference(each, split.images[:32]) for each in (model, base)], repeats)
         ratio = 1.0 if model is base else redundant_s / base_s
@@ -213,9 +243,9 @@ def main(argv: Sequence[str]) -> int:
         for dataset, paths in discover(args.models, list(ModelKind)).items():
             if dataset in folders and args.base in paths:
                 models = {role: OnnxModel(path) for role, path in paths.items()}
-                split: Split = getattr(data.load(folders[dataset], models[args.base].info.size), args.split)
-                its = (models, args.base, args.models, split, args.only, args.seeds, args.repeats)
-                for row in measured(dataset, *its):
+                found = data.load(folders[dataset], models[args.base].info.size)
+                its = (models, args.base, args.models, args.split, args.only, args.seeds, args.repeats)
+                for row in measured(found, *its):
                     rows.append(row)
                     file = write_figures("codes", rows, directory=args.out)
     except (OSError, ValueError, CodeError) as error:

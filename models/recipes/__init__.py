@@ -13,6 +13,6 @@ from models.recipes.own import OWN_PHOTOS as OWN_PHOTOS
 from models.recipes.own import OWN_SMALL as OWN_SMALL
 from models.recipes.own import distilled as distilled
 from models.recipes.speech import SPEECH
-from models.recipes.tiny_imagenet import TINY_IMAGENET
+from models.recipes.tiny_imagenet import TINY_IMAGENET, TINY_IMAGENET_BOXES
 
-FAMILIES = (CIFAR10, CIFAR10_OFFICIAL, IMAGENETTE, FASHION_MNIST, TINY_IMAGENET, SPEECH)
+FAMILIES = (CIFAR10, CIFAR10_OFFICIAL, IMAGENETTE, FASHION_MNIST, TINY_IMAGENET, TINY_IMAGENET_BOXES, SPEECH)

@@ -16,12 +16,24 @@ class ClassifyImages:
 
     def batch(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> TrainingBatch:
         """The images themselves, and the cross-entropy."""
-        return TrainingBatch(images, lambda out: F.cross_entropy(out.float(), targets))
+        return TrainingBatch(images, lambda out: self.loss(out.float(), targets))
 
-    def classes(self, ask: Ask, images: Tensor) -> Tensor:
+    def outputs(self, ask: Ask, images: Tensor) -> Tensor:
         """Class scores, float32 ``[M, classes]``."""
         return ask(images)
 
     def score(self, ask: Ask, images: Tensor, labels: Tensor) -> Tensor:
         """Top-1: whether the highest score is the label's."""
-        return top1(self.classes(ask, images), labels)
+        return self.right(ask(images), labels)
+
+    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy."""
+        return F.cross_entropy(out, targets)
+
+    def right(self, out: Tensor, truth: Tensor) -> Tensor:
+        """Top-1."""
+        return top1(out, truth)
+
+    def moved(self, targets: Tensor, own: Tensor, share: float) -> Tensor:
+        """Class probabilities nearer to a model's."""
+        return targets + share * (own.softmax(1) - targets)

@@ -34,11 +34,11 @@ class ClassifyCollages:
         wanted = targets.view(len(collages), self.members, -1)
         return TrainingBatch(collages, lambda out: collage_loss(out, wanted, filled, self.boxes.to(out.device)))
 
-    def classes(self, ask: Ask, images: Tensor) -> Tensor:
+    def outputs(self, ask: Ask, images: Tensor) -> Tensor:
         """Class scores at every image's own cell, float32 ``[M, classes]``."""
         out = ask(tile(images, self.grid))
         return cell_scores(out, self.boxes.to(out.device)).reshape(len(images), -1)
 
     def score(self, ask: Ask, images: Tensor, labels: Tensor) -> Tensor:
         """Top-1 at every image's own cell: an estimate of what decoding finds."""
-        return top1(self.classes(ask, images), labels)
+        return top1(self.outputs(ask, images), labels)

@@ -15,22 +15,32 @@ from torch.nn import functional as F
 
 from encoder.code import Code
 from encoder.linear import LinearCode
-from models.tasks.task import Ask, TrainingBatch
+from models.tasks.classification import ClassifyImages
+from models.tasks.task import Ask, SingleTask, TrainingBatch
 
 
 class ProtectGroups:
     """Redundant input ``row`` of a code in; out comes the code's mean of the members' outputs, or one for each member.
 
-    Targets are class probabilities ``[M, m]``. With ``stored`` they have the base model's outputs behind them,
-    ``[M, 2 m]``, which then need not be those for the images as they are seen. ``base`` is asked for them otherwise.
+    Targets are those of the base model's ``task``, ``[M, m]``: class probabilities, or boxes. With ``stored`` they have
+    the base model's outputs behind them, ``[M, 2 m]``, which then need not be those for the images as they are seen.
+    ``base`` is asked for them otherwise.
 
-    The loss is the mean squared error of all decoded outputs, each from all others, plus ``member`` times their
-    cross-entropy with the class probabilities, which move towards the base model's by the share ``distil``.
+    The loss is the mean squared error of all decoded outputs, each from all others, plus ``member`` times the base
+    model's own loss of them against the targets, which move towards its answers by the share ``distil``.
     """
 
     def __init__(
-        self, code: Code, row: int, base: Ask, member: float = 0.0, distil: float = 0.0, stored: bool = False
+        self,
+        code: Code,
+        row: int,
+        base: Ask,
+        member: float = 0.0,
+        distil: float = 0.0,
+        stored: bool = False,
+        task: SingleTask | None = None,
     ) -> None:
+        self.task = task or ClassifyImages()
         self.code, self.row, self.base = code, row, base
         self.member, self.distil, self.stored = member, distil, stored
         self._scored: dict[bytes, Tensor] = {}
@@ -45,17 +55,17 @@ class ProtectGroups:
 
     def batch(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> TrainingBatch:
         """Redundant inputs as they are served, and the loss of what is decoded from their outputs."""
-        classes = targets
+        wanted = targets
         if self.stored:
-            classes, own = targets.chunk(2, 1)
+            wanted, own = targets.chunk(2, 1)
         else:
             own = self.base(images)
-        classes = classes + self.distil * (own.softmax(1) - classes)
+        wanted = self.task.moved(wanted, own, self.distil)
 
         def loss(out: Tensor) -> Tensor:
             decoded = self.decoded(out.float(), own)
             error = F.mse_loss(decoded, own)
-            return error + self.member * F.cross_entropy(decoded, classes) if self.member else error
+            return error + self.member * self.task.loss(decoded, wanted) if self.member else error
 
         return TrainingBatch(self.encoded(images), loss)
 
@@ -74,11 +84,11 @@ class ProtectGroups:
         return (groups + error[:, None] / weights).flatten(0, 1)
 
     def score(self, ask: Ask, images: Tensor, labels: Tensor) -> Tensor:
-        """Top-1 of every image if its own answer alone is lost.
+        """How right the base model's task finds every image's answer if that alone is lost.
 
         The base model is asked once about images that come again, as those of validation do after every epoch.
         """
         key = sha256(images.cpu().numpy().tobytes()).digest()
         if key not in self._scored:
             self._scored[key] = self.base(images)
-        return self.decoded(ask(self.encoded(images)), self._scored[key]).argmax(1) == labels
+        return self.task.right(self.decoded(ask(self.encoded(images)), self._scored[key]), labels)

@@ -42,11 +42,27 @@ class TrainingTask(Protocol):
         ...
 
 
-class ClassifyingTask(TrainingTask, Protocol):
-    """A task whose models tell the class of every image, and so can teach others."""
+class AnsweringTask(TrainingTask, Protocol):
+    """A task whose models answer for every image, and so can teach others."""
 
-    def classes(self, ask: Ask, images: Tensor) -> Tensor:
-        """Class scores, float32 ``[M, classes]``."""
+    def outputs(self, ask: Ask, images: Tensor) -> Tensor:
+        """What they say of each image, float32 ``[M, m]``: class scores, or boxes."""
+        ...
+
+
+class SingleTask(AnsweringTask, Protocol):
+    """A task of models that take one image, and for which parity models can stand in."""
+
+    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
+        """The loss, one number, of outputs float32 ``[M, m]`` against ``targets``, one of each per image."""
+        ...
+
+    def right(self, out: Tensor, truth: Tensor) -> Tensor:
+        """How right outputs ``[M, m]`` are, ``[M]`` from 0 to 1; ``truth`` are labels int64 ``[M]``, or boxes."""
+        ...
+
+    def moved(self, targets: Tensor, own: Tensor, share: float) -> Tensor:
+        """Targets that lie nearer by ``share`` to what a model says, its outputs ``own``; all ``[M, m]``."""
         ...
 
 

@@ -41,8 +41,18 @@ def test_classes_agree_by_the_first_and_score_by_the_truth() -> None:
     assert [CLASSES.score(array(1, 3, 2), truth) for truth in (0, 1, 2)] == [0, 1, 0]
 
 
-def test_a_box_is_answered_within_its_image() -> None:
-    np.testing.assert_array_equal(BOX.answer(array(-0.5, 0.25, 1.5, 0.75)), [0, 0.25, 1, 0.75])
+@pytest.mark.parametrize(
+    ("output", "answer"),
+    [
+        ((-0.5, 0.25, 1.5, 0.75), (0, 0.25, 1, 0.75)),
+        ((0.75, 0.25, 0.5, 1.5), (0.5, 0.25, 0.75, 1)),
+        ((0, 1.25, 1, 0.5), (0, 0.5, 1, 1)),
+    ],
+)
+def test_a_box_is_answered_within_its_image_and_in_order(output: tuple[float, ...], answer: tuple[float, ...]) -> None:
+    found = BOX.answer(array(*output))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, answer)
 
 
 @pytest.mark.parametrize(("box", "confidence"), [((0, 0, 1, 1), 1), ((0.5, 0, 0.5, 1), 0), ((0, 0.6, 1, 0.4), 0)])
@@ -55,10 +65,11 @@ def test_a_box_that_is_none_is_not_trusted(box: tuple[float, ...], confidence: f
     [
         ((0, 0, 1, 1), (0, 0, 1, 1), 1),
         ((0, 0, 0.5, 1), (0.5, 0, 1, 1), 0),
+        ((0, 0, 0.25, 1), (0.5, 0, 1, 1), 0),
         ((0, 0, 0.5, 1), (0, 0, 1, 1), 0.5),
         ((0, 0, 0.5, 0.5), (0.25, 0.25, 0.75, 0.75), 1 / 7),
         ((0.5, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5), 0),
-        ((0.6, 0.6, 0.4, 0.4), (0, 0, 1, 1), 0),
+        ((0.6, 0.6, 0.4, 0.4), (0, 0, 1, 1), 0.04),
     ],
 )
 def test_boxes_score_by_intersection_over_union(one: tuple[float, ...], other: tuple[float, ...], score: float) -> None:

@@ -85,23 +85,30 @@ TINY_CLASSES = {"n03": "desk", "n01": "goldfish", "n02": "tabby"}
 
 
 def write_tiny(path: Path, per_class: int, held_out: int) -> Path:
-    """A Tiny-ImageNet folder of 3 classes, with boxes, and with the test images that have no labels."""
+    """A Tiny-ImageNet folder of 3 classes, with boxes, and with the test images that have no labels.
+
+    Every image is bright where its object is.
+    """
     rng = np.random.default_rng(4)
 
-    def picture(file: Path) -> None:
+    def picture(file: Path) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(file, "JPEG")
+        left, top = rng.integers(0, 32, 2)
+        right, bottom = rng.integers(left + 16, 64), rng.integers(top + 16, 64)
+        pixels = rng.integers(0, 128, (64, 64, 3), np.uint8)
+        pixels[top : bottom + 1, left : right + 1] += 128
+        Image.fromarray(pixels).save(file, "JPEG")
+        return f"{left}\t{top}\t{right}\t{bottom}\n"
 
     for number in TINY_CLASSES:
         folder = path / "train" / number
         names = [f"{number}_{i}.JPEG" for i in range(per_class)]
-        for name in names:
-            picture(folder / "images" / name)
-        (folder / f"{number}_boxes.txt").write_text("".join(f"{name}\t0\t10\t63\t58\n" for name in names))
+        boxes = "".join(f"{name}\t{picture(folder / 'images' / name)}" for name in names)
+        (folder / f"{number}_boxes.txt").write_text(boxes)
     lines = []
     for i in range(held_out):
-        picture(path / "val" / "images" / f"val_{i}.JPEG")
-        lines.append(f"val_{i}.JPEG\t{list(TINY_CLASSES)[i % 3]}\t0\t32\t44\t62\n")
+        box = picture(path / "val" / "images" / f"val_{i}.JPEG")
+        lines.append(f"val_{i}.JPEG\t{list(TINY_CLASSES)[i % 3]}\t{box}")
     picture(path / "test" / "images" / "test_0.JPEG")
     (path / "val" / "val_annotations.txt").write_text("".join(lines))
     (path / "wnids.txt").write_text("\n".join(TINY_CLASSES) + "\n")

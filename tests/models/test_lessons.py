@@ -26,11 +26,11 @@ def test_a_teacher_is_part_of_the_target(data: Dataset) -> None:
     spec = describe(data, "resnet32", 16, 1, {})
     recipe = Recipe(batch=24, distil=0.25, smoothing=0.0, shift=0, flip=True)
     taught = Trainer(spec, data, recipe, "cpu", "fp32", Teachers(teacher)).lessons
-    targets = taught.targets(np.array([5, 6]), np.array([False, True])).numpy()
+    targets = taught.targets(np.array([5, 6]), np.array([False, True]), np.empty((2, 4), np.float32)).numpy()
     expected = 0.75 * np.eye(10)[data.train.labels[[5, 6]]] + 0.25 * np.eye(10)[[3, 4]]
     np.testing.assert_allclose(targets, expected, atol=1e-6)
     smooth = Trainer(spec, data, Recipe(batch=24, smoothing=0.2), "cpu", "fp32").lessons
-    targets = smooth.targets(np.array([5, 6]), np.array([False, True])).numpy()
+    targets = smooth.targets(np.array([5, 6]), np.array([False, True]), np.empty((2, 4), np.float32)).numpy()
     np.testing.assert_allclose(targets, 0.8 * np.eye(10)[data.train.labels[[5, 6]]] + 0.02, atol=1e-6)
 
 
@@ -50,7 +50,7 @@ def test_live_teachers_are_asked_about_what_is_seen(data: Dataset) -> None:
     live = [(each.spec, each.model.eval()) for each in (single, collages)]
     taught = Trainer(single.spec, data, Recipe(batch=24, distil=0.25), "cpu", "fp32", Teachers(live=live))
     answers = [
-        task_of(spec).classes(partial(spec.ask, model, bfloat16=False), images).softmax(-1) for spec, model in live
+        task_of(spec).outputs(partial(spec.ask, model, bfloat16=False), images).softmax(-1) for spec, model in live
     ]
     assert not torch.allclose(answers[0], answers[1])
     targets = torch.eye(10)[:8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from encoder.code import Outputs
 from encoder.heads import StackedCode
 from encoder.linear import LinearCode, mean_weights
 from models.data import Split
-from models.lost import CodeAtWork, accuracy, degraded, outputs_of
+from models.lost import CodeAtWork, accuracy, degraded, metrics_of, outputs_of
 
 CLASSES, SIZE = 6, 4
 WEIGHTS = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, CLASSES)).astype(np.float32)
@@ -48,15 +49,34 @@ def test_an_answer_that_cannot_be_decoded_is_wrong() -> None:
     assert degraded(work, images, outputs_of(linear, images), seed=0, losses=(1, 2)).tolist() == [[0.5], [0.0]]
 
 
-def test_ranks_count_labels_among_the_first_classes() -> None:
+def test_metrics_count_labels_among_the_first_classes() -> None:
     images = split(40)
     own = outputs_of(linear, images)
     order = np.argsort(-own, 1)
-    labels = order[np.arange(40), np.arange(40) % 4]
-    images = Split(images.images, labels, images.ids)
-    assert accuracy(own, images, (1, 2, 4)).tolist() == [0.25, 0.5, 1.0]
+    labels = order[np.arange(40), np.arange(40) % 6]
+    images = replace(images, labels=labels)
+    assert accuracy(own, images, ("top1", "top5")).tolist() == [7 / 40, 34 / 40]
     work = CodeAtWork("", LinearCode(mean_weights(2, 1)), [linear], 1)
-    np.testing.assert_allclose(degraded(work, images, own, 0, ranks=(1, 2, 4)), [[0.25, 0.5, 1.0]])
+    found = degraded(work, images, own, 0, metrics=("top1", "top5"))
+    np.testing.assert_allclose(found, [[7 / 40, 34 / 40]])
+    assert metrics_of(images, 99) == ("top1",)
+    assert metrics_of(images, 100) == ("top1", "top5")
+
+
+def test_boxes_are_judged_by_their_overlap() -> None:
+    images = split(20)
+    own = np.tile(np.array([0, 0, 1, 1], np.float32), (20, 1))
+    boxes = np.tile(np.array([0, 0, 0.5, 1], np.float32), (20, 1))
+    boxes[::2, 2] = 1
+    images = replace(images, boxes=boxes)
+
+    def whole(pixels: NDArray[np.uint8]) -> Outputs:
+        return [own[: len(pixels)]]
+
+    assert metrics_of(images, 4) == ("iou",)
+    assert accuracy(own, images, ("iou",)).tolist() == [0.75]
+    work = CodeAtWork("", LinearCode(mean_weights(2, 1)), [whole], 1)
+    assert degraded(work, images, own, 0, (1, 2), ("iou",)).tolist() == [[0.75], [0.0]]
 
 
 def test_every_group_asks_each_model_for_its_own_input() -> None:

@@ -108,7 +108,7 @@ def test_stored_outputs_follow_class_probabilities_and_flips(data: Dataset) -> N
     outputs = np.random.default_rng(0).random((2, len(data.train), 10), np.float32)
     lessons = Lessons(data, Recipe(smoothing=0), 16, torch.device("cpu"), teachers=Teachers(outputs=outputs))
     index, flipped = np.array([3, 4, 5]), np.array([True, False, True])
-    targets = lessons.targets(index, flipped)
+    targets = lessons.targets(index, flipped, np.empty((3, 4), np.float32))
     assert targets[:, :10].argmax(1).tolist() == data.train.labels[index].tolist()
     np.testing.assert_array_equal(targets[:, 10:], outputs[[1, 0, 1], index])
 

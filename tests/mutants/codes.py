@@ -163,7 +163,12 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "float(self.answer(output).mean())",
             ),
             ("tasks: agreement of the last class", "one.argmax() == other.argmax()", "one.argmin() == other.argmin()"),
-            ("tasks: boxes leave the image", "return output.clip(0, 1)", "return output"),
+            ("tasks: boxes leave the image", "np.sort(output.clip(0, 1)", "np.sort(output"),
+            (
+                "tasks: sides of a box as they come",
+                "np.sort(output.clip(0, 1).reshape(2, 2), 0)",
+                "output.clip(0, 1)",
+            ),
             (
                 "tasks: boxes that are none are trusted",
                 "float(left < right and top < bottom)",

@@ -219,6 +219,8 @@ TESTS = {
     "models/learned_code.py": [f"{_MODELS}learned.py"],
     "models/coding.py": [f"{_MODELS}parity.py"],
     "models/lost.py": [f"{_MODELS}lost.py"],
+    "models/boxes.py": [f"{_MODELS}localisation.py"],
+    "models/tasks/localisation.py": [f"{_MODELS}localisation.py"],
     "bench/runs/codes.py": ["tests/bench/runs/test_codes.py"],
     "models/tasks/": [f"{_MODELS}tasks.py"],
     "models/trainer.py": _TRAINING,

@@ -15,10 +15,10 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 'key = b""',
             ),
             ("errors are not multiplied by decoding", "error[:, None] / weights", "error[:, None]"),
-            ("the cross-entropy counts in full", "self.member * F.cross_entropy", "F.cross_entropy"),
+            ("the loss of decoded members counts in full", "self.member * self.task.loss", "self.task.loss"),
             (
-                "labels are not moved towards the base model",
-                "classes = classes + self.distil * (own.softmax(1) - classes)",
+                "targets are not moved towards the base model",
+                "wanted = self.task.moved(wanted, own, self.distil)",
                 "",
             ),
             ("every model learns the first input", "[*group])[self.row]", "[*group])[0]"),
@@ -50,14 +50,35 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
         "models/lost.py",
         [
             ("members that fill up count", "if done + place < len(split)", ""),
-            ("what cannot be decoded is right", "[False] * len(ranks)", "[True] * len(ranks)"),
+            ("what cannot be decoded is right", "0.0 if output is None else", "1.0 if output is None else"),
             (
                 "every model runs the first input",
                 "inputs[row] for inputs in encoded",
                 "inputs[0] for inputs in encoded",
             ),
-            ("a rank too many", "rank < most for most", "rank <= most for most"),
+            ("a rank too many", ".sum() < most", ".sum() <= most"),
+            ("boxes are judged as classes", "if split.boxes is not None:", "if False:"),
             ("own answers of members that are not sent alone", "if work.alone else {}", ""),
+        ],
+    ),
+    (
+        "models/boxes.py",
+        [
+            (
+                "mirrored boxes stay where they were",
+                "np.where(flipped, 1 - right, left)",
+                "np.where(flipped, left, left)",
+            ),
+            ("boxes do not move with a window", "(boxes.reshape(-1, 2, 2) - corner)", "boxes.reshape(-1, 2, 2)"),
+            ("boxes reach beyond what is seen", ".reshape(-1, 4).clip(0, 1)", ".reshape(-1, 4)"),
+            ("the last pixel of a box is not in it", "int(right) + 1", "int(right)"),
+        ],
+    ),
+    (
+        "models/tasks/localisation.py",
+        [
+            ("boxes that do not touch their target learn nothing", "+ 4 * F.l1_loss(out, targets)", ""),
+            ("boxes beyond the image are scored whole", ".clamp(0, 1)", ""),
         ],
     ),
     (

@@ -63,6 +63,21 @@ def test_published_figures_stand_beside_those_of_the_same_code(tmp_path: Path) -
     assert any(line.endswith("| addition | 2 | ResNet-18 | 93.5 % | 89.5 % |  |  |  |") for line in lines)
 
 
+def test_boxes_are_compared_with_a_constant_one(tmp_path: Path) -> None:
+    box = {"base": "boxes-s-cnn", "metric": "iou", "a_available": 0.75}
+    constant = {**box, "code": "constant box", "k": 1, "r": 0, "a_degraded": 0.525, "cost_ratio": 0.0}
+    write(tmp_path, {}, {**box, "a_degraded": 0.7}, {**box, "k": 3, "a_degraded": 0.6}, constant)
+    found = Stored(tmp_path)
+    table = lost(found)
+    assert "| `boxes-s-cnn`, mean IoU 75.0 %; N | 2 | 3 |" in table
+    assert "| addition | 70.0 % | 60.0 % |" in table
+    assert "| constant box | 52.5 % | 52.5 % |" in table
+    assert table.count("constant box") == 1
+    (one,) = (row for row in overall(found).splitlines() if "| constant box | 1, 0 |" in row)
+    assert "| 75.00 % | 52.50 ±" in one
+    assert draw(found).stat().st_size
+
+
 def test_the_picture_has_a_panel_for_each_base_model(tmp_path: Path) -> None:
     write(tmp_path, {}, {"code": "collage", "k": 4}, {"code": "addition, base itself"}, {"base": "another"})
     drawn = draw(Stored(tmp_path))
