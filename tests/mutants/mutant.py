@@ -212,6 +212,7 @@ TESTS = {
     "models/evaluate.py": [f"{_MODELS}{name}.py" for name in ("measure", "figures", "evaluate")],
     "models/tables.py": [f"{_MODELS}measure.py", f"{_MODELS}cards.py"],
     "models/data.py": [f"{_MODELS}data.py"],
+    "models/tiny_imagenet.py": [f"{_MODELS}data.py"],
     "models/lineage.py": [f"{_MODELS}lineage.py"],
     "models/lessons.py": [f"{_MODELS}lessons.py"],
     "models/tasks/parity.py": [f"{_MODELS}parity.py"],
