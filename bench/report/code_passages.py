@@ -66,8 +66,12 @@ def lost(found: Stored) -> str:
 
 
 def draw(found: Stored) -> Path:
-    """Draw accuracy of a lost answer against the number of members, a panel for each base model; returns the file."""
-    panels = []
+    """Draw accuracy of a lost answer against the number of members; returns the file.
+
+    Base models with one number of members have no panel, unless there is no other.
+    """
+    panels: list[Panel] = []
+    points: list[Panel] = []
     for base, rows in _by_base(found):
         codes = _singles(rows)
         lines = {code: np.array([_point(k, same) for k, same in its.items()]) for code, its in codes.items()}
@@ -77,9 +81,10 @@ def draw(found: Stored) -> Path:
             lines[code] = np.array([_point(k, same) for k in ends])
         lines["not lost"] = np.array([[k, 100 * _available(rows), 0] for k in ends])
         what = "mean IoU" if rows[0]["metric"] == "iou" else "top-1"
-        panels.append(Panel(base, "N, members of a group", f"{what} of a lost answer, %", lines))
+        panel = Panel(base, "N, members of a group", f"{what} of a lost answer, %", lines)
+        (panels if ends[0] < ends[1] else points).append(panel)
     path = found.folder / f"{CODES}.png"
-    curves(path, panels, COLOURS)
+    curves(path, panels or points, COLOURS)
     return path
 
 

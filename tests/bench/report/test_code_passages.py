@@ -78,8 +78,9 @@ def test_boxes_are_compared_with_a_constant_one(tmp_path: Path) -> None:
     assert draw(found).stat().st_size
 
 
-def test_the_picture_has_a_panel_for_each_base_model(tmp_path: Path) -> None:
-    write(tmp_path, {}, {"code": "collage", "k": 4}, {"code": "addition, base itself"}, {"base": "another"})
+def test_the_picture_has_a_panel_for_each_base_model_of_several_numbers(tmp_path: Path) -> None:
+    several = ({}, {"code": "collage", "k": 4}, {"code": "addition, base itself"})
+    write(tmp_path, *several, {"base": "another"}, {"base": "another", "k": 3}, {"base": "of one number"})
     drawn = draw(Stored(tmp_path))
     assert drawn == tmp_path / "codes.png"
     with Image.open(drawn) as one:
