@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.layers import Conv3x3
 
@@ -45,13 +44,10 @@ class ResNet(nn.Module):
     """A residual classifier: float32 ``[B, channels, H, W]`` (normalised) to logits ``[B, classes]``.
 
     ``stem`` is ``"imagenet"`` (7 x 7 stride 2, then 3 x 3 max-pool stride 2), ``"small"`` (3 x 3 stride 2, for
-    inputs of about 32 px) or ``"cifar"`` (3 x 3 stride 1). Inputs have ``channels``. The last layer reads the mean of
-    all features, or with ``places`` > 1 those of ``places`` x ``places`` parts of the image, one behind the other.
+    inputs of about 32 px) or ``"cifar"`` (3 x 3 stride 1). Inputs have ``channels``.
     """
 
-    def __init__(
-        self, blocks: Sequence[int], widths: Sequence[int], classes: int, stem: str, channels: int, places: int = 1
-    ) -> None:
+    def __init__(self, blocks: Sequence[int], widths: Sequence[int], classes: int, stem: str, channels: int) -> None:
         super().__init__()
         width = widths[0]
         if stem == "imagenet":
@@ -69,29 +65,22 @@ class ResNet(nn.Module):
                 layers.append(BasicBlock(width, outputs, stride))
                 width = outputs
             self.add_module(f"layer{stage}", nn.Sequential(*layers))
-        self.places = places
-        self.fc = nn.Linear(width * places**2, classes)
+        self.fc = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images float32 ``[B, channels, H, W]`` to logits ``[B, classes]``."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for stage in range(1, self.stages + 1):
             x = self.get_submodule(f"layer{stage}")(x)
-        logits: Tensor = self.fc(
-            F.adaptive_avg_pool2d(x, self.places).flatten(1) if self.places > 1 else x.mean((2, 3))
-        )
+        logits: Tensor = self.fc(x.mean((2, 3)))
         return logits
 
 
 def resnet18(
-    classes: int,
-    stem: str = "imagenet",
-    widths: Sequence[int] = (64, 128, 256, 512),
-    channels: int = 3,
-    places: int = 1,
+    classes: int, stem: str = "imagenet", widths: Sequence[int] = (64, 128, 256, 512), channels: int = 3
 ) -> ResNet:
     """17 convolutions in the trunk and a linear layer; ``widths`` are the channels of the stages."""
-    return ResNet((2, 2, 2, 2), widths, classes, stem, channels, places)
+    return ResNet((2, 2, 2, 2), widths, classes, stem, channels)
 
 
 def resnet34(classes: int, stem: str = "imagenet", channels: int = 3) -> ResNet:

@@ -39,7 +39,7 @@ from models.trainer import Trainer
 from models.transfer import stored
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OPTIONS = ("widths", "blocks", "strides", "pools", "stem", "places")
+OPTIONS = ("widths", "blocks", "strides", "pools", "stem")
 """Arguments of the architectures that the command knows."""
 
 
@@ -214,9 +214,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--strides", type=int, nargs="+", help="stride of each stage (collage-resnet)")
     parser.add_argument("--pools", type=int, help="max-pools of stride 2 (collage-yolo)")
     parser.add_argument("--stem", help="imagenet or small (resnet); stride of the first convolution (collage-resnet)")
-    parser.add_argument(
-        "--places", type=int, help="parts of an image in a row that the last layer tells apart (resnet18)"
-    )
     parser.add_argument(
         "--preset", choices=("ours", "paper"), default="ours", help="settings that are not given (ours)"
     )

@@ -205,12 +205,14 @@ def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None, 
 def publish(entry: Entry, s_cnn: Path) -> None:
     """Export a model, and calibrate a collage-cnn, unless that was done since it and the s-cnn were trained.
 
-    A parity model's base is the exported file of its role beside ``s_cnn`` or, if it does not ship, beside its own.
+    A parity model's base is the exported file of its role beside ``s_cnn`` or, if it does not ship, beside its own file
+    or folder.
     """
     calibrated, base = entry.role.startswith("collage"), None
     if isinstance(entry.step, Step) and (its := entry.step.base):
-        beside = (file.with_name(f"{entry.data_set}-{its}{EXPORTED}") for file in (s_cnn, entry.onnx))
-        base = ZOO / its if its.endswith(EXPORTED) else next(filter(Path.exists, beside), None)
+        folders = (s_cnn.parent, entry.onnx.parent, entry.onnx.parent.parent)
+        beside = [folder / f"{entry.data_set}-{its}{EXPORTED}" for folder in folders]
+        base = ZOO / its if its.endswith(EXPORTED) else next(filter(Path.exists, beside), beside[0])
     sources = [entry.checkpoint, *(file for file in (base, s_cnn if calibrated else None) if file and file.exists())]
     if entry.onnx.exists() and entry.onnx.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return

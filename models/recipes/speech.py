@@ -22,7 +22,7 @@ SPEECH = Family(
     source="Arabic Speech Commands (Ghandoura, Hjabo and Al Dakkak, 2021): 40 words of 30 speakers, as spectrograms; "
     "no speaker is in two of its parts",
     licence="CC BY 4.0",
-    ships=(S_CNN, "parity-addition-2"),
+    ships=(),
     steps={
         S_CNN: _S_CNN,
         **additions(S_CNN, _S_CNN, 2, **_PARITY),

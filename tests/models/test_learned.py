@@ -241,7 +241,7 @@ def test_the_zoo_exports_a_learned_code_for_its_base_model(tmp_path: Path, folde
         if coding.is_learned(entry.step):
             spec = replace(spec, code=coding.described(Protection("learned", 2)))
         checkpoint.save(entry.checkpoint, spec, spec.build(), recipe=RECIPE, log=LOG)
-        zoo.publish(entry, tmp_path / "runs" / "zoo" / "fashion-mnist-s-cnn.onnx")
+        zoo.publish(entry, tmp_path / "models" / "fashion-mnist-s-cnn.onnx")
     base, networks = (entry.onnx for entry in entries)
     assert networks == tmp_path / "runs" / "zoo" / "fashion-mnist-learned-mlp-mlp" / "decoder.onnx"
     assert load_networks(networks.parent).base == describe(base).version

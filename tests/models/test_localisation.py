@@ -34,7 +34,7 @@ from tests.models.datasets import write_tiny
 from tests.models.exports import LOG, RECIPE, trained
 
 NAME = "tiny-imagenet-boxes-3"
-OPTIONS = {"widths": [8, 8, 8, 8], "stem": "small", "places": 4}
+OPTIONS = {"widths": [8, 8, 8, 8], "stem": "small"}
 BOX = TASKS["localisation"]
 RNG = np.random.default_rng(0)
 
