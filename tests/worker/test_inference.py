@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from collage.model_info import LOCALISATION
+from encoder.tasks import TASKS
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_grpc
 from tests import onnx_models
@@ -70,7 +71,7 @@ async def test_a_stock_client_gets_boxes(launch: Launch, tmp_path: Path) -> None
     assert told["metadata"]["outputs"] == [{"name": "box", "datatype": "FP32", "shape": ["-1", "4"]}]
     assert told["config"]["output"] == [{"name": "box", "data_type": "TYPE_FP32", "dims": ["4"]}]
     assert plain["output"] == named["output"] == "box"
-    expected = [onnx_models.linear_outputs(image, 4).clip(0, 1).tolist() for image in pixels]
+    expected = [TASKS[LOCALISATION].answer(onnx_models.linear_outputs(image, 4)).tolist() for image in pixels]
     assert plain["values"] == named["values"] == expected
     assert "'box' has no classes" in classes["message"]
 
