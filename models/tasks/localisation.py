@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.tasks.task import Ask, TrainingBatch
+from models.tasks.task import SingleTask
 
 
-class LocaliseObjects:
+class LocaliseObjects(SingleTask):
     """One image in, the box of its object out, ``[4]`` as in ``models.boxes``; targets are boxes ``[M, 4]``."""
-
-    members = 1
-
-    def batch(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> TrainingBatch:
-        """The images themselves, and the loss of the boxes."""
-        return TrainingBatch(images, lambda out: self.loss(out.float(), targets))
-
-    def outputs(self, ask: Ask, images: Tensor) -> Tensor:
-        """Boxes, float32 ``[M, 4]``."""
-        return ask(images)
-
-    def score(self, ask: Ask, images: Tensor, labels: Tensor) -> Tensor:
-        """Intersection over union with the true boxes, which stand in the place of labels."""
-        return self.right(ask(images), labels)
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """What boxes lack to be the targets, in their overlap and in the sum of their sides' absolute errors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -50,20 +51,34 @@ class AnsweringTask(TrainingTask, Protocol):
         ...
 
 
-class SingleTask(AnsweringTask, Protocol):
+class SingleTask(ABC):
     """A task of models that take one image, and for which parity models can stand in."""
 
+    members = 1
+
+    def batch(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> TrainingBatch:
+        """The images themselves, and ``loss``."""
+        return TrainingBatch(images, lambda out: self.loss(out.float(), targets))
+
+    def outputs(self, ask: Ask, images: Tensor) -> Tensor:
+        """What the model puts out, float32 ``[M, m]``."""
+        return ask(images)
+
+    def score(self, ask: Ask, images: Tensor, labels: Tensor) -> Tensor:
+        """How right the model is: see ``right``."""
+        return self.right(ask(images), labels)
+
+    @abstractmethod
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """The loss, one number, of outputs float32 ``[M, m]`` against ``targets``, one of each per image."""
-        ...
 
+    @abstractmethod
     def right(self, out: Tensor, truth: Tensor) -> Tensor:
         """How right outputs ``[M, m]`` are, ``[M]`` from 0 to 1; ``truth`` are labels int64 ``[M]``, or boxes."""
-        ...
 
+    @abstractmethod
     def moved(self, targets: Tensor, own: Tensor, share: float) -> Tensor:
         """Targets that lie nearer by ``share`` to what a model says, its outputs ``own``; all ``[M, m]``."""
-        ...
 
 
 def top1(scores: Tensor, labels: Tensor) -> Tensor:
