@@ -108,13 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="a file written by models.train --code learned")
-    parser.add_argument("--out", type=Path, required=True, help="folder for both files")
-    parser.add_argument(
-        "--base",
-        type=Path,
-        metavar="FILE",
-        help="the served base model, so that they decode for no other",
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the files")
+    parser.add_argument("--base", type=Path, help="the served base model's file, so that they decode for no other")
     args = parser.parse_args(arguments)
     try:
         files = export_networks(args.checkpoint, args.out, args.base)
