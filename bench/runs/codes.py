@@ -74,6 +74,14 @@ def untrained(base: Runner) -> Iterator[CodeAtWork]:
         yield CodeAtWork("ApproxIFER", code, [base] * code.shape.inputs, spare, alone=False)
 
 
+def _is_for(base: OnnxModel, version: str, what: str) -> bool:
+    """Whether a code decodes for this base model, ``version`` being the one it names; says so if it does not."""
+    fits = version in ("", base.info.version)
+    if not fits:
+        print(f"{what} is left out: it is for version {version} of the base model", file=sys.stderr)
+    return fits
+
+
 def learned(folders: Sequence[Path], dataset: str, base: OnnxModel) -> Iterator[tuple[CodeAtWork, OnnxModel]]:
     """The codes whose networks are in these folders, and what runs their redundant inputs.
 
@@ -83,8 +91,7 @@ def learned(folders: Sequence[Path], dataset: str, base: OnnxModel) -> Iterator[
     for file in sorted(file for folder in folders for file in folder.glob(f"{dataset}-learned-*/encoder.onnx")):
         networks = load_networks(file.parent)
         label = file.parent.name.removeprefix(f"{dataset}-")
-        if networks.base not in ("", base.info.version):
-            print(f"{label} is left out: it is for version {networks.base} of the base model", file=sys.stderr)
+        if not _is_for(base, networks.base, label):
             continue
         parity = file.with_name("parity.onnx")
         model = OnnxModel(parity) if parity.exists() else base
@@ -109,8 +116,7 @@ def trained(models: Mapping[str, OnnxModel], base: OnnxModel) -> Iterator[tuple[
         if first is None or len(its) < first.inputs:
             print(f"{name} is left out: {len(its)} of its models are there", file=sys.stderr)
             continue
-        if first.base not in ("", base.info.version):
-            print(f"{name} is left out: it is for version {first.base} of the base model", file=sys.stderr)
+        if not _is_for(base, first.base, name):
             continue
         code = coding.built(first, its[0].info.size)
         yield CodeAtWork(name.rpartition(" ")[0], code, [its[row] for row in range(len(its))], len(its)), its[0]

@@ -91,7 +91,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
     (
         "bench/runs/codes.py",
         [
-            ("codes of another base model are measured", 'first.base not in ("", base.info.version)', "False"),
+            ("codes of another base model are measured", 'fits = version in ("", base.info.version)', "fits = True"),
             (
                 "rows are written when all are known",
                 "                    file = write_figures(",
