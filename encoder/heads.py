@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoder.code import Decoding, GroupShape, Outputs, Source
-from encoder.image import shrink
+from encoder.image import Pixels, shrink
 
 MOST_HEADS = 16
 
@@ -36,11 +36,11 @@ class HeadsCode(ABC):
         self.shape, self.base = GroupShape.collage(members), base
 
     @abstractmethod
-    def encode(self, inputs: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
+    def encode(self, inputs: Sequence[Pixels | None]) -> list[Pixels]:
         """The one redundant input."""
 
     @abstractmethod
-    def quick(self, inputs: Sequence[NDArray[np.uint8] | None]) -> bool:
+    def quick(self, inputs: Sequence[Pixels | None]) -> bool:
         """See ``Code``."""
 
     def decode(
@@ -52,7 +52,7 @@ class HeadsCode(ABC):
         rows = coded[0][0]
         return {place: Decoding(rows[place]) for place in filled if place not in own and np.isfinite(rows[place]).all()}
 
-    def _side(self, inputs: Sequence[NDArray[np.uint8] | None]) -> int:
+    def _side(self, inputs: Sequence[Pixels | None]) -> int:
         """The inputs' width and height in pixels; raises ValueError unless there are N places of one square shape."""
         shapes = {each.shape for each in inputs if each is not None}
         if len(inputs) != self.shape.members or len(shapes) != 1:
@@ -89,39 +89,37 @@ class ConcatenationCode(HeadsCode):
             (row + 1) * size // self.rows,
         )
 
-    def quick(self, inputs: Sequence[NDArray[np.uint8] | None]) -> bool:
+    def quick(self, inputs: Sequence[Pixels | None]) -> bool:
         """Never: images are resized."""
         return False
 
-    def encode(self, inputs: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
+    def encode(self, inputs: Sequence[Pixels | None]) -> list[Pixels]:
         """One picture of the inputs' size."""
         size = self._side(inputs)
         picture = np.zeros((size, size, 3), np.uint8)
         for place, image in enumerate(inputs):
             if image is not None:
                 left, top, right, bottom = self.box(place, size)
-                whole = size % self.rows == size % self.columns == 0
-                picture[top:bottom, left:right] = (
-                    _mean_of_blocks(image, self.rows, self.columns)
-                    if whole
-                    else shrink(image, right - left, bottom - top, Image.Resampling.BOX)
-                )
+                cell = picture[top:bottom, left:right]
+                if size % self.rows == size % self.columns == 0:
+                    _mean_of_blocks(image, self.rows, self.columns, cell)
+                else:
+                    cell[:] = shrink(image, right - left, bottom - top, Image.Resampling.BOX)
         return [picture]
 
 
-def _mean_of_blocks(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-    """An image of which ``rows x columns`` pixels became one: many times as fast as Pillow does it."""
-    total = image[::rows].astype(np.uint16)
+def _mean_of_blocks(image: Pixels, rows: int, columns: int, out: Pixels) -> None:
+    """Write an image of which ``rows x columns`` pixels became one: many times as fast as Pillow does it."""
+    sums = image[::rows].astype(np.uint16)
     for row in range(1, rows):
-        total += image[row::rows]
+        sums += image[row::rows]
     if columns > 1:
-        sums, total = total, np.empty((len(total), image.shape[1] // columns, 3), np.uint16)
+        lines, sums = sums, np.empty(out.shape, np.uint16)
         for colour in range(3):  # long runs of numbers are added up faster than three at a time
-            total[..., colour] = reduce(np.add, (sums[:, column::columns, colour] for column in range(columns)))
-    total += rows * columns // 2
-    total //= rows * columns
-    mean: NDArray[np.uint8] = total.astype(np.uint8)
-    return mean
+            *others, last = (lines[:, column::columns, colour] for column in range(columns))
+            np.add(reduce(np.add, others), last, out=sums[..., colour])
+    sums += rows * columns // 2
+    np.floor_divide(sums, rows * columns, out=out, casting="unsafe")
 
 
 class StackedCode(HeadsCode):
@@ -129,11 +127,11 @@ class StackedCode(HeadsCode):
 
     name = "stacked"
 
-    def quick(self, inputs: Sequence[NDArray[np.uint8] | None]) -> bool:
+    def quick(self, inputs: Sequence[Pixels | None]) -> bool:
         """Always: it only copies."""
         return True
 
-    def encode(self, inputs: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
+    def encode(self, inputs: Sequence[Pixels | None]) -> list[Pixels]:
         """One array of N inputs."""
         size = self._side(inputs)
         black = np.zeros((size, size, 3), np.uint8)

@@ -40,7 +40,11 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "if place not in own and np.isfinite(rows[place]).all()",
                 "if place not in own",
             ),
-            ("a block counts as its rows alone", "total //= rows * columns", "total //= rows"),
+            (
+                "a block counts as its rows alone",
+                "np.floor_divide(sums, rows * columns,",
+                "np.floor_divide(sums, rows,",
+            ),
             ("blocks of one column", "if columns > 1:", "if False:"),
             ("places are filled column by column", "divmod(place, self.columns)", "divmod(place, self.columns)[::-1]"),
             (
