@@ -25,7 +25,7 @@ class Varied(NamedTuple):
 
 
 def augment(
-    images: NDArray[np.uint8],
+    images: Tensor,
     size: int,
     rng: np.random.Generator,
     *,
@@ -34,7 +34,7 @@ def augment(
     flip: bool,
     cutout: int = 0,
 ) -> Varied:
-    """Random flips, with shifts (black borders) or crops, of uint8 ``[B, H, W, 3]``.
+    """Random flips, with shifts (black borders) or crops, of uint8 ``[B, H, W, 3]``, on the device where they are.
 
     Shifts are by up to ``shift`` pixels, and show a window of ``size`` pixels; with ``crop`` > 0 they are replaced by
     resized crops of at least that share of the area. A square of ``cutout`` pixels is blackened somewhere, partly
@@ -43,16 +43,24 @@ def augment(
     batch, height, width, _ = images.shape
     flipped: NDArray[np.bool_] = rng.random(batch) < np.full(batch, 0.5 if flip else 0.0)
     if crop:
-        crops, windows = random_crops(torch.from_numpy(images), size, crop, flipped, rng)
+        crops, windows = random_crops(images, size, crop, flipped, rng)
         return Varied(cut_out(crops, cutout, rng), flipped, windows)
-    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    padded = F.pad(images, (0, 0, shift, shift, shift, shift))
     rows = rng.integers(0, 2 * shift + height - size + 1, (batch, 1)) + np.arange(size)
     columns = rng.integers(0, 2 * shift + width - size + 1, (batch, 1)) + np.arange(size)
     first = np.concatenate((columns[:, :1], rows[:, :1]), 1) - shift
     windows = (np.concatenate((first, first + size), 1) / [width, height, width, height]).astype(np.float32)
     columns = np.where(flipped[:, None], columns[:, ::-1], columns)
-    moved = padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return Varied(cut_out(torch.from_numpy(moved), cutout, rng), flipped, windows)
+    return Varied(cut_out(windowed(padded, rows, columns), cutout, rng), flipped, windows)
+
+
+def windowed(images: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Tensor:
+    """The pixels of ``[B, H, W, 3]`` at an image's own ``rows`` and ``columns``, both ``[B, size]``."""
+    down, across = (torch.from_numpy(places).to(images.device) for places in (rows, columns))
+    seen: Tensor = images[
+        torch.arange(len(images), device=images.device)[:, None, None], down[:, :, None], across[:, None]
+    ]
+    return seen
 
 
 def cut_out(images: Tensor, side: int, rng: np.random.Generator) -> Tensor:
@@ -63,7 +71,7 @@ def cut_out(images: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     top, left = rng.integers(0, height, (batch, 1)) - side // 2, rng.integers(0, width, (batch, 1)) - side // 2
     rows, columns = np.arange(height) - top, np.arange(width) - left
     inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
-    return images * torch.from_numpy(~inside)[..., None]
+    return images * torch.from_numpy(~inside).to(images.device)[..., None]
 
 
 def cut_mix(images: Tensor, targets: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -117,9 +125,11 @@ def random_crops(
     affine[:, 1, 2] = rng.uniform(-1, 1, batch) * (1 - height)
     corner = (1 + affine[:, :, 2] - np.stack((width, height), 1)) / 2
     windows = np.concatenate((corner, corner + np.stack((width, height), 1)), 1).astype(np.float32)
-    grid = F.affine_grid(torch.from_numpy(affine), [batch, 3, size, size], align_corners=False)
+    device = images.device
+    grid = F.affine_grid(torch.from_numpy(affine).to(device), [batch, 3, size, size], align_corners=False)
     pixels = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
-    contrast, brightness = torch.from_numpy(rng.uniform(0.8, 1.2, (2, batch, 1, 1, 1)).astype(np.float32))
+    light = rng.uniform(0.8, 1.2, (2, batch, 1, 1, 1)).astype(np.float32)
+    contrast, brightness = torch.from_numpy(light).to(device)
     mean = pixels.mean((1, 2, 3), keepdim=True)
     pixels = ((pixels - mean) * contrast + mean) * brightness
     varied: Tensor = pixels.clamp(0, 255).byte().permute(0, 2, 3, 1)

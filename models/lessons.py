@@ -35,7 +35,7 @@ class Teachers:
 
 
 class Lessons:
-    """Training images at ``size`` pixels as tensors on a device, with their targets."""
+    """Training images on a device, as they are seen at ``size`` pixels, with their targets."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Lessons:
         teachers: Teachers = Teachers(),
     ) -> None:
         self.data, self.recipe, self.size, self.device = data, recipe, size, device
-        self.teachers = teachers
+        self.images, self.teachers = torch.from_numpy(data.train.images).to(device), teachers
         self.live = [(task_of(spec), partial(spec.ask, model, bfloat16=bfloat16)) for spec, model in teachers.live]
 
     def check(self, count: int) -> None:
@@ -72,7 +72,7 @@ class Lessons:
         """Images uint8 ``[B, size, size, 3]``, varied and mixed, and their targets, see ``targets``."""
         recipe = self.recipe
         images, flipped, windows = augment(
-            self.data.train.images[index],
+            self.images[torch.from_numpy(index).to(self.device)],
             self.size,
             rng,
             shift=recipe.shift,
@@ -81,7 +81,7 @@ class Lessons:
             cutout=recipe.cutout,
         )
         targets = self.targets(index, flipped, windows).to(self.device)
-        images, targets = cut_mix(images.to(self.device), targets, recipe.mix, rng)
+        images, targets = cut_mix(images, targets, recipe.mix, rng)
         images, targets = mean_of_two(images, targets, recipe.mixup, rng)
         return images, self.taught(images, targets)
 

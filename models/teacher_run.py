@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import checkpoint
+from models.augment import windowed
 from models.checkpoint import ModelSpec
 from models.data import Dataset, Split, digest
 from models.optim import Muon
@@ -51,7 +52,8 @@ class TeacherRun:
         self.optimisers = self._optimisers(torch.bfloat16 if self.bfloat16 else torch.float32)
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
         margin = recipe.shift
-        self.padded = np.pad(data.train.images, ((0, 0), (margin, margin), (margin, margin), (0, 0)), "reflect")
+        padded = np.pad(data.train.images, ((0, 0), (margin, margin), (margin, margin), (0, 0)), "reflect")
+        self.padded = torch.from_numpy(padded).to(self.device)
         self.losses = np.full(len(data.train), np.inf, np.float32)  # of each image, when it was last seen
         self.step, self.seconds, self.epoch, self.place, self.steps_of_epoch = 0, 0.0, 0, 0, 1
         self._begin(0)
@@ -124,7 +126,7 @@ class TeacherRun:
                 group["lr"] = peak * (1 - done)
         self.model.whiten.bias.requires_grad_(done < self.recipe.whiten_share)
         self.model.train()
-        x = self.spec.normalise(self.varied(index, self.epoch).to(self.device))
+        x = self.spec.normalise(self.varied(index, self.epoch))
         labels = torch.from_numpy(self.data.train.labels[index]).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             out = self.model(x)
@@ -153,7 +155,7 @@ class TeacherRun:
         begins = np.random.default_rng([self.recipe.seed, 1]).integers(0, 2, len(self.data.train))[index]
         mirrored = (begins + epoch) % 2 == 1
         columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
-        return torch.from_numpy(self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]])
+        return windowed(self.padded[torch.from_numpy(index).to(self.device)], rows, columns)
 
     @torch.no_grad()
     def accuracy(self, split: Split, views: int | None = None, batch: int = 500) -> float:

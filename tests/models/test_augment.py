@@ -12,7 +12,7 @@ from models.train import describe
 def test_augmented_images_are_shifted_and_mirrored_originals() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (40, 8, 8, 3), np.uint8)
-    shown, flipped, _ = augment(images, 8, np.random.default_rng(1), shift=2, crop=0, flip=True)
+    shown, flipped, _ = augment(torch.from_numpy(images), 8, np.random.default_rng(1), shift=2, crop=0, flip=True)
     moved = shown.numpy()
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     flips = 0
@@ -23,12 +23,14 @@ def test_augmented_images_are_shifted_and_mirrored_originals() -> None:
         assert straight != mirrored == told
         flips += mirrored
     assert 8 < flips < 32
-    np.testing.assert_array_equal(augment(images, 8, rng, shift=0, crop=0, flip=False)[0].numpy(), images)
+    np.testing.assert_array_equal(
+        augment(torch.from_numpy(images), 8, rng, shift=0, crop=0, flip=False)[0].numpy(), images
+    )
 
 
 def test_windows_are_parts_of_the_image_at_its_own_scale() -> None:
     images = np.random.default_rng(0).integers(1, 256, (20, 8, 8, 3), np.uint8)
-    seen = augment(images, 6, np.random.default_rng(1), shift=0, crop=0, flip=False)[0].numpy()
+    seen = augment(torch.from_numpy(images), 6, np.random.default_rng(1), shift=0, crop=0, flip=False)[0].numpy()
     corners = set()
     for image, found in zip(images, seen, strict=True):
         ((y, x),) = [(y, x) for y in range(3) for x in range(3) if (image[y : y + 6, x : x + 6] == found).all()]
@@ -76,7 +78,7 @@ def test_a_share_of_images_becomes_redundant_inputs_of_two() -> None:
 
 def test_a_square_of_every_image_is_cut_out() -> None:
     images = np.full((200, 12, 12, 3), 9, np.uint8)
-    cut, *_ = augment(images, 12, np.random.default_rng(0), shift=0, crop=0, flip=False, cutout=4)
+    cut, *_ = augment(torch.from_numpy(images), 12, np.random.default_rng(0), shift=0, crop=0, flip=False, cutout=4)
     black = (cut.numpy() == 0).all(-1)
     assert (black.any((1, 2))).all()
     for rows, columns in zip(black.any(2), black.any(1), strict=True):
@@ -91,7 +93,7 @@ def test_crops_show_parts_of_their_own_image() -> None:
     images = np.zeros((30, 20, 20, 3), np.uint8)
     for number, image in enumerate(images):
         image[..., number % 3] = 150
-    crops, *_ = augment(images, 12, np.random.default_rng(0), shift=0, crop=0.35, flip=True)
+    crops, *_ = augment(torch.from_numpy(images), 12, np.random.default_rng(0), shift=0, crop=0.35, flip=True)
     assert crops.shape == (30, 12, 12, 3)
     assert crops.dtype == torch.uint8
     brightest = crops.float().mean((1, 2)).argmax(-1).tolist()
@@ -102,7 +104,7 @@ def test_crops_show_parts_of_their_own_image() -> None:
 def test_a_crop_is_mirrored_where_augment_says_so() -> None:
     images = np.zeros((40, 16, 16, 3), np.uint8)
     images[:, :, 8:] = 200  # bright on the right
-    crops, flipped, _ = augment(images, 16, np.random.default_rng(0), shift=0, crop=0.99, flip=True)
+    crops, flipped, _ = augment(torch.from_numpy(images), 16, np.random.default_rng(0), shift=0, crop=0.99, flip=True)
     left_is_brighter = (crops[:, :, :4].float().mean((1, 2, 3)) > crops[:, :, -4:].float().mean((1, 2, 3))).numpy()
     np.testing.assert_array_equal(left_is_brighter, flipped)
     assert 5 < flipped.sum() < 35

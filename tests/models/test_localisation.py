@@ -84,7 +84,9 @@ def test_boxes_move_with_what_is_seen(data: Dataset, size: int, shift: int, crop
     masks = np.zeros_like(data.train.images)
     for mask, (left, top, right, bottom) in zip(masks, (64 * truth).astype(int), strict=True):
         mask[top:bottom, left:right] = 200
-    shown, flipped, windows = augment(masks, size, np.random.default_rng(2), shift=shift, crop=crop, flip=True)
+    shown, flipped, windows = augment(
+        torch.from_numpy(masks), size, np.random.default_rng(2), shift=shift, crop=crop, flip=True
+    )
     assert 10 < flipped.sum() < 44
     found = boxes.seen(truth, windows, flipped)
     assert found.dtype == np.float32
