@@ -182,10 +182,10 @@ client: $(DEV)/ready ## Build the wheel of collage-client, for callers, in out/
 data: $(DEV)/ready ## Get the public data sets into DATA, or say what to place there
 	$(DEV)/bin/python -m models.fetch --data "$(DATA)"
 
-zoo: $(DEV)/ready ## Train every model that DATA has data for, then evaluate (resumes); or those of CODE=addition K=2; or for S_CNN=mine.onnx
+zoo: $(DEV)/ready ## Train every model that DATA has data for, then evaluate (resumes); or those of CODE=addition K=2; or for S_CNN=mine.onnx; or DEVICE=cuda MINUTES=8
 	$(DEV)/bin/python -m models.zoo --data "$(DATA)" --runs "$(RUNS)" $(if $(S_CNN),--s-cnn "$(S_CNN)",--out "$(MODELS)") \
-		$(if $(CODE),--code "$(CODE)" --members $(K))
-	$(if $(S_CNN),,$(MAKE) evaluate cards)
+		$(if $(CODE),--code "$(CODE)" --members $(K)) $(if $(DEVICE),--device "$(DEVICE)") $(if $(MINUTES),--minutes "$(MINUTES)")
+	$(if $(S_CNN)$(MINUTES),,$(MAKE) evaluate cards)
 
 evaluate: $(DEMO)/ready ## Measure the models on the test images in DATA; tables, out/evaluate.json and pictures
 	$(DEMO)/bin/python -m models.evaluate --data "$(DATA)" --models "$(MODELS)" "$(RUNS)/zoo"

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from torch.utils.flop_counter import FlopCounterMode
 
+from models.checkpoint import ModelSpec, as_channels
+from models.coding import described
+from models.learned_code import CodeNetworks
 from models.steps import AnyStep, Step
 
 
-def cost(step: AnyStep) -> float:
-    """About what a run takes, in a unit that is the same for all: pixels that it sees of every training image."""
-    epochs = step.recipe.epochs or 1.0
-    side = step.image_size if isinstance(step, Step) else step.size
-    return epochs * side**2
+def cost(step: AnyStep, taught_by: Sequence[AnyStep] = ()) -> float:
+    """About what a run takes: multiply-adds for each training image, of the network and of its live teachers.
+
+    A backward pass takes as many as two forward passes.
+    """
+    asked = sum(multiplications(its, training=False) for its in taught_by)
+    return (step.recipe.epochs or 1.0) * (3 * multiplications(step) + asked)
+
+
+def multiplications(step: AnyStep, *, training: bool = True) -> float:
+    """Multiply-adds of a forward pass for one image of ten classes, counted without computing it.
+
+    Of a learned code they are those of its encoder.
+    """
+    code = described(step.protects) if isinstance(step, Step) and step.protects else None
+    labels, grey = tuple(map(str, range(10))), (0.5, 0.5, 0.5)
+    spec = ModelSpec(step.model, "", labels, step.input_size, step.k, grey, grey, dict(step.options), code)
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        model = spec.build().train(training)
+        run = model.encoded if isinstance(model, CodeNetworks) else model
+        run(as_channels(torch.zeros(2, *spec.input_shape)))  # batch norm takes no less
+    return float(counted.get_total_flops()) / 4 / (code.members if code else step.k**2)
 
 
 class Building:

@@ -6,8 +6,9 @@ that of a teacher.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 S_CNN = "s-cnn"
@@ -25,6 +26,7 @@ class Recipe:
     """The settings of one training run. The defaults are ours; ``paper()`` has Collage inference's, section 5.1."""
 
     epochs: float = 10.0
+    minutes: float = 0.0  # longest time of training; 0: no limit
     least_steps: int = 0  # further epochs follow until there are as many: few images make short epochs
     batch: int = 256  # images per step, or all there are; a collage of N counts as N
     muon_lr: float = 0.06  # for convolutions; 0 trains everything with SGD
@@ -147,7 +149,7 @@ class TeacherRecipe:
     Rates are those of the published record, per image of a batch where they depend on its size.
     """
 
-    minutes: float = 0.0  # of training; 0: no limit
+    minutes: float = 0.0  # longest time of training; 0: no limit
     epochs: float = 0.0  # 0: no limit
     batch: int = 500  # images
     muon_lr: float = 0.12
@@ -181,6 +183,11 @@ class TeacherStep:
     teachers: ClassVar[tuple[str, ...]] = ()
 
     @property
+    def input_size(self) -> int:
+        """Side of the model's input, pixels."""
+        return self.size
+
+    @property
     def parents(self) -> tuple[str, ...]:
         """``init``, if there is one."""
         return (self.init,) if self.init else ()
@@ -203,3 +210,20 @@ class Family:
     """Roles whose models belong in the repository."""
     steps: Mapping[str, AnyStep]
     """Steps by role, in the order of training."""
+
+
+def needed(steps: Mapping[str, AnyStep], roles: Sequence[str]) -> dict[str, AnyStep]:
+    """The steps of these roles, and of the models that they take something over from, in their order."""
+    found = set(roles)
+    for name, step in reversed([*steps.items()]):
+        if name in found:
+            found |= {*step.parents, *step.teachers}
+    return {name: step for name, step in steps.items() if name in found}
+
+
+def limited(step: AnyStep, minutes: float) -> AnyStep:
+    """The same run within so many minutes, or within its own if they are less."""
+    minutes = min(minutes, step.recipe.minutes or math.inf)
+    if isinstance(step, TeacherStep):
+        return replace(step, recipe=replace(step.recipe, minutes=minutes))
+    return replace(step, recipe=replace(step.recipe, minutes=minutes))

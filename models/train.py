@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
@@ -39,6 +40,8 @@ from models.trainer import Trainer
 from models.transfer import stored
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PAUSE_S = 20.0
+"""Between checkpoints of a run whose time is limited: on a GPU an epoch takes seconds."""
 OPTIONS = ("widths", "blocks", "strides", "pools", "stem")
 """Arguments of the architectures that the command knows."""
 
@@ -62,7 +65,7 @@ def run(
     told: Callable[[float], object] = lambda share: None,
     team: Team | None = None,
 ) -> None:
-    """Carry out a step on the data set in a folder, from its last epoch if ``out`` is there already.
+    """Carry out a step on the data set in a folder, from its last checkpoint if ``out`` is there already.
 
     ``source`` finds the file of a parent or teacher. ``told`` hears the share of the run that is done, from 0 to 1,
     after every step. In a ``team`` every process calls this, and rank 0 reads and writes ``out``. Raises ValueError for
@@ -79,11 +82,14 @@ def run(
     if trainer.leads:
         size = f"{parameters / 1e6:.2f} M parameters"
         print(f"{step.model} on {spec.dataset}: {size}, {trainer.steps} steps, {step.recipe}")
+    pause, saved = (PAUSE_S if step.recipe.minutes else 0.0), time.monotonic()
     while not trainer.finished:
         done = trainer.run_epoch()
         if not trainer.leads:
             continue
-        trainer.save(out)
+        if trainer.finished or time.monotonic() - saved >= pause:
+            trainer.save(out)
+            saved = time.monotonic()
         print(
             f"epoch {len(trainer.log)} loss {done['loss']:.4f} validation {done['validation']:.4f} "
             f"{done['seconds']:.0f} s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -52,6 +53,8 @@ class Trainer:
         self.bfloat16 = precision == "bf16"
         self.team = team
         self.task = task or task_of(spec, recipe.blank)
+        if team and recipe.minutes:
+            raise ValueError("processes that share a run have no clock in common: give epochs, no minutes")
         if recipe.window > spec.size or (recipe.window and self.task.members > 1):
             raise ValueError(f"a window of {recipe.window} pixels: only for an s-cnn, and no larger than its images")
         size = recipe.window or spec.image_size
@@ -87,8 +90,16 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps of the recipe are done."""
-        return len(self.log) * self.steps_per_epoch >= self.steps
+        """Whether all steps of the recipe are done, or its time is over."""
+        return self.done(len(self.log) * self.steps_per_epoch) >= 1
+
+    def done(self, step: int, seconds: float = 0.0) -> float:
+        """The share of the run that is over before a step, ``seconds`` after the last epoch that was finished.
+
+        Of its steps, or of its time if that is more; the clock stands still between epochs.
+        """
+        spent = sum(entry["seconds"] for entry in self.log) + seconds
+        return min(1.0, max(step / self.steps, spent / (60 * self.recipe.minutes or math.inf)))
 
     @property
     def result(self) -> nn.Module:
@@ -136,7 +147,7 @@ class Trainer:
     def resume(self, path: Path, held: bytes = b"") -> None:
         """Take over a checkpoint of the same run, or ``held``, the content of its file.
 
-        Raises ValueError if it belongs to another run, or to other images.
+        Its minutes may differ. Raises ValueError if it belongs to another run, or to other images.
         """
         content = torch.load(BytesIO(held) if held else path, map_location=self.device, weights_only=True)
         images = digest(self.data.train.ids)
@@ -144,7 +155,8 @@ class Trainer:
             raise ValueError(
                 f"the data set changed since the run in {path} began: choose another file, or folder for --runs"
             )
-        if ModelSpec(**content["spec"]) != self.spec or Recipe(**content["recipe"]) != self.recipe:
+        recipe = Recipe(**{**content["recipe"], "minutes": self.recipe.minutes})
+        if ModelSpec(**content["spec"]) != self.spec or recipe != self.recipe:
             raise ValueError(f"{path} holds a run with other settings: choose another file")
         self.model.load_state_dict(content.get("last", content["model"]))
         if "last" in content:
@@ -191,28 +203,33 @@ class Trainer:
         return total / len(order)
 
     def _epoch(self, number: int) -> float:
-        """Train one epoch (or what is left of the last one); returns the mean loss."""
+        """Train one epoch (or what there are steps or time for of the last one); returns the mean loss."""
         rng = np.random.default_rng([self.recipe.seed, number])
         order = self._order(rng)
         if self.team:
             rng = np.random.default_rng([self.recipe.seed, number, self.team.ring.rank])
         first = number * self.steps_per_epoch
-        count = min(self.steps_per_epoch, self.steps - first)
+        begun = done = self.done(first)
+        taken = 0
         self.model.train()
-        total, started = 0.0, time.monotonic()
-        for i in range(count):
-            self._schedule(first + i)
-            index = order[i * self.images_per_step : (i + 1) * self.images_per_step]
-            total += self._step(index, rng, (first + i) / self.steps)
-            self.told((first + i + 1) / self.steps)
-            if i % 50 == 49 and self.leads:
-                speed = (time.monotonic() - started) / (i + 1)
-                left = (self.steps - first - i) * speed / 60
-                print(f"  step {first + i + 1}/{self.steps} loss {total / (i + 1):.4f} {left:.1f} min left", flush=True)
+        # On the device until it is asked for, so that a GPU need not be waited for after every step.
+        total, started = torch.zeros((), device=self.device), time.monotonic()
+        while taken < min(self.steps_per_epoch, self.steps - first) and done < 1:
+            self._schedule(done)
+            index = order[taken * self.images_per_step : (taken + 1) * self.images_per_step]
+            total += self._step(index, rng, done)
+            taken += 1
+            seconds = time.monotonic() - started
+            done = self.done(first + taken, seconds)
+            self.told(done)
+            if taken % 50 == 0 and self.leads:
+                loss, left = float(total) / taken, seconds * (1 - done) / (done - begun) / 60
+                print(f"  step {first + taken}/{self.steps} loss {loss:.4f} {left:.1f} min left", flush=True)
+        mean = float(total) / max(1, taken)
         if self.team:
             self.team.settle(self.model)
-            total = self.team.mean_of(total)
-        return total / max(1, count)
+            mean = self.team.mean_of(mean)
+        return mean
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The images of one epoch, group by group: each once, or those of groups out of a fixed set."""
@@ -224,15 +241,14 @@ class Trainer:
         chosen: NDArray[np.int64] = fixed[rng.integers(0, len(fixed), count // members)].reshape(-1)
         return chosen
 
-    def _schedule(self, step: int) -> None:
-        done = step / self.steps
+    def _schedule(self, done: float) -> None:
         warm = min(1.0, (done + 1 / self.steps) / self.recipe.warmup) if self.recipe.warmup else 1.0
         decay = min(1.0, (1 - done) / (1 - self.recipe.warmup)) if self.recipe.decay else 1.0
         for optimiser, peak in zip(self.optimisers, self.peaks, strict=False):
             for group in optimiser.param_groups:
                 group["lr"] = peak * group.get("gain", 1.0) * min(warm, decay)
 
-    def _step(self, index: NDArray[np.int64], rng: np.random.Generator, done: float) -> float:
+    def _step(self, index: NDArray[np.int64], rng: np.random.Generator, done: float) -> Tensor:
         """One step over training images; ``done`` is the share of the run that lies behind. Returns the loss.
 
         In a team, the step takes this rank's share of the images, and the mean of all ranks' gradients.
@@ -256,4 +272,4 @@ class Trainer:
             optimiser.step()
         if self.mean:
             self.mean.update_parameters(self.model)
-        return loss.item()
+        return loss.detach()

@@ -8,6 +8,10 @@ a 3 x 3 collage-cnn.
 With ``--code addition --members 2`` they get an s-cnn and its parity model for that code instead; of the public data
 sets, the parity model is trained for which there is a recipe.
 
+With ``--minutes 8 --device cuda`` the models of one data set that ship are trained within that time, and what they
+learn from. Runs share it by what they cost. The same command without it exports them, here or on another machine, and
+trains the others; ``--only`` chooses.
+
 With ``--s-cnn mine.onnx`` the folder may hold any photos, without labels: a 3 x 3 collage-cnn learns to answer as that
 model does, which may be of any origin (its input as its description says), and is written beside it.
 """
@@ -18,6 +22,7 @@ import argparse
 import fnmatch
 import math
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -36,9 +41,11 @@ from models.progress import Building, cost
 from models.recipes import FAMILIES, distilled
 from models.recipes.parity import protecting
 from models.restore import EXPORTED
-from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, Protection, Step, TeacherStep
+from models.steps import CURVE, PRETRAINED, S_CNN, AnyStep, Family, Protection, Step, TeacherStep, limited, needed
 
 ZOO = Path(__file__).parent / "zoo"
+_TRAINED, _LEAST = 0.85, 0.001
+"""Share of the time in which steps are taken, for the rest goes into data, validation and checkpoints; minutes."""
 DEAR = 1.5
 """Times of an s-cnn's inference that a collage may take before a person is warned."""
 
@@ -56,6 +63,8 @@ class Entry:
     """Path of the checkpoints of this data set, up to the role."""
     onnx: Path
     """The file to export it to; of a learned code, its decoder."""
+    taught_by: Sequence[AnyStep] = ()
+    """The runs that train its live teachers."""
 
     @property
     def checkpoint(self) -> Path:
@@ -92,9 +101,22 @@ class Entry:
             return False
         return bool(content.get("finished", len(content["log"]) >= content["recipe"]["epochs"]))
 
-    def train(self, device: str, threads: int | None, title: str, told: Callable[[float], object]) -> None:
-        """Carry out the step, or the rest of it; ``told`` hears the share that is done."""
+    @property
+    def spent(self) -> float:
+        """Minutes that its run has taken so far."""
+        log = checkpoint.read(self.checkpoint)["log"] if self.checkpoint.exists() else []
+        return float(sum(entry["seconds"] for entry in log) / 60)
+
+    def train(
+        self, device: str, threads: int | None, title: str, told: Callable[[float], object], minutes: float = 0.0
+    ) -> None:
+        """Carry out the step, or the rest of it; ``told`` hears the share that is done.
+
+        It takes no more than ``minutes`` more if they are given, and no more in all than its recipe says.
+        """
         step, source = self.step, self.source
+        if minutes:
+            step = limited(step, self.spent + minutes)
         settings = teacher.flags(step, source) if isinstance(step, TeacherStep) else train.flags(step, source)
         print(f"{title}: training {self.checkpoint.stem}: {shlex.join(settings)}", flush=True)
         if isinstance(step, TeacherStep):
@@ -112,11 +134,18 @@ def family_of(name: str, folder: Path) -> Family:
 
 
 def entries(
-    data: Sequence[Path], runs: Path, out: Path, only: Sequence[str], protects: Protection | None = None
+    data: Sequence[Path],
+    runs: Path,
+    out: Path,
+    only: Sequence[str],
+    protects: Protection | None = None,
+    *,
+    shipped: bool = False,
 ) -> Iterator[Entry]:
     """All models of all data sets found, in the order of training, whose ``<data set>-<role>`` fits a pattern.
 
-    With ``protects`` no others than the parity models for this code, and those that they need.
+    With ``protects`` no others than the parity models for this code, and those that they need; with ``shipped`` no
+    others than those that ship, and those that they need.
     """
     for folder in data:
         if not folder.is_dir():
@@ -127,13 +156,16 @@ def entries(
         raise ValueError(f"no data set in {listed}: expected {data[0]}/train/<class>/*.jpg, or what `make data` gets")
     for name, folder in found.items():
         family = family_of(name, folder)
-        for role, step in (leading_to(family, protects) if protects else family.steps).items():
+        steps = leading_to(family, protects) if protects else family.steps
+        for role, step in (needed(steps, family.ships) if shipped and family.ships else steps).items():
             stem = f"{name}-{role}"
             ships = role in family.ships or not family.data_sets
             if any(fnmatch.fnmatch(stem, pattern) for pattern in only):
                 file = f"{stem}/decoder.onnx" if coding.is_learned(step) else f"{stem}.onnx"
                 onnx = (out if ships else runs / "zoo") / file
-                yield Entry(folder, role, step, str(runs / name), onnx)
+                live = step.live_teachers if isinstance(step, Step) else ()
+                taught_by = [family.steps[its] for its in live if its in family.steps]
+                yield Entry(folder, role, step, str(runs / name), onnx, taught_by)
                 chosen = True
     if not chosen:
         raise ValueError(f"no data set found in {', '.join(map(str, data))} that has models like {', '.join(only)}")
@@ -146,11 +178,7 @@ def leading_to(family: Family, protects: Protection) -> dict[str, AnyStep]:
     if role not in steps and not family.data_sets and isinstance(s_cnn, Step):
         settings = {name: getattr(s_cnn.recipe, name) for name in ("epochs", "least_steps", "crop")}
         steps |= protecting(S_CNN, s_cnn, protects, **settings)
-    needed = {role}
-    for name, step in reversed(steps.items()):
-        if name in needed:
-            needed |= {*step.parents, *step.teachers}
-    return {name: step for name, step in steps.items() if name in needed}
+    return needed(steps, (role,))
 
 
 def distilling(folder: Path, s_cnn: Path, runs: Path) -> list[Entry]:
@@ -188,15 +216,31 @@ def expense(s_cnn: Path, step: Step, repeats: int = 15) -> str:
     )
 
 
-def build(wanted: Sequence[Entry], out: Path, device: str, threads: int | None, s_cnn: Path | None = None) -> None:
+def build(
+    wanted: Sequence[Entry],
+    out: Path,
+    device: str,
+    threads: int | None,
+    s_cnn: Path | None = None,
+    until: float | None = None,
+) -> None:
     """Train, export and calibrate the models of one data set, as far as that is not done yet.
 
-    ``s_cnn`` is the file that the others are calibrated with; by default that of the data set in ``out``.
+    ``s_cnn`` is the file that the others are calibrated with; by default that of the data set in ``out``. With
+    ``until``, a time of the monotonic clock, the runs share the minutes that are left by what they cost, and nothing is
+    exported yet.
     """
     missing = [entry for entry in wanted if not entry.finished]
-    with Building({entry.role: cost(entry.step) for entry in missing}) as building:
-        for entry in missing:
-            entry.train(device, threads, building.begin(entry.role), building.advance)
+    costs = {entry.role: cost(entry.step, entry.taught_by) for entry in missing}
+    with Building(costs) as building:
+        for number, entry in enumerate(missing):
+            minutes = 0.0
+            if until is not None:
+                share = costs[entry.role] / sum(list(costs.values())[number:])
+                minutes = max(_LEAST, _TRAINED * share * (until - time.monotonic()) / 60)
+            entry.train(device, threads, building.begin(entry.role), building.advance, minutes)
+    if until is not None:
+        return
     for entry in sorted(wanted, key=lambda entry: entry.role != S_CNN):  # which the others are calibrated with
         if not entry.role.startswith((CURVE, PRETRAINED)):
             publish(entry, s_cnn or out / f"{entry.data_set}-{S_CNN}.onnx")
@@ -267,7 +311,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--members", type=int, default=2, help="requests of a group of --code (%(default)s)")
     parser.add_argument("--device", default=train.DEVICE, help="device to train on")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="train all that ship of one data set within this time; exported without it",
+    )
     args = parser.parse_args(arguments)
+    until = None if args.minutes is None else time.monotonic() + 60 * args.minutes
     try:
         if args.s_cnn:
             (folder,) = args.data  # a data set, or any folder of photos
@@ -277,9 +327,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     print(expense(args.s_cnn, step), flush=True)
         else:
             protects = Protection(args.code, args.members) if args.code else None
-            wanted = list(entries(args.data, args.runs, args.out, args.only, protects))
+            shipped = until is not None
+            wanted = list(entries(args.data, args.runs, args.out, args.only, protects, shipped=shipped))
+            if shipped and len({entry.data for entry in wanted}) > 1:
+                raise ValueError("minutes are for the models of one data set: name its folder")
         for _, of_one in groupby(wanted, key=lambda entry: entry.data):
-            build(list(of_one), args.out, args.device, args.threads, args.s_cnn)
+            build(list(of_one), args.out, args.device, args.threads, args.s_cnn, until)
         report(wanted)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None

@@ -47,7 +47,7 @@ CIFAR10_OFFICIAL = Family(
     ships=(S_CNN, "collage-2x2", "collage-3x3", "collage-4x4", "collage-5x5", RESNET18),
     steps={
         # Two views are cheap enough for a network that is asked about every image.
-        TEACHER: TeacherStep(options={"views": 2}, recipe=TeacherRecipe(minutes=103)),
+        TEACHER: TeacherStep(options={"views": 2}, recipe=TeacherRecipe(minutes=103, epochs=40)),
         FIRST_18: _resnet("resnet18", "small", epochs=30, **_TAUGHT),
         RESNET18: _BASE_18,
         FIRST: _resnet("resnet34", "small", epochs=24, **_TAUGHT),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +79,7 @@ def test_rates_rise_in_the_warm_up_and_fall_to_nothing(data: Dataset) -> None:
         assert run.steps == 8
         found = []
         for step in range(run.steps):
-            run._schedule(step)
+            run._schedule(run.done(step))
             sgd, muon = (optimiser.param_groups[0]["lr"] for optimiser in run.optimisers)
             assert muon == sgd / 2
             found.append(sgd)
@@ -93,6 +95,41 @@ def test_the_last_epoch_may_be_a_part_of_one(data: Dataset) -> None:
     while not run.finished:
         run.run_epoch()
     assert (len(run.log), len(task.images)) == (2, 4 * run.images_per_step)
+
+
+def test_a_run_ends_when_its_time_is_over_with_the_rates_at_nothing(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock by which every look takes a second; the model is validated while it stands still."""
+    clock = itertools.count()
+    monkeypatch.setattr("models.trainer.time.monotonic", lambda: float(next(clock)))
+    run, task = observed(data, epochs=1000, minutes=10.5 / 60, warmup=0.0, sgd_lr=1.0)
+    rates, shares = [], []
+    run.model.register_forward_pre_hook(
+        lambda model, _: rates.append(run.optimisers[0].param_groups[0]["lr"]) if model.training else None
+    )
+    run.told = shares.append
+    while not run.finished:
+        run.run_epoch()
+    assert run.steps_per_epoch == 3
+    assert [entry["seconds"] for entry in run.log] == [5, 5, 3], "a look for each step, and two around them"
+    assert shares == pytest.approx([each / 10.5 for each in (1, 2, 3, 6, 7, 8, 10.5)])
+    assert rates == pytest.approx([1 - each / 10.5 for each in (0, 1, 2, 5, 6, 7, 10)])
+    assert len(task.images) == 7 * run.images_per_step
+
+
+def test_a_run_of_which_the_time_is_over_takes_no_step(data: Dataset, tmp_path: Path) -> None:
+    run, _ = observed(data, minutes=1)
+    run.run_epoch()
+    run.save(tmp_path / "run.pt")
+    shorter, task = observed(data, minutes=1e-9)
+    shorter.resume(tmp_path / "run.pt")
+    assert shorter.finished
+    longer, task = observed(data)
+    longer.resume(tmp_path / "run.pt")
+    assert not longer.finished
+    longer.run_epoch()
+    assert len(task.images) == len(data.train) // 24 * 24
 
 
 def test_gradients_of_earlier_steps_do_not_add_up(data: Dataset) -> None:

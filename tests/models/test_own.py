@@ -15,9 +15,9 @@ from collage.model_info import ModelInfo, ModelKind
 from models import own, train, zoo
 from models.data import load
 from models.lineage import of_checkpoint
-from models.progress import Building, cost
+from models.progress import Building, cost, multiplications
 from models.recipes import OWN_PHOTOS, OWN_SMALL
-from models.steps import Recipe, Step, TeacherRecipe, TeacherStep
+from models.steps import Protection, Recipe, Step, TeacherRecipe, TeacherStep
 from tests.models.datasets import write_folders
 from tests.models.runs import trainer
 
@@ -131,11 +131,24 @@ def test_a_folder_that_is_missing_is_one_line_for_the_steps_as_well(tmp_path: Pa
         train.main(["--data", str(tmp_path), "--model", "resnet32", "--out", str(tmp_path / "x.pt")])
 
 
+def test_a_run_costs_what_is_multiplied_for_each_of_its_images() -> None:
+    """A convolution's numbers: outputs times weights. The large maps of a network make up most of it."""
+    small = Step("resnet18", size=32, options={"widths": [4, 4, 4, 4], "stem": "small"}, recipe=Recipe(epochs=3))
+    stem, first = 16 * 16 * 4 * 3 * 9, 4 * 16 * 16 * 4 * 4 * 9
+    assert stem + first < multiplications(small) < 2 * (stem + first)
+    assert cost(small) == 9 * multiplications(small)
+    collage = Step("collage-vgg", size=32, k=3, options={"widths": [4, 4, 4, 4]})
+    assert multiplications(collage) == pytest.approx(multiplications(replace(collage, k=1)))
+    parity = replace(small, protects=Protection("addition", 2), base="b")
+    assert multiplications(parity) == multiplications(small) / 2
+    teacher = TeacherStep(32, {"widths": [8, 8, 8], "views": 2}, TeacherRecipe(epochs=2))
+    assert cost(teacher) == 6 * multiplications(teacher)
+    assert cost(small, [teacher]) == cost(small) + 3 * 2 * multiplications(teacher), "of both views"
+    code = Step("learned-conv", size=16, protects=Protection("learned", 2), base="b")
+    assert multiplications(code) > 0
+
+
 def test_progress_is_of_all_models_together() -> None:
-    small = Step("resnet32", size=32, recipe=Recipe(epochs=3))
-    costs = {"s-cnn": cost(small), "collage-3x3": cost(replace(small, size=10, k=3))}
-    assert costs == {"s-cnn": 3 * 32 * 32, "collage-3x3": 3 * 10 * 10}
-    assert cost(TeacherStep(10, recipe=TeacherRecipe(minutes=5))) == 100
     screen = io.StringIO()
     with Building({"a": 3.0, "b": 1.0}, Console(file=screen, force_terminal=True, width=100)) as building:
         assert building.begin("a") == "model 1 of 2, a"

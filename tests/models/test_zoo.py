@@ -14,8 +14,9 @@ from models.data import find, load
 from models.layers import default_precision
 from models.lineage import of_checkpoint, of_description
 from models.measure import OnnxModel
+from models.progress import cost
 from models.recipes import OWN_SMALL
-from models.steps import S_CNN, Recipe, Step, TeacherRecipe, TeacherStep
+from models.steps import S_CNN, Family, Recipe, Step, TeacherRecipe, TeacherStep
 from models.teacher_run import TeacherRun
 from tests.models.datasets import write_folders, write_idx
 from tests.models.exports import LOG, RECIPE, SPECS, trained
@@ -125,6 +126,39 @@ def test_a_teacher_is_trained_as_a_step_and_goes_on_where_it_was_interrupted(
     ]
     zoo.build(wanted, tmp_path, "cpu", 1)
     assert "training" not in capsys.readouterr().out
+
+
+def test_a_time_for_all_models_is_shared_by_what_they_cost_and_exporting_takes_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No step is taken more than once around: epochs without end, which only the clock ends."""
+    narrow, endless = {"widths": [8, 8, 8, 8], "stem": "small"}, Recipe(epochs=1e6, batch=9)
+    teacher = TeacherStep(16, {"widths": [8, 8, 8]}, TeacherRecipe(minutes=1e9, batch=9))
+    s_cnn = Step("resnet18", size=16, options=narrow, recipe=endless, live_teachers=("pretrained-teacher",))
+    collage = Step("collage-resnet", size=16, k=3, options={"widths": [8, 8, 8]}, recipe=endless, teacher=S_CNN)
+    steps = {"pretrained-teacher": teacher, S_CNN: s_cnn, "collage-3x3": collage, "unshipped": s_cnn}
+    family = Family(("pets",), "", "", (S_CNN, "collage-3x3"), steps)
+    monkeypatch.setattr(zoo, "family_of", lambda name, folder: family)
+    own = write_folders(tmp_path / "pets", {"train": 20, "test": 5})
+    out, runs = tmp_path / "models", tmp_path / "runs"
+    arguments = ["--data", str(own), "--runs", str(runs), "--out", str(out), "--threads", "1"]
+    zoo.main([*arguments, "--minutes", "0.05"])
+    assert not out.exists()
+    made = {path.stem.removeprefix("pets-"): checkpoint.read(path) for path in runs.glob("*.pt")}
+    assert made.keys() == {"pretrained-teacher", S_CNN, "collage-3x3"}, "what ships, and what that learns from"
+    assert all(content["finished"] and content["log"] for content in made.values())
+    minutes = [made[role]["recipe"]["minutes"] for role in ("pretrained-teacher", S_CNN, "collage-3x3")]
+    costs = [cost(teacher), cost(s_cnn, [teacher]), cost(collage)]
+    assert minutes[0] == pytest.approx(max(0.001, 0.85 * 0.05 * costs[0] / sum(costs)), rel=0.2)
+    assert sum(minutes) < 0.05
+    capsys.readouterr()
+    zoo.main([*arguments, "--only", "pets-s-cnn", "pets-collage-*"])
+    assert "training" not in capsys.readouterr().out
+    assert OnnxModel(out / "pets-collage-3x3.onnx").info.k == 3
+    with pytest.raises(SystemExit, match="minutes are for the models of one data set"):
+        zoo.main(
+            [*arguments, "--data", str(own), str(write_folders(tmp_path / "pets-2", {"train": 20})), "--minutes", "1"]
+        )
 
 
 def test_a_collage_cnn_that_could_not_be_calibrated_is_not_taken_for_done(tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ def _trained(runs: list[Trainer], epochs: int = 2) -> list[Trainer]:
         return list(pool.map(train, runs))
 
 
+def test_a_team_has_no_clock(data: Dataset, plain: str) -> None:
+    (ring, *_) = rings(2)
+    with pytest.raises(ValueError, match="no clock in common: give epochs, no minutes"):
+        _trainer(data, plain, ring, minutes=1)
+
+
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("muon_lr", [0.0, 0.06])
 def test_a_team_ends_with_the_weights_of_one_process_with_the_same_batch(
