@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.code import Code, Outputs
+from encoder.heads import StackedCode
 from encoder.tasks import TASKS, TaskName
 from models.data import Split, placements
 
@@ -62,6 +63,17 @@ class CodeAtWork:
     """Answers of a group that may be lost."""
     alone: bool = True
     """Whether members are sent alone as well; if not, redundant outputs are what is lost."""
+    batch: int = 1
+    """Inputs of its model that one redundant execution takes."""
+
+
+def batched(model: Runner, members: int, label: str) -> CodeAtWork:
+    """A small model of single images that answers for a group of N by a batch of N, in place of a code."""
+
+    def run(stacked: NDArray[np.uint8]) -> Outputs:
+        return [output.reshape(*stacked.shape[:2], -1) for output in model(stacked.reshape(-1, *stacked.shape[2:]))]
+
+    return CodeAtWork(label, StackedCode(members), [run], 1, batch=members)
 
 
 def outputs_of(model: Runner, split: Split) -> NDArray[np.float32]:

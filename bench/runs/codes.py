@@ -29,7 +29,7 @@ from encoder.linear import LinearCode, mean_weights
 from frontend.own_code import CodeError, load_networks
 from models import boxes, coding, data
 from models.data import Dataset, Split
-from models.lost import CodeAtWork, Runner, accuracy, degraded, metrics_of, outputs_of
+from models.lost import CodeAtWork, Runner, accuracy, batched, degraded, metrics_of, outputs_of
 from models.measure import OnnxModel, discover, inference, medians
 
 ALONE = ((2, 1), (3, 1), (4, 1))
@@ -38,6 +38,11 @@ SYSTEMATIC = ((3, 1), (4, 1), (8, 1), (4, 2))
 """N and r of Berrut's codes with members' own answers; with N = 2 and r = 1 they are sums."""
 APPROXIFER = ((2, 1), (4, 1), (8, 1), (12, 1))
 """K and S of ApproxIFER's."""
+STUDENT = "rival-student"
+"""The role of a small model that was taught by the base model. It needs no code: the redundant execution is a batch of
+all members' images."""
+BATCHES = (2, 4, 9, 16)
+"""Members of its groups."""
 CONSTANT = "constant box"
 """How reports call the answer that needs no model."""
 ROLE = re.compile(r"parity-(?P<code>[a-z]+(?:-keyed)?)-(?P<k>\d+)(?:-r\d+-row(?P<row>\d+))?(?:-(?P<variant>.+))?")
@@ -99,7 +104,7 @@ def learned(folders: Sequence[Path], dataset: str, base: OnnxModel) -> Iterator[
 
 
 def trained(models: Mapping[str, OnnxModel], base: OnnxModel) -> Iterator[tuple[CodeAtWork, OnnxModel]]:
-    """The codes of redundant models, by role, and one of these to be timed; rows of one code are used together.
+    """What redundant models do, by role, and one of these to be timed; rows of one code are used together.
 
     Those that decode for another version of the base model are left out.
     """
@@ -108,6 +113,8 @@ def trained(models: Mapping[str, OnnxModel], base: OnnxModel) -> Iterator[tuple[
         if re.fullmatch(r"collage-(\d)x\1", role):
             code: Code = model.code
             yield CodeAtWork("collage", code, [model], 1), model
+        elif role == STUDENT:
+            yield from ((batched(model, members, "student"), model) for members in BATCHES)
         elif found := ROLE.fullmatch(role):
             label = found["code"] + (f", {found['variant']}" if found["variant"] else "")
             rows.setdefault(f"{label} {found['k']}", {})[int(found["row"] or 0)] = model
@@ -202,7 +209,9 @@ def measured(
         yield (row := constant(found, split, base, own))
         print(f"{CONSTANT}: {row['metric']} {100 * float(row['a_degraded'] or 0):.2f} %", flush=True)
     for work, model in watched(chosen, dataset):
-        redundant_s, base_s = medians([inference(each, split.images[:32]) for each in (model, base)], repeats)
+        redundant_s, base_s = medians(
+            [inference(model, split.images[:32], work.batch), inference(base, split.images[:32])], repeats
+        )
         ratio = 1.0 if model is base else redundant_s / base_s
         name, version = model.info.name, model.info.version
         about: Row = {

@@ -44,6 +44,9 @@ FASHION_MNIST = Family(
             *(Protection("addition", members) for members in (2, 3, 4)),
             *(Protection(code, 2) for code in ("concatenation", "stacked")),
         ),
+        "rival-student": Step(
+            "resnet18", options={"widths": [*NARROW], "stem": "small"}, recipe=Recipe(epochs=16), teacher=_BASE
+        ),
         # Half of what it sees are redundant inputs of two images: it is its own parity model.
         "s-cnn-mixup": Step(
             "resnet18", options={"widths": [*NARROW], "stem": "small"}, recipe=Recipe(epochs=16, mixup=0.5)

@@ -14,7 +14,7 @@ from encoder.code import Outputs
 from encoder.heads import StackedCode
 from encoder.linear import LinearCode, mean_weights
 from models.data import Split
-from models.lost import CodeAtWork, accuracy, degraded, metrics_of, outputs_of
+from models.lost import CodeAtWork, accuracy, batched, degraded, metrics_of, outputs_of
 
 CLASSES, SIZE = 6, 4
 WEIGHTS = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, CLASSES)).astype(np.float32)
@@ -41,6 +41,21 @@ def test_a_linear_base_model_loses_nothing(members: int, inputs: int) -> None:
     assert accuracy(own, images).tolist() == [0.5]
     found = degraded(work, images, own, seed=0, losses=range(1, inputs + 1))
     assert found.tolist() == [[0.5]] * inputs, "fifty images do not fill the last group of 3: those there count once"
+
+
+@pytest.mark.parametrize("members", [2, 9])
+def test_a_students_answers_are_those_to_each_image_of_the_group(members: int) -> None:
+    images = split(50)
+    asked: list[tuple[int, ...]] = []
+
+    def student(pixels: NDArray[np.uint8]) -> Outputs:
+        asked.append(pixels.shape)
+        return linear(pixels)
+
+    work = batched(student, members, "student")
+    assert degraded(work, images, outputs_of(linear, images), seed=0).tolist() == [[0.5]]
+    assert asked == [(-(-50 // members) * members, SIZE, SIZE, 3)]
+    assert work.batch == members
 
 
 def test_an_answer_that_cannot_be_decoded_is_wrong() -> None:

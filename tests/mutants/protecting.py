@@ -97,6 +97,7 @@ _MADE: list[tuple[str, list[tuple[str, ...]]]] = [
                 "                    file = write_figures(",
                 "                file = write_figures(",
             ),
+            ("a batch costs as much as an image", "split.images[:32], work.batch)", "split.images[:32])"),
             ("a code with a model missing is measured", "or len(its) < first.inputs", ""),
         ],
     ),

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from bench.report.code_passages import draw, lost, overall, published
 from bench.report.pages import KEPT_BY, take
+from bench.report.pictures import Panel
 from bench.report.stored import Stored
 
 ROW: dict[str, Any] = {
@@ -103,3 +105,15 @@ def test_rows_of_other_codes_stay(tmp_path: Path) -> None:
         ("addition", 0, 0.5), ("collage", 0, 0.9), ("addition", 2, 0.9),
     ]  # fmt: skip
     assert set(KEPT_BY["codes"]) <= ROW.keys()
+
+
+def test_what_costs_more_is_in_the_tables_and_not_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels: list[Panel] = []
+    monkeypatch.setattr("bench.report.code_passages.curves", lambda path, shown, colours: panels.extend(shown))
+    student = {"code": "student", "cost_ratio": 0.25}
+    write(tmp_path, {}, {"k": 3}, student, {**student, "k": 16, "cost_ratio": 2.0})
+    draw(Stored(tmp_path))
+    assert panels[0].lines["student"].tolist() == [[2, 90, pytest.approx(0.588, abs=0.001)]]
+    assert "| student | 90.0 % |  | 90.0 % |" in lost(Stored(tmp_path))

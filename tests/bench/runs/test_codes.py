@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, save
 
+from bench.runs import codes
 from bench.runs.codes import ROLE, main
 from collage.figures import read_figures
 from encoder.learned import BASE
 from models.data import FASHION_MNIST_LABELS, load
-from models.measure import OnnxModel, describe
+from models.measure import OnnxModel, describe, inference
 from tests.frontend.test_own_code import APART, network
 from tests.models.datasets import write_idx
 from tests.onnx_models import save_linear, save_parity
@@ -37,7 +40,9 @@ def test_roles_of_parity_models_are_read(role: str, found: tuple[str | None, ...
     assert (parts["code"], parts["k"], parts["row"], parts["variant"]) == found
 
 
-def test_codes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_codes_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = write_idx(tmp_path / "data", train=40, test=21)
     models = tmp_path / "models"
     models.mkdir()
@@ -75,6 +80,20 @@ def test_codes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (a_available,) = {row["a_available"] for row in rows}
     base, split = OnnxModel(models / "fashion-mnist-s-cnn.onnx"), load(data, 16).test
     assert a_available == np.mean(base(split.images)[0].argmax(1) == split.labels)
+
+    save_linear(models / "fashion-mnist-rival-student.onnx", **ABOUT)
+    batches: list[int] = []
+
+    def noted(model: OnnxModel, images: NDArray[np.uint8], batch: int = 1) -> Callable[[int], object]:
+        batches.append(batch)
+        return inference(model, images, batch)
+
+    monkeypatch.setattr(codes, "inference", noted)
+    assert main([*common, "--only", "*-student-*", "--seeds", "1"]) == 0
+    students = read_figures(out)
+    assert {(row["code"], row["k"], row["r"]) for row in students} == {("student", k, 1) for k in (2, 4, 9, 16)}
+    assert {row["a_degraded"] for row in students} == {a_available}, "the student is the base model's twin"
+    assert batches == [2, 1, 4, 1, 9, 1, 16, 1]
 
     assert main([*common, "--only", "*-ApproxIFER-2"]) == 0
     assert {(row["code"], row["r"], row["lost"]) for row in read_figures(out)} == {("ApproxIFER", 1, 1)}
