@@ -317,6 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="train all that ship of one data set within this time; exported without it",
     )
     args = parser.parse_args(arguments)
+    if args.minutes is not None and args.minutes <= 0:
+        parser.error("--minutes must be above 0")
     until = None if args.minutes is None else time.monotonic() + 60 * args.minutes
     try:
         if args.s_cnn:
