@@ -3,6 +3,7 @@
 from bench.offer.load import Records, closed_groups, open_loop
 from bench.offer.recordings import read_arrivals, read_latencies
 from bench.offer.workload import (
+    DEADLINE,
     FAMILIES,
     LATENCY_TABLE,
     REGIMES,
@@ -31,6 +32,7 @@ from bench.samples import (
 
 __all__ = [
     "CONFIDENCES",
+    "DEADLINE",
     "FAMILIES",
     "LATENCY_TABLE",
     "REGIMES",

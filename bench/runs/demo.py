@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.cluster.local import COLLAGE, S_CNN, Cluster, ProcessError, parity_models
-from bench.offer import LATENCY_TABLE, Sample, closed_groups, load_samples, load_table, random_groups, slug
+from bench.offer import DEADLINE, LATENCY_TABLE, Sample, closed_groups, load_samples, load_table, random_groups, slug
 from bench.report import pictures
 from collage.channels import channel_options
 from collage.client import Client
@@ -38,7 +38,6 @@ POLICIES = ("none", "replicate", "collage")
 CODE_POLICIES = ("none", "replicate", "first-come", "collage")
 WORKERS = 9
 WARM_UP_GROUPS = 5
-DEADLINE = 0.95  # the quantile of an s-cnn's latency at which a request is a straggler
 
 
 async def run(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.report.code_passages import draw, lost, overall, published
+from bench.offer import load_table
+from bench.report.code_passages import CODING, demo, draw, lost, overall, published
 from bench.report.pages import KEPT_BY, take
 from bench.report.pictures import Panel
 from bench.report.stored import Stored
@@ -117,3 +118,26 @@ def test_what_costs_more_is_in_the_tables_and_not_in_the_picture(
     draw(Stored(tmp_path))
     assert panels[0].lines["student"].tolist() == [[2, 90, pytest.approx(0.588, abs=0.001)]]
     assert "| student | 90.0 % |  | 90.0 % |" in lost(Stored(tmp_path))
+
+
+def test_the_demo_of_a_code_stands_beside_the_collages_with_the_best_that_it_could_do(tmp_path: Path) -> None:
+    row = {
+        **ROW, "policy": "none", "p50_s": 0.15, "p99_s": 0.72, "coded_share": 0.0, "accuracy": 0.95,
+        "coded_accuracy": None, "collage_load": 0.0, "replica_load": 0.0,
+    }  # fmt: skip
+    coded = {"p99_s": 0.23, "coded_share": 0.05, "coded_accuracy": 0.9, "collage_load": 0.5}
+    rows = [row, {**row, "policy": "replicate"}, *({**row, **coded, "policy": each} for each in CODING)]
+    for name in ("demo", "demo-addition-2"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))
+    lines = demo(Stored(tmp_path)).splitlines()
+    assert "| collage, N = 9 | `none` | 150 / 720 | 704 | 0.0 % | 95.0 % |  | 0.0 % |" in lines
+    table = load_table()
+    best = {"collage": table.quantile(0.9), "addition": table.quantile(1 - 0.0726)}
+    for code, seconds in best.items():
+        assert sum(f"| {code}, N = " in line and "replicate" not in line for line in lines) == 3
+        assert any(
+            f"| {code}, N = " in line and f"| `first-come` | 150 / 230 | {1000 * seconds:.0f} | 5.0 % |" in line
+            for line in lines
+        )
+    waits = f"| `collage` | 150 / 230 | {1000 * table.quantile(0.95):.0f} |"
+    assert sum(waits in line for line in lines) == 2, "for the deadline"
