@@ -15,7 +15,7 @@ _S_CNN = Step(
     options={"widths": [32, 64, 128, 256, 256]},
     recipe=Recipe(epochs=12, cutout=20, mixup=0.3, **_SEEN),
 )
-_PARITY: dict[str, Any] = {"epochs": 16, **_SEEN}
+_PARITY: dict[str, Any] = {"epochs": 60, **_SEEN}
 
 SPEECH = Family(
     data_sets=("arabic-speech-commands",),
