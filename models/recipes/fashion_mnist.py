@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from models.recipes.parity import NARROW, ablations, additions, narrow, protecting
+from models.recipes.parity import NARROW, ablations, additions, longer, narrow, protecting
 from models.steps import S_CNN, Family, Protection, Recipe, Step
 
 
@@ -26,6 +26,8 @@ _BASE = "fashion-mnist-s-cnn.onnx"
 # Mirrored images are all that there is of each: the base model's outputs for both are stored.
 _PARITY: dict[str, Any] = {"shift": 0, "epochs": 15}
 
+_ADDITIONS = additions(_BASE, _S_CNN, 2, 3, 4, **_PARITY)
+
 FASHION_MNIST = Family(
     data_sets=("fashion-mnist",),
     source="Fashion-MNIST (Zalando Research)",
@@ -37,7 +39,8 @@ FASHION_MNIST = Family(
         "collage-2x2": _collage(2, (80, 192, 384), 12),
         "collage-4x4": _collage(4, (48, 96, 192), 10),
         "collage-5x5": _collage(5, (32, 80, 160), 10),
-        **additions(_BASE, _S_CNN, 2, 3, 4, **_PARITY),
+        **_ADDITIONS,
+        **longer(_ADDITIONS, "parity-addition-4", epochs=12, adam_lr=0.0007),
         **protecting(_BASE, _S_CNN, Protection("addition", 4, keyed=True), **{**_PARITY, "epochs": 10}),
         **narrow(
             _BASE,

@@ -32,6 +32,15 @@ def additions(base: str, its: Step, *members: int, **settings: Any) -> dict[str,
     }
 
 
+def longer(steps: Mapping[str, AnyStep], *roles: str, **settings: Any) -> dict[str, AnyStep]:
+    """These steps once more, from where they ended: ``<role>-longer``."""
+    return {
+        f"{role}-longer": replace(step, parents=(role,), recipe=replace(step.recipe, **settings))
+        for role in roles
+        if isinstance(step := steps[role], Step)
+    }
+
+
 def _schooling(members: int) -> dict[str, Any]:
     """Settings for random first weights, with the same number of groups for all codes.
 
