@@ -95,7 +95,7 @@ class Table:
     def __post_init__(self) -> None:
         stored = read_figures(self.file) if self.file.exists() else []
         self.commands = list(dict.fromkeys(part for row in stored for part in str(row["command"]).split("; ")))
-        self.rows = {key(row): {name: row[name] for name in KEYS} for row in stored}
+        self.rows = {key(row): {name: row[name] for name in (*KEYS, "machine")} for row in stored}
         if self.journal.exists():
             for line in self.journal.read_text().splitlines():
                 row = json.loads(line)
@@ -115,15 +115,19 @@ class Table:
             lines.write(json.dumps(row) + "\n")
 
     def write(self, *, complete: bool) -> None:
-        """Write the table, a row a line, without the runs that only chose settings."""
+        """Write the table, a row a line, without the runs that only chose settings.
+
+        Rows made on another machine than this one name it.
+        """
+        here = in_words(machine())
         kept = [
-            {name: row[name] for name in KEYS}
+            {name: row[name] for name in (*KEYS, *(["machine"] if row.get("machine", here) != here else []))}
             for row in self.rows.values()
             if row["seed"] not in TRIAL_SEEDS and not (complete and self._outdated(row))
         ]
         kept.sort(key=lambda row: json.dumps(key(row)))
         commands = "; ".join(dict.fromkeys((*self.commands, command())))
-        head = json.dumps({"command": commands, "machine": in_words(machine())}, indent=1)[1:-2]
+        head = json.dumps({"command": commands, "machine": here}, indent=1)[1:-2]
         lines = ",\n".join(f"  {json.dumps(row)}" for row in kept)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_name(self.file.name + ".partial")
@@ -140,7 +144,7 @@ def taken(row: Found, k: int) -> Found:
     None for what such rows do not tell: ejections, and groups if as many requests as workers were one group.
     """
     setting = f"{row['setting']}={row['value']:g}" if row.get("setting") else ""
-    about = {key: row[key] for key in ("source", "load", "policy", "seed", "commit")}
+    about = {key: row[key] for key in ("source", "load", "policy", "seed", "commit", "machine")}
     return {
         **dict.fromkeys(KEYS),
         **about,

@@ -39,7 +39,7 @@ from bench.simulator.plans import (
     limits,
 )
 from bench.simulator.replay import KNOWN
-from collage.figures import read_figures, write_figures
+from collage.figures import in_words, machine, read_figures, write_figures
 from frontend.policy.rules import Rules
 from tests.bench.columns import COLUMNS
 
@@ -204,12 +204,15 @@ def test_rows_of_real_processes_are_taken_in(tmp_path: Path, monkeypatch: pytest
     file, out = write_figures("real", rows, directory=tmp_path), tmp_path / "frontier.json"
     assert main(["--take", str(file), "--grid", "2", "--out", str(out)]) == 0
     (found,) = json.loads(out.read_text())["rows"]
+    out.write_text(out.read_text().replace(in_words(machine()), "another machine"))
     monkeypatch.setattr(sys, "orig_argv", ["python", "again"])
     table = Table(out, tmp_path / "journal.jsonl", "now")
     table.write(complete=True)
     assert json.loads(out.read_text())["command"].endswith("; python again"), "all commands that made the table"
+    assert json.loads(out.read_text())["rows"] == [{**found, "machine": "another machine"}]
+    assert {row["machine"] for row in read_figures(out)} == {"another machine"}
     assert tuple(found) == KEYS
     assert key(found) == ("real", "transient", 36, 4, "2x2", "poisson", 0.5, "adaptive", "extra_load=0.05", 2)
     assert (found["requests"], found["extra_load"], found["group_p99_s"]) == (360, 0.5, None)
-    assert taken({**columns, "n": 4, "commit": "c"}, 2)["group_p99_s"] == 0.4
-    assert taken({**columns, "n": 4, "offered": "closed", "commit": "c"}, 2)["offered"] == "closed"
+    assert taken({**columns, "n": 4, "commit": "c", "machine": "m"}, 2)["group_p99_s"] == 0.4
+    assert taken({**columns, "n": 4, "offered": "closed", "commit": "c", "machine": "m"}, 2)["offered"] == "closed"
