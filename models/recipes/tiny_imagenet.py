@@ -53,6 +53,6 @@ TINY_IMAGENET_BOXES = Family(
     steps={
         S_CNN: _LOCALISER,
         **additions(S_CNN, _LOCALISER, 2, **_PARITY),
-        **protecting(S_CNN, _LOCALISER, Protection("stacked", 2), **_PARITY),
+        **protecting(S_CNN, _LOCALISER, Protection("stacked", 2), **{**_PARITY, "epochs": 15}),
     },
 )
