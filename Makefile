@@ -13,6 +13,8 @@ S_CNN ?=
 CODE ?=
 K ?= 2
 R ?= 1
+DEVICE ?=
+MINUTES ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 

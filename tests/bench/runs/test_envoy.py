@@ -20,7 +20,7 @@ def measured(**others: str | float | None) -> Row:
         **{"regime": "transient", "n": 9, "redundant": 1, "load": None, "policy": "envoy", "seed": 2, "groups": 50},
         **{"source": "real", "offered": "closed", "p50_s": 0.15, "p99_s": 0.35, "p999_s": None, "group_p99_s": 0.4},
         **{"collage_load": 0.0, "replica_load": 0.12, "coded_share": 0.0, "accuracy": 0.9, "accuracy_available": 0.95},
-        **{"commit": "abc", "ejections": 3, **others},
+        **{"commit": "abc", "machine": "m", "ejections": 3, **others},
     }
 
 
