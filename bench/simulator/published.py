@@ -43,11 +43,15 @@ def published(file: Path, sizes: Sequence[int], policies: Sequence[str]) -> list
     return found
 
 
-def again(stored: FoundRow, *, typical: bool = False) -> FoundRow:
-    """The run of a stored row, made by today's code, with the measured models of its grid or with ``TypicalModels``."""
+def again(stored: FoundRow, *, typical: bool = False, budget: float | None = None) -> FoundRow:
+    """The run of a stored row, made by today's code, with the measured models of its grid or with ``TypicalModels``.
+
+    ``budget`` is the extra load that it may cost, if that is not the default.
+    """
     setup, regime = Setup(stored["n"], stored["redundant"]), REGIMES[stored["regime"]]
     models = TypicalModels() if typical else measured_models(math.isqrt(setup.shape.members))
-    done = run(setup, stored["policy"], regime, stored["seed"], stored["groups"], models=models)
+    limits = {} if budget is None else {"extra_load": budget}
+    done = run(setup, stored["policy"], regime, stored["seed"], stored["groups"], models=models, limits=limits)
     row: FoundRow = {**done.row(about("sim", setup, regime, stored["policy"], stored["seed"], None))}
     return {**row, "sent": extra_load(row)}
 
@@ -74,6 +78,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--sizes", default="9,16,25", help="workers of the base model (%(default)s)")
     parser.add_argument("--policies", default="collage,adaptive", help="(%(default)s)")
     parser.add_argument("--typical-models", action="store_true", help="one synthetic model for every grid")
+    parser.add_argument("--extra-load", type=float, help="budget, for a comparison at equal cost (the default one)")
     parser.add_argument("--out", type=Path, default=OUT / "published.json", help="the new rows (%(default)s)")
     args = parser.parse_args(argv)
     try:
@@ -81,7 +86,9 @@ def main(argv: Sequence[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    new = [again(row, typical=args.typical_models) for row in watched(stored, "simulating again")]
+    new = [
+        again(row, typical=args.typical_models, budget=args.extra_load) for row in watched(stored, "simulating again")
+    ]
     write_figures(args.out.stem, new, directory=args.out.parent)
     lines = changes(stored, new)
     print(markdown(["case", "policy", "figure", "before", "now", "now / before", ""], lines))

@@ -59,6 +59,9 @@ def test_the_command_says_what_is_worse(tmp_path: Path, capsys: pytest.CaptureFi
     file.write_text(file.read_text().replace('"p99_s": 0.', '"p99_s": 0.0'))
     assert main(["--file", str(file), "--out", out, "--typical-models"]) == 1
     assert "1 of 4 figures are worse" in capsys.readouterr().out
+    small = tmp_path / "small.json"
+    main(["--file", str(file), "--out", str(small), "--typical-models", "--extra-load", "0.02"])
+    assert all(row["sent"] < 0.1 for row in read_figures(small)), "not every group is paid for"
     assert main(["--file", str(file), "--sizes", "16"]) == 2
     assert "has no simulated closed groups of collage or adaptive" in capsys.readouterr().err
     assert main(["--file", str(tmp_path / "absent.json")]) == 2
