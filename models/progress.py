@@ -70,6 +70,11 @@ class Building:
         return title
 
     @property
+    def part(self) -> float:
+        """How much the present run is of it and all that follow, from 0 to 1, by their costs."""
+        return self._costs[self._name] / (sum(self._costs.values()) - self._done)
+
+    @property
     def share(self) -> float:
         """How much of all runs is done, from 0 to 1, by their costs."""
         task = self._bar.tasks[0]

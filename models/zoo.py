@@ -233,12 +233,11 @@ def build(
     missing = [entry for entry in wanted if not entry.finished]
     costs = {entry.role: cost(entry.step, entry.taught_by) for entry in missing}
     with Building(costs) as building:
-        for number, entry in enumerate(missing):
-            minutes = 0.0
+        for entry in missing:
+            title, minutes = building.begin(entry.role), 0.0
             if until is not None:
-                share = costs[entry.role] / sum(list(costs.values())[number:])
-                minutes = max(_LEAST, _TRAINED * share * (until - time.monotonic()) / 60)
-            entry.train(device, threads, building.begin(entry.role), building.advance, minutes)
+                minutes = max(_LEAST, _TRAINED * building.part * (until - time.monotonic()) / 60)
+            entry.train(device, threads, title, building.advance, minutes)
     if until is not None:
         return
     for entry in sorted(wanted, key=lambda entry: entry.role != S_CNN):  # which the others are calibrated with

@@ -152,9 +152,11 @@ def test_progress_is_of_all_models_together() -> None:
     screen = io.StringIO()
     with Building({"a": 3.0, "b": 1.0}, Console(file=screen, force_terminal=True, width=100)) as building:
         assert building.begin("a") == "model 1 of 2, a"
+        assert building.part == pytest.approx(0.75)
         building.advance(0.5)
         assert building.share == pytest.approx(0.375)
         assert building.begin("b") == "model 2 of 2, b"
+        assert building.part == 1
         assert building.share == pytest.approx(0.75)
         building.advance(1.0)
         assert building.share == 1

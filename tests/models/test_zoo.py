@@ -131,7 +131,7 @@ def test_a_teacher_is_trained_as_a_step_and_goes_on_where_it_was_interrupted(
 def test_a_time_for_all_models_is_shared_by_what_they_cost_and_exporting_takes_none_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No step is taken more than once around: epochs without end, which only the clock ends."""
+    """Epochs without end, which only the clock ends."""
     narrow, endless = {"widths": [8, 8, 8, 8], "stem": "small"}, Recipe(epochs=1e6, batch=9)
     teacher = TeacherStep(16, {"widths": [8, 8, 8]}, TeacherRecipe(minutes=1e9, batch=9))
     s_cnn = Step("resnet18", size=16, options=narrow, recipe=endless, live_teachers=("pretrained-teacher",))
@@ -155,6 +155,9 @@ def test_a_time_for_all_models_is_shared_by_what_they_cost_and_exporting_takes_n
     zoo.main([*arguments, "--only", "pets-s-cnn", "pets-collage-*"])
     assert "training" not in capsys.readouterr().out
     assert OnnxModel(out / "pets-collage-3x3.onnx").info.k == 3
+    with pytest.raises(SystemExit):
+        zoo.main([*arguments, "--minutes", "0"])
+    assert "--minutes must be above 0" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="minutes are for the models of one data set"):
         zoo.main(
             [*arguments, "--data", str(own), str(write_folders(tmp_path / "pets-2", {"train": 20})), "--minutes", "1"]
