@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from encoder.collage import CollageCode, Detections
 from encoder.grid import Grid
@@ -17,7 +17,6 @@ from models.collage_cnn import (
     detections,
     responsible,
 )
-from models.layers import Conv3x3
 from models.measure import decode
 from models.mobilenet import MobileNetV2
 from models.resnet import resnet18, resnet32, resnet34
@@ -324,31 +323,3 @@ def test_loss_of_perfect_outputs_is_nearly_zero() -> None:
     boxes = torch.from_numpy(grid.boxes.copy())
     assert collage_loss(raw, one_hot(labels), labels >= 0, boxes) < 1e-6
     assert collage_loss(raw.roll(1, 2), one_hot(labels), labels >= 0, boxes) > 1
-
-
-@pytest.mark.parametrize(("side", "channels"), [(1, 32), (2, 16), (4, 8), (8, 8)])
-def test_conv3x3_is_conv2d(side: int, channels: int) -> None:
-    torch.manual_seed(0)
-    ours, theirs = Conv3x3(channels, 24), nn.Conv2d(channels, 24, 3, padding=1, bias=False)
-    theirs.load_state_dict(ours.state_dict())
-    images = torch.randn(16, channels, side, side).to(memory_format=torch.channels_last)
-    weights = torch.randn(16, 24, side, side)
-
-    def run(conv: nn.Conv2d, autocast: bool) -> tuple[Tensor, Tensor, Tensor]:
-        x = images.clone().requires_grad_()
-        conv.weight.grad = None
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            y = conv(x)
-        (y.float() * weights).sum().backward()
-        assert x.grad is not None
-        assert conv.weight.grad is not None
-        return y, x.grad, conv.weight.grad
-
-    exact = run(theirs, False)
-    for found, wanted in zip(run(ours, False), exact, strict=True):
-        torch.testing.assert_close(found, wanted)
-    cast = run(ours, True)
-    assert cast[0].dtype == torch.bfloat16
-    assert cast[2].dtype == torch.float32
-    for found, wanted in zip(cast, exact, strict=True):  # bfloat16 has 8 bits
-        assert (found.float() - wanted).norm() < 0.02 * wanted.norm()
